@@ -1,0 +1,24 @@
+"""fastglm: exact, fully coupled Poisson GLMs of neural populations.
+
+``import fastglm as nmo`` runs code written for NeMoS's coupling GLMs: ``basis``, ``glm`` and
+``simulation`` have the names that its users type.
+"""
+
+from fastglm import basis, features, glm, simulation
+from fastglm.glm import GLM, PopulationGLM
+from fastglm.io import bin_spikes, load_model, load_spikes
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "GLM",
+    "PopulationGLM",
+    "__version__",
+    "basis",
+    "bin_spikes",
+    "features",
+    "glm",
+    "load_model",
+    "load_spikes",
+    "simulation",
+]

@@ -1,0 +1,565 @@
+"""The feature matrix: rows for people, products for the solver, never stored.
+
+A `FeatureMatrix` is a row of column blocks. A history block keeps the events of its senders and a
+kernel; a dense block keeps an ordinary array (stimulus, position, running speed). People see an
+array of shape (n_bins, n_features); the solver sees a `Sweep`, which computes ``X C`` and
+``X' R`` chunk by chunk, and `FeatureMatrix.rows`, which builds any few rows.
+"""
+
+import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
+
+from fastglm import _kernels as kernels
+
+CHUNK = 4096  # bins a chunk; a tile of float32 is then 256 KB, half of a core's L2
+_ROUNDING = 1e-12  # a kernel entry above minus this is not negative
+_NEGLIGIBLE = 1e-6  # a kernel entry below this part of the peak does not count as support
+
+
+class HistoryColumns:
+    """Causal history of every sender, weighted by a temporal kernel.
+
+    Column ``i * n_funcs + b`` is ``sum_l kernel[l, b] * counts[t + shift - 1 - l, i]``.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (n_bins, n_senders)
+        Finite; only the entries that are not zero are kept (two orderings, 32 bytes an event).
+    kernel : ndarray of shape (window_size, n_funcs)
+        Row 0 weighs lag 1.
+    shift : int
+        Bins by which the window is moved into the future; 0 is strictly causal.
+    label : str
+    complete : ndarray of bool, shape (n_bins,), optional
+        Bins whose whole window lies inside one epoch; all by default.
+    missing : ndarray of int, shape (n_missing, 2), optional
+        Bin and sender of every count that is not known (NaN in the input).
+    """
+
+    def __init__(self, counts, kernel, shift=0, label="history", complete=None, missing=None):
+        bins, senders = np.nonzero(counts)
+        self.n_senders = counts.shape[1]
+        self._set_events(
+            bins.astype(np.int32) - np.int32(shift),
+            senders.astype(np.int32),
+            counts[bins, senders].astype(np.float64),
+        )
+        self.kernel = np.ascontiguousarray(kernel, dtype=np.float64)
+        self.label = label
+        self.complete = np.ones(counts.shape[0], bool) if complete is None else complete
+        self.missing = missing
+        self.shift = shift
+
+    def _set_events(self, bins, senders, amplitudes):
+        self.bins, self.senders, self.amplitudes = bins, senders, amplitudes
+        order = np.argsort(senders, kind="stable")
+        self.bins_by_sender = bins[order]
+        self.amplitudes_by_sender = amplitudes[order]
+        self.starts = np.searchsorted(senders[order], np.arange(self.n_senders + 1))
+
+    @property
+    def n_funcs(self):
+        """Number of basis functions."""
+        return self.kernel.shape[1]
+
+    @property
+    def n_columns(self):
+        """Number of columns."""
+        return self.n_senders * self.n_funcs
+
+    @property
+    def n_events(self):
+        """Number of bins and senders with events."""
+        return self.bins.shape[0]
+
+    @property
+    def valid(self):
+        """Rows that are complete and have seen no missing count."""
+        valid = self.complete.copy()
+        if self.missing is not None:
+            for seen, _ in self._missing_rows():
+                valid[seen] = False
+        return valid
+
+    def _missing_rows(self):
+        """Slice of the rows that see each missing count, and its sender."""
+        window_size = self.kernel.shape[0]
+        for t, sender in self.missing:
+            first = t + 1 - self.shift
+            yield slice(max(first, 0), max(first + window_size, 0)), sender
+
+    def mark(self, index, out):
+        """Write NaN where the rows ``index`` (ascending) are not known."""
+        out[~self.complete[index]] = np.nan
+        if self.missing is not None:
+            for seen, sender in self._missing_rows():
+                inside = slice(*np.searchsorted(index, [seen.start, seen.stop]))
+                out[inside, sender * self.n_funcs : (sender + 1) * self.n_funcs] = np.nan
+
+    @property
+    def nonnegative(self):
+        """True for a column that can never be negative."""
+        positive_sender = np.ones(self.n_senders, bool)
+        positive_sender[self.senders[self.amplitudes < 0]] = False
+        return np.outer(positive_sender, (self.kernel >= -_ROUNDING).all(axis=0)).ravel()
+
+    def smallest_positive(self):
+        """A lower bound, per column, of the values above zero that the column can take."""
+        amplitude = np.full(self.n_senders, np.inf)
+        np.minimum.at(amplitude, self.senders, self.amplitudes)
+        floor = _NEGLIGIBLE * self.kernel.max(axis=0)
+        positive = np.where(self.kernel > floor, self.kernel, np.inf).min(axis=0)
+        return np.outer(amplitude, positive).ravel()
+
+    def rows(self, index, out):
+        """Write the rows at the ascending bins ``index`` into ``out``."""
+        kernels.launch(
+            kernels.history_rows,
+            self.bins,
+            self.senders,
+            self.amplitudes,
+            self.kernel,
+            index,
+            out,
+        )
+
+    def select(self, columns):
+        """The block with only the senders that have a column in the boolean array ``columns``.
+
+        Returns the block and the index of its columns in this one.
+        """
+        senders = np.flatnonzero(columns.reshape(self.n_senders, self.n_funcs).any(1))
+        renumber = np.full(self.n_senders, -1, np.int32)
+        renumber[senders] = np.arange(senders.size)
+        keep = renumber[self.senders] >= 0
+        block = object.__new__(HistoryColumns)
+        block.__dict__.update(self.__dict__, n_senders=senders.size, missing=None)
+        block._set_events(self.bins[keep], renumber[self.senders[keep]], self.amplitudes[keep])
+        index = senders[:, None] * self.n_funcs + np.arange(self.n_funcs)
+        return block, index.ravel()
+
+    def sweep(self, n_tiles, lanes, dtype):
+        """Products with one batch of receivers."""
+        return _HistorySweep(self, n_tiles, lanes, dtype)
+
+
+class _HistorySweep:
+    """Products of a history block with one batch of receivers, straight from the events.
+
+    Memory: filters and lag sums, ``n_senders * (2 * window_size + 2 * PAD + BLOCK)`` values a
+    receiver; nothing grows with the number of bins.
+    """
+
+    def __init__(self, block, n_tiles, lanes, dtype):
+        self.block, self.lanes = block, lanes
+        self.window_size = block.kernel.shape[0]
+        if lanes == kernels.LANES:
+            self._forward, self._backward = (
+                kernels.history_forward,
+                kernels.history_backward,
+            )
+            size = kernels.BLOCK
+        else:
+            self._forward = kernels.history_forward_narrow
+            self._backward = kernels.history_backward_narrow
+            size = kernels.NARROW_BLOCK
+        n_lags = -(-self.window_size // size) * size
+        span = self.window_size + 2 * kernels.PAD
+        self.filters = np.zeros((n_tiles, block.n_senders, span, lanes), dtype)
+        self.lag_sums = np.zeros((n_tiles, block.n_senders, n_lags * lanes))
+        self.amplitudes = block.amplitudes.astype(dtype)
+        self.amplitudes_by_sender = block.amplitudes_by_sender.astype(dtype)
+
+    def set_coef(self, coef, tiles):
+        kernels.launch(
+            kernels.project_filters,
+            self.block.kernel,
+            coef,
+            self.lanes,
+            tiles,
+            self.filters,
+        )
+
+    def forward(self, start, n_rows, tiles, eta):
+        kernels.launch(
+            self._forward,
+            self.block.bins,
+            self.block.senders,
+            self.amplitudes,
+            self.filters.reshape(self.filters.shape[0], -1),
+            self.window_size,
+            start,
+            n_rows,
+            tiles,
+            eta,
+        )
+
+    def backward(self, start, n_rows, tiles, residual):
+        kernels.launch(
+            self._backward,
+            self.block.bins_by_sender,
+            self.block.starts,
+            self.amplitudes_by_sender,
+            residual,
+            self.window_size,
+            start,
+            n_rows,
+            tiles,
+            self.lag_sums,
+        )
+
+    def collect(self, grad):
+        lag_sums = self.lag_sums.reshape(*self.lag_sums.shape[:2], -1, self.lanes)
+        kernels.launch(kernels.collect_filters, self.block.kernel, lag_sums, self.lanes, grad)
+        self.lag_sums[:] = 0
+
+
+class DenseColumns:
+    """Ordinary columns: an array of shape (n_bins, n_columns), kept by reference."""
+
+    def __init__(self, values, label="columns"):
+        self.values = values
+        self.label = label
+        self.n_events = values.size
+        self.complete = np.ones(values.shape[0], bool)
+
+    @property
+    def n_columns(self):
+        """Number of columns."""
+        return self.values.shape[1]
+
+    @property
+    def valid(self):
+        """Rows without NaN or infinity."""
+        if self.values.dtype.kind != "f":
+            return self.complete
+        valid = np.empty(self.values.shape[0], bool)
+        for start in range(0, valid.shape[0], CHUNK):
+            block = slice(start, start + CHUNK)
+            valid[block] = np.isfinite(self.values[block]).all(axis=1)
+        return valid
+
+    def mark(self, index, out):
+        """NaN stands in the values themselves."""
+
+    @property
+    def nonnegative(self):
+        """True for a column without negative values."""
+        return np.nanmin(self.values, axis=0, initial=np.inf) >= 0
+
+    def smallest_positive(self):
+        """The smallest value above zero of each column."""
+        return np.where(self.values > 0, self.values, np.inf).min(axis=0)
+
+    def rows(self, index, out):
+        """Write the rows at the ascending bins ``index`` into ``out``."""
+        if index.size and index[-1] - index[0] + 1 == index.size:
+            out[:] = self.values[index[0] : index[-1] + 1]
+        else:
+            out[:] = self.values[index]
+
+    def select(self, columns):
+        """The block with the columns of a boolean array, and their index in this one."""
+        index = np.flatnonzero(columns)
+        if index.size == self.n_columns:
+            return self, index
+        return DenseColumns(self.values[:, index], self.label), index
+
+    def sweep(self, n_tiles, lanes, dtype):
+        """Products with one batch of receivers."""
+        return _DenseSweep(self, n_tiles, lanes, dtype)
+
+
+class _DenseSweep:
+    """Products of a dense block: one BLAS call a tile and chunk, always of the same shape."""
+
+    def __init__(self, block, n_tiles, lanes, dtype):
+        self.values, self.lanes, self.dtype = block.values, lanes, dtype
+        self.coef = np.zeros((n_tiles, block.n_columns, lanes), dtype)
+        self.grad = np.zeros((n_tiles, block.n_columns, lanes))
+
+    def set_coef(self, coef, tiles):
+        n_columns = coef.shape[0]
+        self.coef[:] = coef.reshape(n_columns, -1, self.lanes).transpose(1, 0, 2)
+
+    def _values(self, start, n_rows):
+        values = self.values[start : start + n_rows].astype(self.dtype)
+        values[~np.isfinite(values)] = 0  # rows that are not finite are not valid
+        return values
+
+    def _interior(self, eta, n_rows):
+        eta = eta.reshape(eta.shape[0], -1, self.lanes)
+        return eta[:, kernels.PAD : kernels.PAD + n_rows]
+
+    def forward(self, start, n_rows, tiles, eta):
+        values, out = self._values(start, n_rows), self._interior(eta, n_rows)
+        for tile in tiles:
+            out[tile] += values @ self.coef[tile]
+
+    def backward(self, start, n_rows, tiles, residual):
+        values = self._values(start, n_rows).T
+        residual = self._interior(residual, n_rows)
+        for tile in tiles:
+            self.grad[tile] += values @ residual[tile]
+
+    def collect(self, grad):
+        n_columns = self.grad.shape[1]
+        grad += self.grad.transpose(1, 0, 2).reshape(n_columns, -1)
+        self.grad[:] = 0
+
+
+class Sweep:
+    """``X C`` and ``X' R`` of one batch of receivers, one chunk of bins at a time.
+
+    Set the coefficients, walk over the chunks with `forward`, turn ``eta`` into a residual in
+    place, hand it to `backward`, and `collect` the gradient at the end.
+    """
+
+    def __init__(self, X, n_receivers, dtype=np.float64, lanes=kernels.LANES):
+        self.X, self.lanes = X, lanes
+        self.n_tiles = -(-n_receivers // lanes)
+        self.n_receivers = self.n_tiles * lanes  # padded
+        self.tiles = np.arange(self.n_tiles)
+        self.parts = [c.sweep(self.n_tiles, lanes, dtype) for c in X.columns]
+        n_rows = min(CHUNK, -(-X.shape[0] // kernels.NARROW_BLOCK) * kernels.NARROW_BLOCK)
+        self.eta = np.zeros((self.n_tiles, (n_rows + 2 * kernels.PAD) * lanes), dtype)
+
+    def set_coef(self, coef, tiles=None):
+        """Take the coefficients, shape (n_features, n_receivers), and the tiles to work on."""
+        self.tiles = np.arange(self.n_tiles) if tiles is None else tiles
+        padded = np.zeros((coef.shape[0], self.n_receivers))
+        padded[:, : coef.shape[1]] = coef
+        for part, (start, stop) in zip(self.parts, self.X.column_ranges, strict=True):
+            part.set_coef(padded[start:stop], self.tiles)
+
+    def chunks(self):
+        """Start and number of rows of every chunk."""
+        for start in range(0, self.X.shape[0], CHUNK):
+            yield start, min(CHUNK, self.X.shape[0] - start)
+
+    def forward(self, start, n_rows):
+        """``X[start : start + n_rows] @ coef`` in the layout of the kernels, without intercept."""
+        self.eta[:] = 0
+        for part in self.parts:
+            part.forward(start, n_rows, self.tiles, self.eta)
+        self.eta[:, (kernels.PAD + n_rows) * self.lanes :] = 0
+        return self.eta
+
+    def put(self, values):
+        """Copy ``values`` of shape (n_rows, n_receivers) into the layout of the kernels."""
+        n_rows, n = values.shape
+        self.eta[:] = 0
+        out = self.eta.reshape(self.n_tiles, -1, self.lanes)
+        for tile in range(self.n_tiles):
+            width = min(self.lanes, n - tile * self.lanes)
+            if width > 0:
+                out[tile, kernels.PAD : kernels.PAD + n_rows, :width] = values[
+                    :, tile * self.lanes : tile * self.lanes + width
+                ]
+        return self.eta
+
+    def get(self, n_rows, n):
+        """The first ``n`` receivers of the chunk as an array of shape (n_rows, n)."""
+        eta = self.eta.reshape(self.n_tiles, -1, self.lanes)
+        eta = eta[:, kernels.PAD : kernels.PAD + n_rows]
+        return eta.transpose(1, 0, 2).reshape(n_rows, -1)[:, :n]
+
+    def backward(self, start, n_rows, residual):
+        """Add ``X[start : start + n_rows].T @ residual``."""
+        for part in self.parts:
+            part.backward(start, n_rows, self.tiles, residual)
+
+    def collect(self):
+        """What `backward` has added up, shape (n_features, n_receivers); starts anew."""
+        grad = np.zeros((self.X.shape[1], self.n_receivers))
+        for part, (start, stop) in zip(self.parts, self.X.column_ranges, strict=True):
+            part.collect(grad[start:stop])
+        return grad
+
+
+class FeatureMatrix(NDArrayOperatorsMixin):
+    """Array-like of shape (n_bins, n_features) that keeps events and kernels, not values.
+
+    Made by ``compute_features`` of a basis. Slicing rows (``X[10:]``), ``np.asarray(X)`` and NumPy
+    functions give ordinary float64 arrays of what was asked for; ``fit``, ``predict`` and
+    ``score`` of the models never build it. ``np.hstack([X, stimulus])`` stays a FeatureMatrix.
+
+    Attributes
+    ----------
+    shape, ndim, size, dtype
+        As of the array that it stands for.
+    valid : ndarray of bool, shape (n_bins,)
+        Rows without NaN: the whole window lies inside one epoch and has seen no NaN.
+    labels : list of str
+        Label of each block of columns.
+    """
+
+    ndim = 2
+    dtype = np.dtype(np.float64)
+
+    def __init__(self, columns, valid=None):
+        self.columns = tuple(columns)
+        if valid is None:
+            valid = np.logical_and.reduce([c.valid for c in self.columns])
+        self.valid = valid
+        edges = np.cumsum([0] + [c.n_columns for c in self.columns])
+        self.column_ranges = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
+        self.shape = (valid.shape[0], int(edges[-1]))
+
+    @property
+    def size(self):
+        """Number of entries."""
+        return self.shape[0] * self.shape[1]
+
+    @property
+    def labels(self):
+        """Label of each block of columns."""
+        return [c.label for c in self.columns]
+
+    @property
+    def nbytes(self):
+        """Bytes that are kept, not those of the array that it stands for."""
+        total = self.valid.nbytes
+        for c in self.columns:
+            arrays = [v for v in vars(c).values() if isinstance(v, np.ndarray)]
+            total += sum(a.nbytes for a in arrays)
+        return total
+
+    @property
+    def nonnegative(self):
+        """True for a column that can never be negative."""
+        return np.concatenate([c.nonnegative for c in self.columns])
+
+    def smallest_positive(self):
+        """A lower bound, per column, of its values above zero."""
+        return np.concatenate([c.smallest_positive() for c in self.columns])
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __repr__(self):
+        blocks = ", ".join(f"{c.label}: {c.n_columns}" for c in self.columns)
+        return (
+            f"FeatureMatrix(shape={self.shape}, columns=({blocks}), "
+            f"valid_rows={int(self.valid.sum())}, kept={self.nbytes / 1e6:.3g} MB)"
+        )
+
+    def rows(self, index, dtype=np.float64):
+        """The rows at the ascending bins ``index``, which should be valid."""
+        index = np.asarray(index)
+        parts = []
+        for c in self.columns:
+            part = np.empty((index.size, c.n_columns), dtype)
+            c.rows(index, part)
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def __getitem__(self, key):
+        row_key, column_key = key if isinstance(key, tuple) else (key, slice(None))
+        if row_key is Ellipsis:
+            row_key = slice(None)
+        index = np.arange(self.shape[0])[row_key]
+        order, inverse = np.unique(index.ravel(), return_inverse=True)
+        values = self.rows(order)
+        for c, (start, stop) in zip(self.columns, self.column_ranges, strict=True):
+            c.mark(order, values[:, start:stop])
+        if order.size != index.size or not np.array_equal(order, index.ravel()):
+            values = values[inverse.ravel()]
+        return values.reshape(*np.shape(index), self.shape[1])[..., column_key]
+
+    def __array__(self, dtype=None, copy=None):
+        if copy is False:
+            raise ValueError("A FeatureMatrix keeps no array that could be shared; use copy=None.")
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+    def __array_ufunc__(self, ufunc, method, *inputs, **kwargs):
+        inputs = [np.asarray(x) if isinstance(x, FeatureMatrix) else x for x in inputs]
+        return getattr(ufunc, method)(*inputs, **kwargs)
+
+    def __array_function__(self, func, types, args, kwargs):
+        if func is np.hstack or (
+            func is np.concatenate and (kwargs.get("axis") or (*args, 0)[1]) in (1, -1)
+        ):
+            return hstack(args[0])
+        return func(*_to_arrays(args), **_to_arrays(kwargs))
+
+    def select(self, columns):
+        """The matrix with only the senders and columns that the boolean ``columns`` needs.
+
+        Returns it and the index of its columns in this one.
+        """
+        blocks, indices = [], []
+        for c, (start, stop) in zip(self.columns, self.column_ranges, strict=True):
+            if columns[start:stop].any():
+                block, index = c.select(columns[start:stop])
+                blocks.append(block)
+                indices.append(index + start)
+        if not blocks:  # the mask leaves nothing in: one column that is never used
+            empty = DenseColumns(np.broadcast_to(0.0, (self.shape[0], 1)), "none")
+            return FeatureMatrix([empty], self.valid), np.zeros(1, int)
+        return FeatureMatrix(blocks, self.valid), np.concatenate(indices)
+
+
+def _to_arrays(value):
+    """Replace every FeatureMatrix inside tuples, lists and dicts by its array."""
+    if isinstance(value, FeatureMatrix):
+        return np.asarray(value)
+    if isinstance(value, list | tuple):
+        return type(value)(_to_arrays(v) for v in value)
+    if isinstance(value, dict):
+        return {k: _to_arrays(v) for k, v in value.items()}
+    return value
+
+
+def hstack(blocks):
+    """Put feature matrices and ordinary arrays of the same n_bins side by side.
+
+    ``np.hstack`` and ``np.concatenate(..., axis=1)`` call this when one of the blocks is a
+    `FeatureMatrix`. A one-dimensional array is one column.
+
+    Examples
+    --------
+    >>> import numpy as np, fastglm
+    >>> counts = np.random.default_rng(0).poisson(0.1, size=(500, 3))
+    >>> history = fastglm.basis.HistoryConv(5).compute_features(counts)
+    >>> fastglm.features.hstack([history, np.linspace(0, 1, 500)]).shape
+    (500, 16)
+    """
+    matrices = [as_feature_matrix(_column(b)) for b in blocks]
+    n_bins = {m.shape[0] for m in matrices}
+    if len(n_bins) != 1:
+        raise ValueError(
+            f"Blocks have {[m.shape[0] for m in matrices]} rows; expected the same number in "
+            "each. Compute them from the same bins."
+        )
+    return FeatureMatrix([c for m in matrices for c in m.columns])
+
+
+def _column(block):
+    return block[:, None] if isinstance(block, np.ndarray) and block.ndim == 1 else block
+
+
+def as_feature_matrix(X):
+    """A FeatureMatrix as it is; anything else as one dense block of columns.
+
+    Raises
+    ------
+    ValueError
+        If X is not numeric or does not have two dimensions.
+    """
+    if isinstance(X, FeatureMatrix):
+        return X
+    try:
+        values = np.asarray(X)
+        if values.dtype.kind not in "fiub":
+            values = values.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"X could not be read as numbers ({error}); expected an array of shape "
+            "(n_bins, n_features) or the result of basis.compute_features."
+        ) from None
+    if values.ndim != 2:
+        raise ValueError(
+            f"X has {values.ndim} dimensions; expected (n_bins, n_features). Reshape it?"
+        )
+    return FeatureMatrix([DenseColumns(values)])

@@ -1,0 +1,745 @@
+"""Poisson GLMs of one receiver or a population, with the interface of NeMoS and scikit-learn.
+
+For every receiver j on its own, over the bins where its history is complete,
+
+    minimise  mean_t( mu_tj - y_tj * log(mu_tj) ) + 0.5 * strength_j * |coef_j|^2
+    with      mu_tj = g(x_t . coef_j + intercept_j)   expected events per bin.
+
+The intercept is never penalised. This module checks inputs, sorts receivers into batches and
+reports; `fastglm._newton` does the numbers.
+"""
+
+import warnings
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+
+from fastglm import _newton as newton
+from fastglm import _poisson as poisson
+from fastglm._kernels import LANES
+from fastglm.features import CHUNK, FeatureMatrix, Sweep, as_feature_matrix
+from fastglm.simulation import read_link
+
+_SOLVERS = ("auto", "newton-cholesky", "newton-cg")
+_NEMOS_SOLVERS = (
+    "GradientDescent",
+    "ProximalGradient",
+    "LBFGS",
+    "BFGS",
+    "NonlinearCG",
+    "SVRG",
+    "ProxSVRG",
+)
+_REGULARIZERS = ("UnRegularized", "Ridge")
+_SCORES = ("log-likelihood", "pseudo-r2-McFadden", "pseudo-r2-Cohen")
+_BATCH_BYTES = 1 << 30  # curvatures and preconditioners of one batch of receivers
+_SHARED = 0.4  # a mask that keeps this part of the events is cheaper inside a tile of 16
+
+
+class PopulationGLM(BaseEstimator):
+    """Poisson GLMs of a population: every receiver its own exact fit on the same features.
+
+    Parameters
+    ----------
+    observation_model : "Poisson"
+    inverse_link_function : None, "exp" or "softplus"
+        Or a function of that name. None is the exponential.
+    regularizer : None, "UnRegularized" or "Ridge"
+        Ridge adds ``0.5 * strength * |coef|^2`` to the mean loss.
+    regularizer_strength : float or array of shape (n_receivers,), optional
+        Default 1.0 for Ridge, as in NeMoS.
+    solver_name : None, "auto", "newton-cholesky" or "newton-cg"
+        Exact Hessians, or conjugate gradients on products with the events. "auto" takes the
+        cheaper for each receiver. NeMoS's names are accepted and mean "auto": the optimum does
+        not depend on the solver.
+    solver_kwargs : dict, optional
+        ``tol``: Newton decrement at which a receiver has converged, default 1e-12;
+        ``maxiter``: Newton steps, default 100.
+    feature_mask : array of shape (n_features, n_receivers) or dict, optional
+        True or 1 where a feature is in the fit of a receiver; elsewhere the coefficient is
+        exactly 0. ``{label: (n_receivers,)}`` switches whole blocks of features.
+
+    Attributes
+    ----------
+    coef_ : ndarray of shape (n_features, n_receivers)
+    intercept_ : ndarray of shape (n_receivers,)
+    status_ : ndarray of str, shape (n_receivers,)
+        "converged", "silent", "separated", "max_iter", "stalled" or "no_bins"; one warning says
+        what to do.
+    converged_ : ndarray of bool, shape (n_receivers,)
+        The certificate holds: the decrement is below ``tol``.
+    newton_decrement_, grad_norm_, objective_ : ndarrays of shape (n_receivers,)
+        Predicted gap to the optimum; largest gradient entry; mean loss plus penalty.
+    n_iter_ : ndarray of int, shape (n_receivers,)
+        Newton steps.
+    n_passes_ : ndarray of int, shape (n_receivers,)
+        Passes over the data, one ``X C`` and one ``X' R`` each.
+    solver_result_ : Result
+        All of these in one object.
+    n_features_in_ : int
+
+    Notes
+    -----
+    Memory of a fit, beyond the counts: 32 bytes an event, 8 MB or so of chunks, and for a batch
+    of receivers ``4 * n_bins + 4 * n_features**2`` bytes each ("newton-cg") or blocks of rows of
+    256 MB in all ("newton-cholesky"). Nothing grows with n_bins * n_features.
+
+    Where features are collinear and there is no ridge, the answer is the optimum of least norm.
+
+    Examples
+    --------
+    >>> import numpy as np, fastglm
+    >>> counts = np.random.default_rng(0).poisson(0.2, size=(5000, 4))
+    >>> basis = fastglm.basis.RaisedCosineLogConv(5, window_size=50)
+    >>> X = basis.compute_features(counts)
+    >>> model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-4)
+    >>> model = model.fit(X, counts)
+    >>> model.coef_.shape, bool(model.converged_.all())
+    ((20, 4), True)
+    """
+
+    def __init__(
+        self,
+        observation_model="Poisson",
+        inverse_link_function=None,
+        regularizer=None,
+        regularizer_strength=None,
+        solver_name=None,
+        solver_kwargs=None,
+        feature_mask=None,
+    ):
+        self.observation_model = observation_model
+        self.inverse_link_function = inverse_link_function
+        self.regularizer = regularizer
+        self.regularizer_strength = regularizer_strength
+        self.solver_name = solver_name
+        self.solver_kwargs = solver_kwargs
+        self.feature_mask = feature_mask
+
+    # --- fit ---
+
+    def fit(self, X, y, init_params=None, progress=None):
+        """Fit every receiver.
+
+        Parameters
+        ----------
+        X : FeatureMatrix or array of shape (n_bins, n_features)
+            From ``basis.compute_features``: never stored.
+        y : array of shape (n_bins, n_receivers), or a list of such arrays (trials)
+            Events per bin. Bins where X or a receiver's y is not finite are dropped.
+        init_params : tuple (coef, intercept), optional
+            Where to start; the optimum does not depend on it.
+        progress : callable, optional
+            Called with the number of receivers done since the last call.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit, y is negative or infinite, a parameter is not known, or no bin
+            is left.
+
+        Warns
+        -----
+        ConvergenceWarning
+            Once, if a receiver has another status than "converged".
+        """
+        link = self._link()
+        tol, maxiter = self._tolerances()
+        method = self._method()
+        X = as_feature_matrix(X)
+        y = self._read_counts(y)
+        n_bins, n_features = X.shape
+        n = y.shape[1]
+        if y.shape[0] != n_bins:
+            raise ValueError(
+                f"X has {n_bins} rows and y {y.shape[0]}; expected one row of each per bin."
+            )
+        if not X.valid.any():
+            raise ValueError(
+                f"None of the {n_bins} rows of X is finite. A row needs a whole window of history "
+                "in its epoch: use longer epochs or a shorter window."
+            )
+        free = self._read_mask(X, n)
+        ridge = self._read_strength(n)
+        start = self._read_init(init_params, n_features, n)
+
+        result = newton.Result.empty(n_features, n)
+        with newton.single_threaded_blas():
+            for valid, receivers in _by_missing(X.valid, y):
+                _fit_group(
+                    X,
+                    y,
+                    valid,
+                    receivers,
+                    free,
+                    ridge,
+                    link,
+                    start,
+                    method,
+                    tol,
+                    maxiter,
+                    result,
+                    progress,
+                )
+        self.n_features_in_ = n_features
+        self._store(result, tol)
+        _warn(result.status)
+        return self
+
+    def _store(self, result, tol):
+        self.solver_result_ = result
+        self.coef_, self.intercept_ = result.coef, result.intercept
+        self.status_ = result.status
+        self.objective_ = result.objective
+        self.grad_norm_ = result.grad_norm
+        self.newton_decrement_ = result.newton_decrement
+        self.n_iter_, self.n_passes_ = result.n_iter, result.n_passes
+        self.converged_ = result.newton_decrement <= tol
+
+    # --- what a fitted model gives ---
+
+    def predict(self, X):
+        """Expected events per bin, shape (n_bins, n_receivers).
+
+        Every row is kept: NaN where X has NaN.
+        """
+        X = self._check_fitted(X)
+        out = np.full((X.shape[0], self._coef().shape[1]), np.nan)
+        for index, mu in self._rates(X):
+            out[index] = mu
+        return self._like_y(out)
+
+    def score(self, X, y, score_type="log-likelihood", aggregate_sample_scores=np.mean):
+        """Goodness of fit over the bins where X and y are finite; larger is better.
+
+        Parameters
+        ----------
+        X, y
+            As in `fit`.
+        score_type : {"log-likelihood", "pseudo-r2-McFadden", "pseudo-r2-Cohen"}
+            The mean over bins and receivers of ``y*log(mu) - mu - gammaln(y + 1)``; or
+            ``1 - LL / LL0``; or ``1 - D / D0`` with the deviance D. The null model is each
+            receiver's mean of the scored y.
+        aggregate_sample_scores : callable, default np.mean
+            Replaces the mean: it is given an array of shape (n_bins_kept, n_receivers), NaN where
+            only that receiver's count is missing. ``lambda x: x.mean(axis=0)`` scores each
+            receiver.
+
+        Returns
+        -------
+        float, or what ``aggregate_sample_scores`` returns
+
+        Raises
+        ------
+        ValueError
+            If the score type is not known or y does not fit.
+        """
+        if score_type not in _SCORES:
+            raise ValueError(f"score_type is {score_type!r}; expected one of {list(_SCORES)}.")
+        X = self._check_fitted(X)
+        y = self._read_counts(y)
+        n = self._coef().shape[1]
+        if y.shape != (X.shape[0], n):
+            raise ValueError(
+                f"y has shape {y.shape}; expected (n_bins, n_receivers) = {(X.shape[0], n)}."
+            )
+        kept = X.valid & _any_finite(y)
+        if not kept.any():
+            raise ValueError("No bin has finite X and y, so there is nothing to score.")
+        null = _mean_count(y, kept)
+        if aggregate_sample_scores is np.mean:
+            aggregate = _RunningMean
+        else:
+            aggregate = _Collect
+        value = poisson.deviance if score_type == "pseudo-r2-Cohen" else poisson.log_likelihood
+        model, base = aggregate(), aggregate()
+        for index, mu in self._rates(X):
+            inside = kept[index]
+            counts = y[index[inside]].astype(np.float64)
+            model.add(value(counts, mu[inside]))
+            if score_type != "log-likelihood":
+                base.add(value(counts, null))
+        score = model.result(aggregate_sample_scores)
+        if score_type != "log-likelihood":
+            score = 1 - score / base.result(aggregate_sample_scores)
+        return score
+
+    def simulate(self, random_key, feedforward_input):
+        """Draw counts given features; for a network that hears itself see `simulate_recurrent`.
+
+        Parameters
+        ----------
+        random_key : int, array of int, numpy Generator or None
+        feedforward_input : FeatureMatrix or array of shape (n_bins, n_features)
+
+        Returns
+        -------
+        counts : ndarray of shape (n_bins, n_receivers)
+            Float with NaN where the features have NaN, else int64.
+        rates : ndarray of shape (n_bins, n_receivers)
+        """
+        rates = self.predict(feedforward_input)
+        rng = np.random.default_rng(random_key)
+        known = np.isfinite(rates)
+        drawn = rng.poisson(np.where(known, rates, 0.0))
+        if known.all():
+            return drawn, rates
+        return np.where(known, drawn, np.nan), rates
+
+    def save_params(self, filename):
+        """Write the fitted model to a ``.npz`` file; `fastglm.load_model` reads it."""
+        from fastglm.io import save_model
+
+        self._check_fitted()
+        save_model(self, filename)
+
+    # --- reading of inputs ---
+
+    def _link(self):
+        model = self.observation_model
+        if model is not None and str(model) not in ("Poisson", "PoissonObservations()"):
+            raise ValueError(f"observation_model is {model!r}; only 'Poisson' is implemented.")
+        return poisson.LINKS[read_link(self.inverse_link_function)]
+
+    def _method(self):
+        name = "auto" if self.solver_name is None else str(self.solver_name)
+        if name.split("[")[0] in _NEMOS_SOLVERS:
+            return "auto"
+        if name not in _SOLVERS:
+            raise ValueError(f"solver_name is {name!r}; expected one of {list(_SOLVERS)} or None.")
+        return name
+
+    def _tolerances(self):
+        kwargs = dict(self.solver_kwargs or {})
+        tol = kwargs.pop("tol", 1e-12)
+        maxiter = kwargs.pop("maxiter", 100)
+        if kwargs:
+            raise ValueError(
+                f"solver_kwargs holds {sorted(kwargs)}; expected 'tol' and 'maxiter' only."
+            )
+        if not tol > 0 or not maxiter >= 1:
+            raise ValueError(
+                f"solver_kwargs has tol={tol} and maxiter={maxiter}; expected tol > 0 and "
+                "maxiter >= 1."
+            )
+        return float(tol), int(maxiter)
+
+    def _read_counts(self, y):
+        if isinstance(y, list | tuple) and any(np.ndim(trial) == 2 for trial in y):
+            y = np.concatenate([np.asarray(trial) for trial in y])
+        y = np.asarray(y)
+        if y.dtype.kind not in "fiub":
+            try:
+                y = y.astype(np.float64)
+            except (TypeError, ValueError):
+                raise ValueError(
+                    f"y has dtype {y.dtype}; expected numbers, events per bin."
+                ) from None
+        y = self._shape_counts(y)
+        for begin in range(0, y.shape[0], CHUNK):
+            block = y[begin : begin + CHUNK]
+            if y.dtype.kind == "f" and np.isinf(block).any():
+                raise ValueError(
+                    "y holds infinite counts; expected finite numbers or NaN (bin left out)."
+                )
+            if (block < 0).any():
+                raise ValueError(
+                    "y holds negative counts; expected the number of events in each bin."
+                )
+        return y
+
+    def _shape_counts(self, y):
+        if y.ndim != 2 or y.shape[1] == 0:
+            raise ValueError(
+                f"y has shape {y.shape}; expected (n_bins, n_receivers). For one receiver use "
+                "GLM, or y[:, None]."
+            )
+        return y
+
+    def _read_mask(self, X, n):
+        mask, n_features = self.feature_mask, X.shape[1]
+        if mask is None:
+            return np.ones((n_features, n), bool)
+        if isinstance(mask, dict):
+            unknown = sorted(set(mask) - set(X.labels))
+            if unknown:
+                raise ValueError(
+                    f"feature_mask has labels {unknown}; the features have {X.labels}."
+                )
+            full = np.ones((n_features, n), bool)
+            for label, (start, stop) in zip(X.labels, X.column_ranges, strict=True):
+                if label in mask:
+                    part = _binary(mask[label])
+                    if part.shape != (n,):
+                        raise ValueError(
+                            f"feature_mask[{label!r}] has shape {part.shape}; expected "
+                            f"(n_receivers,) = ({n},)."
+                        )
+                    full[start:stop] = part
+            return full
+        mask = self._shape_mask(_binary(mask))
+        if mask.shape != (n_features, n):
+            hint = (
+                " Pass feature_mask.T?"
+                if mask.shape == (n, n_features)
+                else " From a sender-by-receiver map: np.repeat(map, n_basis_funcs, axis=0)."
+            )
+            raise ValueError(
+                f"feature_mask has shape {mask.shape}; expected (n_features, n_receivers) = "
+                f"({n_features}, {n}).{hint}"
+            )
+        return mask
+
+    def _shape_mask(self, mask):
+        return mask
+
+    def _read_strength(self, n):
+        name = "UnRegularized" if self.regularizer is None else self.regularizer
+        if name not in _REGULARIZERS:
+            raise ValueError(
+                f"regularizer is {name!r}; expected None or one of {list(_REGULARIZERS)}."
+            )
+        strength = self.regularizer_strength
+        if name == "UnRegularized":
+            if strength is not None:
+                warnings.warn(
+                    "regularizer_strength is not used without a regularizer; pass "
+                    "regularizer='Ridge'?",
+                    UserWarning,
+                    stacklevel=3,
+                )
+            return np.zeros(n)
+        strength = np.asarray(1.0 if strength is None else strength, dtype=np.float64)
+        if strength.shape not in ((), (n,)):
+            raise ValueError(
+                f"regularizer_strength has shape {strength.shape}; expected a number or "
+                f"(n_receivers,) = ({n},)."
+            )
+        if not (np.isfinite(strength).all() and (strength >= 0).all()):
+            raise ValueError(
+                "regularizer_strength must be finite and not negative; 0 is no penalty."
+            )
+        return np.broadcast_to(strength, (n,)).copy()
+
+    def _read_init(self, init_params, n_features, n):
+        if init_params is None:
+            return None
+        coef, intercept = (np.asarray(p, dtype=np.float64) for p in init_params)
+        coef, intercept = coef.reshape(coef.shape[0], -1), intercept.ravel()
+        if coef.shape != (n_features, n) or intercept.shape != (n,):
+            raise ValueError(
+                f"init_params has shapes {coef.shape} and {intercept.shape}; expected "
+                f"(n_features, n_receivers) = {(n_features, n)} and ({n},)."
+            )
+        if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
+            raise ValueError("init_params holds NaN or infinity; expected finite numbers.")
+        return coef, intercept
+
+    def _check_fitted(self, X=None):
+        if not hasattr(self, "coef_"):
+            raise NotFittedError(
+                f"This {type(self).__name__} is not fitted yet; call fit(X, y) first."
+            )
+        if X is None:
+            return None
+        X = as_feature_matrix(X)
+        n_features = self._coef().shape[0]
+        if X.shape[1] != n_features:
+            raise ValueError(
+                f"X has {X.shape[1]} features; the model was fitted with {n_features}. Compute "
+                "them with the same basis and senders."
+            )
+        return X
+
+    # --- shapes of one receiver and of many ---
+
+    def _coef(self):
+        return self.coef_
+
+    def _like_y(self, values):
+        return values
+
+    def _rates(self, X):
+        """Yield the valid bins of each chunk and their expected counts, in float64."""
+        link, coef = self._link(), self._coef()
+        sweep = Sweep(X, coef.shape[1])
+        with newton.single_threaded_blas():
+            sweep.set_coef(coef)
+            for start, n_rows in sweep.chunks():
+                index = start + np.flatnonzero(X.valid[start : start + n_rows])
+                sweep.forward(start, n_rows)
+                eta = sweep.get(n_rows, coef.shape[1])[index - start]
+                yield index, link.rate(eta + self.intercept_)
+
+
+class GLM(PopulationGLM):
+    """Poisson GLM of one receiver: as `PopulationGLM`, with y of shape (n_bins,).
+
+    ``coef_`` has shape (n_features,), ``intercept_`` (1,), predictions (n_bins,), and
+    ``feature_mask`` (n_features,).
+
+    Examples
+    --------
+    >>> import numpy as np, fastglm
+    >>> rng = np.random.default_rng(0)
+    >>> X = rng.normal(size=(1000, 2))
+    >>> y = np.exp(X @ [0.5, -0.2] + 0.1)
+    >>> fastglm.GLM().fit(X, y).coef_.round(6)
+    array([ 0.5, -0.2])
+    """
+
+    def _store(self, result, tol):
+        super()._store(result, tol)
+        self.coef_ = result.coef[:, 0]
+
+    def _shape_counts(self, y):
+        if y.ndim != 1:
+            raise ValueError(
+                f"y has shape {y.shape}; expected (n_bins,). For many receivers use PopulationGLM."
+            )
+        return y[:, None]
+
+    def _shape_mask(self, mask):
+        return mask[:, None] if mask.ndim == 1 else mask
+
+    def _coef(self):
+        return self.coef_[:, None]
+
+    def _like_y(self, values):
+        return values[:, 0]
+
+
+class _RunningMean:
+    """Mean over all entries that are not NaN, without keeping them."""
+
+    def __init__(self):
+        self.total, self.n = 0.0, 0
+
+    def add(self, values):
+        known = ~np.isnan(values)
+        self.total += float(np.sum(values, where=known))
+        self.n += int(known.sum())
+
+    def result(self, aggregate):
+        return self.total / self.n
+
+
+class _Collect:
+    """All entries, for an aggregate of the user's."""
+
+    def __init__(self):
+        self.parts = []
+
+    def add(self, values):
+        self.parts.append(values)
+
+    def result(self, aggregate):
+        return aggregate(np.concatenate(self.parts))
+
+
+def _fit_group(
+    X,
+    y,
+    valid,
+    receivers,
+    free,
+    ridge,
+    link,
+    start,
+    method,
+    tol,
+    maxiter,
+    result,
+    progress,
+):
+    """Fit the receivers that share their valid bins; write into ``result``."""
+    n_bins = int(valid.sum())
+    if n_bins == 0:
+        result.coef[:, receivers] = result.intercept[receivers] = np.nan
+        result.status[receivers] = "no_bins"
+        return
+    mean = _mean_count(y[:, receivers], valid)
+    silent = receivers[mean == 0]
+    result.status[silent] = "silent"
+    result.intercept[silent] = newton.LOG_ZERO
+    result.objective[silent] = result.grad_norm[silent] = 0.0
+    result.newton_decrement[silent] = 0.0
+    if progress is not None and silent.size:
+        progress(silent.size)
+    mean, receivers = mean[mean > 0], receivers[mean > 0]
+    for batch in _batches(X, n_bins, receivers, free, method):
+        columns, part, batch_free = slice(None), X, free[:, batch.receivers]
+        if batch.narrow:
+            part, columns = X.select(batch_free[:, 0])
+            batch_free = batch_free[columns]
+        coef = np.zeros(batch_free.shape)
+        intercept = link.eta(mean[np.searchsorted(receivers, batch.receivers)])
+        if start is not None:
+            coef = np.where(batch_free, start[0][columns][:, batch.receivers], 0.0)
+            intercept = start[1][batch.receivers]
+        solved = newton.solve(
+            part,
+            valid,
+            _Columns(y, batch.receivers),
+            batch_free,
+            ridge[batch.receivers],
+            link,
+            coef,
+            intercept,
+            batch.method,
+            1 if batch.narrow else LANES,
+            tol,
+            maxiter,
+            fallback=method == "auto" and X.shape[1] <= 1500,
+        )
+        result.put(batch.receivers, solved, columns)
+        if progress is not None:
+            progress(batch.receivers.size)
+
+
+class _Columns:
+    """Counts of some receivers at some bins, in float64."""
+
+    def __init__(self, y, receivers):
+        self.y = y
+        self.receivers = (
+            slice(None) if np.array_equal(receivers, np.arange(y.shape[1])) else receivers
+        )
+        self.n = receivers.size
+
+    def __call__(self, index):
+        if index.size and index[-1] - index[0] + 1 == index.size:
+            index = slice(index[0], index[-1] + 1)
+        return self.y[index][:, self.receivers].astype(np.float64)
+
+
+class _Batch:
+    """Receivers that go through the solver as one value."""
+
+    def __init__(self, receivers, method, narrow=False):
+        self.receivers, self.method, self.narrow = receivers, method, narrow
+
+
+def _batches(X, n_bins, receivers, free, method):
+    """Sort receivers into batches by method, mask and memory.
+
+    The choice for a receiver looks at its own mask and the data only, so that it does not depend
+    on who else is fitted. Costs are in seconds of one core, from measured rates: 1e11 multiply-adds
+    a second for Hessians, 2e10 additions for events, 3 ns a bin and pass for the pointwise part.
+    """
+    dense, wide, narrow = [], [], {}
+    total = sum(_event_work(c) for c in X.columns)
+    for j in receivers:
+        column = free[:, j]
+        n_free = int(column.sum())
+        work = total
+        if n_free < column.size:
+            work = _masked_work(X, column)
+        hessian = 8 * n_bins * n_free**2 / 1e11
+        passes = 60 * (2 * work / 2e10 + 3e-9 * n_bins) + 0.02
+        if method == "newton-cholesky" or (
+            method == "auto" and hessian <= 2 * passes and n_free <= 1000
+        ):
+            dense.append(j)
+        elif work >= _SHARED * total:
+            wide.append(j)
+        else:
+            narrow.setdefault(column.tobytes(), []).append(j)
+    n_features = X.shape[1]
+    yield from _split(dense, 8 * n_features**2, "newton-cholesky")
+    lane = 4 * X.shape[0] + 4 * min(n_features, 1500) ** 2
+    yield from _split(wide, lane, "newton-cg")
+    for group in narrow.values():
+        yield from _split(group, lane, "newton-cg", narrow=True)
+
+
+def _split(receivers, bytes_each, method, narrow=False):
+    size = max(LANES, int(_BATCH_BYTES / max(bytes_each, 1)) // LANES * LANES)
+    for first in range(0, len(receivers), size):
+        yield _Batch(np.array(receivers[first : first + size]), method, narrow)
+
+
+def _event_work(columns):
+    """Additions of one product with a block of columns, for one receiver."""
+    kernel = getattr(columns, "kernel", None)
+    return columns.n_events * (1 if kernel is None else kernel.shape[0])
+
+
+def _masked_work(X, column):
+    """Additions of one product with the senders that a mask leaves in."""
+    work = 0
+    for c, (start, stop) in zip(X.columns, X.column_ranges, strict=True):
+        used = column[start:stop]
+        if hasattr(c, "kernel"):
+            senders = used.reshape(c.n_senders, -1).any(axis=1)
+            work += np.diff(c.starts)[senders].sum() * c.kernel.shape[0]
+        else:
+            work += X.shape[0] * int(used.sum())
+    return work
+
+
+def _by_missing(valid, y):
+    """Yield ``(valid, receivers)`` for every pattern of missing counts, usually one."""
+    n = y.shape[1]
+    if y.dtype.kind != "f" or not any(
+        np.isnan(y[b : b + CHUNK]).any() for b in range(0, y.shape[0], CHUNK)
+    ):
+        yield valid, np.arange(n)
+        return
+    groups = {}
+    for j in range(n):
+        known = ~np.isnan(y[:, j])
+        groups.setdefault(known.tobytes(), (known, []))[1].append(j)
+    for known, receivers in groups.values():
+        yield valid & known, np.array(receivers)
+
+
+def _mean_count(y, valid):
+    """Mean of every receiver over the valid bins where its count is known."""
+    total, n = np.zeros(y.shape[1]), np.zeros(y.shape[1])
+    for start in range(0, y.shape[0], CHUNK):
+        block = y[start : start + CHUNK][valid[start : start + CHUNK]]
+        known = ~np.isnan(block) if y.dtype.kind == "f" else np.ones(block.shape, bool)
+        total += np.sum(block, axis=0, where=known, dtype=np.float64)
+        n += known.sum(axis=0)
+    return total / np.maximum(n, 1)
+
+
+def _any_finite(y):
+    if y.dtype.kind != "f":
+        return np.ones(y.shape[0], bool)
+    return np.isfinite(y).any(axis=1)
+
+
+def _binary(mask):
+    array = np.asarray(mask)
+    if array.dtype != bool:
+        if not np.isin(array, (0, 1)).all():
+            raise ValueError(
+                "feature_mask holds other values than 0 and 1; pass weights > 0 instead?"
+            )
+        array = array.astype(bool)
+    return array
+
+
+def _warn(status):
+    """One warning that names the receivers and the remedy."""
+    parts = []
+    for name, sentence in newton.STATUSES.items():
+        receivers = np.flatnonzero(status == name)
+        if name == "converged" or receivers.size == 0:
+            continue
+        listed = ", ".join(map(str, receivers[:10]))
+        if receivers.size > 10:
+            listed += f" and {receivers.size - 10} more"
+        parts.append(f"{name} (receiver {listed}): {sentence}")
+    if parts:
+        warnings.warn("; ".join(parts) + ".", ConvergenceWarning, stacklevel=3)
+
+
+__all__ = ["GLM", "FeatureMatrix", "PopulationGLM"]

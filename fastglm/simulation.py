@@ -1,0 +1,302 @@
+"""Spikes from a network: the model run forward, each bin drawn from its own past.
+
+    eta[t, j] = intercept[j] + drive[t, j] + sum_{i, l} filters[i, l, j] * counts[t - 1 - l, i]
+
+The lag convention is that of the features: bin t never sees itself.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastglm import _kernels as kernels
+
+_CHUNK = 8192  # bins between two looks at the interpreter
+
+
+@dataclass
+class Network:
+    """A network with known connectivity, as `random_network` makes it.
+
+    Attributes
+    ----------
+    coupling_coef : ndarray of shape (n_receivers, n_senders, n_basis_funcs)
+    intercepts : ndarray of shape (n_cells,)
+    kernel : ndarray of shape (window_size, n_basis_funcs)
+    adjacency : ndarray of shape (n_senders, n_receivers)
+        Sign of every connection: 1, -1 or 0; the diagonal is 0.
+    """
+
+    coupling_coef: np.ndarray
+    intercepts: np.ndarray
+    kernel: np.ndarray
+    adjacency: np.ndarray
+
+    @property
+    def filters(self):
+        """Coupling filters of shape (n_senders, window_size, n_receivers)."""
+        return np.einsum("lb,jib->ilj", self.kernel, self.coupling_coef)
+
+    @property
+    def coef(self):
+        """The coupling in the layout of a fitted model: (n_features, n_receivers)."""
+        n_receivers, n_senders, n_funcs = self.coupling_coef.shape
+        return self.coupling_coef.transpose(1, 2, 0).reshape(n_senders * n_funcs, n_receivers)
+
+    def simulate(self, n_bins, random_key=None, progress=None):
+        """Counts of shape (n_bins, n_cells), uint8, with the exponential link.
+
+        Memory: one byte a bin and cell. ``progress`` is called with the number of bins done.
+        """
+        counts = np.zeros((n_bins, self.intercepts.size), np.uint8)
+        chunks = _simulate(self.filters, self.intercepts, None, n_bins, random_key, "exp", 200.0)
+        for start, chunk, _ in chunks:
+            counts[start : start + chunk.shape[0]] = chunk
+            if progress is not None:
+                progress(chunk.shape[0])
+        return counts
+
+
+def random_network(
+    n_cells,
+    basis,
+    mean_rate_hz=8.5,
+    bin_size=0.001,
+    connection_probability=0.1,
+    strength=0.3,
+    random_key=0,
+):
+    """A sparse network with lognormal rates and refractory cells, to try things on.
+
+    Each cell excites or inhibits (one in five) a random tenth of the others and suppresses itself
+    at short lags. Couplings are scaled down where the network would come near running away.
+
+    Parameters
+    ----------
+    n_cells : int
+    basis : basis with ``kernel_``
+    mean_rate_hz : float, default 8.5
+        Mean of the lognormal baseline rates (sigma 0.7), before coupling.
+    bin_size : float, default 0.001
+        Seconds.
+    connection_probability : float, default 0.1
+    strength : float, default 0.3
+        Scale of the coupling coefficients, in units of log rate.
+    random_key : int or numpy Generator, default 0
+
+    Returns
+    -------
+    Network
+    """
+    rng = np.random.default_rng(random_key)
+    kernel = basis.kernel_
+    n_funcs = kernel.shape[1]
+    linked = rng.random((n_cells, n_cells)) < connection_probability
+    np.fill_diagonal(linked, False)
+    sign = np.where(rng.random(n_cells) < 0.2, -1, 1)  # Dale's law: a sign per sender
+    adjacency = (linked * sign[:, None]).astype(np.int8)
+    size = rng.gamma(4.0, 0.25, (n_cells, n_cells)) * strength
+    shape = np.exp(-0.5 * ((np.arange(n_funcs) - 0.3 * n_funcs) / 1.2) ** 2)
+    coef = (adjacency * size).T[:, :, None] * shape  # (receiver, sender, function)
+    # Balance: what a receiver gains on average by its connections is taken off its baseline.
+    rates = rng.lognormal(-0.5 * 0.7**2, 0.7, n_cells) * mean_rate_hz * bin_size
+    area = np.einsum("b,jib->ij", kernel.sum(axis=0), coef)
+    # The linearised network multiplies rates by area * rate; half of what would run away is safe.
+    radius = np.abs(np.linalg.eigvals(area * rates)).max(initial=0)
+    scale = min(1.0, 0.5 / max(radius, 1e-9))
+    coef, area = coef * scale, area * scale
+    coef[np.arange(n_cells), np.arange(n_cells)] = np.where(
+        np.arange(n_funcs) < max(1, n_funcs // 4), -3.0, -0.3
+    ) * np.exp(-np.arange(n_funcs) / n_funcs)
+    return Network(coef, np.log(rates) - rates @ area, kernel, adjacency)
+
+
+def simulate_recurrent(
+    coupling_coef,
+    feedforward_coef=None,
+    intercepts=None,
+    random_key=None,
+    feedforward_input=None,
+    coupling_basis_matrix=None,
+    init_y=None,
+    inverse_link_function="softplus",
+    *,
+    n_bins=None,
+    max_rate=1000.0,
+):
+    """Simulate a recurrently coupled population at compiled speed.
+
+    ``mu[t, j] = g(intercepts[j] + feedforward_input[t, j] @ feedforward_coef[j] +
+    sum_{i, b, l} coupling_coef[j, i, b] * K[l, b] * y[t - 1 - l, i])`` and ``y[t, j]`` is Poisson
+    with that mean. Arguments, their order and the default link are those of NeMoS; models fitted
+    with the default link need ``inverse_link_function="exp"``.
+
+    Parameters
+    ----------
+    coupling_coef : array of shape (n_receivers, n_senders, n_basis_funcs)
+        From a model: ``basis.split_by_feature(model.coef_, axis=0)[label].transpose(2, 0, 1)``.
+    feedforward_coef : array of shape (n_neurons, n_inputs), optional
+    intercepts : array of shape (n_neurons,)
+    random_key : int, array of int, or numpy Generator, optional
+        Seed; None draws a fresh one.
+    feedforward_input : array of shape (n_bins, n_neurons, n_inputs), optional
+        Without it give ``n_bins``.
+    coupling_basis_matrix : array of shape (window_size, n_basis_funcs), optional
+        ``basis.kernel_``; row 0 is lag 1. Default: raw lags, one coefficient a lag.
+    init_y : array of shape (window_size, n_neurons), optional
+        Counts before the first bin, the last row the most recent. Default: no events.
+    inverse_link_function : "softplus", "exp" or a function of that name
+    n_bins : int, optional
+    max_rate : float, default 1000.0
+        Expected events per bin above which the network counts as running away.
+
+    Returns
+    -------
+    counts : ndarray of int64, shape (n_bins, n_neurons)
+    rates : ndarray of float64, shape (n_bins, n_neurons)
+        Expected events per bin.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit each other.
+    RuntimeError
+        If a rate exceeds ``max_rate``: the message names the bin and the neuron.
+
+    Notes
+    -----
+    Cost: n_events * window_size * n_neurons additions, one draw and one exp a bin and neuron.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastglm.simulation import simulate_recurrent
+    >>> coupling = -np.ones((2, 2, 5))  # everybody silences everybody for 5 bins
+    >>> counts, rates = simulate_recurrent(
+    ...     coupling, intercepts=[-1, -1], n_bins=1000, random_key=0, inverse_link_function="exp"
+    ... )
+    >>> counts.shape, bool(rates.max() <= np.exp(-1))
+    ((1000, 2), True)
+    """
+    coupling = np.asarray(coupling_coef, dtype=np.float64)
+    if coupling.ndim != 3 or coupling.shape[0] != coupling.shape[1]:
+        raise ValueError(
+            f"coupling_coef has shape {coupling.shape}; expected (n_receivers, n_senders, "
+            "n_basis_funcs) with as many receivers as senders. From a model: "
+            "split_by_feature(coef_, axis=0)[label].transpose(2, 0, 1)."
+        )
+    n_neurons, _, n_funcs = coupling.shape
+    kernel = np.eye(n_funcs) if coupling_basis_matrix is None else coupling_basis_matrix
+    kernel = _expect("coupling_basis_matrix", kernel, (None, n_funcs))
+    intercepts = _expect("intercepts", intercepts, (n_neurons,))
+    drive = None
+    if feedforward_input is not None:
+        inputs = _expect("feedforward_input", feedforward_input, (None, n_neurons, None))
+        shape = (n_neurons, inputs.shape[2])
+        weights = _expect("feedforward_coef", feedforward_coef, shape)
+        drive = np.einsum("ik,tik->ti", weights, inputs)
+        if n_bins not in (None, drive.shape[0]):
+            raise ValueError(
+                f"n_bins is {n_bins} but feedforward_input has {drive.shape[0]} bins; leave "
+                "n_bins out."
+            )
+        n_bins = drive.shape[0]
+    elif n_bins is None:
+        raise ValueError("Give n_bins, or feedforward_input of shape (n_bins, ...).")
+    if init_y is not None:
+        init_y = _expect("init_y", init_y, (kernel.shape[0], n_neurons))
+    filters = np.einsum("lb,jib->ilj", kernel, coupling)
+    counts = np.empty((n_bins, n_neurons), np.int64)
+    rates = np.empty((n_bins, n_neurons))
+    chunks = _simulate(
+        filters,
+        intercepts,
+        drive,
+        n_bins,
+        random_key,
+        read_link(inverse_link_function),
+        max_rate,
+        init_y,
+    )
+    for start, new_counts, new_rates in chunks:
+        counts[start : start + new_counts.shape[0]] = new_counts
+        rates[start : start + new_counts.shape[0]] = new_rates
+    return counts, rates
+
+
+def _simulate(filters, intercepts, drive, n_bins, random_key, link, max_rate, init_y=None):
+    """Yield ``(start, counts, rates)`` for chunk after chunk of bins."""
+    rng = np.random.default_rng(random_key)
+    window_size, n_neurons = filters.shape[1:]
+    pending = np.zeros((window_size, n_neurons))
+    if init_y is not None:
+        for lag in range(1, window_size + 1):  # row -lag is what lies lag bins back
+            reach = window_size + 1 - lag
+            pending[:reach] += np.einsum("i,ilj->lj", init_y[-lag], filters[:, lag - 1 :])
+    filters = np.ascontiguousarray(filters)
+    for start in range(0, n_bins, _CHUNK):
+        n_rows = min(_CHUNK, n_bins - start)
+        # pending is a ring: bin t uses row t % window_size, so chunks keep absolute bins.
+        eta = np.tile(np.asarray(intercepts, dtype=np.float64), (n_rows, 1))
+        if drive is not None:
+            eta += drive[start : start + n_rows]
+        counts = np.zeros((n_rows, n_neurons), np.int64)
+        rates = np.zeros((n_rows, n_neurons))
+        stopped = kernels.simulate_bins(
+            rng,
+            filters,
+            eta,
+            link == "softplus",
+            float(max_rate),
+            pending,
+            start,
+            start + n_rows,
+            counts,
+            rates,
+        )
+        if stopped >= 0:
+            row = rates[stopped - start]
+            cell = int(np.argmax(~(row <= max_rate)))
+            raise RuntimeError(
+                f"The network ran away: neuron {cell} expects {row[cell]:.3g} events in bin "
+                f"{stopped}, more than max_rate={max_rate:g}. Its excitation feeds itself; lower "
+                "the coupling or the intercepts, fit with a ridge, or use softplus."
+            )
+        yield start, counts, rates
+
+
+def _expect(name, value, shape):
+    """A float64 array of the given shape (None: any length), finite."""
+    wanted = "(" + ", ".join("any" if s is None else str(s) for s in shape) + ",)"
+    if value is None:
+        raise ValueError(f"{name} is missing; expected an array of shape {wanted}.")
+    array = np.asarray(value, dtype=np.float64)
+    fits = array.ndim == len(shape) and all(
+        s in (None, n) for s, n in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{name} has shape {array.shape}; expected {wanted}.")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} holds NaN or infinity; expected finite numbers.")
+    return array
+
+
+def read_link(link):
+    """Name of an inverse link function given by name or as a function such as ``np.exp``.
+
+    Raises
+    ------
+    ValueError
+        If it is neither the exponential nor softplus.
+    """
+    name = "exp" if link is None else link if isinstance(link, str) else _function_name(link)
+    if name not in ("exp", "softplus"):
+        raise ValueError(
+            f"inverse_link_function is {link!r}; expected 'exp', 'softplus' or a function of one "
+            "of these names."
+        )
+    return name
+
+
+def _function_name(function):
+    return getattr(function, "__name__", None)
