@@ -52,6 +52,10 @@ STATUSES = {
         "no step lowers the objective any further in this arithmetic; check the scale of the "
         "features or use regularizer='Ridge'"
     ),
+    "overflow": (
+        "the objective is not finite at the starting point; leave init_params out or start "
+        "nearer to zero"
+    ),
     "no_bins": "no bin has both a complete history and a count; the coefficients are NaN",
 }
 _ARMIJO = 1e-4
@@ -59,6 +63,9 @@ _ROUNDING = 1e-13  # relative rounding of an objective that is a float64 mean
 _RANK = 1e-12  # an eigenvalue of the scaled Gram matrix below this is a collinear direction
 _DENSE_BYTES = 1 << 28  # rows that are kept between passes
 _BLOCK_BYTES = 1 << 21  # rows that are worked on at a time: what a core's L2 and L3 share hold
+_FLAT = 1e-8  # decrement of a step that should not move any eta by much
+_SOFT = 1e-4  # an eigenvalue of the preconditioned S below this: without ridge, suspect
+_MAX_FALLBACK = 1500  # features up to which exact Hessians may take over
 _PATIENCE = 12  # Newton steps by conjugate gradients before exact Hessians take over
 _FALL = 8.0  # length of a step along which the objective falls for ever
 
@@ -134,6 +141,7 @@ def minimize(problem, coef, intercept, tol, maxiter):
     result.objective[:] = np.inf
     result.method[:] = problem.method
     step, step_intercept = np.zeros_like(coef), np.zeros(n)
+    last_step, last_decrement = np.zeros_like(coef), np.full(n, np.inf)
     length, slope = np.zeros(n), np.zeros(n)
     polishing, falling = np.zeros(n, np.int64), np.zeros(n, np.int64)
     active = np.arange(n)
@@ -152,8 +160,8 @@ def minimize(problem, coef, intercept, tol, maxiter):
             slack = _ROUNDING * (1 + np.abs(before))
             accepted = np.isfinite(objective) & (first | (objective <= before + promised + slack))
         _shorten(length, slope, active, before, objective, ~accepted)
-        lost = ~accepted & ((length[active] < 1e-10) | first)
-        result.status[active[lost]] = "stalled"
+        result.status[active[~accepted & (length[active] < 1e-10)]] = "stalled"
+        result.status[active[~accepted & first]] = "overflow"
         result.status[active[~accepted & (polishing[active] > 0)]] = "converged"
 
         # 3. Accepted points: store them, then the next step and the certificate.
@@ -176,6 +184,9 @@ def minimize(problem, coef, intercept, tol, maxiter):
                 index
             ] * grad_intercept[moved]
             result.n_passes[index] += passes
+            took = step[:, index].any(axis=0)
+            last_step[:, index[took]] = step[:, index[took]]
+            last_decrement[index[took]] = decrement[took]
             was = result.newton_decrement[index]
             # A decrement that shrinks by e each time belongs to a direction along which the
             # objective falls for ever: there a long step is as safe as a short one.
@@ -200,12 +211,14 @@ def minimize(problem, coef, intercept, tol, maxiter):
             result.status[index[spent]] = "max_iter"
         active = active[result.status[active] == ""]
 
-    # 5. Separation: the certificate holds, yet a Newton step still moves some eta by about one,
-    #    since the curvature there has gone.
-    free_fall = np.flatnonzero((result.status == "converged") & (problem.ridge == 0))
-    if free_fall.size:
-        reach = problem.reach(free_fall, step[:, free_fall])
-        result.status[free_fall[reach > 0.5]] = "separated"
+    # 5. Separation: the certificate holds, yet the last Newton step moved some eta by about one
+    #    for next to nothing, since the curvature there has gone.
+    suspects = np.flatnonzero(
+        (result.status == "converged") & (problem.ridge == 0) & (last_decrement < _FLAT)
+    )
+    if suspects.size:
+        reach = problem.reach(suspects, last_step[:, suspects])
+        result.status[suspects[reach > 0.5]] = "separated"
     return result
 
 
@@ -366,7 +379,7 @@ class EventProblem:
     _SAMPLE = 6
     _MIN_SAMPLE = 12
     _MAX_DENSE = 1500  # more free features than this: diagonal preconditioner
-    _SAFETY = 5.0  # how far the preconditioned gradient may underestimate the decrement
+    _SOFTEST = 0.2  # smallest eigenvalue of preconditioned S that is assumed before one is seen
     _MAX_INNER = 60
     _REFRESH = 6  # inner steps that call for a new preconditioner
 
@@ -385,6 +398,7 @@ class EventProblem:
         self.factor = [None] * ridge.size
         self.inner = np.full(ridge.size, 10**6)
         self.last = np.full(ridge.size, np.inf)
+        self.theta = np.full(ridge.size, self._SOFTEST)
         self._gram = self._covariance()
         self.null = self._null_spaces()
 
@@ -423,7 +437,8 @@ class EventProblem:
         grad = self.precise.collect()[:, :n] / self.n_bins
         objective, grad_intercept, self.total = totals[:, :n] / self.n_bins
         if self.link.canonical:
-            self.mean = grad / self.total
+            with np.errstate(divide="ignore", invalid="ignore"):
+                self.mean = grad / self.total
             xty, sum_y = self.moments.xty[:, active], self.moments.sum_y[active]
             grad -= xty / self.n_bins
             grad_intercept = grad_intercept - sum_y / self.n_bins
@@ -497,6 +512,7 @@ class EventProblem:
             factors = _map(self._factorise, [(k, *self._draw(k)) for k in some])
             for k, factor in zip(some, factors, strict=True):
                 self.factor[self.active[k]] = factor
+                self.theta[self.active[k]] = self._SOFTEST
         d, decrement, inner = self._conjugate_gradients(g, own, wanted, tol)
         self.inner[self.active[moved]] = inner[moved]
         self.last[self.active[moved]] = decrement[moved]
@@ -508,9 +524,11 @@ class EventProblem:
     def _conjugate_gradients(self, g, own, wanted, tol):
         """Solve ``S d = -g`` to a part of the decrement; lanes not wanted get the estimate only.
 
-        ``own`` is the intercept's part of the decrement. A lane stops when the residual, measured
-        by the preconditioner, is so small that the Newton step is as good as exact, or when the
-        certificate is settled.
+        ``own`` is the intercept's part of the decrement. With M the preconditioner, r the
+        residual and theta the smallest eigenvalue of ``M^-1 S`` that the iterations have shown,
+        what is missing in the decrement is at most about ``r' M^-1 r / (2 theta)``. A lane stops
+        when that is settled, or when the residual is so small that the Newton step is as good as
+        exact.
         """
         n = g.shape[1]
         d = np.zeros_like(g)
@@ -518,17 +536,20 @@ class EventProblem:
         z = self._precondition(residual, np.arange(n))
         rho = (residual * z).sum(axis=0)
         rho0 = rho.copy()
+        theta = self.theta[self.active]
         decrement = own.copy()
         inner = np.zeros(n, np.int64)
         direction = z.copy()
-        estimate = own + self._SAFETY * rho0
-        # The next decrement will be about forcing**2 times this one.
+        estimate = own + 0.5 * rho0 / theta
+        # The ratio of successive decrements squares near the optimum: no step need do better,
+        # nor better than what brings the next decrement below the tolerance.
+        guess = own + 0.5 * rho0
         with np.errstate(divide="ignore", invalid="ignore"):
-            guess = own + 0.5 * rho0
             floor = np.clip(0.3 * np.sqrt(tol / guess), 1e-3, 0.5)
             forcing = np.clip(guess / self.last[self.active], floor, 0.5)
         settled = (estimate <= tol) | ~wanted
         decrement[settled] = estimate[settled]
+        alphas, betas = [], []
         todo = np.flatnonzero(~settled)
         while todo.size:
             product = self._product(direction, todo)
@@ -544,13 +565,20 @@ class EventProblem:
             beta = np.where(rho > 0, new / np.where(rho > 0, rho, 1), 0)
             direction[:, todo] = z[:, todo] + beta[todo] * direction[:, todo]
             rho[todo] = new[todo]
+            alphas.append(alpha)
+            betas.append(beta)
             keep = (
                 (rho > forcing**2 * rho0)
                 & (alpha > 0)
                 & (inner < self._MAX_INNER)
-                & (decrement + self._SAFETY * rho > tol)
+                & (decrement + 0.5 * rho / theta > tol)
             )
             todo = todo[keep[todo]]
+        if alphas:
+            seen = _smallest_ritz_value(np.array(alphas), np.array(betas))
+            self.theta[self.active] = np.minimum(theta, seen)
+            unsure = ~settled & (decrement <= tol)
+            decrement[unsure] += 0.5 * rho[unsure] / self.theta[self.active[unsure]]
         return d, decrement, inner
 
     def reach(self, receivers, step):
@@ -693,6 +721,24 @@ def _map(function, items, work=1 << 20):
     return list(_pool[2].map(function, items))
 
 
+def _smallest_ritz_value(alphas, betas):
+    """Smallest eigenvalue that each lane's conjugate gradients have seen; inf without a step.
+
+    From the Lanczos matrix: diagonal ``1 / alpha_i + beta_{i-1} / alpha_{i-1}``, off the diagonal
+    ``sqrt(beta_i) / alpha_i`` (Golub & Van Loan, Matrix Computations, section 11.3).
+    """
+    smallest = np.full(alphas.shape[1], np.inf)
+    for k in range(alphas.shape[1]):
+        alpha = alphas[alphas[:, k] > 0, k]
+        if alpha.size:
+            beta = betas[: alpha.size - 1, k]
+            diagonal = 1 / alpha
+            diagonal[1:] += beta / alpha[:-1]
+            values = scipy.linalg.eigvalsh_tridiagonal(diagonal, np.sqrt(beta) / alpha[:-1])
+            smallest[k] = max(values[0], 1e-12)
+    return smallest
+
+
 def _cholesky(matrix):
     """Cholesky factor, with as much of the diagonal added as rounding asks for."""
     if matrix.shape[0] == 0:
@@ -775,7 +821,6 @@ def solve(
     lanes,
     tol,
     maxiter,
-    fallback,
 ):
     """Fit one batch of receivers by the given method; see `minimize`.
 
@@ -803,15 +848,15 @@ def solve(
         problem = DenseProblem(X, valid, counts, free, ridge, link)
     else:
         problem = EventProblem(X, valid, counts, free, ridge, link, sums, lanes)
-    limit = maxiter
-    if fallback and method == "newton-cg" and plain.any():
-        limit = min(maxiter, _PATIENCE)
+    fall_back = method == "newton-cg" and plain.any() and X.shape[1] <= _MAX_FALLBACK
+    limit = min(maxiter, _PATIENCE) if fall_back else maxiter
     result = minimize(problem, coef, intercept, tol, limit)
-    if limit < maxiter:
-        # Separation in directions of several features leaves curvatures near 0, on which
-        # conjugate gradients labour; exact Hessians end it in a few steps more.
-        rest = np.flatnonzero(np.isin(result.status, ("max_iter", "stalled")))
-        if rest.size:
+    if fall_back:
+        # Separation in a direction of several features takes the curvature to 0, below what
+        # float32 products resolve; exact Hessians in float64 end it in a few steps more.
+        flat = plain & (problem.theta < _SOFT)
+        rest = np.flatnonzero(np.isin(result.status, ("max_iter", "stalled")) | flat)
+        if rest.size and maxiter > limit:
             problem = DenseProblem(
                 X, valid, lambda index: counts(index)[:, rest], free[:, rest], ridge[rest], link
             )

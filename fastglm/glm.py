@@ -51,7 +51,8 @@ class PopulationGLM(BaseEstimator):
         Default 1.0 for Ridge, as in NeMoS.
     solver_name : None, "auto", "newton-cholesky" or "newton-cg"
         Exact Hessians, or conjugate gradients on products with the events. "auto" takes the
-        cheaper for each receiver. NeMoS's names are accepted and mean "auto": the optimum does
+        cheaper for each receiver; without ridge, exact Hessians take over where conjugate gradients
+        meet separation. NeMoS's names are accepted and mean "auto": the optimum does
         not depend on the solver.
     solver_kwargs : dict, optional
         ``tol``: Newton decrement at which a receiver has converged, default 1e-12;
@@ -65,8 +66,8 @@ class PopulationGLM(BaseEstimator):
     coef_ : ndarray of shape (n_features, n_receivers)
     intercept_ : ndarray of shape (n_receivers,)
     status_ : ndarray of str, shape (n_receivers,)
-        "converged", "silent", "separated", "max_iter", "stalled" or "no_bins"; one warning says
-        what to do.
+        "converged", "silent", "separated", "max_iter", "stalled", "overflow" or "no_bins"; one
+        warning says what to do.
     converged_ : ndarray of bool, shape (n_receivers,)
         The certificate holds: the decrement is below ``tol``.
     newton_decrement_, grad_norm_, objective_ : ndarrays of shape (n_receivers,)
@@ -595,7 +596,6 @@ def _fit_group(
             1 if batch.narrow else LANES,
             tol,
             maxiter,
-            fallback=method == "auto" and X.shape[1] <= 1500,
         )
         result.put(batch.receivers, solved, columns)
         if progress is not None:

@@ -1,0 +1,614 @@
+"""Fits: known optima, invariances, masks, every status, every path of the solver."""
+
+import warnings
+
+import naive_glm
+import numpy as np
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+
+import fastglm
+from fastglm import _newton as newton
+from fastglm.features import hstack
+
+PATHS = ("newton-cholesky", "newton-cg")
+# Conjugate gradients stop at a decrement of 1e-12: sqrt(2e-12 / curvature) in a coefficient.
+COEF = {"newton-cholesky": 1e-8, "newton-cg": 3e-6}
+
+
+def page_features(page):
+    basis = fastglm.basis.HistoryConv(window_size=10, label="spike-history")
+    return basis, basis.compute_features(page)
+
+
+def page_mask():
+    senders = np.ones((4, 4))
+    senders[0, 1] = senders[1, 0] = senders[2, 3] = 0
+    return np.repeat(senders, 10, axis=0)
+
+
+def small_problem(n_bins=400, n_cells=3, seed=0, rate=0.3, window_size=6):
+    counts = np.random.default_rng(seed).poisson(rate, size=(n_bins, n_cells))
+    basis = fastglm.basis.RaisedCosineLinearConv(3, window_size=window_size)
+    return basis.compute_features(counts), counts
+
+
+# --- known optima ---
+
+
+def test_page_of_nemos_reaches_the_exact_optimum(page):
+    basis, X = page_features(page)
+    assert X.shape == (100, 40)
+    assert np.nansum(np.asarray(X)) == 3312
+    model = fastglm.glm.PopulationGLM().fit(X, page)
+    np.testing.assert_allclose(
+        model.intercept_, [-0.278410, -0.343608, 0.067354, -0.379502], atol=5e-7
+    )
+    assert model.score(X, page) == pytest.approx(-1.0481927719, abs=1e-9)
+    mcfadden = model.score(X, page, score_type="pseudo-r2-McFadden")
+    assert mcfadden == pytest.approx(0.1891803423, abs=1e-9)
+    cohen = model.score(X, page, score_type="pseudo-r2-Cohen")
+    assert cohen == pytest.approx(0.3863549194, abs=1e-9)
+    coupling = basis.split_by_feature(model.coef_, axis=0)["spike-history"]
+    assert coupling.shape == (4, 10, 4)
+    expected = "-0.22488 -0.091891 0.161205 -0.174912 0.000799 -0.058324 -0.040247 -0.265012"
+    np.testing.assert_allclose(
+        coupling[1, :, 2],
+        [*map(float, expected.split()), -0.107907, 0.105542],
+        atol=5e-7,
+    )
+    assert model.converged_.all()
+    assert (model.status_ == "converged").all()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_page_agrees_with_a_textbook_newton(page, path):
+    _, X = page_features(page)
+    model = fastglm.PopulationGLM(solver_name=path).fit(X, page)
+    rows = np.asarray(X)[10:]
+    for j in range(4):
+        coef, intercept = naive_glm.fit(rows, page[10:, j])
+        np.testing.assert_allclose(model.coef_[:, j], coef, atol=COEF[path])
+        assert model.intercept_[j] == pytest.approx(intercept, abs=COEF[path])
+        best = naive_glm.objective(rows, page[10:, j], coef, intercept)
+        assert model.objective_[j] == pytest.approx(best, abs=1e-12)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_page_with_mask(page, path):
+    _, X = page_features(page)
+    mask = page_mask()
+    model = fastglm.PopulationGLM(feature_mask=mask, solver_name=path).fit(X, page)
+    tolerance = 5e-7 if path == "newton-cholesky" else 2e-6
+    np.testing.assert_allclose(
+        model.intercept_, [-0.836157, -0.303321, 0.067354, -0.142521], atol=tolerance
+    )
+    assert model.score(X, page) == pytest.approx(-1.0941248724, abs=1e-9)
+    assert (model.coef_[mask == 0] == 0).all()
+    assert (model.coef_[mask == 1] != 0).all()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_collinear_features_give_the_optimum_of_least_norm(page, path):
+    basis = fastglm.basis.RaisedCosineLogConv(3, window_size=3)
+    X = basis.compute_features(page)
+    model = fastglm.PopulationGLM(solver_name=path).fit(X, page)
+    rows = np.asarray(X)[3:]
+    _, singular, vectors = np.linalg.svd(rows - rows.mean(axis=0))
+    null = vectors[singular < 1e-10]
+    assert null.shape == (4, 12)
+    assert np.abs(null @ model.coef_).max() < 1e-9
+    reduced = rows @ np.linalg.qr(vectors[singular > 1e-10].T)[0]
+    for j in range(4):
+        coef, intercept = naive_glm.fit(reduced, page[3:, j])
+        best = naive_glm.objective(reduced, page[3:, j], coef, intercept)
+        assert model.objective_[j] == pytest.approx(best, abs=1e-11)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_exact_rates_are_recovered(path):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(500, 4))
+    coef = rng.normal(size=(4, 3)) * 0.4
+    intercept = np.array([-1.0, 0.0, 0.5])
+    model = fastglm.PopulationGLM(solver_name=path).fit(X, np.exp(X @ coef + intercept))
+    np.testing.assert_allclose(model.coef_, coef, atol=COEF[path])
+    np.testing.assert_allclose(model.intercept_, intercept, atol=COEF[path])
+    np.testing.assert_allclose(model.predict(X), np.exp(X @ coef + intercept), rtol=1e-5)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_exact_softplus_rates_are_recovered(path):
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(300, 3))
+    coef, intercept = rng.normal(size=(3, 2)), np.array([-1.0, 0.3])
+    rates = np.logaddexp(0, X @ coef + intercept)
+    model = fastglm.PopulationGLM(inverse_link_function="softplus", solver_name=path)
+    model.fit(X, rates)
+    np.testing.assert_allclose(model.coef_, coef, atol=COEF[path])
+    np.testing.assert_allclose(model.predict(X), rates, rtol=1e-5)
+
+
+@pytest.mark.parametrize("link", ["exp", "softplus"])
+@pytest.mark.parametrize("path", PATHS)
+def test_gradient_vanishes_by_finite_differences(path, link):
+    X, counts = small_problem()
+    model = fastglm.PopulationGLM(
+        inverse_link_function=link,
+        regularizer="Ridge",
+        regularizer_strength=0.01,
+        solver_name=path,
+    ).fit(X, counts)
+    rows, y = np.asarray(X)[6:], counts[6:, 1]
+    coef, intercept = model.coef_[:, 1], model.intercept_[1]
+    step = 1e-5
+    for k in range(rows.shape[1]):
+        shift = step * np.eye(rows.shape[1])[k]
+        up = naive_glm.objective(rows, y, coef + shift, intercept, 0.01, link)
+        down = naive_glm.objective(rows, y, coef - shift, intercept, 0.01, link)
+        assert abs(up - down) / (2 * step) < 1e-7
+    value = naive_glm.objective(rows, y, coef, intercept, 0.01, link)
+    assert model.objective_[1] == pytest.approx(value, abs=1e-12)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_more_features_than_bins_with_ridge(path):
+    rng = np.random.default_rng(3)
+    X, y = rng.normal(size=(30, 80)), rng.poisson(1.0, size=(30, 2))
+    model = fastglm.PopulationGLM(
+        regularizer="Ridge", regularizer_strength=0.1, solver_name=path
+    ).fit(X, y)
+    assert model.converged_.all()
+    for j in range(2):
+        coef, intercept = naive_glm.fit(X, y[:, j], 0.1)
+        np.testing.assert_allclose(model.coef_[:, j], coef, atol=COEF[path])
+        assert model.intercept_[j] == pytest.approx(intercept, abs=COEF[path])
+
+
+def test_ridge_strength_per_receiver():
+    X, counts = small_problem()
+    strengths = np.array([1e-3, 0.1, 0.0])
+    model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=strengths).fit(
+        X, counts
+    )
+    for j, strength in enumerate(strengths):
+        coef, _ = naive_glm.fit(np.asarray(X)[6:], counts[6:, j], strength)
+        np.testing.assert_allclose(model.coef_[:, j], coef, atol=1e-8)
+
+
+def test_the_intercept_is_not_penalised():
+    X, counts = small_problem()
+    model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e6)
+    model.fit(X, counts)
+    assert np.abs(model.coef_).max() < 1e-5
+    np.testing.assert_allclose(np.exp(model.intercept_), counts[6:].mean(axis=0), rtol=1e-4)
+
+
+# --- the certificate ---
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_certificate_is_what_an_independent_gradient_says(path):
+    X, counts = small_problem(n_bins=600)
+    ridge = 1e-3
+    model = fastglm.PopulationGLM(
+        regularizer="Ridge", regularizer_strength=ridge, solver_name=path
+    ).fit(X, counts)
+    rows = np.asarray(X)[6:]
+    for j in range(3):
+        y, coef, intercept = counts[6:, j], model.coef_[:, j], model.intercept_[j]
+        grad, grad_intercept = naive_glm.gradient(rows, y, coef, intercept, ridge)
+        norm = max(np.abs(grad).max(), abs(grad_intercept))
+        assert model.grad_norm_[j] == pytest.approx(norm, abs=1e-14)
+        mu = np.exp(rows @ coef + intercept)
+        Z = np.column_stack([rows, np.ones(len(rows))])
+        hess = (Z * mu[:, None]).T @ Z / len(y)
+        hess[:-1, :-1] += ridge * np.eye(rows.shape[1])
+        g = np.append(grad, grad_intercept)
+        decrement = 0.5 * g @ np.linalg.solve(hess, g)
+        assert decrement <= max(model.newton_decrement_[j] * 1.01, 1e-28)
+        assert model.newton_decrement_[j] <= 1e-12
+    result = model.solver_result_
+    assert result.coef is model.coef_
+    assert set(result.method) == {path}
+    assert (result.n_iter >= 1).all()
+    assert (result.n_passes >= result.n_iter).all()
+
+
+def test_loose_tolerance_takes_fewer_steps():
+    X, counts = small_problem()
+    tight = fastglm.PopulationGLM(solver_name="newton-cg").fit(X, counts)
+    loose = fastglm.PopulationGLM(solver_name="newton-cg", solver_kwargs={"tol": 1e-4})
+    loose.fit(X, counts)
+    assert loose.converged_.all()
+    assert loose.n_passes_.sum() < tight.n_passes_.sum()
+
+
+# --- invariances ---
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_receiver_does_not_depend_on_the_others(path):
+    X, counts = small_problem(n_bins=300, n_cells=19)
+    args = {"regularizer": "Ridge", "regularizer_strength": 1e-4, "solver_name": path}
+    together = fastglm.PopulationGLM(**args).fit(X, counts)
+    for j in (0, 7, 18):
+        alone = fastglm.PopulationGLM(**args).fit(X, counts[:, [j]])
+        np.testing.assert_allclose(alone.coef_[:, 0], together.coef_[:, j], atol=1e-9)
+        assert alone.intercept_[0] == pytest.approx(together.intercept_[j], abs=1e-9)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_permuting_receivers_permutes_results(path):
+    X, counts = small_problem(n_cells=5)
+    order = np.array([3, 0, 4, 2, 1])
+    model = fastglm.PopulationGLM(solver_name=path).fit(X, counts)
+    permuted = fastglm.PopulationGLM(solver_name=path).fit(X, counts[:, order])
+    np.testing.assert_allclose(permuted.coef_, model.coef_[:, order], atol=1e-9)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_mask_equals_dropping_the_columns(path):
+    X, counts = small_problem()
+    mask = np.random.default_rng(5).random((X.shape[1], 3)) < 0.5
+    args = {"regularizer": "Ridge", "regularizer_strength": 1e-3, "solver_name": path}
+    masked = fastglm.PopulationGLM(feature_mask=mask, **args).fit(X, counts)
+    for j in range(3):
+        columns = np.asarray(X)[:, mask[:, j]]
+        dropped = fastglm.GLM(**args).fit(columns, counts[:, j])
+        np.testing.assert_allclose(masked.coef_[mask[:, j], j], dropped.coef_, atol=COEF[path])
+        assert (masked.coef_[~mask[:, j], j] == 0).all()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_empty_mask_leaves_the_mean_rate(path):
+    X, counts = small_problem()
+    mask = np.ones((X.shape[1], 3), bool)
+    mask[:, 1] = False
+    model = fastglm.PopulationGLM(feature_mask=mask, solver_name=path).fit(X, counts)
+    assert (model.coef_[:, 1] == 0).all()
+    assert np.exp(model.intercept_[1]) == pytest.approx(counts[6:, 1].mean(), rel=1e-9)
+
+
+def test_bins_repeated_twice_change_nothing():
+    X, counts = small_problem()
+    rows, y = np.asarray(X)[6:], counts[6:]
+    once = fastglm.PopulationGLM().fit(rows, y)
+    twice = fastglm.PopulationGLM().fit(np.vstack([rows, rows]), np.vstack([y, y]))
+    np.testing.assert_allclose(once.coef_, twice.coef_, atol=1e-9)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_matrix_that_is_stored_gives_the_same_fit(path):
+    X, counts = small_problem()
+    lazy = fastglm.PopulationGLM(solver_name=path).fit(X, counts)
+    stored = fastglm.PopulationGLM(solver_name=path).fit(np.asarray(X), counts)
+    np.testing.assert_allclose(lazy.coef_, stored.coef_, atol=COEF[path])
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_covariates_beside_the_history(path):
+    X, counts = small_problem()
+    stimulus = np.random.default_rng(8).normal(size=(len(counts), 2))
+    both = np.hstack([X, stimulus])
+    assert isinstance(both, fastglm.features.FeatureMatrix)
+    model = fastglm.PopulationGLM(solver_name=path).fit(both, counts)
+    dense = np.column_stack([np.asarray(X), stimulus])
+    for j in range(3):
+        coef, _ = naive_glm.fit(dense[6:], counts[6:, j])
+        np.testing.assert_allclose(model.coef_[:, j], coef, atol=COEF[path])
+
+
+def test_epochs_equal_separate_recordings():
+    rng = np.random.default_rng(2)
+    trials = [rng.poisson(0.4, size=(n, 3)) for n in (80, 55, 120)]
+    basis = fastglm.basis.HistoryConv(4)
+    X = basis.compute_features(trials)
+    model = fastglm.PopulationGLM().fit(X, trials)
+    rows = np.vstack([np.asarray(basis.compute_features(t))[4:] for t in trials])
+    y = np.vstack([t[4:] for t in trials])
+    for j in range(3):
+        coef, _ = naive_glm.fit(rows, y[:, j])
+        np.testing.assert_allclose(model.coef_[:, j], coef, atol=1e-8)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_missing_counts_are_left_out_of_their_receiver_only(path):
+    X, counts = small_problem()
+    y = counts.astype(float)
+    y[50:90, 1] = np.nan
+    model = fastglm.PopulationGLM(solver_name=path).fit(X, y)
+    whole = fastglm.PopulationGLM(solver_name=path).fit(X, counts)
+    np.testing.assert_allclose(model.coef_[:, 0], whole.coef_[:, 0], atol=1e-9)
+    kept = np.r_[6:50, 90:400]
+    coef, _ = naive_glm.fit(np.asarray(X)[kept], counts[kept, 1])
+    np.testing.assert_allclose(model.coef_[:, 1], coef, atol=COEF[path])
+
+
+def test_label_masks_switch_blocks(page):
+    a = fastglm.basis.HistoryConv(3, label="short")
+    b = fastglm.basis.RaisedCosineLinearConv(4, 9, label="long")
+    X = (a + b).compute_features(page, page)
+    mask = {"short": [1, 0, 1, 1], "long": [0, 1, 1, 1]}
+    model = fastglm.PopulationGLM(feature_mask=mask).fit(X, page)
+    parts = (a + b).set_input_shape(4, 4).split_by_feature(model.coef_, axis=0)
+    assert (parts["short"][..., 1] == 0).all()
+    assert (parts["long"][..., 0] == 0).all()
+    assert (parts["short"][..., 2] != 0).all()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_starting_point_does_not_matter(path):
+    X, counts = small_problem()
+    args = {"regularizer": "Ridge", "regularizer_strength": 1e-2, "solver_name": path}
+    model = fastglm.PopulationGLM(**args).fit(X, counts)
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=model.coef_.shape), rng.normal(size=3)
+    other = fastglm.PopulationGLM(**args).fit(X, counts, init_params=start)
+    np.testing.assert_allclose(other.coef_, model.coef_, atol=COEF[path])
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_start_that_overflows_ends_in_a_defined_status(path):
+    X, counts = small_problem()
+    start = np.full((X.shape[1], 3), 1e4), np.zeros(3)
+    model = fastglm.PopulationGLM(solver_name=path)
+    with pytest.warns(ConvergenceWarning, match="overflow"):
+        model.fit(X, counts, init_params=start)
+    assert (model.status_ == "overflow").all()
+    assert not model.converged_.any()
+
+
+def test_glm_is_a_population_of_one():
+    X, counts = small_problem()
+    one = fastglm.GLM().fit(X, counts[:, 1])
+    many = fastglm.PopulationGLM().fit(X, counts)
+    assert one.coef_.shape == (X.shape[1],)
+    assert one.intercept_.shape == (1,)
+    np.testing.assert_allclose(one.coef_, many.coef_[:, 1], atol=1e-12)
+    assert one.predict(X).shape == (len(counts),)
+    np.testing.assert_allclose(one.predict(X)[6:], many.predict(X)[6:, 1])
+    assert np.isfinite(one.score(X, counts[:, 1]))
+    drawn, rates = one.simulate(0, X)
+    assert drawn.shape == rates.shape == (len(counts),)
+
+
+# --- every status ---
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_silent_receiver_breaks_nobody(path):
+    X, counts = small_problem()
+    y = counts.copy()
+    y[:, 1] = 0
+    model = fastglm.PopulationGLM(solver_name=path)
+    with pytest.warns(ConvergenceWarning, match=r"silent \(receiver 1\)") as record:
+        model.fit(X, y)
+    assert len(record) == 1
+    assert list(model.status_) == ["converged", "silent", "converged"]
+    assert (model.coef_[:, 1] == 0).all()
+    assert model.intercept_[1] == newton.LOG_ZERO
+    assert model.predict(X)[6:, 1].max() < 1e-20
+    whole = fastglm.PopulationGLM(solver_name=path).fit(X, counts)
+    np.testing.assert_allclose(model.coef_[:, 0], whole.coef_[:, 0], atol=1e-9)
+    assert np.isfinite(model.score(X, y))
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_receiver_that_fires_in_every_bin(path):
+    X, counts = small_problem()
+    y = np.column_stack([np.ones(len(counts), int), counts[:, 0] + 1])
+    model = fastglm.PopulationGLM(solver_name=path).fit(X, y)
+    assert model.converged_.all()
+    np.testing.assert_allclose(model.coef_[:, 0], 0, atol=1e-10)
+    np.testing.assert_allclose(model.predict(X)[6:, 0], 1, atol=1e-10)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_separation_sets_the_feature_to_its_limit_and_leaves_the_rest_exact(path):
+    rng = np.random.default_rng(4)
+    counts = rng.poisson(0.2, size=(2000, 2))
+    # Cell 0 never fires in the two bins after itself.
+    for t in range(1, len(counts)):
+        if counts[max(0, t - 2) : t, 0].any():
+            counts[t, 0] = 0
+    X = fastglm.basis.HistoryConv(5).compute_features(counts)
+    model = fastglm.PopulationGLM(solver_name=path)
+    with pytest.warns(ConvergenceWarning, match=r"separated \(receiver 0\)"):
+        model.fit(X, counts)
+    assert list(model.status_) == ["separated", "converged"]
+    assert model.n_iter_.max() < 15
+    assert (model.coef_[:2, 0] < -40).all()
+    assert np.isfinite(model.coef_).all()
+    # The limit: bins in the shadow carry no information on anything else.
+    rows = np.asarray(X)[5:]
+    lit = rows[:, :2].sum(axis=1) == 0
+    coef, intercept = naive_glm.fit(rows[lit][:, 2:], counts[5:, 0][lit])
+    np.testing.assert_allclose(model.coef_[2:, 0], coef, atol=COEF[path])
+    assert model.intercept_[0] == pytest.approx(intercept, abs=COEF[path])
+    assert model.predict(X)[5:, 0][~lit].max() < 1e-15
+    np.testing.assert_allclose(
+        model.predict(X)[5:, 0][lit],
+        np.exp(rows[lit][:, 2:] @ coef + intercept),
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_separation_in_a_direction_of_several_features_is_noticed(path):
+    rng = np.random.default_rng(6)
+    X = rng.normal(size=(300, 3))
+    y = rng.poisson(1.0, size=300)
+    y[X[:, 0] + X[:, 1] > 0.5] = 0
+    y[np.abs(X[:, 0] + X[:, 1]) < 2] = 0  # events only where the sum is far below 0
+    X[:, 0] = np.where(X[:, 0] + X[:, 1] > -2, np.abs(X[:, 0]) - X[:, 1], -X[:, 1])
+    model = fastglm.PopulationGLM(solver_name=path)
+    with pytest.warns(ConvergenceWarning, match="separated"):
+        model.fit(X, y[:, None])
+    assert model.status_[0] == "separated"
+    assert np.isfinite(model.coef_).all()
+    assert model.n_iter_[0] <= 60
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_ridge_cures_separation(path):
+    rng = np.random.default_rng(4)
+    counts = rng.poisson(0.2, size=(1000, 2))
+    counts[1:, 0][counts[:-1, 0] > 0] = 0
+    X = fastglm.basis.HistoryConv(3).compute_features(counts)
+    model = fastglm.PopulationGLM(
+        regularizer="Ridge", regularizer_strength=1e-4, solver_name=path
+    ).fit(X, counts)
+    assert (model.status_ == "converged").all()
+
+
+def test_iteration_limit():
+    X, counts = small_problem()
+    model = fastglm.PopulationGLM(solver_kwargs={"maxiter": 1})
+    with pytest.warns(ConvergenceWarning, match=r"max_iter \(receiver 0, 1, 2\)"):
+        model.fit(X, counts)
+    assert (model.status_ == "max_iter").all()
+    assert not model.converged_.any()
+    assert np.isfinite(model.coef_).all()
+
+
+def test_receiver_without_any_bin():
+    X, counts = small_problem()
+    y = counts.astype(float)
+    y[:, 2] = np.nan
+    with pytest.warns(ConvergenceWarning, match=r"no_bins \(receiver 2\)"):
+        model = fastglm.PopulationGLM().fit(X, y)
+    assert list(model.status_) == ["converged", "converged", "no_bins"]
+    assert np.isnan(model.coef_[:, 2]).all()
+
+
+def test_features_that_are_always_zero_get_coefficient_zero():
+    X, counts = small_problem()
+    padded = np.column_stack([np.asarray(X), np.zeros(len(counts))])
+    for path in PATHS:
+        model = fastglm.PopulationGLM(solver_name=path).fit(padded, counts)
+        assert (model.coef_[-1] == 0).all()
+        assert model.converged_.all()
+
+
+def test_every_status_has_a_sentence():
+    for name, sentence in newton.STATUSES.items():
+        assert name
+        assert len(sentence) > 20
+
+
+# --- predictions and scores ---
+
+
+def test_predict_keeps_every_row(page):
+    _, X = page_features(page)
+    model = fastglm.PopulationGLM().fit(X, page)
+    mu = model.predict(X)
+    assert mu.shape == (100, 4)
+    assert np.isnan(mu[:10]).all()
+    expected = np.exp(np.asarray(X)[10:] @ model.coef_ + model.intercept_)
+    np.testing.assert_allclose(mu[10:], expected, rtol=1e-12)
+
+
+def test_scores_follow_their_formulas(page):
+    from scipy.special import gammaln, xlogy
+
+    _, X = page_features(page)
+    model = fastglm.PopulationGLM().fit(X, page)
+    mu, y = model.predict(X)[10:], page[10:]
+    null = y.mean(axis=0)
+    ll = xlogy(y, mu) - mu - gammaln(y + 1)
+    ll0 = xlogy(y, null) - null - gammaln(y + 1)
+    dev = 2 * (xlogy(y, y) - xlogy(y, mu) - y + mu)
+    dev0 = 2 * (xlogy(y, y) - xlogy(y, null) - y + null)
+    assert model.score(X, page) == pytest.approx(ll.mean(), abs=1e-13)
+    for name, value in (
+        ("pseudo-r2-McFadden", 1 - ll.mean() / ll0.mean()),
+        ("pseudo-r2-Cohen", 1 - dev.mean() / dev0.mean()),
+    ):
+        assert model.score(X, page, score_type=name) == pytest.approx(value, abs=1e-12)
+
+    def per_receiver(values):
+        return values.mean(axis=0)
+
+    np.testing.assert_allclose(
+        model.score(X, page, aggregate_sample_scores=per_receiver),
+        ll.mean(axis=0),
+        atol=1e-13,
+    )
+    np.testing.assert_allclose(
+        model.score(
+            X,
+            page,
+            score_type="pseudo-r2-McFadden",
+            aggregate_sample_scores=per_receiver,
+        ),
+        1 - ll.mean(axis=0) / ll0.mean(axis=0),
+        atol=1e-12,
+    )
+
+
+def test_simulate_draws_from_the_predicted_rates():
+    X, counts = small_problem(n_bins=3000)
+    model = fastglm.PopulationGLM().fit(X, counts)
+    drawn, rates = model.simulate(0, X)
+    np.testing.assert_array_equal(rates, model.predict(X))
+    assert np.isnan(drawn[:6]).all()
+    again, _ = model.simulate(0, X)
+    np.testing.assert_array_equal(drawn, again)
+    z = (drawn[6:] - rates[6:]).mean(axis=0) / np.sqrt(rates[6:].mean(axis=0) / 2994)
+    assert np.abs(z).max() < 4
+    rows, _ = model.simulate(0, np.asarray(X)[6:])
+    assert rows.dtype == np.int64
+
+
+def test_progress_counts_every_receiver():
+    X, counts = small_problem()
+    y = counts.copy()
+    y[:, 0] = 0
+    done = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fastglm.PopulationGLM().fit(X, y, progress=done.append)
+    assert sum(done) == 3
+
+
+# --- memory and paths ---
+
+
+def test_arbitrary_masks_go_through_small_problems():
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(0.1, size=(500, 12))
+    X = fastglm.basis.RaisedCosineLinearConv(3, 10).compute_features(counts)
+    mask = np.repeat(rng.random((12, 12)) < 0.2, 3, axis=0)
+    args = {"regularizer": "Ridge", "regularizer_strength": 1e-3, "feature_mask": mask}
+    cg = fastglm.PopulationGLM(solver_name="newton-cg", **args).fit(X, counts)
+    exact = fastglm.PopulationGLM(solver_name="newton-cholesky", **args).fit(X, counts)
+    np.testing.assert_allclose(cg.coef_, exact.coef_, atol=COEF["newton-cg"])
+    assert (cg.coef_[~mask] == 0).all()
+
+
+@pytest.mark.slow
+def test_chunks_and_batches_change_nothing():
+    """More bins than a chunk, more receivers than a tile, blocks of rows that are not kept."""
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(0.05, size=(9000, 20))
+    X = fastglm.basis.RaisedCosineLogConv(4, 30).compute_features(counts)
+    args = {"regularizer": "Ridge", "regularizer_strength": 1e-5}
+    cg = fastglm.PopulationGLM(solver_name="newton-cg", **args).fit(X, counts)
+    exact = fastglm.PopulationGLM(solver_name="newton-cholesky", **args).fit(X, counts)
+    np.testing.assert_allclose(cg.objective_, exact.objective_, atol=1e-12)
+    np.testing.assert_allclose(cg.coef_, exact.coef_, atol=2e-5)
+    rows = np.asarray(X)[30:]
+    coef, _ = naive_glm.fit(rows, counts[30:, 3], 1e-5)
+    np.testing.assert_allclose(exact.coef_[:, 3], coef, atol=1e-8)
+
+
+def test_hstack_of_two_histories_fits(page):
+    a = fastglm.basis.HistoryConv(3).compute_features(page[:, :2])
+    b = fastglm.basis.RaisedCosineLinearConv(3, 6).compute_features(page[:, 2:])
+    both = hstack([a, b])
+    model = fastglm.PopulationGLM().fit(both, page)
+    rows = np.asarray(both)[6:]
+    coef, _ = naive_glm.fit(rows, page[6:, 0])
+    np.testing.assert_allclose(model.coef_[:, 0], coef, atol=1e-8)
