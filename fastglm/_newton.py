@@ -63,7 +63,7 @@ _ROUNDING = 1e-13  # relative rounding of an objective that is a float64 mean
 _RANK = 1e-12  # an eigenvalue of the scaled Gram matrix below this is a collinear direction
 _DENSE_BYTES = 1 << 28  # rows that are kept between passes
 _BLOCK_BYTES = 1 << 21  # rows that are worked on at a time: what a core's L2 and L3 share hold
-_FLAT = 1e-8  # decrement of a step that should not move any eta by much
+_FLAT = 1e-10  # decrement of a step that should not move any eta by much
 _SOFT = 1e-4  # an eigenvalue of the preconditioned S below this: without ridge, suspect
 _MAX_FALLBACK = 1500  # features up to which exact Hessians may take over
 _PATIENCE = 12  # Newton steps by conjugate gradients before exact Hessians take over
@@ -143,7 +143,7 @@ def minimize(problem, coef, intercept, tol, maxiter):
     step, step_intercept = np.zeros_like(coef), np.zeros(n)
     last_step, last_decrement = np.zeros_like(coef), np.full(n, np.inf)
     length, slope = np.zeros(n), np.zeros(n)
-    polishing, falling = np.zeros(n, np.int64), np.zeros(n, np.int64)
+    polishing, falling, fell = np.zeros((3, n), np.int64)
     active = np.arange(n)
     while active.size:
         # 1. Objective and gradient at the trial points: one pass for all active receivers.
@@ -193,6 +193,7 @@ def minimize(problem, coef, intercept, tol, maxiter):
             with np.errstate(invalid="ignore"):
                 falls = (decrement > 0.2 * was) & (decrement < 0.5 * was)
             falling[index] = np.where(falls, falling[index] + 1, 0)
+            fell[index] += falls
             length[index] = np.where(falling[index] >= 2, _FALL, 1.0)
 
             # 4. Stop: below the tolerance, a few more steps polish the end.
@@ -202,6 +203,7 @@ def minimize(problem, coef, intercept, tol, maxiter):
                 (polishing[index] >= problem.polish)
                 | (decrement <= 1e-24)
                 | ((polishing[index] > 1) & (decrement > 0.1 * was))
+                | ~took  # certified without a step
             )
             polishing[index] = np.where(done, polishing[index] + 1, 0)
             result.status[index[polished]] = "converged"
@@ -209,16 +211,15 @@ def minimize(problem, coef, intercept, tol, maxiter):
             result.status[index[broken & ~done]] = "stalled"
             spent = (result.n_iter[index] >= maxiter) & ~done
             result.status[index[spent]] = "max_iter"
+            # 5. Separation: the objective no longer falls by anything, yet the steps still move
+            #    some eta by about one, since the curvature there has gone. No step will end it.
+            flat = (problem.ridge[index] == 0) & (last_decrement[index] < _FLAT)
+            flat &= (fell[index] >= 2) | (result.status[index] == "converged")
+            if flat.any():
+                suspects = index[flat]
+                reach = problem.reach(suspects, last_step[:, suspects])
+                result.status[suspects[reach > 0.5]] = "separated"
         active = active[result.status[active] == ""]
-
-    # 5. Separation: the certificate holds, yet the last Newton step moved some eta by about one
-    #    for next to nothing, since the curvature there has gone.
-    suspects = np.flatnonzero(
-        (result.status == "converged") & (problem.ridge == 0) & (last_decrement < _FLAT)
-    )
-    if suspects.size:
-        reach = problem.reach(suspects, last_step[:, suspects])
-        result.status[suspects[reach > 0.5]] = "separated"
     return result
 
 
@@ -245,7 +246,7 @@ class DenseProblem:
 
     method = "newton-cholesky"
     polish = 3
-    _REFRESH = 1e-8  # a decrement below this needs no new Hessian: chord steps do
+    _REFRESH = 1e-8  # a decrement above this is due for a new Hessian
 
     def __init__(self, X, valid, counts, free, ridge, link):
         self.X, self.counts, self.link = X, counts, link
@@ -262,6 +263,7 @@ class DenseProblem:
         self.basis = [None] * n
         self.ranked = np.zeros(n, bool)
         self.last = np.full(n, np.inf)
+        self.due = np.ones(n, bool)
         self.hess = [None] * n
 
     def _block(self, k):
@@ -297,9 +299,10 @@ class DenseProblem:
                 return
             grad[free, k] += Z.T @ residual
             grad_intercept[k] += residual.sum()
-            if self.last[j] > self._REFRESH:
+            if self.due[j]:
                 weighted = Z * np.sqrt(curvature)[:, None]
-                parts = weighted.T @ weighted, Z.T @ curvature, curvature.sum()
+                with np.errstate(over="ignore", invalid="ignore"):
+                    parts = weighted.T @ weighted, Z.T @ curvature, curvature.sum()
                 if self.hess[j] is None:
                     self.hess[j] = parts
                 else:
@@ -320,6 +323,9 @@ class DenseProblem:
         decrement = np.zeros(moved.size)
         for k, j in enumerate(self.active[moved]):
             if self.hess[j] is not None:
+                if not all(np.isfinite(part).all() for part in self.hess[j]):
+                    decrement[k] = np.nan  # features whose squares overflow
+                    continue
                 self._factorise(j, *self.hess[j])
             free, mean = self.free[j], self.mean[j]
             g = grad[free, k] - mean * grad_intercept[k]
@@ -331,6 +337,9 @@ class DenseProblem:
                 d = self.basis[j] @ d
             step[free, k] = d
             step_intercept[k] = -grad_intercept[k] / self.total[j] - mean @ d
+            # Chord steps with the last factor do where they gain two digits each.
+            slow = decrement[k] > max(0.01 * self.last[j], 1e-20)
+            self.due[j] = decrement[k] > self._REFRESH or slow
             self.last[j] = decrement[k]
         return step, step_intercept, decrement, 0
 
@@ -664,7 +673,9 @@ class EventProblem:
         pick = ((np.arange(n_sample) + 0.5) / n_sample * self.n_bins).astype(int)
         rows = self.X.rows(self.index[pick])
         rows -= rows.mean(axis=0)
-        return rows.T @ rows / n_sample
+        with np.errstate(over="ignore", invalid="ignore"):
+            gram = rows.T @ rows / n_sample
+        return gram if np.isfinite(gram).all() else None
 
     def _null_spaces(self):
         """Collinear directions of each receiver without ridge, or None: steps stay out of them.

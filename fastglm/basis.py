@@ -15,7 +15,7 @@ import numpy as np
 import scipy.linalg
 from sklearn.base import BaseEstimator
 
-from fastglm.features import FeatureMatrix, HistoryColumns, hstack
+from fastglm.features import FeatureMatrix, HistoryColumns, as_numbers, hstack
 
 _CAUSALITIES = ("causal", "anti-causal", "acausal")
 _CONV_KWARGS = (
@@ -758,14 +758,7 @@ def _read_counts(counts, epochs):
         stops = np.cumsum([t.shape[0] for t in trials])
         epochs = np.column_stack([np.concatenate([[0], stops[:-1]]), stops])
         counts = np.concatenate(trials)
-    counts = np.asarray(counts)
-    if counts.dtype.kind not in "fiub":
-        try:
-            counts = counts.astype(np.float64)
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"Counts have dtype {counts.dtype}; expected numbers, shape (n_bins, n_senders)."
-            ) from None
+    counts = as_numbers(counts, "Counts")
     if counts.ndim == 0 or counts.size == 0:
         raise ValueError(
             f"Counts have shape {counts.shape}; expected (n_bins, n_senders), at least 1 by 1."

@@ -2,6 +2,7 @@
 
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import click
@@ -38,6 +39,7 @@ def demo(out, cells, seconds, seed):
     import fastglm
     from fastglm.simulation import random_network
 
+    plotting = _plotting()
     bin_size = 0.001
     basis = fastglm.basis.RaisedCosineLogConv(6, window_size=60)
     network = random_network(cells, basis, bin_size=bin_size, strength=0.6, random_key=seed)
@@ -55,13 +57,11 @@ def demo(out, cells, seconds, seed):
         ("mean rate", f"{counts.mean() / bin_size:.2f} Hz"),
         *_fit_rows(model, X, counts, seconds_taken),
         *_recovery_rows(network.adjacency, fitted),
-        (
-            "true and fitted areas",
-            f"correlation {np.corrcoef(true[off], fitted[off])[0, 1]:.3f}",
-        ),
     ]
+    if true[off].any():
+        correlation = np.corrcoef(true[off], fitted[off])[0, 1]
+        rows.append(("true and fitted areas", f"correlation {correlation:.3f}"))
     _print_table(rows)
-    plotting = _plotting()
     out.mkdir(parents=True, exist_ok=True)
     path = out / "fastglm-demo.png"
     plotting.demo_figure(
@@ -100,22 +100,31 @@ def demo(out, cells, seconds, seed):
 def fit(file, bin_size, window, basis_name, n_basis, ridge, mask_path, out, plot):
     """Fit all-to-all coupling to a recording FILE (.npz)."""
     import fastglm
-    from fastglm.io import save_model
+    from fastglm.io import model_path, save_model
 
     plotting = _plotting() if plot else None
+    out = None if out is None else model_path(out)
+    if plot is not None:
+        plotting.check_path(plot)
+    if ridge is not None and not (np.isfinite(ridge) and ridge >= 0):
+        raise ValueError(f"--ridge is {ridge}; expected a strength of at least 0.")
     if not (np.isfinite(bin_size) and bin_size > 0):
         raise ValueError(f"--bin-size is {bin_size}; expected seconds above 0.")
-    if not (np.isfinite(window) and round(window / bin_size) >= 1):
+    n_lags = window / bin_size
+    if not (np.isfinite(n_lags) and n_lags >= 0.5):
         raise ValueError(f"--window is {window} s; expected at least one bin of {bin_size} s.")
-    window_size = round(window / bin_size)
+    window_size = round(n_lags)
     cls = getattr(fastglm.basis, _BASES[basis_name])
     arguments = (window_size,) if basis_name == "history" else (n_basis, window_size)
     basis = cls(*arguments, label="coupling")
-    for target in (out, plot):
-        if target is not None and not target.resolve().parent.is_dir():
-            raise ValueError(f"There is no folder {target.resolve().parent} to write to.")
     spikes = fastglm.load_spikes(file)
     counts, epochs = spikes.bin(bin_size)
+    longest = int((epochs[:, 1] - epochs[:, 0]).max())
+    if window_size >= longest:
+        raise ValueError(
+            f"--window of {window_size} bins leaves no bin of the longest epoch, {longest} bins; "
+            "use a shorter window."
+        )
     X = basis.compute_features(counts, epochs=epochs)
     n_units = spikes.n_units
     mask = None
@@ -203,11 +212,16 @@ def _read_map(path, n_units, n_funcs):
         raise ValueError(f"There is no file {path}.") from None
     except (OSError, ValueError, EOFError):
         raise ValueError(f"{path} could not be read as an .npy array.") from None
-    if not isinstance(array, np.ndarray) or array.shape != (n_units, n_units):
+    if not isinstance(array, np.ndarray):
+        array.close()
+        raise ValueError(f"{path} is an .npz archive; expected one array, .npy.")
+    if array.shape != (n_units, n_units):
         raise ValueError(
-            f"{path} has shape {getattr(array, 'shape', None)}; expected a map of "
+            f"{path} has shape {array.shape}; expected a map of "
             f"(n_senders, n_receivers) = {(n_units, n_units)}."
         )
+    if not np.isin(array, (0, 1)).all():
+        raise ValueError(f"{path} holds other values than 0 and 1.")
     return np.repeat(array, n_funcs, axis=0)
 
 
@@ -267,25 +281,28 @@ def _print_table(rows):
 
 def main(arguments=None):
     """Entry point: exit code 2 and one line on standard error for bad input."""
-    import warnings
-
-    def show(message, category, filename, lineno, file=None, line=None):
-        click.echo(f"warning: {message}", err=True)
-
-    warnings.showwarning = show
     try:
-        cli.main(args=arguments, prog_name="fastglm", standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            cli.main(args=arguments, prog_name="fastglm", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message())
     except click.ClickException as error:
-        click.echo(f"fastglm: error: {error.format_message()}", err=True)
-        sys.exit(2)
+        _fail(error.format_message())
     except (ValueError, OSError) as error:
-        click.echo(f"fastglm: error: {error}", err=True)
-        sys.exit(2)
+        _fail(error)
     except (click.Abort, KeyboardInterrupt):
         click.echo("fastglm: interrupted", err=True)
         sys.exit(130)
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None):
+    click.echo(f"warning: {message}", err=True)
+
+
+def _fail(message):
+    click.echo(f"fastglm: error: {message}", err=True)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

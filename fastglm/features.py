@@ -549,17 +549,33 @@ def as_feature_matrix(X):
     """
     if isinstance(X, FeatureMatrix):
         return X
-    try:
-        values = np.asarray(X)
-        if values.dtype.kind not in "fiub":
-            values = values.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"X could not be read as numbers ({error}); expected an array of shape "
-            "(n_bins, n_features) or the result of basis.compute_features."
-        ) from None
+    values = as_numbers(X, "X")
     if values.ndim != 2:
         raise ValueError(
             f"X has {values.ndim} dimensions; expected (n_bins, n_features). Reshape it?"
         )
+    if values.shape[1] == 0:
+        raise ValueError(f"X has shape {values.shape}; expected at least one feature.")
     return FeatureMatrix([DenseColumns(values)])
+
+
+def as_numbers(values, name):
+    """Values as an array of real numbers.
+
+    Raises
+    ------
+    ValueError
+        If they are ragged, complex, or no numbers.
+    """
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind == "O":
+            array = array.astype(np.float64)
+    except (TypeError, ValueError):
+        array = np.asarray("ragged")
+    if array.dtype.kind not in "fiub":
+        raise ValueError(
+            f"{name} could not be read as numbers; expected real numbers, bins in rows, the "
+            "same number of columns in each row."
+        )
+    return array

@@ -18,7 +18,13 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from fastglm import _newton as newton
 from fastglm import _poisson as poisson
 from fastglm._kernels import LANES
-from fastglm.features import CHUNK, FeatureMatrix, Sweep, as_feature_matrix
+from fastglm.features import (
+    CHUNK,
+    FeatureMatrix,
+    Sweep,
+    as_feature_matrix,
+    as_numbers,
+)
 from fastglm.simulation import read_link
 
 _SOLVERS = ("auto", "newton-cholesky", "newton-cg")
@@ -55,8 +61,9 @@ class PopulationGLM(BaseEstimator):
         meet separation. NeMoS's names are accepted and mean "auto": the optimum does
         not depend on the solver.
     solver_kwargs : dict, optional
-        ``tol``: Newton decrement at which a receiver has converged, default 1e-12;
-        ``maxiter``: Newton steps, default 100.
+        ``tol``: Newton decrement at which a receiver has converged, default 1e-16 (1e-8
+        is within a fraction of a standard error at a third of the passes); ``maxiter``: Newton
+        steps, default 100.
     feature_mask : array of shape (n_features, n_receivers) or dict, optional
         True or 1 where a feature is in the fit of a receiver; elsewhere the coefficient is
         exactly 0. ``{label: (n_receivers,)}`` switches whole blocks of features.
@@ -69,7 +76,7 @@ class PopulationGLM(BaseEstimator):
         "converged", "silent", "separated", "max_iter", "stalled", "overflow" or "no_bins"; one
         warning says what to do.
     converged_ : ndarray of bool, shape (n_receivers,)
-        The certificate holds: the decrement is below ``tol``.
+        The objective is at its minimum or infimum: "converged", "silent" or "separated".
     newton_decrement_, grad_norm_, objective_ : ndarrays of shape (n_receivers,)
         Predicted gap to the optimum; largest gradient entry; mean loss plus penalty.
     n_iter_ : ndarray of int, shape (n_receivers,)
@@ -165,6 +172,8 @@ class PopulationGLM(BaseEstimator):
                 f"None of the {n_bins} rows of X is finite. A row needs a whole window of history "
                 "in its epoch: use longer epochs or a shorter window."
             )
+        if not (X.valid & _any_finite(y)).any():
+            raise ValueError("y is NaN in every bin that has a history; nothing to fit.")
         free = self._read_mask(X, n)
         ridge = self._read_strength(n)
         start = self._read_init(init_params, n_features, n)
@@ -188,11 +197,11 @@ class PopulationGLM(BaseEstimator):
                     progress,
                 )
         self.n_features_in_ = n_features
-        self._store(result, tol)
+        self._store(result)
         _warn(result.status)
         return self
 
-    def _store(self, result, tol):
+    def _store(self, result):
         self.solver_result_ = result
         self.coef_, self.intercept_ = result.coef, result.intercept
         self.status_ = result.status
@@ -200,7 +209,7 @@ class PopulationGLM(BaseEstimator):
         self.grad_norm_ = result.grad_norm
         self.newton_decrement_ = result.newton_decrement
         self.n_iter_, self.n_passes_ = result.n_iter, result.n_passes
-        self.converged_ = result.newton_decrement <= tol
+        self.converged_ = np.isin(result.status, ("converged", "silent", "separated"))
 
     # --- what a fitted model gives ---
 
@@ -267,7 +276,9 @@ class PopulationGLM(BaseEstimator):
                 base.add(value(counts, null))
         score = model.result(aggregate_sample_scores)
         if score_type != "log-likelihood":
-            score = 1 - score / base.result(aggregate_sample_scores)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                # 0 / 0 where the null model is perfect: the score is NaN.
+                score = 1 - np.divide(score, base.result(aggregate_sample_scores))
         return score
 
     def simulate(self, random_key, feedforward_input):
@@ -316,14 +327,19 @@ class PopulationGLM(BaseEstimator):
         return name
 
     def _tolerances(self):
+        if not isinstance(self.solver_kwargs, dict | type(None)):
+            raise ValueError(
+                f"solver_kwargs is {self.solver_kwargs!r}; expected a dict of 'tol' and 'maxiter'."
+            )
         kwargs = dict(self.solver_kwargs or {})
-        tol = kwargs.pop("tol", 1e-12)
+        tol = kwargs.pop("tol", 1e-16)
         maxiter = kwargs.pop("maxiter", 100)
         if kwargs:
             raise ValueError(
                 f"solver_kwargs holds {sorted(kwargs)}; expected 'tol' and 'maxiter' only."
             )
-        if not tol > 0 or not maxiter >= 1:
+        numbers = all(isinstance(v, int | float | np.number) for v in (tol, maxiter))
+        if not numbers or not tol > 0 or not maxiter >= 1:
             raise ValueError(
                 f"solver_kwargs has tol={tol} and maxiter={maxiter}; expected tol > 0 and "
                 "maxiter >= 1."
@@ -331,16 +347,16 @@ class PopulationGLM(BaseEstimator):
         return float(tol), int(maxiter)
 
     def _read_counts(self, y):
-        if isinstance(y, list | tuple) and any(np.ndim(trial) == 2 for trial in y):
-            y = np.concatenate([np.asarray(trial) for trial in y])
-        y = np.asarray(y)
-        if y.dtype.kind not in "fiub":
-            try:
-                y = y.astype(np.float64)
-            except (TypeError, ValueError):
+        if isinstance(y, list | tuple) and all(
+            isinstance(trial, np.ndarray) and trial.ndim == 2 for trial in y
+        ):
+            if len({trial.shape[1] for trial in y}) != 1:
                 raise ValueError(
-                    f"y has dtype {y.dtype}; expected numbers, events per bin."
-                ) from None
+                    f"Trials of y have shapes {[trial.shape for trial in y]}; expected (n_bins, "
+                    "n_receivers) with the same n_receivers in each."
+                )
+            y = np.concatenate(y)
+        y = as_numbers(y, "y")
         y = self._shape_counts(y)
         for begin in range(0, y.shape[0], CHUNK):
             block = y[begin : begin + CHUNK]
@@ -367,7 +383,7 @@ class PopulationGLM(BaseEstimator):
         if mask is None:
             return np.ones((n_features, n), bool)
         if isinstance(mask, dict):
-            unknown = sorted(set(mask) - set(X.labels))
+            unknown = [label for label in mask if label not in X.labels]
             if unknown:
                 raise ValueError(
                     f"feature_mask has labels {unknown}; the features have {X.labels}."
@@ -415,7 +431,9 @@ class PopulationGLM(BaseEstimator):
                     stacklevel=3,
                 )
             return np.zeros(n)
-        strength = np.asarray(1.0 if strength is None else strength, dtype=np.float64)
+        strength = as_numbers(1.0 if strength is None else strength, "regularizer_strength").astype(
+            np.float64
+        )
         if strength.shape not in ((), (n,)):
             raise ValueError(
                 f"regularizer_strength has shape {strength.shape}; expected a number or "
@@ -430,8 +448,11 @@ class PopulationGLM(BaseEstimator):
     def _read_init(self, init_params, n_features, n):
         if init_params is None:
             return None
-        coef, intercept = (np.asarray(p, dtype=np.float64) for p in init_params)
-        coef, intercept = coef.reshape(coef.shape[0], -1), intercept.ravel()
+        if not isinstance(init_params, tuple | list) or len(init_params) != 2:
+            raise ValueError("init_params is not a pair; expected (coef, intercept).")
+        coef, intercept = (as_numbers(p, "init_params").astype(np.float64) for p in init_params)
+        intercept = intercept.ravel()
+        coef = coef[:, None] if coef.ndim == 1 else coef
         if coef.shape != (n_features, n) or intercept.shape != (n,):
             raise ValueError(
                 f"init_params has shapes {coef.shape} and {intercept.shape}; expected "
@@ -494,8 +515,8 @@ class GLM(PopulationGLM):
     array([ 0.5, -0.2])
     """
 
-    def _store(self, result, tol):
-        super()._store(result, tol)
+    def _store(self, result):
+        super()._store(result)
         self.coef_ = result.coef[:, 0]
 
     def _shape_counts(self, y):
@@ -563,6 +584,8 @@ def _fit_group(
     if n_bins == 0:
         result.coef[:, receivers] = result.intercept[receivers] = np.nan
         result.status[receivers] = "no_bins"
+        if progress is not None:
+            progress(receivers.size)
         return
     mean = _mean_count(y[:, receivers], valid)
     silent = receivers[mean == 0]

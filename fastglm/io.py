@@ -3,6 +3,7 @@
 import json
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from fastglm import _newton as newton
 
 _FORMAT = "fastglm-model"
 _VERSION = 1
+_MAX_BINS = 2**31 - 2**20  # bins are counted in 32 bits
 
 
 @dataclass
@@ -82,10 +84,9 @@ def load_spikes(path):
             f"{path} has no {', '.join(missing)}; a recording holds {', '.join(wanted)}."
         )
     for name in ("n_units", "t_start", "t_stop"):
-        if data[name].size != 1 or data[name].dtype.kind not in "fiu":
-            raise ValueError(f"{name} in {path} is not a number.")
-    n_units = int(data["n_units"])
-    t_start, t_stop = float(data["t_start"]), float(data["t_stop"])
+        if data[name].size != 1 or not _is_number(data[name].item()):
+            raise ValueError(f"{path}: {name} is not one finite number.")
+    n_units, t_start, t_stop = (data[name].item() for name in ("n_units", "t_start", "t_stop"))
     try:
         spike_times, unit, n_units = _check_spikes(
             data["spike_times"], data["unit"], n_units, t_start, t_stop
@@ -154,29 +155,36 @@ def bin_spikes(
            [0, 1],
            [1, 0]], dtype=int8)
     """
-    if not (np.isscalar(bin_size) and np.isfinite(bin_size) and bin_size > 0):
+    if not (_is_number(bin_size) and bin_size > 0):
         raise ValueError(f"bin_size is {bin_size!r}; expected seconds above 0.")
-    start = 0.0 if t_start is None else float(t_start)
+    start = 0.0 if t_start is None else t_start
     spike_times, unit, n_units = _check_spikes(spike_times, unit, n_units, start, t_stop)
     if t_stop is None:
         last = spike_times.max(initial=start)
         t_stop = start + (np.floor((last - start) / bin_size + 1e-6) + 1) * bin_size
     segments = _check_segments(epochs, start, float(t_stop))
-    lengths = np.floor((segments[:, 1] - segments[:, 0]) / bin_size + 1e-6)
+    with np.errstate(over="ignore"):
+        lengths = np.floor((segments[:, 1] - segments[:, 0]) / bin_size + 1e-6)
+    if lengths.sum() > _MAX_BINS:
+        raise ValueError(
+            f"Bins of {bin_size} s would be {lengths.sum():.3g}, more than {_MAX_BINS}; use wider "
+            "bins."
+        )
     if lengths.sum() < 1:
         raise ValueError(
             f"No bin of {bin_size} s fits into the recording from {start} to {t_stop} s."
         )
     stops = np.cumsum(lengths.astype(np.int64))
     begins = np.concatenate([[0], stops[:-1]])
-    epoch = np.searchsorted(segments[:, 0], spike_times, side="right") - 1
+    edges = segments[:, 0] - 1e-6 * bin_size
+    epoch = np.searchsorted(edges, spike_times, side="right") - 1
     epoch = epoch.clip(min=0)
     offset = np.floor((spike_times - segments[epoch, 0]) / bin_size + 1e-6)
     inside = (offset >= 0) & (offset < lengths[epoch])
     bins = (begins[epoch] + offset.astype(np.int64))[inside]
     flat = bins * n_units + unit[inside]
     cells, times = np.unique(flat, return_counts=True)
-    counts = np.zeros((int(stops[-1]), n_units), np.min_scalar_type(-int(times.max(initial=1))))
+    counts = np.zeros((int(stops[-1]), n_units), np.min_scalar_type(-int(times.max(initial=1)) - 1))
     counts.ravel()[cells] = times
     if epochs is None:
         return counts
@@ -198,8 +206,10 @@ def _check_spikes(spike_times, unit, n_units, t_start, t_stop):
             f"spike_times holds NaN or infinity ({bad.size} times, first at index {bad[0]}); "
             "remove those spikes."
         )
-    if unit.dtype.kind == "f" and not (unit == np.floor(unit)).all():
+    if unit.dtype.kind == "f" and not (np.isfinite(unit).all() and (unit == np.floor(unit)).all()):
         raise ValueError("unit holds numbers that are not integers; expected 0, 1, 2, ...")
+    if (np.abs(unit) >= 2**31).any():
+        raise ValueError("unit holds numbers beyond 2**31; units count from 0.")
     unit = unit.astype(np.int64)
     if (unit < 0).any():
         raise ValueError(
@@ -208,7 +218,7 @@ def _check_spikes(spike_times, unit, n_units, t_start, t_stop):
     largest = int(unit.max(initial=-1))
     if n_units is None:
         n_units = largest + 1
-    if isinstance(n_units, bool) or int(n_units) != n_units or n_units < 1:
+    if not _is_number(n_units) or n_units != int(n_units) or n_units < 1:
         raise ValueError(
             f"n_units is {n_units}; expected a positive integer (there are {spike_times.size} "
             "spikes)."
@@ -217,8 +227,9 @@ def _check_spikes(spike_times, unit, n_units, t_start, t_stop):
         raise ValueError(
             f"unit goes up to {largest}, but n_units is {n_units}; units count from 0."
         )
-    stop = np.inf if t_stop is None else float(t_stop)
-    if not (np.isfinite(t_start) and stop > t_start):
+    stop = np.inf if t_stop is None else t_stop
+    known = _is_number(t_start) and (t_stop is None or _is_number(t_stop))
+    if not (known and stop > t_start):
         raise ValueError(
             f"The recording runs from {t_start} to {stop} s; expected t_start < t_stop."
         )
@@ -239,6 +250,12 @@ def _check_spikes(spike_times, unit, n_units, t_start, t_stop):
             "order = np.lexsort((spike_times, unit))."
         )
     return spike_times, unit, int(n_units)
+
+
+def _is_number(value):
+    """Whether a value is one finite real number (and not a bool)."""
+    real = isinstance(value, int | float | np.integer | np.floating)
+    return real and not isinstance(value, bool) and bool(np.isfinite(value))
 
 
 def _numbers(name, values):
@@ -278,6 +295,22 @@ def _check_segments(segments, t_start, t_stop):
 # --- models ---
 
 
+def model_path(path):
+    """The file that a model is written to: ``.npz`` is appended where it is missing.
+
+    Raises
+    ------
+    ValueError
+        If the path is a folder, or lies in one that does not exist.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; expected the name of a file.")
+    if not path.resolve().parent.is_dir():
+        raise ValueError(f"There is no folder {path.resolve().parent} to write to.")
+    return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
+
+
 def save_model(model, path, metadata=None):
     """Write a fitted model to ``.npz``; `load_model` reads it.
 
@@ -289,9 +322,7 @@ def save_model(model, path, metadata=None):
     metadata : dict, optional
         Anything that JSON can hold; comes back as ``model.metadata_``.
     """
-    path = Path(path)
-    if path.suffix != ".npz":
-        path = path.with_name(path.name + ".npz")
+    path = model_path(path)
     params = model.get_params(deep=False)
     arrays = {f"result_{f.name}": getattr(model.solver_result_, f.name) for f in _FIELDS}
     mask = params.pop("feature_mask")
@@ -313,10 +344,17 @@ def save_model(model, path, metadata=None):
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(temporary, "wb") as file:
-            np.savez_compressed(file, header=np.array(json.dumps(header)), **arrays)
+            np.savez_compressed(file, header=np.array(json.dumps(header, default=_plain)), **arrays)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _plain(value):
+    """NumPy's scalars and arrays as JSON has them."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    raise TypeError(f"{value!r} cannot be saved in a model file: JSON has no such type.")
 
 
 _FIELDS = fields(newton.Result)
@@ -367,7 +405,8 @@ def load_model(path):
         if masks or "mask" in data:
             params["feature_mask"] = masks or data["mask"]
         model = cls(**params)
-        model._store(result, model._tolerances()[0])
+        model._tolerances(), model._method(), model._link()  # raise on what no model has
+        model._store(result)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is a damaged model file: {error}.") from None
     model.n_features_in_ = result.coef.shape[0]
@@ -381,10 +420,25 @@ def _read_npz(path, what):
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, KeyError):
+    except _UNREADABLE:
         raise ValueError(
             f"{path} could not be read as {what}: it is not an .npz file of plain arrays, or it "
             "is damaged."
         ) from None
+
+
+# What NumPy, zipfile and zlib raise on a file that is not what its name says.
+_UNREADABLE = (
+    AttributeError,
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)

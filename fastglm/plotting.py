@@ -2,10 +2,22 @@
 
 import matplotlib
 import numpy as np
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#666666"  # told apart without red and green
 _MAP = "RdBu_r"
+
+
+def check_path(path):
+    """Raise ValueError if a picture cannot be written to the path: folder or file type."""
+    types = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix[1:].lower() not in types:
+        raise ValueError(
+            f"{path} has no known type of picture; expected one of {', '.join(sorted(types))}."
+        )
+    if not path.resolve().parent.is_dir():
+        raise ValueError(f"There is no folder {path.resolve().parent} to write to.")
 
 
 def connectivity(ax, areas, limit=None, title=None):

@@ -1,0 +1,144 @@
+"""Fit every case with every implementation; write ``results.json`` and the table of the README.
+
+    python benchmarks/run.py [--cases page tiny small medium locust placecells] [--write]
+
+Times are ratios within one run: fastglm's is 1. The gap is the mean objective minus the lowest
+that any implementation reached for the same receivers, relative to it.
+"""
+
+import argparse
+import importlib.util
+import json
+import platform
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+import numba
+import numpy as np
+from cases import CASES, IMPLEMENTATIONS, run
+
+HERE = Path(__file__).resolve().parent
+_MODULES = {
+    "scikit-learn newton-cholesky": "sklearn",
+    "glum": "glum",
+    "NeMoS LBFGS float64": "nemos",
+}
+_TOO_LONG = {("medium", "glum")}  # hours
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", nargs="+", default=["page", "tiny"], choices=CASES)
+    parser.add_argument("--write", action="store_true", help="update the files in git")
+    args = parser.parse_args()
+    warnings.simplefilter("ignore")
+    results = {"machine": machine(), "cases": {}}
+    for name in args.cases:
+        try:
+            case = CASES[name]()
+        except FileNotFoundError:
+            print(f"{name}: no recordings here, skipped")
+            continue
+        results["cases"][name] = measure(name, case)
+    table = to_markdown(results)
+    print(table)
+    if args.write:
+        (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+        readme = HERE / "README.md"
+        before, rest = readme.read_text().split("<!-- table -->\n")[0], ""
+        text = readme.read_text()
+        rest = text.split("<!-- end of table -->")[1]
+        readme.write_text(f"{before}<!-- table -->\n{table}\n<!-- end of table -->{rest}")
+
+
+def machine():
+    packages = ["fastglm", "numpy", "scipy", "numba", "scikit-learn", "glum", "nemos", "jax"]
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except Exception:
+            versions[package] = "absent"
+    processor = platform.processor() or platform.machine()
+    for line in (
+        Path("/proc/cpuinfo").read_text().splitlines() if platform.system() == "Linux" else []
+    ):
+        if line.startswith("model name"):
+            processor = line.split(":")[1].strip()
+    return {
+        "processor": processor,
+        "threads": numba.get_num_threads(),
+        "python": platform.python_version(),
+        **versions,
+    }
+
+
+def measure(name, case):
+    rows = {}
+    for implementation in IMPLEMENTATIONS:
+        module = _MODULES.get(implementation)
+        if module is not None and importlib.util.find_spec(module) is None:
+            continue
+        if (name, implementation) in _TOO_LONG:
+            continue
+        if implementation == "fastglm":
+            run(case, implementation)  # compile
+        rows[implementation] = run(
+            case, implementation, repeats=3 if implementation == "fastglm" else 1
+        )
+        print(name, implementation, f"{rows[implementation]['seconds']:.3g} s", flush=True)
+    for row in rows.values():
+        n = row["receivers"]
+        best = np.min([r["objective"][:n] for r in rows.values() if r["receivers"] >= n], axis=0)
+        row["gap"] = float(np.max(row["objective"] - best))
+        row["mean_objective"] = float(np.mean(row["objective"]))
+    base = rows["fastglm"]["seconds"]
+    return {
+        "n_bins": case.counts.shape[0],
+        "n_cells": case.counts.shape[1],
+        "n_features": case.X.shape[1],
+        "ridge": case.ridge,
+        "rows": {
+            key: {
+                "seconds": row["seconds"],
+                "times_fastglm": row["seconds"] / base,
+                "gap": row["gap"],
+                "gradient": float(row["gradient"]),
+                "peak_mb": row["peak"] / 1e6,
+                "receivers_timed": row["receivers"],
+            }
+            for key, row in rows.items()
+        },
+    }
+
+
+def to_markdown(results):
+    lines = [
+        "| case | implementation | time / fastglm | fastglm's seconds | largest gap in the "
+        "objective | largest gradient | peak memory (MB) |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, case in results["cases"].items():
+        title = (
+            f"{name}: {case['n_bins']:,} bins, {case['n_cells']} cells, "
+            f"{case['n_features']} features, ridge {case['ridge']:g}"
+        )
+        for implementation, row in case["rows"].items():
+            own = f"{row['seconds']:.3g}" if implementation == "fastglm" else ""
+            note = (
+                ""
+                if row["receivers_timed"] == case["n_cells"]
+                else f" ({row['receivers_timed']} receivers timed)"
+            )
+            lines.append(
+                f"| {title} | {implementation}{note} | {row['times_fastglm']:.3g} | {own} | "
+                f"{row['gap']:.1e} | {row['gradient']:.1e} | {row['peak_mb']:.3g} |"
+            )
+            title = ""
+    made = ", ".join(f"{k} {v}" for k, v in results["machine"].items())
+    return "\n".join(lines) + f"\n\nMade by `run.py` on {made}."
+
+
+if __name__ == "__main__":
+    main()

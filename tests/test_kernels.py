@@ -1,0 +1,566 @@
+"""Every kernel against the naive loops, over odd shapes; the same bits whatever runs beside it."""
+
+import decimal
+import functools
+import os
+
+import naive
+import numba
+import numpy as np
+import pytest
+
+from fastglm import _kernels as kernels
+from fastglm import features
+from fastglm.features import DenseColumns, FeatureMatrix, HistoryColumns, Sweep
+
+PURE = bool(numba.config.DISABLE_JIT)
+PAD, LANES, SEGMENT = kernels.PAD, kernels.LANES, kernels.SEGMENT
+
+compiled_only = pytest.mark.skipif(PURE, reason="concerns compiled code")
+
+# n_bins, n_senders, window_size, n_receivers
+SHAPES = [
+    (1, 1, 1, 1),
+    (1, 1, 9, 1),
+    (5, 2, 11, 3),  # window longer than the record
+    (20, 3, 8, 5),  # one block of lags
+    (33, 2, 7, LANES + 1),  # a second tile with one receiver
+    (40, 9, 3, 2),  # more senders than groups of the backward pass
+    (64, 1, 64, 1),  # one narrow block
+    (130, 2, 70, 2),  # narrow blocks that are not full
+    pytest.param((1500, 3, 37, 2 * LANES + 3), marks=pytest.mark.slow),  # two segments
+    pytest.param((2 * SEGMENT, 2, 100, 3), marks=pytest.mark.slow),
+]
+EVENTS = ["binary", "multiple", "signed", "empty"]
+BATCHES = [(np.float64, LANES), (np.float32, LANES), (np.float64, 1), (np.float32, 1)]
+
+
+def make_counts(rng, n_bins, n_senders, events="multiple"):
+    if events == "binary":
+        return (rng.random((n_bins, n_senders)) < 0.2).astype(float)
+    if events == "multiple":
+        return rng.poisson(0.7, (n_bins, n_senders)).astype(float)
+    if events == "signed":
+        return rng.normal(size=(n_bins, n_senders)) * (rng.random((n_bins, n_senders)) < 0.4)
+    return np.zeros((n_bins, n_senders))
+
+
+def make_problem(shape, events="multiple", n_funcs=3, seed=0):
+    n_bins, n_senders, window_size, n_receivers = shape
+    rng = np.random.default_rng(seed)
+    counts = make_counts(rng, n_bins, n_senders, events)
+    kernel = rng.normal(size=(window_size, n_funcs))
+    coef = rng.normal(size=(n_senders * n_funcs, n_receivers))
+    residual = rng.normal(size=(n_bins, n_receivers))
+    return counts, kernel, coef, residual
+
+
+@functools.cache
+def reference(shape, events):
+    """The problem, its naive features, and those of the absolute values, which bound roundings."""
+    counts, kernel, coef, residual = make_problem(shape, events)
+    X, magnitude = naive.history(counts, kernel), naive.history(abs(counts), abs(kernel))
+    return counts, kernel, coef, residual, X, magnitude
+
+
+def history_matrix(counts, kernel):
+    return FeatureMatrix([HistoryColumns(counts, kernel)])
+
+
+def forward(X, coef, dtype=np.float64, lanes=LANES):
+    sweep = Sweep(X, coef.shape[1], dtype, lanes)
+    sweep.set_coef(coef)
+    out = np.empty((X.shape[0], coef.shape[1]), dtype)
+    for start, n_rows in sweep.chunks():
+        sweep.forward(start, n_rows)
+        out[start : start + n_rows] = sweep.get(n_rows, coef.shape[1])
+    return out
+
+
+def backward(X, residual, dtype=np.float64, lanes=LANES):
+    sweep = Sweep(X, residual.shape[1], dtype, lanes)
+    for start, n_rows in sweep.chunks():
+        sweep.backward(start, n_rows, sweep.put(residual[start : start + n_rows]))
+    return sweep.collect()[:, : residual.shape[1]]
+
+
+def assert_close(actual, expected, magnitude, dtype=np.float64):
+    """Within a few roundings of the sum of the absolute terms."""
+    bound = 8 * np.finfo(dtype).eps * magnitude
+    error = np.abs(actual - expected)
+    assert (error <= bound).all(), (error / np.maximum(bound, 1e-300)).max()
+
+
+# --- causal history -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("events", EVENTS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_history_rows_equal_the_naive_loops(shape, events, dtype):
+    counts, kernel, _, _, expected, magnitude = reference(shape, events)
+    rows = history_matrix(counts, kernel).rows(np.arange(shape[0]), dtype)
+    assert rows.dtype == dtype
+    assert_close(rows, expected, magnitude, dtype)
+
+
+def test_history_rows_at_scattered_bins_equal_those_of_all_bins():
+    counts, kernel, _, _ = make_problem((700, 2, 9, 1))
+    X = history_matrix(counts, kernel)
+    index = np.flatnonzero(np.random.default_rng(1).random(700) < 0.6)  # over two segments
+    np.testing.assert_array_equal(X.rows(index), X.rows(np.arange(700))[index])
+
+
+def test_history_rows_of_no_bins_are_empty():
+    counts, kernel, _, _ = make_problem((5, 2, 3, 1))
+    assert history_matrix(counts, kernel).rows(np.arange(0)).shape == (0, 6)
+
+
+@pytest.mark.parametrize(("dtype", "lanes"), BATCHES)
+@pytest.mark.parametrize("events", EVENTS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_forward_equals_the_naive_product(shape, events, dtype, lanes):
+    counts, kernel, coef, _, X, magnitude = reference(shape, events)
+    eta = forward(history_matrix(counts, kernel), coef, dtype, lanes)
+    assert_close(eta, X @ coef, magnitude @ abs(coef), dtype)
+
+
+@pytest.mark.parametrize(("dtype", "lanes"), BATCHES)
+@pytest.mark.parametrize("events", EVENTS)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_backward_equals_the_naive_gradient(shape, events, dtype, lanes):
+    counts, kernel, _, residual, X, magnitude = reference(shape, events)
+    grad = backward(history_matrix(counts, kernel), residual, dtype, lanes)
+    assert_close(grad, X.T @ residual, magnitude.T @ abs(residual), dtype)
+
+
+@pytest.mark.parametrize("lanes", [LANES, 1])
+def test_products_equal_plain_loops_over_the_formula(lanes):
+    counts, kernel, coef, residual = make_problem((12, 2, 5, 3))
+    X = naive.history(counts, kernel)
+    matrix = history_matrix(counts, kernel)
+    np.testing.assert_allclose(forward(matrix, coef, lanes=lanes), naive.product(X, coef), 1e-12)
+    np.testing.assert_allclose(
+        backward(matrix, residual, lanes=lanes), naive.gradient(X, residual), 1e-11
+    )
+
+
+@pytest.mark.parametrize("shift", [-2, 1, 3, 9])
+@pytest.mark.parametrize("lanes", [LANES, 1])
+def test_a_shifted_window_sees_later_bins_in_both_products(shift, lanes):
+    counts, kernel, coef, residual = make_problem((25, 2, 6, 3))
+    X = FeatureMatrix([HistoryColumns(counts, kernel, shift)])
+    expected = naive.history(counts, kernel, shift)
+    np.testing.assert_allclose(X.rows(np.arange(25)), expected, atol=1e-13)
+    np.testing.assert_allclose(forward(X, coef, lanes=lanes), expected @ coef, atol=1e-12)
+    np.testing.assert_allclose(backward(X, residual, lanes=lanes), expected.T @ residual, 1e-10)
+
+
+@pytest.mark.parametrize("n_bins", [127, 128, 129, 300])
+@pytest.mark.parametrize("lanes", [LANES, 1])
+def test_chunks_join_without_a_seam(monkeypatch, n_bins, lanes):
+    counts, kernel, coef, residual = make_problem((n_bins, 2, 20, 2))
+    X = history_matrix(counts, kernel)
+    whole = forward(X, coef, lanes=lanes), backward(X, residual, lanes=lanes)
+    monkeypatch.setattr(features, "CHUNK", 128)
+    np.testing.assert_allclose(forward(X, coef, lanes=lanes), whole[0], atol=1e-13)
+    np.testing.assert_allclose(backward(X, residual, lanes=lanes), whole[1], atol=1e-12)
+
+
+def test_tiles_that_are_not_listed_are_left_alone():
+    counts, kernel, coef, residual = make_problem((30, 2, 9, 2 * LANES))
+    X = history_matrix(counts, kernel)
+    sweep = Sweep(X, 2 * LANES)
+    sweep.set_coef(coef, np.array([1]))
+    sweep.forward(0, 30)
+    eta = sweep.get(30, 2 * LANES).copy()
+    sweep.backward(0, 30, sweep.put(residual))
+    grad = sweep.collect()
+    assert not eta[:, :LANES].any()
+    assert not grad[:, :LANES].any()
+    np.testing.assert_array_equal(eta[:, LANES:], forward(X, coef)[:, LANES:])
+    np.testing.assert_array_equal(grad[:, LANES:], backward(X, residual)[:, LANES:])
+
+
+def test_the_pads_of_eta_stay_zero():
+    counts, kernel, coef, _ = make_problem((13, 2, 5, 3))
+    sweep = Sweep(history_matrix(counts, kernel), 3)
+    sweep.set_coef(coef)
+    eta = sweep.forward(0, 13)
+    assert not eta[:, : PAD * LANES].any()
+    assert not eta[:, (PAD + 13) * LANES :].any()
+
+
+def test_collect_starts_the_gradient_anew():
+    counts, kernel, _, residual = make_problem((13, 2, 5, 3))
+    sweep = Sweep(history_matrix(counts, kernel), 3)
+    sweep.backward(0, 13, sweep.put(residual))
+    assert sweep.collect().any()
+    assert not sweep.collect().any()
+
+
+def test_dense_and_history_blocks_side_by_side_share_the_products():
+    counts, kernel, coef, residual = make_problem((40, 2, 9, 3))
+    dense = np.random.default_rng(3).normal(size=(40, 2))
+    X = FeatureMatrix([HistoryColumns(counts, kernel), DenseColumns(dense)])
+    expected = np.hstack([naive.history(counts, kernel), dense])
+    coef = np.vstack([coef, [[0.5, -1.0, 2.0], [1.5, 0.0, 3.0]]])
+    np.testing.assert_allclose(forward(X, coef), expected @ coef, atol=1e-12)
+    np.testing.assert_allclose(backward(X, residual), expected.T @ residual, atol=1e-12)
+
+
+def test_project_filters_weighs_the_kernel_with_the_coefficients():
+    rng = np.random.default_rng(0)
+    kernel, coef = rng.normal(size=(5, 3)), rng.normal(size=(2 * 3, 2 * 4))
+    filters = np.zeros((2, 2, 5 + 2 * PAD, 4))
+    kernels.launch(kernels.project_filters, kernel, coef, 4, np.arange(2), filters)
+    expected = np.einsum("lb,ibtk->tilk", kernel, coef.reshape(2, 3, 2, 4))
+    np.testing.assert_allclose(filters[:, :, PAD : PAD + 5], expected, atol=1e-14)
+    assert not filters[:, :, :PAD].any()
+    assert not filters[:, :, PAD + 5 :].any()
+
+
+def test_collect_filters_adds_to_the_gradient():
+    rng = np.random.default_rng(0)
+    kernel, lag_sums = rng.normal(size=(5, 3)), rng.normal(size=(2, 2, 8, 4))  # 3 spare lags
+    grad = np.ones((2 * 3, 2 * 4))
+    kernels.launch(kernels.collect_filters, kernel, lag_sums, 4, grad)
+    expected = 1 + np.einsum("lb,tilk->ibtk", kernel, lag_sums[:, :, :5]).reshape(6, 8)
+    np.testing.assert_allclose(grad, expected, atol=1e-14)
+
+
+# --- the same bits ------------------------------------------------------------------------------
+
+
+def everything(X, coef, residual, dtype, lanes):
+    eta = forward(X, coef, dtype, lanes)
+    values, _, curvature, sums = run_poisson(
+        kernels.poisson_exp, 0.1 * eta.astype(float), residual, lanes=lanes, dtype=dtype
+    )
+    rows = X.rows(np.arange(X.shape[0]))
+    return eta, backward(X, residual, dtype, lanes), rows, values, curvature, sums
+
+
+@compiled_only
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="needs two threads")
+@pytest.mark.parametrize(("dtype", "lanes"), BATCHES)
+def test_the_bits_do_not_depend_on_the_number_of_threads(dtype, lanes):
+    counts, kernel, coef, residual = make_problem((5000, 9, 37, LANES + 3))
+    X = history_matrix(counts, kernel)
+    before = numba.get_num_threads()
+    try:
+        numba.set_num_threads(1)
+        one = everything(X, coef, residual, dtype, lanes)
+        numba.set_num_threads(2)
+        two = everything(X, coef, residual, dtype, lanes)
+    finally:
+        numba.set_num_threads(before)
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("company", [0.0, 1e30, np.nan])
+@pytest.mark.parametrize(("dtype", "lanes"), BATCHES)
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
+def test_a_receivers_bits_do_not_depend_on_the_other_columns(dtype, lanes, company):
+    counts, kernel, coef, residual = make_problem((70, 3, 11, 5))
+    X = history_matrix(counts, kernel)
+    other_coef, other_residual = np.full((9, 5), company), np.full((70, 5), company)
+    other_coef[:, 2], other_residual[:, 2] = coef[:, 2], residual[:, 2]
+    for batch, other in [
+        (forward(X, coef, dtype, lanes), forward(X, other_coef, dtype, lanes)),
+        (backward(X, residual, dtype, lanes), backward(X, other_residual, dtype, lanes)),
+    ]:
+        np.testing.assert_array_equal(batch[:, 2], other[:, 2])
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize(("dtype", "lanes"), BATCHES)
+def test_a_receivers_bits_do_not_depend_on_its_place(dtype, lanes, dense):
+    counts, kernel, coef, residual = make_problem((70, 3, 11, LANES + 4))
+    X = history_matrix(counts, kernel)
+    if dense:
+        X = FeatureMatrix([DenseColumns(X.rows(np.arange(70)))])
+    together = forward(X, coef, dtype, lanes), backward(X, residual, dtype, lanes)
+    for j in (1, LANES - 1, LANES + 3):
+        alone = (
+            forward(X, coef[:, [j]], dtype, lanes),
+            backward(X, residual[:, [j]], dtype, lanes),
+        )
+        for a, b in zip(together, alone, strict=True):
+            np.testing.assert_array_equal(a[:, j], b[:, 0])
+
+
+@compiled_only
+@pytest.mark.parametrize(("dtype", "lanes"), BATCHES)
+def test_another_shape_compiles_nothing_anew(dtype, lanes):
+    used = (
+        kernels.history_rows,
+        kernels.project_filters,
+        kernels.collect_filters,
+        kernels.history_forward if lanes == LANES else kernels.history_forward_narrow,
+        kernels.history_backward if lanes == LANES else kernels.history_backward_narrow,
+        kernels.poisson_exp,
+    )
+
+    def signatures(shape):
+        counts, kernel, coef, residual = make_problem(shape)
+        everything(history_matrix(counts, kernel), coef, residual, dtype, lanes)
+        return [set(kernel.signatures) for kernel in used]
+
+    assert signatures((300, 2, 9, LANES)) == signatures((5000, 3, 1, LANES + 2))
+
+
+# --- exp ----------------------------------------------------------------------------------------
+
+
+def exact_exp(x):
+    with decimal.localcontext(prec=40):
+        return [decimal.Decimal(float(v)).exp() for v in x]
+
+
+def exp_array(x):
+    out = np.empty(len(x))
+    with np.errstate(all="ignore"):
+        kernels.launch(kernels.exp_array, np.asarray(x), out)
+    return out
+
+
+def relative_error(values, exact):
+    with decimal.localcontext(prec=40):
+        pairs = zip(values, exact, strict=True)
+        return np.array([float(abs(decimal.Decimal(float(v)) / e - 1)) for v, e in pairs])
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1e-3, 1.0, 30.0, 708.0])
+def test_exp_is_accurate_to_an_ulp_and_a_half(scale):
+    x = np.random.default_rng(0).uniform(-scale, scale, 500)
+    assert relative_error(exp_array(x), exact_exp(x)).max() < 3e-16
+
+
+def test_exp_is_accurate_at_the_edges_of_its_reduction():
+    halves = (np.arange(-1021, 1023) + 0.5) * np.log(2)
+    x = np.concatenate([np.nextafter(halves, -np.inf), halves, np.nextafter(halves, np.inf)])
+    x = np.append(x, [709.78, -708.39, 0.0])
+    assert relative_error(exp_array(x), exact_exp(x)).max() < 3e-16
+
+
+def test_exp_of_zero_is_exactly_one():
+    np.testing.assert_array_equal(exp_array(np.array([0.0, -0.0])), 1.0)
+
+
+def test_exp_goes_to_zero_through_the_subnormal_numbers():
+    x = np.linspace(-708.5, -745.1, 300)
+    error = [
+        abs(decimal.Decimal(float(v)) - e) for v, e in zip(exp_array(x), exact_exp(x), strict=1)
+    ]
+    assert max(error) <= decimal.Decimal("5e-324")
+
+
+def test_exp_overflows_to_inf_and_underflows_to_zero():
+    x = np.array([709.79, 710.0, 1e4, 1e300, np.inf, -745.2, -746.0, -1e4, -1e300, -np.inf])
+    np.testing.assert_array_equal(exp_array(x), [np.inf] * 5 + [0.0] * 5)
+
+
+@compiled_only
+def test_exp_of_nan_is_nan():
+    np.testing.assert_array_equal(exp_array(np.array([1.0, np.nan]))[1:], np.nan)
+
+
+@compiled_only
+def test_exp_of_float32_is_accurate_in_float64():
+    x = np.random.default_rng(0).uniform(-700, 700, 500).astype(np.float32)
+    assert relative_error(exp_array(x), exact_exp(x)).max() < 3e-16
+    special = np.array([-np.inf, np.inf, 3e38, -3e38, np.nan], np.float32)
+    np.testing.assert_array_equal(exp_array(special), [0.0, np.inf, np.inf, 0.0, np.nan])
+
+
+@pytest.mark.parametrize("n", [0, 1, 3, 4097])
+def test_exp_array_fills_every_length(n):
+    x = np.linspace(-3, 3, n)
+    np.testing.assert_allclose(exp_array(x), np.exp(x), rtol=1e-15)
+
+
+# --- observation model --------------------------------------------------------------------------
+
+
+def pack(values, lanes, dtype):
+    """Rows by receivers in the layout of the kernels: tiles, zeros around the rows."""
+    n_rows, n = values.shape
+    n_tiles = -(-n // lanes)
+    padded = np.zeros((2 * PAD + n_rows, n_tiles * lanes), dtype)
+    padded[PAD : PAD + n_rows, :n] = values
+    tiles = padded.reshape(-1, n_tiles, lanes).transpose(1, 0, 2)
+    return np.ascontiguousarray(tiles).reshape(n_tiles, -1)
+
+
+def unpack(values, lanes, n, pad=PAD):
+    n_tiles = values.shape[0]
+    rows = values.reshape(n_tiles, -1, lanes).transpose(1, 0, 2).reshape(-1, n_tiles * lanes)
+    return rows[pad : rows.shape[0] - pad, :n]
+
+
+def run_poisson(
+    kernel,
+    eta,
+    counts,
+    intercept=None,
+    valid=None,
+    start=0,
+    lanes=LANES,
+    dtype=np.float64,
+    curvature_dtype=np.float64,
+):
+    """New eta, the pads of its layout, curvature and sums of a kernel of the observation model."""
+    n_rows, n = eta.shape
+    n_tiles = -(-n // lanes)
+    n_segments = -(-n_rows // SEGMENT)
+    offsets = np.full(n_tiles * lanes, -1e5)  # of lanes without a receiver
+    offsets[:n] = 0.0 if intercept is None else intercept
+    valid = np.ones(start + n_rows, bool) if valid is None else valid
+    curvature = np.full((n_tiles, (start + n_rows) * lanes), -7, curvature_dtype)
+    sums = np.full((n_tiles, n_segments, 3, lanes), -7.0)
+    values, y = pack(eta, lanes, dtype), pack(counts, lanes, dtype)
+    with np.errstate(all="ignore"):
+        kernels.launch(kernel, values, y, offsets, valid, start, n_rows, lanes, curvature, sums)
+    pads = np.concatenate([values[:, : PAD * lanes], values[:, (PAD + n_rows) * lanes :]], axis=1)
+    sums = sums.transpose(1, 2, 0, 3).reshape(n_segments, 3, -1)[:, :, :n]
+    return unpack(values, lanes, n), pads, unpack(curvature, lanes, n, pad=0), sums
+
+
+def poisson_problem(n_rows, n, seed=0):
+    rng = np.random.default_rng(seed)
+    eta, y = rng.normal(0, 3, (n_rows, n)), rng.poisson(1.0, (n_rows, n)).astype(float)
+    return eta, y, rng.normal(size=n)
+
+
+def softplus_parts(eta, y):
+    return (
+        naive.softplus_loss(eta, y),
+        naive.softplus_residual(eta, y),
+        naive.softplus_curvature(eta, y),
+    )
+
+
+def exp_parts(eta, y):
+    return (np.exp(eta),) * 3  # what is linear in y is the caller's
+
+
+LINKS = [(kernels.poisson_exp, exp_parts), (kernels.poisson_softplus, softplus_parts)]
+
+
+@pytest.mark.parametrize(("kernel", "parts"), LINKS)
+@pytest.mark.parametrize("lanes", [LANES, 1])
+@pytest.mark.parametrize(("n_rows", "n"), [(1, 1), (9, 3), (30, LANES + 1), (SEGMENT + 70, 1)])
+def test_poisson_kernels_equal_the_formulas(kernel, parts, n_rows, n, lanes):
+    if PURE and n_rows * lanes > 2000:
+        lanes = 1
+    eta, y, intercept = poisson_problem(n_rows, n)
+    valid = np.random.default_rng(1).random(n_rows + 5) < 0.7
+    values, pads, curvature, sums = run_poisson(kernel, eta, y, intercept, valid, 5, lanes)
+    loss, residual, bend = (part * valid[5:, None] for part in parts(eta + intercept, y))
+    np.testing.assert_allclose(values, residual, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(curvature[5:], bend, rtol=1e-10, atol=1e-13)
+    assert (curvature[:5] == -7).all()
+    assert not pads.any()
+    for s in range(sums.shape[0]):
+        rows = slice(s * SEGMENT, (s + 1) * SEGMENT)
+        expected = [part[rows].sum(axis=0) for part in (loss, residual, bend)]
+        np.testing.assert_allclose(sums[s], expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("kernel", "parts"), LINKS)
+def test_poisson_kernels_read_float32(kernel, parts):
+    eta, y, intercept = poisson_problem(9, 3)
+    eta = eta.astype(np.float32)
+    values, _, curvature, sums = run_poisson(
+        kernel, eta, y, intercept, dtype=np.float32, curvature_dtype=np.float32
+    )
+    loss, residual, bend = parts(eta + intercept, y)
+    np.testing.assert_allclose(values, residual, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(curvature, bend, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(sums[0, 0], loss.sum(axis=0), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("kernel", "parts"), LINKS)
+def test_residual_and_curvature_are_derivatives_of_the_loss(kernel, parts):
+    eta = np.linspace(-12, 8, 41)[None, :].repeat(3, axis=0)
+    y = np.array([0.0, 1.0, 7.0])[:, None].repeat(41, axis=1)
+    loss_up, slope_up = np.empty_like(eta), np.empty_like(eta)
+    loss_down, slope_down = np.empty_like(eta), np.empty_like(eta)
+    step = 1e-5
+    for row in range(3):  # a row at a time: the sums are then those of the row
+        one = slice(row, row + 1)
+        slope_up[one], _, _, sums = run_poisson(kernel, eta[one] + step, y[one])
+        loss_up[row] = sums[0, 0]
+        slope_down[one], _, _, sums = run_poisson(kernel, eta[one] - step, y[one])
+        loss_down[row] = sums[0, 0]
+    residual, _, curvature, _ = run_poisson(kernel, eta, y)
+    scale = 1 + y + np.exp(eta) if kernel is kernels.poisson_exp else 1 + y
+    assert (abs((loss_up - loss_down) / (2 * step) - residual) < 2e-9 * scale).all()
+    assert (abs((slope_up - slope_down) / (2 * step) - curvature) < 2e-9 * scale).all()
+
+
+@pytest.mark.parametrize("lanes", [LANES, 1])
+def test_poisson_exp_shows_overflow_as_inf(lanes):
+    eta = np.array([[0.0, 800.0], [0.0, 0.0]])
+    values, _, curvature, sums = run_poisson(kernels.poisson_exp, eta, eta, lanes=lanes)
+    assert values[0, 1] == curvature[0, 1] == np.inf
+    np.testing.assert_array_equal(sums[0], [[2.0, np.inf]] * 3)
+
+
+@compiled_only
+def test_poisson_exp_shows_nan():
+    eta = np.array([[0.0, np.nan]])
+    _, _, _, sums = run_poisson(kernels.poisson_exp, eta, eta)
+    np.testing.assert_array_equal(sums[0], [[1.0, np.nan]] * 3)
+
+
+def test_poisson_exp_ignores_what_stands_in_invalid_rows():
+    eta = np.array([[0.0, 0.0], [np.nan, 800.0]])
+    values, _, _, sums = run_poisson(kernels.poisson_exp, eta, eta, valid=np.array([True, False]))
+    np.testing.assert_array_equal(sums[0], 1.0)
+    assert not values[1].any()
+
+
+def test_softplus_stays_finite_where_its_rate_underflows():
+    eta = np.array([[-40.0, -300.0, -690.0]])
+    y = np.array([[2.0, 2.0, 2.0]])
+    residual, _, curvature, sums = run_poisson(kernels.poisson_softplus, eta, y)
+    np.testing.assert_allclose(residual, -y, rtol=1e-12)
+    np.testing.assert_allclose(curvature, 0, atol=1e-12)
+    np.testing.assert_allclose(sums[0, 0], -y[0] * eta[0], rtol=1e-12)
+
+
+def test_softplus_is_linear_far_above_zero():
+    eta = np.array([[50.0, 1e3, 1e6]])
+    residual, _, _, sums = run_poisson(kernels.poisson_softplus, eta, np.ones((1, 3)))
+    np.testing.assert_allclose(sums[0, 0], eta[0] - np.log(eta[0]), rtol=1e-14)
+    np.testing.assert_allclose(residual, 1 - 1 / eta, rtol=1e-14)
+
+
+@pytest.mark.parametrize("lanes", [LANES, 1])
+@pytest.mark.parametrize(("n_rows", "n"), [(1, 1), (9, LANES + 2), (SEGMENT + 3, 1)])
+def test_weigh_multiplies_and_sums_each_segment(n_rows, n, lanes):
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(n_rows, n)).astype(np.float32)
+    weights = rng.random((n_rows + 4, n)).astype(np.float32)
+    eta, curvature = pack(values, lanes, np.float32), pack(weights, lanes, np.float32)
+    curvature = np.ascontiguousarray(curvature[:, PAD * lanes : -PAD * lanes])
+    n_tiles, n_segments = eta.shape[0], -(-n_rows // SEGMENT)
+    sums = np.full((n_tiles, n_segments, lanes), -7.0)
+    kernels.launch(kernels.weigh, eta, curvature, 4, n_rows, lanes, np.arange(n_tiles), sums)
+    expected = values * weights[4:]
+    np.testing.assert_array_equal(unpack(eta, lanes, n), expected)
+    for s in range(n_segments):
+        total = expected[s * SEGMENT : (s + 1) * SEGMENT].sum(axis=0, dtype=float)
+        np.testing.assert_allclose(sums[:, s].reshape(-1)[:n], total, rtol=1e-6, atol=1e-6)
+
+
+def test_weigh_leaves_other_tiles_alone():
+    eta = pack(np.ones((2, 3)), 1, np.float32)
+    curvature = np.full((3, 2), 5, np.float32)
+    sums = np.full((3, 1, 1), -7.0)
+    kernels.launch(kernels.weigh, eta, curvature, 0, 2, 1, np.array([1]), sums)
+    np.testing.assert_array_equal(unpack(eta, 1, 3), [[1, 5, 1]] * 2)
+    np.testing.assert_array_equal(sums.ravel(), [-7, 10, -7])

@@ -1,0 +1,61 @@
+"""The shape of the package: imports point one way, and an import is cheap."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import fastglm
+
+PACKAGE = Path(fastglm.__file__).parent
+# What each module may import of the package at its head.
+MAY_IMPORT = {
+    "_kernels": set(),
+    "features": {"_kernels"},
+    "basis": {"features"},
+    "_poisson": {"_kernels"},
+    "_newton": {"_kernels", "features"},
+    "simulation": {"_kernels"},
+    "glm": {"_kernels", "_newton", "_poisson", "features", "simulation"},
+    "io": {"_newton"},
+    "plotting": set(),
+    "cli": {"__version__"},
+    "__init__": {"basis", "features", "glm", "io", "simulation"},
+}
+
+
+@pytest.mark.parametrize("module", sorted(MAY_IMPORT))
+def test_imports_point_one_way(module):
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text())
+    found = set()
+    for node in tree.body:
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "fastglm":
+            inner = node.module.split(".")[1:]
+            found |= set(inner) if inner else {a.name for a in node.names}
+    assert found <= MAY_IMPORT[module]
+
+
+def test_every_module_is_listed():
+    assert {p.stem for p in PACKAGE.glob("*.py")} == set(MAY_IMPORT)
+
+
+def test_compiled_functions_live_in_one_file():
+    for path in PACKAGE.glob("*.py"):
+        if path.stem != "_kernels":
+            assert "njit" not in path.read_text()
+
+
+def test_import_needs_no_optional_package():
+    code = (
+        "import sys, fastglm; "
+        "print([m for m in ('matplotlib', 'click', 'tqdm', 'nemos', 'jax') if m in sys.modules])"
+    )
+    out = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert out.stdout.strip() == "[]"
