@@ -163,21 +163,21 @@ def judge(case, receivers, coef, intercept):
 def run(case, name, repeats=1):
     """Fit; give seconds for all receivers, objectives, gradient and peak memory.
 
-    Memory is what Python and NumPy allocate beyond the counts, on a run of its own, since
-    watching it costs time.
+    Memory is what Python and NumPy allocate beyond the counts, watched in the first run.
     """
     function, most = IMPLEMENTATIONS[name]
     n = case.counts.shape[1]
     receivers = np.arange(n)[:most]
-    seconds = np.inf
-    for _ in range(repeats):
+    begin = time.perf_counter()
+    tracemalloc.start()
+    coef, intercept = function(case, receivers)
+    seconds = time.perf_counter() - begin
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    for _ in range(repeats - 1):
         begin = time.perf_counter()
         coef, intercept = function(case, receivers)
         seconds = min(seconds, time.perf_counter() - begin)
-    tracemalloc.start()
-    function(case, receivers)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
     objective, gradient = judge(case, receivers, coef, intercept)
     return {
         "seconds": seconds * n / len(receivers),

@@ -61,11 +61,10 @@ def machine():
         except Exception:
             versions[package] = "absent"
     processor = platform.processor() or platform.machine()
-    for line in (
-        Path("/proc/cpuinfo").read_text().splitlines() if platform.system() == "Linux" else []
-    ):
-        if line.startswith("model name"):
-            processor = line.split(":")[1].strip()
+    if platform.system() == "Linux":
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+        processor = names[0] if names else processor
     return {
         "processor": processor,
         "threads": numba.get_num_threads(),
@@ -85,7 +84,7 @@ def measure(name, case):
         if implementation == "fastglm":
             run(case, implementation)  # compile
         rows[implementation] = run(
-            case, implementation, repeats=3 if implementation == "fastglm" else 1
+            case, implementation, repeats=4 if implementation == "fastglm" else 1
         )
         print(name, implementation, f"{rows[implementation]['seconds']:.3g} s", flush=True)
     for row in rows.values():

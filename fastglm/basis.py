@@ -13,7 +13,7 @@ import warnings
 
 import numpy as np
 import scipy.linalg
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 
 from fastglm.features import FeatureMatrix, HistoryColumns, as_numbers, hstack
 
@@ -166,12 +166,27 @@ class _ConvBasis(_Basis):
         Returns
         -------
         ndarray of shape (n_samples, n_basis_funcs)
+            NaN where the point is not finite.
         """
-        points = np.asarray(sample_pts, dtype=np.float64)
-        low, high = np.nanmin(points), np.nanmax(points)
-        scale = (high - low) or 1.0
-        values = self._functions((points.ravel() - low) / scale) / self._density(scale)
-        return values.reshape(*points.shape, -1)
+        points = as_numbers(sample_pts, "sample_pts").astype(np.float64)
+        known = np.isfinite(points.ravel())
+        if not known.any():
+            raise ValueError("sample_pts holds no finite point; the functions need a range.")
+        finite = points.ravel()[known]
+        scale = np.ptp(finite) or 1.0
+        values = self._functions((finite - finite.min()) / scale) / self._density(scale)
+        out = np.full((known.size, values.shape[1]), np.nan)
+        out[known] = values
+        return out.reshape(*points.shape, -1)
+
+    def _check(self):
+        """Raise ValueError where parameters do not fit each other."""
+
+    def set_params(self, **params):
+        """Set parameters by name; see scikit-learn."""
+        super().set_params(**params)
+        self._check()
+        return self
 
     def _density(self, scale):
         """What the functions are divided by when their domain has length ``scale``."""
@@ -214,7 +229,7 @@ class _ConvBasis(_Basis):
 
         Parameters
         ----------
-        xi : array of shape (n_bins, n_senders) or (n_bins,), or a list of such arrays
+        xi : array of shape (n_bins, n_senders) or (n_bins,), or a list of such NumPy arrays
             Events per bin. A list is a list of trials: they are put end to end, and no history
             crosses from one to the next.
         epochs : array-like of shape (n_epochs, 2), optional
@@ -362,7 +377,7 @@ class RaisedCosineLinearConv(_ConvBasis):
 
     @width.setter
     def width(self, value):
-        if not value > 1 or not np.isclose(2 * value, round(2 * value)):
+        if not 1 < value < np.inf or not np.isclose(2 * value, round(2 * value)):
             raise ValueError(
                 f"width is {value}; expected a number greater than 1 with an integer 2 * width, "
                 "or the bumps would not sum to a constant. Use 2.0?"
@@ -470,6 +485,7 @@ class BSplineConv(_ConvBasis):
         self.order = order
         self.label = label
         self.conv_kwargs = conv_kwargs
+        self._check()
 
     @property
     def order(self):
@@ -483,9 +499,11 @@ class BSplineConv(_ConvBasis):
             raise ValueError(
                 f"order is {value}; {type(self).__name__} needs at least {self._min_order}."
             )
-        if self.n_basis_funcs < self._order:
+
+    def _check(self):
+        if self.n_basis_funcs < self.order:
             raise ValueError(
-                f"n_basis_funcs is {self.n_basis_funcs} and order {value}; "
+                f"n_basis_funcs is {self.n_basis_funcs} and order {self.order}; "
                 f"{type(self).__name__} needs at least as many functions as its order."
             )
 
@@ -599,6 +617,7 @@ class OrthExponentialConv(_ConvBasis):
         self.decay_rates = decay_rates
         self.label = label
         self.conv_kwargs = conv_kwargs
+        self._check()
 
     @property
     def decay_rates(self):
@@ -607,15 +626,18 @@ class OrthExponentialConv(_ConvBasis):
 
     @decay_rates.setter
     def decay_rates(self, value):
-        rates = np.asarray(value, dtype=np.float64)
-        if rates.shape != (self.n_basis_funcs,):
-            raise ValueError(
-                f"decay_rates has shape {rates.shape}; expected one rate for each of the "
-                f"{self.n_basis_funcs} basis functions."
-            )
+        rates = as_numbers(value, "decay_rates")
         if np.unique(rates).size != rates.size:
             raise ValueError("decay_rates holds a rate twice, which makes the functions dependent.")
         self._decay_rates = value
+
+    def _check(self):
+        shape = np.shape(self.decay_rates)
+        if shape != (self.n_basis_funcs,):
+            raise ValueError(
+                f"decay_rates has shape {shape}; expected one rate for each of the "
+                f"{self.n_basis_funcs} basis functions."
+            )
 
     @property
     def _n_kernel_columns(self):
@@ -645,6 +667,9 @@ class AdditiveBasis(_Basis):
     ValueError
         If two bases share a label that a user chose.
     """
+
+    def __sklearn_clone__(self):
+        return AdditiveBasis(clone(self.basis1), clone(self.basis2), self._label)
 
     def __init__(self, basis1, basis2, label=None):
         self.basis1 = _copy(basis1)
@@ -739,15 +764,16 @@ def _copy(basis):
 
 
 def _positive_int(name, value):
-    if isinstance(value, bool) or int(value) != value or value < 1:
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not number or not 1 <= value < np.inf or int(value) != value:
         raise ValueError(f"{name} is {value!r}; expected a positive integer.")
     return int(value)
 
 
 def _read_counts(counts, epochs):
     """Counts as one numeric array with bins first, epochs as an array of shape (n_epochs, 2)."""
-    if isinstance(counts, list | tuple) and any(np.ndim(c) == 2 for c in counts):
-        trials = [np.asarray(c) for c in counts]
+    if isinstance(counts, list | tuple) and all(isinstance(c, np.ndarray) for c in counts):
+        trials = [np.atleast_1d(c) for c in counts]
         if epochs is not None:
             raise ValueError("epochs cannot be given with a list of trials, which are the epochs.")
         if len({t.shape[1:] for t in trials}) != 1:

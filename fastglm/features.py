@@ -455,17 +455,26 @@ class FeatureMatrix(NDArrayOperatorsMixin):
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
     def __getitem__(self, key):
-        row_key, column_key = key if isinstance(key, tuple) else (key, slice(None))
-        if row_key is Ellipsis:
-            row_key = slice(None)
-        index = np.arange(self.shape[0])[row_key]
-        order, inverse = np.unique(index.ravel(), return_inverse=True)
+        key = key if isinstance(key, tuple) else (key,)
+        if not key or any(k is Ellipsis for k in key) or np.ndim(key[0]) > 1:
+            return np.asarray(self)[key]
+        index = np.arange(self.shape[0])[key[0]]
+        order, inverse = np.unique(index, return_inverse=True)
         values = self.rows(order)
         for c, (start, stop) in zip(self.columns, self.column_ranges, strict=True):
             c.mark(order, values[:, start:stop])
-        if order.size != index.size or not np.array_equal(order, index.ravel()):
-            values = values[inverse.ravel()]
-        return values.reshape(*np.shape(index), self.shape[1])[..., column_key]
+        if not np.array_equal(order, index):
+            values = values[inverse.reshape(np.shape(index))]
+        if np.ndim(index) == 0:
+            return values.reshape(-1)[key[1:]]
+        # Beside an array of rows, an array of columns is taken pairwise, as NumPy does.
+        rows = slice(None) if isinstance(key[0], slice) else np.arange(index.size)
+        return values[(rows, *key[1:])]
+
+    @property
+    def T(self):
+        """The transpose, as an ordinary array."""
+        return np.asarray(self).T
 
     def __array__(self, dtype=None, copy=None):
         if copy is False:

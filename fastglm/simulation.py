@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastglm import _kernels as kernels
+from fastglm.features import as_numbers
 
 _CHUNK = 8192  # bins between two looks at the interpreter
 
@@ -46,7 +47,8 @@ class Network:
     def simulate(self, n_bins, random_key=None, progress=None):
         """Counts of shape (n_bins, n_cells), uint8, with the exponential link.
 
-        Memory: one byte a bin and cell. ``progress`` is called with the number of bins done.
+        Stops where a rate exceeds 50 events per bin: more would not fit into uint8. Memory: one
+        byte a bin and cell. ``progress`` is called with the number of bins done.
         """
         counts = np.zeros((n_bins, self.intercepts.size), np.uint8)
         chunks = _simulate(self.filters, self.intercepts, None, n_bins, random_key, "exp", 200.0)
@@ -69,7 +71,8 @@ def random_network(
     """A sparse network with lognormal rates and refractory cells, to try things on.
 
     Each cell excites or inhibits (one in five) a random tenth of the others and suppresses itself
-    at short lags. Couplings are scaled down where the network would come near running away.
+    at short lags. Couplings are scaled down where the network, linearised at its baseline, would
+    come near running away; a large ``strength`` can still make the nonlinear one do it.
 
     Parameters
     ----------
@@ -178,16 +181,21 @@ def simulate_recurrent(
     >>> counts.shape, bool(rates.max() <= np.exp(-1))
     ((1000, 2), True)
     """
-    coupling = np.asarray(coupling_coef, dtype=np.float64)
+    coupling = as_numbers(coupling_coef, "coupling_coef").astype(np.float64)
     if coupling.ndim != 3 or coupling.shape[0] != coupling.shape[1]:
         raise ValueError(
             f"coupling_coef has shape {coupling.shape}; expected (n_receivers, n_senders, "
             "n_basis_funcs) with as many receivers as senders. From a model: "
             "split_by_feature(coef_, axis=0)[label].transpose(2, 0, 1)."
         )
+    coupling = _expect("coupling_coef", coupling, coupling.shape)
     n_neurons, _, n_funcs = coupling.shape
+    if not 0 < max_rate <= 1e9:
+        raise ValueError(f"max_rate is {max_rate}; expected events per bin up to 1e9.")
     kernel = np.eye(n_funcs) if coupling_basis_matrix is None else coupling_basis_matrix
     kernel = _expect("coupling_basis_matrix", kernel, (None, n_funcs))
+    if kernel.shape[0] == 0:
+        raise ValueError("coupling_basis_matrix has no rows; expected one for each lag.")
     intercepts = _expect("intercepts", intercepts, (n_neurons,))
     drive = None
     if feedforward_input is not None:
@@ -203,6 +211,8 @@ def simulate_recurrent(
         n_bins = drive.shape[0]
     elif n_bins is None:
         raise ValueError("Give n_bins, or feedforward_input of shape (n_bins, ...).")
+    if not isinstance(n_bins, int | np.integer) or n_bins < 1:
+        raise ValueError(f"n_bins is {n_bins!r}; expected a positive integer.")
     if init_y is not None:
         init_y = _expect("init_y", init_y, (kernel.shape[0], n_neurons))
     filters = np.einsum("lb,jib->ilj", kernel, coupling)

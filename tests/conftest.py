@@ -1,4 +1,7 @@
+import contextlib
 import os
+import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -17,3 +20,17 @@ def pytest_collection_modifyitems(items):
 def page():
     """Counts of the coupling page of NeMoS's documentation."""
     return np.random.RandomState(42).poisson(size=(100, 4))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _settled_modules():
+    """At its first draw hypothesis reads ``__file__`` of every module in memory.
+
+    Lazy modules, such as neo behind NeMoS, are imported by that: inside a strategy, where they
+    draw random numbers, which hypothesis forbids.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for module in list(sys.modules.values()):
+            with contextlib.suppress(Exception):
+                _ = module.__file__

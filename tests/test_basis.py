@@ -646,3 +646,36 @@ def test_parameters_and_defaults_are_those_of_nemos(nemos, cls):
         return [(p.name, p.default) for p in inspect.signature(c).parameters.values()]
 
     assert parameters(cls) == parameters(getattr(nemos, cls.__name__))
+
+
+def test_trials_may_have_one_dimension():
+    X = basis.HistoryConv(2).compute_features([np.ones(6), np.ones(4)])
+    assert X.shape == (10, 2)
+    assert np.flatnonzero(~X.valid).tolist() == [0, 1, 6, 7]
+
+
+def test_a_sum_can_be_cloned():
+    both = clone(basis.HistoryConv(3) + basis.HistoryConv(4))
+    assert [b.label for b in both._components()] == ["HistoryConv", "HistoryConv_1"]
+
+
+@pytest.mark.parametrize("cls", [basis.BSplineConv, basis.MSplineConv, basis.CyclicBSplineConv])
+def test_splines_keep_missing_points(cls):
+    values = cls(5, 10).evaluate([0.0, np.nan, 1.0])
+    assert np.isnan(values[1]).all()
+    np.testing.assert_allclose(values[[0, 2]], cls(5, 10).evaluate([0.0, 1.0]))
+
+
+def test_parameters_are_checked_together():
+    spline = basis.BSplineConv(4, 10).set_params(order=5, n_basis_funcs=5)
+    assert spline.kernel_.shape == (10, 5)
+    with pytest.raises(ValueError, match="at least as many functions as its order"):
+        basis.BSplineConv(6, 10).set_params(n_basis_funcs=2)
+    with pytest.raises(ValueError, match="expected one rate for each of the 3"):
+        basis.OrthExponentialConv(2, 10, [1, 2]).set_params(n_basis_funcs=3)
+
+
+@pytest.mark.parametrize("value", ["abc", None, np.inf, 2.5, True])
+def test_sizes_that_are_no_positive_integers_are_refused(value):
+    with pytest.raises(ValueError, match=r"n_basis_funcs is .*; expected a positive integer"):
+        basis.BSplineConv(value, 10)

@@ -1,8 +1,6 @@
 """The feature matrix: an array to people, events and kernels in memory."""
 
-import contextlib
 import itertools
-import sys
 import warnings
 
 import naive
@@ -490,21 +488,6 @@ def problems(draw):
     return np.reshape(counts, (n_bins, n_senders)), window_size, epochs, causality
 
 
-@pytest.fixture(scope="module")
-def _settled_modules():
-    """At its first draw hypothesis reads ``__file__`` of every module in memory.
-
-    Lazy modules, such as neo behind NeMoS, are imported by that: inside a strategy, where they
-    draw random numbers, which hypothesis forbids.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for module in list(sys.modules.values()):
-            with contextlib.suppress(Exception):
-                _ = module.__file__
-
-
-@pytest.mark.usefixtures("_settled_modules")
 @settings(max_examples=150, deadline=None, database=None, derandomize=True)
 @given(problems(), st.booleans(), st.data())
 def test_features_equal_the_loops_whatever_is_handed_in(problem, raw, data):
@@ -521,3 +504,26 @@ def test_features_equal_the_loops_whatever_is_handed_in(problem, raw, data):
     np.testing.assert_array_equal(X.valid, np.isfinite(expected).all(axis=1))
     key = data.draw(st.lists(st.integers(-len(counts), len(counts) - 1), max_size=5))
     np.testing.assert_allclose(X[np.array(key, int)], expected[key], rtol=0, atol=1e-12)
+
+
+def test_indexing_is_numpys():
+    X = HistoryConv(2).compute_features(np.arange(12).reshape(6, 2))
+    A = np.asarray(X)
+    keys = [
+        (slice(2, 5), 1),
+        ([3, 4], [0, 1]),
+        (5, 2),
+        (2, Ellipsis),
+        (),
+        (slice(None), [0, 3]),
+        ([4, 2, 4], slice(1, 3)),
+        np.arange(6) > 3,
+        ([2, 3], 1),
+        (Ellipsis, 0),
+    ]
+    for key in keys:
+        got, expected = X[key], A[key]
+        assert np.shape(got) == np.shape(expected)
+        np.testing.assert_array_equal(got, expected)
+    np.testing.assert_array_equal(X[np.isnan(A)], A[np.isnan(A)])
+    np.testing.assert_array_equal(X.T, A.T)

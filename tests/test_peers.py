@@ -187,8 +187,10 @@ def page_code(text):
     while k < len(lines):
         for end in range(len(lines), k, -1):
             chunk = "\n".join(lines[k:end])
-            if end - k > 12 or not re.match(
-                r"[a-z_0-9, ]+ = |import |np\.|plt\.|print\(|mask\[", chunk
+            if (
+                end - k > 12
+                or "Array(" in chunk
+                or not re.match(r"[a-z_0-9, ]+ = |import |np\.|plt\.|print\(|mask\[", chunk)
             ):
                 continue
             try:

@@ -406,3 +406,19 @@ def test_the_arguments_and_their_order_are_those_of_nemos(nemos):
     peer = list(inspect.signature(nemos.simulation.simulate_recurrent).parameters)
     parameters = list(inspect.signature(simulate_recurrent).parameters)
     assert parameters[: len(peer)] == peer
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_bins": -1}, "n_bins is -1; expected a positive integer"),
+        ({"n_bins": 2.5}, "n_bins is 2.5"),
+        ({"max_rate": np.inf}, "max_rate is inf"),
+        ({"coupling_basis_matrix": np.zeros((0, 1))}, "has no rows"),
+        ({"coupling_coef": np.full((1, 1, 1), np.nan)}, "coupling_coef holds NaN"),
+    ],
+)
+def test_numbers_that_make_no_simulation_are_refused(changes, message):
+    given = {"coupling_coef": np.zeros((1, 1, 1)), "intercepts": [0.0], "n_bins": 3}
+    with pytest.raises(ValueError, match=message):
+        simulate_recurrent(**(given | changes))

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "basis": {"features"},
     "_poisson": {"_kernels"},
     "_newton": {"_kernels", "features"},
-    "simulation": {"_kernels"},
+    "simulation": {"_kernels", "features"},
     "glm": {"_kernels", "_newton", "_poisson", "features", "simulation"},
     "io": {"_newton"},
     "plotting": set(),
