@@ -18,6 +18,8 @@ import numba
 import numpy as np
 from cases import CASES, IMPLEMENTATIONS, run
 
+import fastglm
+
 HERE = Path(__file__).resolve().parent
 _MODULES = {
     "scikit-learn newton-cholesky": "sklearn",
@@ -53,7 +55,7 @@ def main():
 
 
 def machine():
-    packages = ["fastglm", "numpy", "scipy", "numba", "scikit-learn", "glum", "nemos", "jax"]
+    packages = ["numpy", "scipy", "numba", "scikit-learn", "glum", "nemos", "jax"]
     versions = {}
     for package in packages:
         try:
@@ -69,6 +71,7 @@ def machine():
         "processor": processor,
         "threads": numba.get_num_threads(),
         "python": platform.python_version(),
+        "fastglm": fastglm.__version__,
         **versions,
     }
 

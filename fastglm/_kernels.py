@@ -321,6 +321,29 @@ def poisson_exp(eta, counts, intercept, valid, start, n_rows, lanes, curvature, 
             sums[tile, segment, 2, k] = total[k]
 
 
+@njit(cache=True, parallel=True, fastmath=FASTMATH)
+def poisson_exp_narrow(eta, counts, intercept, valid, start, n_rows, lanes, curvature, sums):
+    """`poisson_exp` for tiles of one receiver: its vector runs along the bins."""
+    n_tiles = eta.shape[0]
+    n_segments = (n_rows + SEGMENT - 1) // SEGMENT
+    for task in prange(n_tiles * n_segments):
+        tile = task // n_segments
+        segment = task % n_segments
+        begin, end = segment * SEGMENT, min(n_rows, segment * SEGMENT + SEGMENT)
+        values = eta[tile, PAD + begin : PAD + end]
+        weights = curvature[tile, start + begin : start + end]
+        keep = valid[start + begin : start + end]
+        offset = intercept[tile]
+        total = 0.0
+        for k in range(values.shape[0]):
+            mu = exp(values[k] + offset)
+            mu = mu if keep[k] else 0.0
+            total += mu
+            values[k] = mu
+            weights[k] = mu
+        sums[tile, segment, :, 0] = total
+
+
 @njit(cache=True, parallel=True)
 def poisson_softplus(eta, counts, intercept, valid, start, n_rows, lanes, curvature, sums):
     """Poisson with softplus link s: ``eta`` becomes the residual, ``curvature`` that of the loss.
@@ -384,6 +407,24 @@ def weigh(eta, curvature, start, n_rows, lanes, tiles, sums):
                 total[k] += product
         for k in range(lanes):
             sums[tile, segment, k] = total[k]
+
+
+@njit(cache=True, parallel=True, fastmath=FASTMATH)
+def weigh_narrow(eta, curvature, start, n_rows, lanes, tiles, sums):
+    """`weigh` for tiles of one receiver."""
+    n_segments = (n_rows + SEGMENT - 1) // SEGMENT
+    for task in prange(tiles.shape[0] * n_segments):
+        tile = tiles[task // n_segments]
+        segment = task % n_segments
+        begin, end = segment * SEGMENT, min(n_rows, segment * SEGMENT + SEGMENT)
+        values = eta[tile, PAD + begin : PAD + end]
+        weights = curvature[tile, start + begin : start + end]
+        total = 0.0
+        for k in range(values.shape[0]):
+            product = values[k] * weights[k]
+            values[k] = product
+            total += product
+        sums[tile, segment, 0] = total
 
 
 # --- simulation ---------------------------------------------------------------------------------

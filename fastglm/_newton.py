@@ -30,7 +30,7 @@ from scipy.linalg import LinAlgError
 from threadpoolctl import ThreadpoolController
 
 from fastglm import _kernels as kernels
-from fastglm.features import CHUNK, Sweep
+from fastglm.features import Sweep
 
 LOG_ZERO = -50.0  # eta that stands for a rate of zero: exp(-50) = 2e-22 events per bin
 STATUSES = {
@@ -400,9 +400,9 @@ class EventProblem:
         self.index = np.flatnonzero(valid)
         n_tiles = -(-ridge.size // lanes)
         self.curvature = np.zeros((n_tiles, X.shape[0] * lanes), np.float32)
-        n_segments = -(-min(X.shape[0], CHUNK) // kernels.SEGMENT)
-        self.sums = np.zeros((n_tiles, n_segments, 3, lanes))
         self.precise = Sweep(X, ridge.size, np.float64, lanes)
+        n_segments = -(-self.precise.n_rows // kernels.SEGMENT)
+        self.sums = np.zeros((n_tiles, n_segments, 3, lanes))
         self.coarse = Sweep(X, ridge.size, np.float32, lanes)
         self.factor = [None] * ridge.size
         self.inner = np.full(ridge.size, 10**6)
@@ -430,7 +430,7 @@ class EventProblem:
             eta = self.precise.forward(start, n_rows)
             sums = self.sums[:n_tiles, : -(-n_rows // kernels.SEGMENT)]
             kernels.launch(
-                self.link.kernel,
+                self.link.kernel if lanes > 1 else self.link.narrow_kernel,
                 eta[:n_tiles],
                 counts,
                 offsets,
@@ -485,7 +485,7 @@ class EventProblem:
         for start, n_rows in sweep.chunks():
             eta = sweep.forward(start, n_rows)
             kernels.launch(
-                kernels.weigh,
+                kernels.weigh if self.lanes > 1 else kernels.weigh_narrow,
                 eta,
                 self.curvature,
                 start,

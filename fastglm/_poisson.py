@@ -22,6 +22,7 @@ class PoissonExp:
     name = "exp"
     canonical = True
     kernel = staticmethod(kernels.poisson_exp)
+    narrow_kernel = staticmethod(kernels.poisson_exp_narrow)
 
     @staticmethod
     def rate(eta):
@@ -46,7 +47,7 @@ class PoissonSoftplus:
 
     name = "softplus"
     canonical = False
-    kernel = staticmethod(kernels.poisson_softplus)
+    kernel = narrow_kernel = staticmethod(kernels.poisson_softplus)
 
     @staticmethod
     def rate(eta):

@@ -11,7 +11,7 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from fastglm import _kernels as kernels
 
-CHUNK = 4096  # bins a chunk; a tile of float32 is then 256 KB, half of a core's L2
+CHUNK = 4096  # bins a chunk of a full tile: 256 KB of float32, a part of a core's L2
 _ROUNDING = 1e-12  # a kernel entry above minus this is not negative
 _NEGLIGIBLE = 1e-6  # a kernel entry below this part of the peak does not count as support
 
@@ -321,8 +321,10 @@ class Sweep:
         self.n_receivers = self.n_tiles * lanes  # padded
         self.tiles = np.arange(self.n_tiles)
         self.parts = [c.sweep(self.n_tiles, lanes, dtype) for c in X.columns]
-        n_rows = min(CHUNK, -(-X.shape[0] // kernels.NARROW_BLOCK) * kernels.NARROW_BLOCK)
-        self.eta = np.zeros((self.n_tiles, (n_rows + 2 * kernels.PAD) * lanes), dtype)
+        # A tile of any width fills the same memory.
+        block = kernels.NARROW_BLOCK
+        self.n_rows = min(CHUNK * kernels.LANES // lanes, -(-X.shape[0] // block) * block)
+        self.eta = np.zeros((self.n_tiles, (self.n_rows + 2 * kernels.PAD) * lanes), dtype)
 
     def set_coef(self, coef, tiles=None):
         """Take the coefficients, shape (n_features, n_receivers), and the tiles to work on."""
@@ -334,8 +336,8 @@ class Sweep:
 
     def chunks(self):
         """Start and number of rows of every chunk."""
-        for start in range(0, self.X.shape[0], CHUNK):
-            yield start, min(CHUNK, self.X.shape[0] - start)
+        for start in range(0, self.X.shape[0], self.n_rows):
+            yield start, min(self.n_rows, self.X.shape[0] - start)
 
     def forward(self, start, n_rows):
         """``X[start : start + n_rows] @ coef`` in the layout of the kernels, without intercept."""

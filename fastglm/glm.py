@@ -652,8 +652,9 @@ def _batches(X, n_bins, receivers, free, method):
     """Sort receivers into batches by method, mask and memory.
 
     The choice for a receiver looks at its own mask and the data only, so that it does not depend
-    on who else is fitted. Costs are in seconds of one core, from measured rates: 1e11 multiply-adds
-    a second for Hessians, 2e10 additions for events, 3 ns a bin and pass for the pointwise part.
+    on who else is fitted. Costs are in seconds, from rates measured on 2 cores: 2.5e10
+    multiply-adds a second for Hessians, 6 ns to copy and weigh a feature of a bin, 2e10 additions
+    a second for events, 3 ns a bin for the pointwise part; 8 Newton steps or 60 passes.
     """
     dense, wide, narrow = [], [], {}
     total = sum(_event_work(c) for c in X.columns)
@@ -663,10 +664,10 @@ def _batches(X, n_bins, receivers, free, method):
         work = total
         if n_free < column.size:
             work = _masked_work(X, column)
-        hessian = 8 * n_bins * n_free**2 / 1e11
+        hessian = 8 * n_bins * (n_free**2 / 2.5e10 + n_free * 6e-9 + 2e-8)
         passes = 60 * (2 * work / 2e10 + 3e-9 * n_bins) + 0.02
         if method == "newton-cholesky" or (
-            method == "auto" and hessian <= 2 * passes and n_free <= 1000
+            method == "auto" and hessian <= passes and n_free <= 1000
         ):
             dense.append(j)
         elif work >= _SHARED * total:

@@ -564,3 +564,42 @@ def test_weigh_leaves_other_tiles_alone():
     kernels.launch(kernels.weigh, eta, curvature, 0, 2, 1, np.array([1]), sums)
     np.testing.assert_array_equal(unpack(eta, 1, 3), [[1, 5, 1]] * 2)
     np.testing.assert_array_equal(sums.ravel(), [-7, 10, -7])
+
+
+@pytest.mark.parametrize("n_rows", [1, 70, 1100])
+def test_narrow_pointwise_kernels_equal_the_wide_ones(n_rows):
+    """One receiver in a tile of its own and in the first lane of a full tile."""
+    rng = np.random.default_rng(0)
+    lanes = kernels.LANES
+    eta, weights = rng.normal(size=n_rows), rng.random(n_rows)
+    valid = rng.random(n_rows) < 0.8
+    narrow = np.zeros((1, n_rows + 2 * kernels.PAD))
+    narrow[0, kernels.PAD : kernels.PAD + n_rows] = eta
+    wide = np.zeros((1, (n_rows + 2 * kernels.PAD) * lanes))
+    wide.reshape(-1, lanes)[kernels.PAD : kernels.PAD + n_rows, 0] = eta
+    n_segments = -(-n_rows // kernels.SEGMENT)
+    results = []
+    for values, width, exp_kernel, weigh_kernel in (
+        (narrow, 1, kernels.poisson_exp_narrow, kernels.weigh_narrow),
+        (wide, lanes, kernels.poisson_exp, kernels.weigh),
+    ):
+        curvature = np.zeros((1, n_rows * width))
+        sums = np.zeros((1, n_segments, 3, width))
+        offset = np.full(width, 0.3)
+        exp_kernel(values, values, offset, valid, 0, n_rows, width, curvature, sums)
+        curvature.reshape(-1, width)[:, 0] *= weights
+        totals = np.zeros((1, n_segments, width))
+        weigh_kernel(values, curvature, 0, n_rows, width, np.arange(1), totals)
+        results.append(
+            (
+                values.reshape(-1, width)[:, 0],
+                curvature.reshape(-1, width)[:, 0],
+                sums[..., 0],
+                totals[..., 0],
+            )
+        )
+    for ours, other in zip(*results, strict=True):
+        np.testing.assert_allclose(ours, other, rtol=1e-13, atol=1e-15)
+    mu = np.where(valid, np.exp(eta + 0.3), 0)
+    np.testing.assert_allclose(results[0][1], mu * weights, rtol=1e-14)
+    np.testing.assert_allclose(results[0][3].sum(), (mu**2 * weights).sum(), rtol=1e-12)
