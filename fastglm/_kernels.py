@@ -37,9 +37,10 @@ _launch_lock = threading.Lock()
 def launch(kernel, *args):
     """Call a parallel kernel, one at a time.
 
-    Numba's workqueue layer aborts the process when two threads launch at once.
+    Numba's workqueue layer aborts the process when two threads launch at once. Overflow is silent,
+    in pure Python as in compiled code; callers look for it.
     """
-    with _launch_lock:
+    with _launch_lock, np.errstate(over="ignore", invalid="ignore"):
         return kernel(*args)
 
 

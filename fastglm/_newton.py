@@ -386,7 +386,7 @@ class EventProblem:
     method = "newton-cg"
     polish = 1
     _SAMPLE = 6
-    _MIN_SAMPLE = 12
+    _MIN_SAMPLE = 2000
     _MAX_DENSE = 1500  # more free features than this: diagonal preconditioner
     _SOFTEST = 0.2  # smallest eigenvalue of preconditioned S that is assumed before one is seen
     _MAX_INNER = 60
@@ -555,7 +555,9 @@ class EventProblem:
         guess = own + 0.5 * rho0
         with np.errstate(divide="ignore", invalid="ignore"):
             floor = np.clip(0.3 * np.sqrt(tol / guess), 1e-3, 0.5)
-            forcing = np.clip(guess / self.last[self.active], floor, 0.5)
+            last = self.last[self.active]
+            # The first step starts where the curvature is flat; 0.003 took the fewest passes.
+            forcing = np.where(np.isinf(last), 0.003, np.clip(guess / last, floor, 0.5))
         settled = (estimate <= tol) | ~wanted
         decrement[settled] = estimate[settled]
         alphas, betas = [], []
