@@ -129,11 +129,12 @@ class Result:
                 target[receivers] = source
 
 
-def minimize(problem, coef, intercept, tol, maxiter):
+def minimize(problem, coef, intercept, tol, maxiter, progress=None):
     """Newton's method for every receiver of a problem, in step but independent.
 
     Returns a `Result`. ``coef`` and ``intercept`` are the starting point; masked or fixed
-    coefficients keep their values.
+    coefficients keep their values. ``progress`` is called with the number of receivers that have
+    reached their optimum since the last call.
     """
     n = intercept.size
     result = Result.empty(coef.shape[0], n)
@@ -219,7 +220,11 @@ def minimize(problem, coef, intercept, tol, maxiter):
                 suspects = index[flat]
                 reach = problem.reach(suspects, last_step[:, suspects])
                 result.status[suspects[reach > 0.5]] = "separated"
-        active = active[result.status[active] == ""]
+        ended = result.status[active]
+        reached = int(np.isin(ended, ("converged", "separated")).sum())
+        if progress is not None and reached:
+            progress(reached)
+        active = active[ended == ""]
     return result
 
 
@@ -834,6 +839,7 @@ def solve(
     lanes,
     tol,
     maxiter,
+    progress=None,
 ):
     """Fit one batch of receivers by the given method; see `minimize`.
 
@@ -863,7 +869,15 @@ def solve(
         problem = EventProblem(X, valid, counts, free, ridge, link, sums, lanes)
     fall_back = method == "newton-cg" and plain.any() and X.shape[1] <= _MAX_FALLBACK
     limit = min(maxiter, _PATIENCE) if fall_back else maxiter
-    result = minimize(problem, coef, intercept, tol, limit)
+    reported = 0
+
+    def report(n):
+        nonlocal reported
+        reported += n
+        if progress is not None:
+            progress(n)
+
+    result = minimize(problem, coef, intercept, tol, limit, report)
     if fall_back:
         # Separation in a direction of several features takes the curvature to 0, below what
         # float32 products resolve; exact Hessians in float64 end it in a few steps more.
@@ -881,6 +895,7 @@ def solve(
             result.put(rest, again)
     separated = fixed.any(axis=0) & (result.status == "converged")
     result.status[separated] = "separated"
+    report(ridge.size - reported)
     return result
 
 

@@ -182,7 +182,13 @@ def _timed_fit(model, X, y):
 def _progress(total, description, unit):
     from tqdm import tqdm
 
-    return tqdm(total=total, desc=description, unit=f" {unit}", unit_scale=True, file=sys.stderr)
+    return tqdm(
+        total=total,
+        desc=description,
+        unit=f" {unit}",
+        unit_scale=total > 10_000,
+        file=sys.stderr,
+    )
 
 
 def _plotting():

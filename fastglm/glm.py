@@ -619,10 +619,9 @@ def _fit_group(
             1 if batch.narrow else LANES,
             tol,
             maxiter,
+            progress,
         )
         result.put(batch.receivers, solved, columns)
-        if progress is not None:
-            progress(batch.receivers.size)
 
 
 class _Columns:
