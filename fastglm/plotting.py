@@ -1,6 +1,7 @@
 """Pictures of coupling; needs matplotlib (the extra ``plot``)."""
 
 import matplotlib
+import matplotlib.ticker
 import numpy as np
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
