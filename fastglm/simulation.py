@@ -51,7 +51,7 @@ class Network:
         byte a bin and cell. ``progress`` is called with the number of bins done.
         """
         counts = np.zeros((n_bins, self.intercepts.size), np.uint8)
-        chunks = _simulate(self.filters, self.intercepts, None, n_bins, random_key, "exp", 200.0)
+        chunks = _simulate(self.filters, self.intercepts, None, n_bins, random_key, "exp", 50.0)
         for start, chunk, _ in chunks:
             counts[start : start + chunk.shape[0]] = chunk
             if progress is not None:

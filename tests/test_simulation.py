@@ -422,3 +422,15 @@ def test_numbers_that_make_no_simulation_are_refused(changes, message):
     given = {"coupling_coef": np.zeros((1, 1, 1)), "intercepts": [0.0], "n_bins": 3}
     with pytest.raises(ValueError, match=message):
         simulate_recurrent(**(given | changes))
+
+
+def test_a_network_stops_before_its_counts_leave_uint8():
+    one = np.zeros((1, 1, 1))
+    hot = Network(one, np.array([np.log(60.0)]), np.eye(1), np.zeros((1, 1)))
+    with pytest.raises(RuntimeError, match="more than max_rate=50"):
+        hot.simulate(10, 0)
+    warm = Network(one, np.array([np.log(49.0)]), np.eye(1), np.zeros((1, 1)))
+    expected, _ = simulate_recurrent(
+        one, intercepts=[np.log(49.0)], n_bins=5000, random_key=0, inverse_link_function="exp"
+    )
+    np.testing.assert_array_equal(warm.simulate(5000, 0), expected)
