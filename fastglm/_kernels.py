@@ -20,7 +20,6 @@ carry pads of ``PAD`` lags for the same reason. ``tiles`` lists the tiles to wor
 import math
 import threading
 
-import numba
 import numpy as np
 from numba import njit, prange
 
@@ -463,8 +462,3 @@ def simulate_bins(rng, filters, drive, softplus, max_count, pending, begin, end,
                     for j in range(n_cells):
                         row[j] += count * weights[j]
     return -1
-
-
-def set_num_threads(n):
-    """Threads of the parallel kernels, for this thread of the caller (as ``numba``'s own)."""
-    numba.set_num_threads(n)

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
-_BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#666666"  # told apart without red and green
+_BLUE, _GREY = "#0072B2", "#666666"
 _MAP = "RdBu_r"
 
 
