@@ -11,6 +11,8 @@ from scipy.special import gammaln, xlogy
 
 from fastglm import _kernels as kernels
 
+LOG_ZERO = -50.0  # eta that stands for a rate of zero: exp(-50) = 2e-22 events per bin
+
 
 class PoissonExp:
     """``mu = exp(eta)``: loss ``mu - y * eta``, residual ``mu - y``, curvature ``mu``.
@@ -21,8 +23,13 @@ class PoissonExp:
 
     name = "exp"
     canonical = True
-    kernel = staticmethod(kernels.poisson_exp)
-    narrow_kernel = staticmethod(kernels.poisson_exp_narrow)
+
+    @staticmethod
+    def pointwise(dtype, lanes):
+        """The kernel of the pass, for eta of a dtype and tiles of a width."""
+        if dtype == np.float32:
+            return kernels.poisson_exp_coarse if lanes > 1 else kernels.poisson_exp_coarse_narrow
+        return kernels.poisson_exp if lanes > 1 else kernels.poisson_exp_narrow
 
     @staticmethod
     def rate(eta):
@@ -36,6 +43,11 @@ class PoissonExp:
         return np.log(rate)
 
     @classmethod
+    def expected_curvature(cls, eta):
+        """Mean of the curvature over counts drawn from the model."""
+        return cls.rate(eta)
+
+    @classmethod
     def derivatives(cls, eta, y):
         """Loss, residual and curvature of every bin."""
         mu = cls.rate(eta)
@@ -47,7 +59,11 @@ class PoissonSoftplus:
 
     name = "softplus"
     canonical = False
-    kernel = narrow_kernel = staticmethod(kernels.poisson_softplus)
+
+    @staticmethod
+    def pointwise(dtype, lanes):
+        """The kernel of the pass."""
+        return kernels.poisson_softplus
 
     @staticmethod
     def rate(eta):
@@ -58,6 +74,14 @@ class PoissonSoftplus:
     def eta(rate):
         """Inverse of `rate` for positive rates: ``log(exp(rate) - 1)``."""
         return rate + np.log(-np.expm1(-rate))
+
+    @classmethod
+    def expected_curvature(cls, eta):
+        """Mean of the curvature over counts drawn from the model: ``s'^2 / s``."""
+        eta = np.maximum(eta, -80)
+        mu = cls.rate(eta)
+        slope = np.exp(eta - mu)
+        return slope * slope / mu
 
     @classmethod
     def derivatives(cls, eta, y):

@@ -18,8 +18,11 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from fastglm import _newton as newton
 from fastglm import _poisson as poisson
 from fastglm._kernels import LANES
+from fastglm._poisson import LOG_ZERO
+from fastglm._threads import single_threaded_blas
 from fastglm.features import (
     CHUNK,
+    Events,
     FeatureMatrix,
     Sweep,
     as_feature_matrix,
@@ -179,7 +182,7 @@ class PopulationGLM(BaseEstimator):
         start = self._read_init(init_params, n_features, n)
 
         result = newton.Result.empty(n_features, n)
-        with newton.single_threaded_blas():
+        with single_threaded_blas():
             for valid, receivers in _by_missing(X.valid, y):
                 _fit_group(
                     X,
@@ -490,7 +493,7 @@ class PopulationGLM(BaseEstimator):
         """Yield the valid bins of each chunk and their expected counts, in float64."""
         link, coef = self._link(), self._coef()
         sweep = Sweep(X, coef.shape[1])
-        with newton.single_threaded_blas():
+        with single_threaded_blas():
             sweep.set_coef(coef)
             for start, n_rows in sweep.chunks():
                 index = start + np.flatnonzero(X.valid[start : start + n_rows])
@@ -590,22 +593,22 @@ def _fit_group(
     mean = _mean_count(y[:, receivers], valid)
     silent = receivers[mean == 0]
     result.status[silent] = "silent"
-    result.intercept[silent] = newton.LOG_ZERO
+    result.intercept[silent] = LOG_ZERO
     result.objective[silent] = result.grad_norm[silent] = 0.0
     result.newton_decrement[silent] = 0.0
     if progress is not None and silent.size:
         progress(silent.size)
     mean, receivers = mean[mean > 0], receivers[mean > 0]
+    shared = None
     for batch in _batches(X, n_bins, receivers, free, method):
         columns, part, batch_free = slice(None), X, free[:, batch.receivers]
         if batch.narrow:
             part, columns = X.select(batch_free[:, 0])
             batch_free = batch_free[columns]
-        coef = np.zeros(batch_free.shape)
-        intercept = link.eta(mean[np.searchsorted(receivers, batch.receivers)])
+        begin = None
         if start is not None:
             coef = np.where(batch_free, start[0][columns][:, batch.receivers], 0.0)
-            intercept = start[1][batch.receivers]
+            begin = coef, start[1][batch.receivers]
         solved = newton.solve(
             part,
             valid,
@@ -613,12 +616,12 @@ def _fit_group(
             batch_free,
             ridge[batch.receivers],
             link,
-            coef,
-            intercept,
+            begin,
             batch.method,
             1 if batch.narrow else LANES,
             tol,
             maxiter,
+            shared,
             progress,
         )
         result.put(batch.receivers, solved, columns)
@@ -638,6 +641,11 @@ class _Columns:
         if index.size and index[-1] - index[0] + 1 == index.size:
             index = slice(index[0], index[-1] + 1)
         return self.y[index][:, self.receivers].astype(np.float64)
+
+    def events(self):
+        """The same as events."""
+        events = Events.of(self.y)
+        return events if isinstance(self.receivers, slice) else events.select(self.receivers)
 
 
 class _Batch:

@@ -539,33 +539,6 @@ def test_softplus_is_linear_far_above_zero():
     np.testing.assert_allclose(residual, 1 - 1 / eta, rtol=1e-14)
 
 
-@pytest.mark.parametrize("lanes", [LANES, 1])
-@pytest.mark.parametrize(("n_rows", "n"), [(1, 1), (9, LANES + 2), (SEGMENT + 3, 1)])
-def test_weigh_multiplies_and_sums_each_segment(n_rows, n, lanes):
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=(n_rows, n)).astype(np.float32)
-    weights = rng.random((n_rows + 4, n)).astype(np.float32)
-    eta, curvature = pack(values, lanes, np.float32), pack(weights, lanes, np.float32)
-    curvature = np.ascontiguousarray(curvature[:, PAD * lanes : -PAD * lanes])
-    n_tiles, n_segments = eta.shape[0], -(-n_rows // SEGMENT)
-    sums = np.full((n_tiles, n_segments, lanes), -7.0)
-    kernels.launch(kernels.weigh, eta, curvature, 4, n_rows, lanes, np.arange(n_tiles), sums)
-    expected = values * weights[4:]
-    np.testing.assert_array_equal(unpack(eta, lanes, n), expected)
-    for s in range(n_segments):
-        total = expected[s * SEGMENT : (s + 1) * SEGMENT].sum(axis=0, dtype=float)
-        np.testing.assert_allclose(sums[:, s].reshape(-1)[:n], total, rtol=1e-6, atol=1e-6)
-
-
-def test_weigh_leaves_other_tiles_alone():
-    eta = pack(np.ones((2, 3)), 1, np.float32)
-    curvature = np.full((3, 2), 5, np.float32)
-    sums = np.full((3, 1, 1), -7.0)
-    kernels.launch(kernels.weigh, eta, curvature, 0, 2, 1, np.array([1]), sums)
-    np.testing.assert_array_equal(unpack(eta, 1, 3), [[1, 5, 1]] * 2)
-    np.testing.assert_array_equal(sums.ravel(), [-7, 10, -7])
-
-
 @pytest.mark.parametrize("n_rows", [1, 70, 1100])
 def test_narrow_pointwise_kernels_equal_the_wide_ones(n_rows):
     """One receiver in a tile of its own and in the first lane of a full tile."""
