@@ -130,12 +130,13 @@ class Result:
 def minimize(problem, coef, intercept, tol, maxiter, progress=None, retreat=None):
     """Newton's method for every receiver of a problem, in step but independent.
 
-    Returns a `Result`. ``coef`` and ``intercept`` are the starting point; masked or fixed
-    coefficients keep their values. ``progress`` is called with the number of receivers that have
-    reached their optimum since the last call. ``retreat`` is another starting point, and its
+    Returns a `Result`. ``tol`` is a number or one for each receiver. ``coef`` and ``intercept`` are
+    the starting point; masked or fixed coefficients keep their values. ``progress`` is called with
+    the number of receivers that have reached their optimum since the last call. ``retreat`` is another starting point, and its
     objective: receivers that start above it start there instead.
     """
     n = intercept.size
+    tol = np.broadcast_to(tol, n)
     result = Result.empty(coef.shape[0], n)
     result.coef[:], result.intercept[:] = coef, intercept
     result.objective[:] = np.inf
@@ -165,7 +166,9 @@ def minimize(problem, coef, intercept, tol, maxiter, progress=None, retreat=None
         with np.errstate(invalid="ignore"):
             promised = _ARMIJO * length[active] * slope[active]
             slack = problem.rounding[active] * (1 + np.abs(before))
-            accepted = np.isfinite(objective) & (first | (objective <= before + promised + slack))
+            accepted = first | (objective <= before + promised + slack)
+            accepted |= problem.harmless(active, grad, grad_intercept)
+            accepted &= np.isfinite(objective)
         _shorten(length, slope, active, before, objective, ~accepted)
         result.status[active[~accepted & (length[active] < 1e-10)]] = "stalled"
         result.status[active[~accepted & first]] = "overflow"
@@ -184,7 +187,7 @@ def minimize(problem, coef, intercept, tol, maxiter, progress=None, retreat=None
         )
         if index.size:
             new = problem.step(
-                moved, grad[:, moved], grad_intercept[moved], tol, polishing[index] > 0
+                moved, grad[:, moved], grad_intercept[moved], tol[index], polishing[index] > 0
             )
             step[:, index], step_intercept[index], decrement, passes = new
             slope[index] = (step[:, index] * grad[:, moved]).sum(axis=0) + step_intercept[
@@ -205,7 +208,7 @@ def minimize(problem, coef, intercept, tol, maxiter, progress=None, retreat=None
 
             # 4. Stop: below the tolerance, a few more steps polish the end.
             result.newton_decrement[index] = decrement
-            done = (decrement <= tol) & problem.certain[index]
+            done = (decrement <= tol[index]) & problem.certain[index]
             polished = done & (
                 (polishing[index] >= problem.polish)
                 | (decrement <= 1e-24)
@@ -355,6 +358,10 @@ class DenseProblem:
             self.due[j] = decrement[k] > self._REFRESH or slow
             self.last[j] = decrement[k]
         return step, step_intercept, decrement, 0
+
+    def harmless(self, active, grad, grad_intercept):
+        """No step that raises the objective is taken."""
+        return np.zeros(active.size, bool)
 
     def _factorise(self, j, hess, moment, total):
         """Cholesky factor of the Schur complement; without ridge, on the row space of X."""
@@ -511,4 +518,4 @@ def _start_rule(sample, level):
     """
     shared = sample.shared
     noise = 0.5 * shared.rows.values.shape[1] / shared.index.size
-    return 0.01 * noise * level.min(), 40
+    return 0.01 * noise * level, 40

@@ -24,15 +24,15 @@ import scipy.linalg
 from fastglm import _kernels as kernels
 from fastglm._poisson import LOG_ZERO
 from fastglm._threads import run_threads
-from fastglm.features import Sweep
+from fastglm.features import Sweep, tiled_dot
 
-_SMALL_PRODUCT = 1 << 22  # BLAS orders the sums of a product below 1e6 by its width
 _BLOCK_BYTES = 1 << 22  # rows that one thread works on at a time
 _DOUBLE_SPECTRUM = 1500  # features up to which X'X is diagonalised in float64
 # Part of the shared curvature that is added to a sampled one. For the start it works as a prior:
 # 0.3 began lowest of 0.02 to 0.3. For the steps it hides that cells are refractory: with 0.3, 0.1
 # and 0.02 the slowest of 100 receivers took 11, 9 and 7 passes to 1e-8.
 _START_BLEND, _BLEND = 0.3, 0.02
+_POOL, _UNIFORM = 4, 0.3  # bins looked at for each one drawn; part drawn evenly
 _SMALL = 0.05  # mean square change of eta over which a Hessian is as good as constant
 _PRECISE = 1e-11  # a decrement below this calls for gradients in float64
 # Relative rounding of an objective: float64 sums of values of the given precision.
@@ -73,10 +73,7 @@ class Rows:
 
     def dot(self, rows, v):
         """``rows @ v``, the same bits for a column whatever the others are."""
-        if rows.size * self.lanes > _SMALL_PRODUCT:
-            return rows @ v
-        tiles = range(0, v.shape[1], self.lanes)
-        return np.concatenate([rows @ v[:, k : k + self.lanes] for k in tiles], axis=1)
+        return tiled_dot(rows, v, self.lanes)
 
     def weighted(self, weights, v):
         """``rows' (weights * (rows v))`` and the sum of ``weights * (rows v)`` over the rows."""
@@ -100,9 +97,26 @@ class Spectrum:
         if covariance.shape[0] > _DOUBLE_SPECTRUM:
             covariance = covariance.astype(np.float32)
         self.diagonal = np.diag(covariance).astype(np.float64)
-        values, vectors = scipy.linalg.eigh(covariance, check_finite=False)
+        values, vectors = scipy.linalg.eigh(covariance, check_finite=False, driver="evd")
         self.values = np.maximum(values, 0).astype(np.float32)[:, None]
         self.vectors = Rows(np.ascontiguousarray(vectors.T, np.float32), lanes)
+
+    def leverage(self, X, index, mean):
+        """``(x - mean)' covariance^-1 (x - mean)`` of the rows at some bins."""
+        floor = 1e-6 * float(self.values.max(initial=0))
+        root = np.where(self.values > floor, 1 / np.sqrt(np.maximum(self.values, 1e-30)), 0)
+        whiten = np.ascontiguousarray((root * self.vectors.values).T)
+        mean, size = mean.astype(np.float32), self.vectors.size
+        leverage = []
+        for first in range(0, index.size, 8 * size):
+            rows = X.rows(index[first : first + 8 * size], np.float32)
+            rows -= mean
+
+            def block(start, rows=rows):
+                return np.sum((rows[start : start + size] @ whiten) ** 2, axis=1)
+
+            leverage += run_threads(block, range(0, rows.shape[0], size))
+        return np.concatenate(leverage).astype(np.float64)
 
     def covariance(self, v):
         """The covariance times the columns of v."""
@@ -123,20 +137,41 @@ class Shared:
         index = np.flatnonzero(valid)
         self.n_bins = index.size
         mean = column_sums / self.n_bins
-        self.column_means = mean
-        covariance = gram / self.n_bins - np.outer(mean, mean)
-        finite = np.isfinite(covariance).all()
+        covariance = gram  # in place: at 6,648 features each copy is 350 MB
+        covariance /= self.n_bins
+        for row, value in zip(covariance, mean, strict=True):
+            row -= value * mean
         self.covariance = covariance if covariance.shape[0] <= _DOUBLE_SPECTRUM else None
-        if not finite:  # features whose squares overflow
+        if not np.isfinite(covariance).all():  # features whose squares overflow
             covariance = np.eye(covariance.shape[0])
         self.spectrum = Spectrum(covariance, lanes)
+        self.share = np.ones((self.n_bins, 1), np.float32)
         if n_sample < self.n_bins:
-            # One bin drawn from each of n_sample equal stretches: no period can hide in them.
-            jitter = np.random.default_rng(0).random(n_sample)
-            places = (np.arange(n_sample) + jitter) * (self.n_bins / n_sample)
-            index = index[np.minimum(places.astype(np.int64), self.n_bins - 1)]
+            index, self.share = self._draw(X, index, mean, n_sample)
         self.index = index
         self.rows = Rows(X.rows(index, np.float32), lanes)
+
+    def _draw(self, X, index, mean, n_sample):
+        """Bins drawn from a pool by their leverage, and how many bins each stands for.
+
+        A bin of high leverage (a burst, a rare sender) stands alone for its direction: drawn
+        evenly, it is missed, or counts for many. With it the slowest of 50 receivers took 11
+        passes to 1e-8 instead of 17.
+        """
+        rng = np.random.default_rng(0)
+        n_pool = min(_POOL * n_sample, index.size)
+        # One bin from each of n_pool equal stretches: no period can hide in them.
+        places = (np.arange(n_pool) + rng.random(n_pool)) * (index.size / n_pool)
+        pool = index[np.minimum(places.astype(np.int64), index.size - 1)]
+        leverage = self.spectrum.leverage(X, pool, mean)
+        chance = _UNIFORM + (1 - _UNIFORM) * leverage / max(leverage.mean(), 1e-30)
+        ladder = np.cumsum(chance)
+        places = (np.arange(n_sample) + rng.random(n_sample)) * (ladder[-1] / n_sample)
+        drawn = np.minimum(np.searchsorted(ladder, places), n_pool - 1)
+        drawn, times = np.unique(drawn, return_counts=True)
+        share = times / chance[drawn]
+        share *= drawn.size / share.sum()
+        return pool[drawn], share[:, None].astype(np.float32)
 
 
 class SampleProblem:
@@ -190,6 +225,7 @@ class SampleProblem:
         def weigh(block, part):
             with np.errstate(over="ignore", invalid="ignore"):
                 weights = link.expected_curvature(rows.dot(block, coef) + intercept)
+                weights *= self.shared.share[part]
                 self.weights[part] = weights
                 return (
                     rows.dot(block.T, weights),
@@ -288,6 +324,10 @@ class SampleProblem:
         """Steps at the accepted points; see `Steps`."""
         return self.steps.step(moved, self.point, grad, grad_intercept, tol, polishing)
 
+    def harmless(self, active, grad, grad_intercept):
+        """Trial points that are taken whatever the objective; see `Steps`."""
+        return self.steps.harmless(self.point, grad, grad_intercept)
+
     def reach(self, receivers, step):
         """Not asked of a starting point."""
         return np.zeros(receivers.size)
@@ -349,6 +389,18 @@ class Steps:
         ended = problem.certain[receivers] & (decrement <= tol)
         d = np.where(ended, 0.0, -d.T)
         return d[:-1], d[-1], decrement, 0
+
+    def harmless(self, point, grad, grad_intercept):
+        """Trial points so near that the gradient is linear in between, per active receiver.
+
+        Such a step may have been too long along its direction: the next one, which knows its
+        pair, makes up for that, and gains as much as after a search for the best length.
+        """
+        receivers = self.problem.active
+        g = np.vstack([np.where(self.problem.free[:, receivers], grad, 0.0), grad_intercept]).T
+        with np.errstate(invalid="ignore", over="ignore"):
+            moved = _row_dot(point.T - self.point[receivers], g - self.grad[receivers])
+        return self.known[receivers] & (moved < _SMALL * self.total[receivers])
 
     def _remember(self, moved, receivers, point, g):
         """The pair of the last step, where there was one that tells the curvature."""
@@ -514,6 +566,10 @@ class EventProblem:
             n = self.active.size
             self.mean, self.total = self.sample.mean[:, :n], self.sample.total[:n]
         return self.steps.step(moved, self.point, grad, grad_intercept, tol, polishing)
+
+    def harmless(self, active, grad, grad_intercept):
+        """Trial points that are taken whatever the objective; see `Steps`."""
+        return self.steps.harmless(self.point, grad, grad_intercept)
 
     def precondition(self, residual, columns):
         """The inverse of the sampled Schur complement, off the collinear directions."""

@@ -10,8 +10,11 @@ import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from fastglm import _kernels as kernels
+from fastglm._threads import run_threads
 
 CHUNK = 4096  # bins a chunk of a full tile: 256 KB of float32, a part of a core's L2
+_ROWS = 512  # rows of a dense block that one thread multiplies at a time
+_SMALL_PRODUCT = 1 << 22  # BLAS orders the sums of a product below 1e6 by its width
 _ROUNDING = 1e-12  # a kernel entry above minus this is not negative
 _NEGLIGIBLE = 1e-6  # a kernel entry below this part of the peak does not count as support
 
@@ -182,9 +185,10 @@ class HistoryColumns:
         index = senders[:, None] * self.n_funcs + np.arange(self.n_funcs)
         return block, index.ravel()
 
-    def sweep(self, n_tiles, lanes, dtype):
-        """Products with one batch of receivers."""
-        return _HistorySweep(self, n_tiles, lanes, dtype)
+    def sweep(self, n_tiles, lanes, dtype, products="events"):
+        """Products with one batch of receivers, from the events or from blocks of rows."""
+        sweep = _HistorySweep if products == "events" else _RowsSweep
+        return sweep(self, n_tiles, lanes, dtype)
 
 
 class _HistorySweep:
@@ -309,25 +313,28 @@ class DenseColumns:
             return self, index
         return DenseColumns(self.values[:, index], self.label), index
 
-    def sweep(self, n_tiles, lanes, dtype):
+    def sweep(self, n_tiles, lanes, dtype, products="rows"):
         """Products with one batch of receivers."""
         return _DenseSweep(self, n_tiles, lanes, dtype)
 
 
 class _DenseSweep:
-    """Products of a dense block: one BLAS call a tile and chunk, always of the same shape."""
+    """Products of a dense block: BLAS on some rows and all receivers at a time.
+
+    The shape of a product follows from the tiles alone, and small ones are done tile by tile (see
+    `tiled_dot`): the bits of a receiver do not depend on the others.
+    """
 
     def __init__(self, block, n_tiles, lanes, dtype):
-        self.values, self.lanes, self.dtype = block.values, lanes, dtype
-        self.coef = np.zeros((n_tiles, block.n_columns, lanes), dtype)
-        self.grad = np.zeros((n_tiles, block.n_columns, lanes))
+        self.block, self.lanes, self.dtype = block, lanes, dtype
+        self.coef = np.zeros((block.n_columns, 0), dtype)
+        self.grad = np.zeros((block.n_columns, n_tiles * lanes))
 
     def set_coef(self, coef, tiles):
-        n_columns = coef.shape[0]
-        self.coef[:] = coef.reshape(n_columns, -1, self.lanes).transpose(1, 0, 2)
+        self.coef = np.ascontiguousarray(coef[:, _lanes_of(tiles, self.lanes)], self.dtype)
 
     def _values(self, start, n_rows):
-        values = self.values[start : start + n_rows].astype(self.dtype)
+        values = self.block.values[start : start + n_rows].astype(self.dtype)
         values[~np.isfinite(values)] = 0  # rows that are not finite are not valid
         return values
 
@@ -337,34 +344,71 @@ class _DenseSweep:
 
     def forward(self, start, n_rows, tiles, eta):
         values, out = self._values(start, n_rows), self._interior(eta, n_rows)
-        for tile in tiles:
-            out[tile] += values @ self.coef[tile]
+
+        def block(first):
+            part = slice(first, first + _ROWS)
+            product = tiled_dot(values[part], self.coef, self.lanes)
+            product = product.reshape(product.shape[0], tiles.size, self.lanes)
+            for k, tile in enumerate(tiles):
+                out[tile, part] += product[:, k]
+
+        run_threads(block, range(0, n_rows, _ROWS), values.size)
 
     def backward(self, start, n_rows, tiles, residual):
-        values = self._values(start, n_rows).T
-        residual = self._interior(residual, n_rows)
-        for tile in tiles:
-            self.grad[tile] += values @ residual[tile]
+        values, residual = self._values(start, n_rows), self._interior(residual, n_rows)
+
+        def block(first):
+            part = slice(first, first + _ROWS)
+            stacked = residual[tiles, part].transpose(1, 0, 2).reshape(-1, tiles.size * self.lanes)
+            return tiled_dot(values[part].T, stacked, self.lanes)
+
+        for part in run_threads(block, range(0, n_rows, _ROWS), values.size):
+            self.grad[:, _lanes_of(tiles, self.lanes)] += part
 
     def collect(self, grad):
-        n_columns = self.grad.shape[1]
-        grad += self.grad.transpose(1, 0, 2).reshape(n_columns, -1)
+        grad += self.grad
         self.grad[:] = 0
+
+
+class _RowsSweep(_DenseSweep):
+    """Products of a history block from rows that are built for a chunk and used both ways."""
+
+    _at, _rows = None, None
+
+    def _values(self, start, n_rows):
+        if self._at != (start, n_rows):
+            self._rows = np.empty((n_rows, self.block.n_columns), self.dtype)
+            self.block.rows(np.arange(start, start + n_rows), self._rows)
+            self._at = start, n_rows
+        return self._rows
+
+
+def _lanes_of(tiles, lanes):
+    return (tiles[:, None] * lanes + np.arange(lanes)).ravel()
+
+
+def tiled_dot(rows, v, lanes):
+    """``rows @ v``, the same bits for a column whatever the others are."""
+    if rows.size * lanes > _SMALL_PRODUCT:
+        return rows @ v
+    tiles = range(0, v.shape[1], lanes)
+    return np.concatenate([rows @ v[:, k : k + lanes] for k in tiles], axis=1)
 
 
 class Sweep:
     """``X C`` and ``X' R`` of one batch of receivers, one chunk of bins at a time.
 
     Set the coefficients, walk over the chunks with `forward`, turn ``eta`` into a residual in
-    place, hand it to `backward`, and `collect` the gradient at the end.
+    place, hand it to `backward`, and `collect` the gradient at the end. ``products`` says how history
+    blocks are multiplied: "events" or "rows".
     """
 
-    def __init__(self, X, n_receivers, dtype=np.float64, lanes=kernels.LANES):
+    def __init__(self, X, n_receivers, dtype=np.float64, lanes=kernels.LANES, products="events"):
         self.X, self.lanes = X, lanes
         self.n_tiles = -(-n_receivers // lanes)
         self.n_receivers = self.n_tiles * lanes  # padded
         self.tiles = np.arange(self.n_tiles)
-        self.parts = [c.sweep(self.n_tiles, lanes, dtype) for c in X.columns]
+        self.parts = [c.sweep(self.n_tiles, lanes, dtype, products) for c in X.columns]
         # A tile of any width fills the same memory.
         block = kernels.NARROW_BLOCK
         self.n_rows = min(CHUNK * kernels.LANES // lanes, -(-X.shape[0] // block) * block)

@@ -13,12 +13,15 @@ PACKAGE = Path(fastglm.__file__).parent
 # What each module may import of the package at its head.
 MAY_IMPORT = {
     "_kernels": set(),
-    "features": {"_kernels"},
+    "_threads": set(),
+    "features": {"_kernels", "_threads"},
     "basis": {"features"},
     "_poisson": {"_kernels"},
-    "_newton": {"_kernels", "features"},
+    "_statistics": {"_kernels", "features"},
+    "_quasi_newton": {"_kernels", "_poisson", "_threads", "features"},
+    "_newton": {"_poisson", "_quasi_newton", "_statistics", "_threads"},
     "simulation": {"_kernels", "features"},
-    "glm": {"_kernels", "_newton", "_poisson", "features", "simulation"},
+    "glm": {"_kernels", "_newton", "_poisson", "_threads", "features", "simulation"},
     "io": {"_newton"},
     "plotting": set(),
     "cli": {"__version__"},
