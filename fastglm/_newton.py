@@ -26,8 +26,15 @@ import scipy.linalg
 from scipy.linalg import LinAlgError
 
 from fastglm import _statistics as statistics
+from fastglm._kernels import LANES
 from fastglm._poisson import LOG_ZERO
-from fastglm._quasi_newton import EventProblem, SampleProblem, Shared, split_space
+from fastglm._quasi_newton import (
+    EventProblem,
+    SampleProblem,
+    Shared,
+    sample_size,
+    split_space,
+)
 from fastglm._threads import run_threads
 
 STATUSES = {
@@ -53,6 +60,9 @@ STATUSES = {
         "the objective is not finite at the starting point; leave init_params out or start "
         "nearer to zero"
     ),
+    "interrupted": (
+        "the fit was interrupted; coefficients are the last that were reached, NaN where none were"
+    ),
     "no_bins": "no bin has both a complete history and a count; the coefficients are NaN",
 }
 _ARMIJO = 1e-4
@@ -60,11 +70,8 @@ _DENSE_BYTES = 1 << 28  # rows that are kept between passes
 _BLOCK_BYTES = 1 << 21  # rows that are worked on at a time: what a core's L2 and L3 share hold
 _FLAT = 1e-10  # decrement of a step that should not move any eta by much
 _SOFT = 1e-4  # an eigenvalue of the preconditioned S below this: without ridge, suspect
-_MAX_FALLBACK = 1500  # features up to which exact Hessians may take over
+MAX_FALLBACK = 1500  # features up to which exact Hessians may take over
 _PATIENCE = 12  # Newton steps by conjugate gradients before exact Hessians take over
-_SAMPLE = 20  # sampled bins a feature: starts and preconditioners of "newton-cg"
-_MIN_SAMPLE = 2000
-_SAMPLE_BYTES = 1 << 30
 _FALL = 8.0  # length of a step along which the objective falls for ever
 
 
@@ -127,13 +134,14 @@ class Result:
                 target[receivers] = source
 
 
-def minimize(problem, coef, intercept, tol, maxiter, progress=None, retreat=None):
+def minimize(problem, coef, intercept, tol, maxiter, watch=None, retreat=None):
     """Newton's method for every receiver of a problem, in step but independent.
 
     Returns a `Result`. ``tol`` is a number or one for each receiver. ``coef`` and ``intercept`` are
-    the starting point; masked or fixed coefficients keep their values. ``progress`` is called with
-    the number of receivers that have reached their optimum since the last call. ``retreat`` is another starting point, and its
-    objective: receivers that start above it start there instead.
+    the starting point; masked or fixed coefficients keep their values. ``watch(result)`` is called
+    after every pass with the result so far. An interrupt from the keyboard ends the loop: what is
+    not finished has the status "interrupted" and its last point. ``retreat`` is another starting
+    point, and its objective: receivers that start above it start there instead.
     """
     n = intercept.size
     tol = np.broadcast_to(tol, n)
@@ -146,7 +154,9 @@ def minimize(problem, coef, intercept, tol, maxiter, progress=None, retreat=None
     length, slope = np.zeros(n), np.zeros(n)
     polishing, falling, fell = np.zeros((3, n), np.int64)
     active = np.arange(n)
-    while active.size:
+
+    def advance(active, retreat):
+        """One pass: judge the trial points, and step on from those that are accepted."""
         # 1. Objective and gradient at the trial points: one pass for all active receivers.
         trial = result.coef[:, active] + length[active] * step[:, active]
         trial_intercept = result.intercept[active] + length[active] * step_intercept[active]
@@ -160,9 +170,8 @@ def minimize(problem, coef, intercept, tol, maxiter, progress=None, retreat=None
             back = ~(objective <= retreat[2][active] + 1e-6)
             result.coef[:, active[back]] = retreat[0][:, active[back]]
             result.intercept[active[back]] = retreat[1][active[back]]
-            retreat = None
             if back.any():
-                continue
+                return
         with np.errstate(invalid="ignore"):
             promised = _ARMIJO * length[active] * slope[active]
             slack = problem.rounding[active] * (1 + np.abs(before))
@@ -201,7 +210,7 @@ def minimize(problem, coef, intercept, tol, maxiter, progress=None, retreat=None
             # A decrement that shrinks by e each time belongs to a direction along which the
             # objective falls for ever: there a long step is as safe as a short one.
             with np.errstate(invalid="ignore"):
-                falls = (decrement > 0.2 * was) & (decrement < 0.5 * was)
+                falls = problem.exact & (decrement > 0.2 * was) & (decrement < 0.5 * was)
             falling[index] = np.where(falls, falling[index] + 1, 0)
             fell[index] += falls
             length[index] = np.where(falling[index] >= 2, _FALL, 1.0)
@@ -229,11 +238,16 @@ def minimize(problem, coef, intercept, tol, maxiter, progress=None, retreat=None
                 suspects = index[flat]
                 reach = problem.reach(suspects, last_step[:, suspects])
                 result.status[suspects[reach > 0.5]] = "separated"
-        ended = result.status[active]
-        reached = int(np.isin(ended, ("converged", "separated")).sum())
-        if progress is not None and reached:
-            progress(reached)
-        active = active[ended == ""]
+
+    try:
+        while active.size:
+            advance(active, retreat)
+            retreat = None
+            active = active[result.status[active] == ""]
+            if watch is not None:
+                watch(result)
+    except KeyboardInterrupt:
+        result.status[result.status == ""] = "interrupted"
     return result
 
 
@@ -259,6 +273,7 @@ class DenseProblem:
     """
 
     method = "newton-cholesky"
+    exact = True  # steps are Newton's
     polish = 3
     _REFRESH = 1e-8  # a decrement above this is due for a new Hessian
 
@@ -413,22 +428,31 @@ def _solve(factor, g):
     return scipy.linalg.cho_solve(factor, g, check_finite=False)
 
 
-def solve(
-    X,
-    valid,
-    counts,
-    free,
-    ridge,
-    link,
-    start,
-    method,
-    lanes,
-    tol,
-    maxiter,
-    shared=None,
-    progress=None,
-):
-    """Fit one batch of receivers by the given method; see `minimize`.
+@dataclass(frozen=True)
+class Settings:
+    """How a fit is done.
+
+    Attributes
+    ----------
+    link : class of `fastglm._poisson`
+    tol, maxiter : float, int
+        Decrement at which a receiver has converged; limit of steps.
+    method : "auto", "newton-cholesky" or "newton-cg"
+    products : "auto", "events" or "rows"
+    memory_budget : float
+        Bytes.
+    """
+
+    link: object
+    tol: float
+    maxiter: int
+    method: str
+    products: str
+    memory_budget: float
+
+
+def solve(X, valid, counts, free, ridge, start, batch, settings, shared=None, watch=None):
+    """Fit one batch of receivers by its method; see `minimize`.
 
     ``counts(index)`` gives float64 counts of shape (index.size, n_receivers), and
     ``counts.events()`` the same as events. ``start`` is a pair of coefficients and intercepts, or
@@ -439,12 +463,13 @@ def solve(
     ``X'1 > 0`` the objective falls for ever as the coefficient goes to minus infinity (Correia,
     Guimaraes & Zylkin, 2019).
     """
+    link, tol, maxiter, lanes = settings.link, settings.tol, settings.maxiter, batch.lanes
     sums = statistics.moments(X, valid, counts.events())
     n_bins = int(valid.sum())
     mean = sums.sum_y / n_bins
     cold = np.zeros(free.shape), link.eta(mean)
     coef, intercept = cold if start is None else start
-    fixed = np.zeros(free.shape, bool)
+    fixed, limit = np.zeros(free.shape, bool), np.zeros(X.shape[1])
     plain = ridge == 0
     if plain.any():
         nonnegative = X.nonnegative
@@ -456,66 +481,58 @@ def solve(
             limit = LOG_ZERO / X.smallest_positive()
         coef = np.where(fixed, limit[:, None], np.where(free, coef, 0.0))
     retreat = None
-    if method == "newton-cholesky":
+    if batch.method == "newton-cholesky":
         problem = DenseProblem(X, valid, counts, free, ridge, link)
     else:
-        shared = share(X, valid, sums, lanes) if shared is None else shared
+        if shared is None:
+            shared = share(X, valid, settings.memory_budget, lanes)
         level = link.expected_curvature(link.eta(mean))
         sample = SampleProblem(shared, free, ridge, link, level, lanes)
-        if start is None and link.canonical and not fixed.any():
-            first = minimize(sample, sample.begin(sums), cold[1], *_start_rule(sample, level))
+        problem = EventProblem(
+            X, valid, counts, free, ridge, link, sums, sample, lanes, tol, batch.products
+        )
+        if start is None and link.canonical:
+            retreat = coef, intercept, mean - mean * intercept
+            begin = np.where(fixed, coef, sample.begin(sums))
+            first = minimize(sample, begin, intercept, *_start_rule(shared, level))
             sample.end()
-            retreat = *cold, mean - mean * cold[1]
-            coef, intercept = first.coef, first.intercept
-        problem = EventProblem(X, valid, counts, free, ridge, link, sums, sample, lanes, tol)
-        if start is None:
-            problem.off_null(coef, range(ridge.size), range(ridge.size))
-    fall_back = method == "newton-cg" and plain.any() and X.shape[1] <= _MAX_FALLBACK
-    limit = min(maxiter, _PATIENCE) if fall_back else maxiter
-    reported = 0
-
-    def report(n):
-        nonlocal reported
-        reported += n
-        if progress is not None:
-            progress(n)
-
-    result = minimize(problem, coef, intercept, tol, limit, report, retreat)
+            coef = problem.off_null(first.coef, range(ridge.size), range(ridge.size))
+            intercept = first.intercept
+    fall_back = batch.method == "newton-cg" and plain.any() and X.shape[1] <= MAX_FALLBACK
+    n_steps = min(maxiter, _PATIENCE) if fall_back else maxiter
+    result = minimize(problem, coef, intercept, tol, n_steps, watch, retreat)
     if fall_back:
         # Separation in a direction of several features takes the curvature to 0, below what
-        # float32 products resolve; exact Hessians in float64 end it in a few steps more.
+        # float32 sums resolve; exact Hessians in float64 end it in a few steps more.
         flat = plain & (problem.theta < _SOFT)
         rest = np.flatnonzero(np.isin(result.status, ("max_iter", "stalled")) | flat)
-        if rest.size and maxiter > limit:
+        if rest.size and maxiter > n_steps:
             problem = DenseProblem(
                 X, valid, lambda index: counts(index)[:, rest], free[:, rest], ridge[rest], link
             )
             again = minimize(
-                problem, result.coef[:, rest], result.intercept[rest], tol, maxiter - limit
+                problem, result.coef[:, rest], result.intercept[rest], tol, maxiter - n_steps
             )
             again.n_iter += result.n_iter[rest]
             again.n_passes += result.n_passes[rest]
             result.put(rest, again)
     separated = fixed.any(axis=0) & (result.status == "converged")
     result.status[separated] = "separated"
-    report(ridge.size - reported)
     return result
 
 
-def share(X, valid, sums, lanes):
+def share(X, valid, memory_budget, lanes=LANES):
     """The `Shared` part of the fits with a feature matrix."""
-    n_features = X.shape[1]
-    n_sample = max(_MIN_SAMPLE, _SAMPLE * n_features)
-    n_sample = min(n_sample, max(_MIN_SAMPLE, _SAMPLE_BYTES // (4 * n_features)))
-    return Shared(X, valid, statistics.gram(X, valid), sums.x, n_sample, lanes)
+    n_sample = sample_size(X.shape[1], int(valid.sum()), memory_budget)
+    sums = statistics.column_sums(X, valid)
+    return Shared(X, valid, statistics.gram(X, valid), sums, n_sample, lanes)
 
 
-def _start_rule(sample, level):
+def _start_rule(shared, level):
     """Tolerance and limit of steps for the starting point.
 
     Its own noise puts it ``n_features / n_sample * level / 2`` above the optimum; a hundredth of
     that is near enough.
     """
-    shared = sample.shared
     noise = 0.5 * shared.rows.values.shape[1] / shared.index.size
     return 0.01 * noise * level, 40

@@ -32,12 +32,21 @@ _DOUBLE_SPECTRUM = 1500  # features up to which X'X is diagonalised in float64
 # 0.3 began lowest of 0.02 to 0.3. For the steps it hides that cells are refractory: with 0.3, 0.1
 # and 0.02 the slowest of 100 receivers took 11, 9 and 7 passes to 1e-8.
 _START_BLEND, _BLEND = 0.3, 0.02
+_SAMPLE, _MIN_SAMPLE = 20, 2000  # sampled bins a feature, and at least
 _POOL, _UNIFORM = 4, 0.3  # bins looked at for each one drawn; part drawn evenly
-_SMALL = 0.05  # mean square change of eta over which a Hessian is as good as constant
+# Mean square changes of eta: below the first the Hessian is as good as constant, below the second
+# the change of a float32 gradient is as good as rounding.
+_SMALL, _TINY = 0.05, 1e-10
 _PRECISE = 1e-11  # a decrement below this calls for gradients in float64
 # Relative rounding of an objective: float64 sums of values of the given precision.
 _ROUNDING = {np.float64: 1e-13, np.float32: 1e-6}
 _RANK = 1e-12  # an eigenvalue of the scaled Gram matrix below this is a collinear direction
+
+
+def sample_size(n_features, n_bins, memory_budget=np.inf):
+    """Sampled bins: twenty a feature, as far as a quarter of the memory holds them."""
+    fits = memory_budget / (16 * max(n_features, 1))
+    return int(min(max(_MIN_SAMPLE, min(_SAMPLE * n_features, fits)), n_bins))
 
 
 class Rows:
@@ -184,6 +193,7 @@ class SampleProblem:
     """
 
     method = "newton-cg"
+    exact = False
     polish = 0
     _MAX_STEPS = 30
 
@@ -347,6 +357,7 @@ class Steps:
     """
 
     _PAIRS = 10
+    bytes_per_feature = 12 * _PAIRS + 250  # pairs in float32, and what a step works with
     _THETA = 0.5
 
     def __init__(self, problem, solve, n_receivers, lanes):
@@ -444,8 +455,9 @@ class Steps:
         smallest = np.full(receivers.size, np.inf)
         for k in range(receivers.size):
             moved = np.diag(a[k])  # a step's mean square change of eta, times the curvature
+            total = self.total[receivers[k]]
             use = np.flatnonzero(
-                (np.diag(b[k]) > 0) & (moved > 0) & (moved < _SMALL * self.total[receivers[k]])
+                (np.diag(b[k]) > 0) & (moved > _TINY * total) & (moved < _SMALL * total)
             )
             if not use.size or not np.isfinite(a[k]).all() or not np.isfinite(b[k]).all():
                 continue
@@ -459,7 +471,7 @@ class Steps:
             )
             image = a[k][pick] * np.outer(scale, scale)
             smallest[k] = scipy.linalg.eigvalsh(vectors.T @ (image + image.T) @ vectors)[0]
-        return np.maximum(smallest, 1e-3)
+        return np.maximum(smallest, 1e-6)
 
 
 def _row_dot(a, b):
@@ -477,17 +489,18 @@ class EventProblem:
     """
 
     method = "newton-cg"
+    exact = False
     polish = 0
 
-    def __init__(self, X, valid, counts, free, ridge, link, moments, sample, lanes, tol):
+    def __init__(self, X, valid, counts, free, ridge, link, moments, sample, lanes, tol, products):
         self.X, self.valid, self.counts, self.link = X, valid, counts, link
         self.sample, self.tol = sample, tol
         self.free, self.ridge, self.lanes = free, ridge, lanes
         self.n_bins = int(valid.sum())
         self.moments = moments
         n_tiles = -(-ridge.size // lanes)
-        self.precise = Sweep(X, ridge.size, np.float64, lanes)
-        self.coarse = Sweep(X, ridge.size, np.float32, lanes)
+        self.precise = Sweep(X, ridge.size, np.float64, lanes, products)
+        self.coarse = Sweep(X, ridge.size, np.float32, lanes, products)
         n_segments = -(-self.precise.n_rows // kernels.SEGMENT)
         self.sums = np.zeros((n_tiles, n_segments, 2, lanes))
         self.certain = np.zeros(ridge.size, bool)

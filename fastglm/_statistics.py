@@ -52,7 +52,7 @@ def moments(X, valid, events):
                 rows *= events.amplitudes[part, None]
                 for j in np.unique(events.units[part]):
                     xty[start:stop, j] += rows[events.units[part] == j].sum(axis=0)
-    return Moments(xty, _column_sums(X, valid), sum_y)
+    return Moments(xty, column_sums(X, valid), sum_y)
 
 
 def gram(X, valid):
@@ -158,7 +158,7 @@ def _uncounted_rows(X, valid):
     return np.concatenate([np.arange(low, 0), np.flatnonzero(~valid), np.arange(n_bins, high)])
 
 
-def _column_sums(X, valid):
+def column_sums(X, valid):
     """``X'1`` over the valid bins, in float64."""
     sweep = Sweep(X, 1, np.float64, 1)
     for start, n_rows in sweep.chunks():

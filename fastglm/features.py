@@ -389,18 +389,19 @@ def _lanes_of(tiles, lanes):
 
 def tiled_dot(rows, v, lanes):
     """``rows @ v``, the same bits for a column whatever the others are."""
-    if rows.size * lanes > _SMALL_PRODUCT:
-        return rows @ v
-    tiles = range(0, v.shape[1], lanes)
-    return np.concatenate([rows @ v[:, k : k + lanes] for k in tiles], axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if rows.size * lanes > _SMALL_PRODUCT:
+            return rows @ v
+        tiles = range(0, v.shape[1], lanes)
+        return np.concatenate([rows @ v[:, k : k + lanes] for k in tiles], axis=1)
 
 
 class Sweep:
     """``X C`` and ``X' R`` of one batch of receivers, one chunk of bins at a time.
 
     Set the coefficients, walk over the chunks with `forward`, turn ``eta`` into a residual in
-    place, hand it to `backward`, and `collect` the gradient at the end. ``products`` says how history
-    blocks are multiplied: "events" or "rows".
+    place, hand it to `backward`, and `collect` the gradient at the end. ``products`` says how
+    history blocks are multiplied: "events" or "rows".
     """
 
     def __init__(self, X, n_receivers, dtype=np.float64, lanes=kernels.LANES, products="events"):

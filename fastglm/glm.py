@@ -17,7 +17,8 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from fastglm import _newton as newton
 from fastglm import _poisson as poisson
-from fastglm._kernels import LANES
+from fastglm._monitor import Checkpoint, Monitor, fingerprint
+from fastglm._plan import PRODUCTS, make_plan, read_budget
 from fastglm._poisson import LOG_ZERO
 from fastglm._threads import single_threaded_blas
 from fastglm.features import (
@@ -42,8 +43,6 @@ _NEMOS_SOLVERS = (
 )
 _REGULARIZERS = ("UnRegularized", "Ridge")
 _SCORES = ("log-likelihood", "pseudo-r2-McFadden", "pseudo-r2-Cohen")
-_BATCH_BYTES = 1 << 30  # curvatures and preconditioners of one batch of receivers
-_SHARED = 0.4  # a mask that keeps this part of the events is cheaper inside a tile of 16
 
 
 class PopulationGLM(BaseEstimator):
@@ -65,11 +64,14 @@ class PopulationGLM(BaseEstimator):
         not depend on the solver.
     solver_kwargs : dict, optional
         ``tol``: Newton decrement at which a receiver has converged, default 1e-16 (1e-8
-        is within a fraction of a standard error at a third of the passes); ``maxiter``: Newton
-        steps, default 100.
+        is within a fraction of a standard error at half the passes); ``maxiter``: steps, default
+        100; ``products``: "auto", "events" or "rows", how ``X C`` and ``X' R`` are computed.
     feature_mask : array of shape (n_features, n_receivers) or dict, optional
         True or 1 where a feature is in the fit of a receiver; elsewhere the coefficient is
         exactly 0. ``{label: (n_receivers,)}`` switches whole blocks of features.
+    memory_budget : float or str, optional
+        Bytes, or a string such as "2GB", that a fit may use beside the counts and events; it sets
+        how many receivers are fitted at a time. Default: half of what is free. See `plan`.
 
     Attributes
     ----------
@@ -119,6 +121,7 @@ class PopulationGLM(BaseEstimator):
         solver_name=None,
         solver_kwargs=None,
         feature_mask=None,
+        memory_budget=None,
     ):
         self.observation_model = observation_model
         self.inverse_link_function = inverse_link_function
@@ -127,11 +130,15 @@ class PopulationGLM(BaseEstimator):
         self.solver_name = solver_name
         self.solver_kwargs = solver_kwargs
         self.feature_mask = feature_mask
+        self.memory_budget = memory_budget
 
     # --- fit ---
 
-    def fit(self, X, y, init_params=None, progress=None):
+    def fit(self, X, y, init_params=None, progress=None, checkpoint=None):
         """Fit every receiver.
+
+        An interrupt from the keyboard (Ctrl-C) leaves the model with what is finished: ``status_``
+        is "interrupted" for the others, and KeyboardInterrupt goes on to the caller.
 
         Parameters
         ----------
@@ -141,8 +148,12 @@ class PopulationGLM(BaseEstimator):
             Events per bin. Bins where X or a receiver's y is not finite are dropped.
         init_params : tuple (coef, intercept), optional
             Where to start; the optimum does not depend on it.
-        progress : callable, optional
-            Called with the number of receivers done since the last call.
+        progress : True or callable, optional
+            True draws a bar with receivers done, passes and time left. A callable is given the
+            number of receivers done since its last call.
+        checkpoint : path, optional
+            File that keeps what is finished, written after every batch and every 20 s. A fit with
+            the same data and settings goes on from there, however it ended.
 
         Returns
         -------
@@ -151,21 +162,99 @@ class PopulationGLM(BaseEstimator):
         Raises
         ------
         ValueError
-            If shapes do not fit, y is negative or infinite, a parameter is not known, or no bin
-            is left.
+            If shapes do not fit, y is negative or infinite, a parameter is not known, no bin is
+            left, the memory budget is too small, or the checkpoint is of another fit.
 
         Warns
         -----
         ConvergenceWarning
             Once, if a receiver has another status than "converged".
         """
+        X, y, free, settings = self._read(X, y)
+        n_features, n = X.shape[1], y.n
+        ridge = self._read_strength(n)
+        start = self._read_init(init_params, n_features, n)
+        result, saved = newton.Result.empty(n_features, n), None
+        if checkpoint is not None:
+            saved = Checkpoint(checkpoint, _key(X, y, free, ridge, start, settings))
+            result = saved.load(n_features, n)
+            result.status[result.status == "interrupted"] = ""
+        # What an earlier process had begun goes on from its last point.
+        begun = (result.status == "") & (result.n_passes > 0)
+        again = result.coef.copy(), result.intercept.copy()
+        monitor = Monitor(result, settings.tol, progress, saved)
+        monitor.end(np.flatnonzero(result.status != ""))
+        try:
+            with single_threaded_blas():
+                for valid, receivers in _by_missing(X.valid, y.values):
+                    for some, point in (
+                        (receivers[begun[receivers]], again),
+                        (receivers[~begun[receivers]], start),
+                    ):
+                        some = some[result.status[some] == ""]
+                        _fit_group(X, y, valid, some, free, ridge, point, settings, result, monitor)
+        except KeyboardInterrupt:
+            left = result.status == ""
+            result.coef[:, left] = result.intercept[left] = np.nan
+            result.status[left] = "interrupted"
+            n_left = int((result.status == "interrupted").sum())
+            self._finish(result)
+            raise KeyboardInterrupt(
+                f"fit interrupted with {n - n_left} of {n} receivers finished; the model keeps "
+                "them, and status_ tells which"
+            ) from None
+        finally:
+            monitor.close()
+        self._finish(result)
+        _warn(result.status)
+        return self
+
+    def plan(self, X, y):
+        """What `fit` would do, before anything is computed: method, batches, memory and time.
+
+        Parameters
+        ----------
+        X, y
+            As in `fit`.
+
+        Returns
+        -------
+        Plan
+            ``print(plan)`` shows it as a table; see `fastglm._plan.Plan` for its attributes.
+
+        Raises
+        ------
+        ValueError
+            As in `fit`.
+
+        Examples
+        --------
+        >>> import numpy as np, fastglm
+        >>> counts = np.random.default_rng(0).poisson(0.01, size=(5000, 20))
+        >>> X = fastglm.basis.RaisedCosineLogConv(8, window_size=100).compute_features(counts)
+        >>> model = fastglm.PopulationGLM(regularizer="Ridge", memory_budget="1GB")
+        >>> plan = model.plan(X, counts)
+        >>> plan.n_receivers, plan.n_features, plan.peak_bytes < 1e9
+        (20, 160, True)
+        """
+        X, y, free, settings = self._read(X, y)
+        batches, plan = [], None
+        for valid, receivers in _by_missing(X.valid, y.values):
+            receivers = receivers[y.sums(valid)[receivers] > 0]
+            plan = make_plan(X, int(valid.sum()), receivers, free, settings)
+            batches += plan.batches
+        plan.batches = batches
+        return plan
+
+    def _read(self, X, y):
+        """X, y, mask and settings as the solver wants them; raises on what it cannot use."""
         link = self._link()
-        tol, maxiter = self._tolerances()
+        tol, maxiter, products = self._tolerances()
         method = self._method()
+        budget = read_budget(self.memory_budget)
         X = as_feature_matrix(X)
         y = self._read_counts(y)
-        n_bins, n_features = X.shape
-        n = y.shape[1]
+        n_bins = X.shape[0]
         if y.shape[0] != n_bins:
             raise ValueError(
                 f"X has {n_bins} rows and y {y.shape[0]}; expected one row of each per bin."
@@ -177,32 +266,13 @@ class PopulationGLM(BaseEstimator):
             )
         if not (X.valid & _any_finite(y)).any():
             raise ValueError("y is NaN in every bin that has a history; nothing to fit.")
-        free = self._read_mask(X, n)
-        ridge = self._read_strength(n)
-        start = self._read_init(init_params, n_features, n)
+        free = self._read_mask(X, y.shape[1])
+        settings = newton.Settings(link, tol, maxiter, method, products, budget)
+        return X, _Counts(y), free, settings
 
-        result = newton.Result.empty(n_features, n)
-        with single_threaded_blas():
-            for valid, receivers in _by_missing(X.valid, y):
-                _fit_group(
-                    X,
-                    y,
-                    valid,
-                    receivers,
-                    free,
-                    ridge,
-                    link,
-                    start,
-                    method,
-                    tol,
-                    maxiter,
-                    result,
-                    progress,
-                )
-        self.n_features_in_ = n_features
+    def _finish(self, result):
+        self.n_features_in_ = result.coef.shape[0]
         self._store(result)
-        _warn(result.status)
-        return self
 
     def _store(self, result):
         self.solver_result_ = result
@@ -337,9 +407,15 @@ class PopulationGLM(BaseEstimator):
         kwargs = dict(self.solver_kwargs or {})
         tol = kwargs.pop("tol", 1e-16)
         maxiter = kwargs.pop("maxiter", 100)
+        products = kwargs.pop("products", "auto")
         if kwargs:
             raise ValueError(
-                f"solver_kwargs holds {sorted(kwargs)}; expected 'tol' and 'maxiter' only."
+                f"solver_kwargs holds {sorted(kwargs)}; expected 'tol', 'maxiter' and 'products' "
+                "only."
+            )
+        if products not in ("auto", *PRODUCTS):
+            raise ValueError(
+                f"solver_kwargs has products={products!r}; expected 'auto', 'events' or 'rows'."
             )
         numbers = all(isinstance(v, int | float | np.number) for v in (tol, maxiter))
         if not numbers or not tol > 0 or not maxiter >= 1:
@@ -347,7 +423,7 @@ class PopulationGLM(BaseEstimator):
                 f"solver_kwargs has tol={tol} and maxiter={maxiter}; expected tol > 0 and "
                 "maxiter >= 1."
             )
-        return float(tol), int(maxiter)
+        return float(tol), int(maxiter), products
 
     def _read_counts(self, y):
         if isinstance(y, list | tuple) and all(
@@ -567,151 +643,97 @@ class _Collect:
         return aggregate(np.concatenate(self.parts))
 
 
-def _fit_group(
-    X,
-    y,
-    valid,
-    receivers,
-    free,
-    ridge,
-    link,
-    start,
-    method,
-    tol,
-    maxiter,
-    result,
-    progress,
-):
+def _fit_group(X, y, valid, receivers, free, ridge, start, settings, result, monitor):
     """Fit the receivers that share their valid bins; write into ``result``."""
     n_bins = int(valid.sum())
     if n_bins == 0:
         result.coef[:, receivers] = result.intercept[receivers] = np.nan
         result.status[receivers] = "no_bins"
-        if progress is not None:
-            progress(receivers.size)
+        monitor.end(receivers)
         return
-    mean = _mean_count(y[:, receivers], valid)
-    silent = receivers[mean == 0]
+    sums = y.sums(valid)
+    silent = receivers[sums[receivers] == 0]
     result.status[silent] = "silent"
     result.intercept[silent] = LOG_ZERO
     result.objective[silent] = result.grad_norm[silent] = 0.0
     result.newton_decrement[silent] = 0.0
-    if progress is not None and silent.size:
-        progress(silent.size)
-    mean, receivers = mean[mean > 0], receivers[mean > 0]
+    monitor.end(silent)
+    receivers = receivers[sums[receivers] > 0]
     shared = None
-    for batch in _batches(X, n_bins, receivers, free, method):
+    for batch in make_plan(X, n_bins, receivers, free, settings).batches:
         columns, part, batch_free = slice(None), X, free[:, batch.receivers]
-        if batch.narrow:
-            part, columns = X.select(batch_free[:, 0])
+        if batch.selected:
+            part, columns = X.select(batch_free.any(axis=1))
             batch_free = batch_free[columns]
         begin = None
         if start is not None:
             coef = np.where(batch_free, start[0][columns][:, batch.receivers], 0.0)
             begin = coef, start[1][batch.receivers]
+        counts = _Columns(y, batch.receivers)
+        if batch.method == "newton-cg" and not batch.selected and shared is None:
+            shared = newton.share(X, valid, settings.memory_budget)
         solved = newton.solve(
             part,
             valid,
-            _Columns(y, batch.receivers),
+            counts,
             batch_free,
             ridge[batch.receivers],
-            link,
             begin,
-            batch.method,
-            1 if batch.narrow else LANES,
-            tol,
-            maxiter,
-            shared,
-            progress,
+            batch,
+            settings,
+            None if batch.selected else shared,
+            monitor.watch(batch.receivers, columns),
         )
         result.put(batch.receivers, solved, columns)
+        monitor.end(batch.receivers)
+        if (solved.status == "interrupted").any():
+            raise KeyboardInterrupt
+
+
+class _Counts:
+    """Counts of all receivers: the array, and its entries that are not zero."""
+
+    def __init__(self, values):
+        self.values, self.n = values, values.shape[1]
+        self.events = Events.of(values)
+
+    def sums(self, valid):
+        """Sum of each receiver over the valid bins where it is known."""
+        events = self.events
+        amplitudes = np.where(valid[events.bins], events.amplitudes, 0.0)
+        return np.bincount(events.units, np.nan_to_num(amplitudes), self.n)
 
 
 class _Columns:
     """Counts of some receivers at some bins, in float64."""
 
-    def __init__(self, y, receivers):
-        self.y = y
-        self.receivers = (
-            slice(None) if np.array_equal(receivers, np.arange(y.shape[1])) else receivers
-        )
-        self.n = receivers.size
+    def __init__(self, counts, receivers):
+        self.counts = counts
+        whole = np.array_equal(receivers, np.arange(counts.n))
+        self.receivers = slice(None) if whole else receivers
 
     def __call__(self, index):
         if index.size and index[-1] - index[0] + 1 == index.size:
             index = slice(index[0], index[-1] + 1)
-        return self.y[index][:, self.receivers].astype(np.float64)
+        return self.counts.values[index][:, self.receivers].astype(np.float64)
 
     def events(self):
         """The same as events."""
-        events = Events.of(self.y)
+        events = self.counts.events
         return events if isinstance(self.receivers, slice) else events.select(self.receivers)
 
 
-class _Batch:
-    """Receivers that go through the solver as one value."""
-
-    def __init__(self, receivers, method, narrow=False):
-        self.receivers, self.method, self.narrow = receivers, method, narrow
-
-
-def _batches(X, n_bins, receivers, free, method):
-    """Sort receivers into batches by method, mask and memory.
-
-    The choice for a receiver looks at its own mask and the data only, so that it does not depend
-    on who else is fitted. Costs are in seconds, from rates measured on 2 cores: 2.5e10
-    multiply-adds a second for Hessians, 6 ns to copy and weigh a feature of a bin, 2e10 additions
-    a second for events, 3 ns a bin for the pointwise part; 8 Newton steps or 60 passes.
-    """
-    dense, wide, narrow = [], [], {}
-    total = sum(_event_work(c) for c in X.columns)
-    for j in receivers:
-        column = free[:, j]
-        n_free = int(column.sum())
-        work = total
-        if n_free < column.size:
-            work = _masked_work(X, column)
-        hessian = 8 * n_bins * (n_free**2 / 2.5e10 + n_free * 6e-9 + 2e-8)
-        passes = 60 * (2 * work / 2e10 + 3e-9 * n_bins) + 0.02
-        if method == "newton-cholesky" or (
-            method == "auto" and hessian <= passes and n_free <= 1000
-        ):
-            dense.append(j)
-        elif work >= _SHARED * total:
-            wide.append(j)
-        else:
-            narrow.setdefault(column.tobytes(), []).append(j)
-    n_features = X.shape[1]
-    yield from _split(dense, 8 * n_features**2, "newton-cholesky")
-    lane = 4 * X.shape[0] + 4 * min(n_features, 1500) ** 2
-    yield from _split(wide, lane, "newton-cg")
-    for group in narrow.values():
-        yield from _split(group, lane, "newton-cg", narrow=True)
-
-
-def _split(receivers, bytes_each, method, narrow=False):
-    size = max(LANES, int(_BATCH_BYTES / max(bytes_each, 1)) // LANES * LANES)
-    for first in range(0, len(receivers), size):
-        yield _Batch(np.array(receivers[first : first + size]), method, narrow)
-
-
-def _event_work(columns):
-    """Additions of one product with a block of columns, for one receiver."""
-    kernel = getattr(columns, "kernel", None)
-    return columns.n_events * (1 if kernel is None else kernel.shape[0])
-
-
-def _masked_work(X, column):
-    """Additions of one product with the senders that a mask leaves in."""
-    work = 0
-    for c, (start, stop) in zip(X.columns, X.column_ranges, strict=True):
-        used = column[start:stop]
+def _key(X, y, free, ridge, start, settings):
+    """Fingerprint of everything that a fit depends on."""
+    parts = [X.valid, free, ridge, y.n, y.events.bins, y.events.units, y.events.amplitudes]
+    for c in X.columns:
         if hasattr(c, "kernel"):
-            senders = used.reshape(c.n_senders, -1).any(axis=1)
-            work += np.diff(c.starts)[senders].sum() * c.kernel.shape[0]
+            parts += [c.kernel, c.events.bins, c.events.units, c.events.amplitudes]
         else:
-            work += X.shape[0] * int(used.sum())
-    return work
+            parts.append(np.asarray(c.values))
+    parts += list(start or ())
+    parts += [settings.link.name, settings.tol, settings.maxiter, settings.method]
+    return fingerprint(*parts)
 
 
 def _by_missing(valid, y):

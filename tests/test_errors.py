@@ -444,6 +444,7 @@ PARAMS = {
     "solver_name": "newton-cg",
     "solver_kwargs": {"tol": 1e-8},
     "feature_mask": {"columns": [True]},
+    "memory_budget": "2GB",
 }
 
 

@@ -1,0 +1,155 @@
+"""What goes on beside a fit: a progress bar, and a checkpoint that survives the process."""
+
+import hashlib
+import os
+import time
+import zipfile
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+
+from fastglm._newton import Result
+
+_SAVE_EVERY = 20.0  # seconds between checkpoints inside a batch
+_FORMAT = "fastglm checkpoint"
+
+
+class Monitor:
+    """Reports progress and saves results while receivers are fitted.
+
+    Parameters
+    ----------
+    result : Result
+        Of all receivers; filled as batches end.
+    tol : float
+    progress : None, True or callable
+        True draws a bar; a callable is given the number of receivers done since its last call.
+    checkpoint : Checkpoint or None
+    """
+
+    def __init__(self, result, tol, progress=None, checkpoint=None):
+        self.result, self.tol, self.checkpoint = result, tol, checkpoint
+        self._n_done, self._saved = 0, time.monotonic()
+        self._report = progress if callable(progress) else None
+        self._bar = None
+        if progress is True:
+            from tqdm.auto import tqdm
+
+            self._bar = tqdm(
+                total=result.intercept.size,
+                desc="fitting",
+                bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
+            )
+
+    def watch(self, receivers, columns):
+        """A function that is called after every pass with the result of a batch so far."""
+
+        def watch(solved):
+            running = solved.status == ""
+            passes = int(solved.n_passes.max(initial=0))
+            # Decrements fall by a factor with every pass: their logarithm is the part done.
+            with np.errstate(divide="ignore", invalid="ignore"):
+                part = np.log10(solved.newton_decrement / 1e-2) / np.log10(self.tol / 1e-2)
+            part = np.clip(np.nan_to_num(part), 0, 0.95)
+            self._show(int((~running).sum()), float(part[running].sum()), passes)
+            if self.checkpoint is not None and time.monotonic() - self._saved > _SAVE_EVERY:
+                self.result.put(receivers, solved, columns)
+                self.checkpoint.save(self.result)
+                self.result.status[receivers] = ""
+                self._saved = time.monotonic()
+
+        return watch
+
+    def end(self, receivers):
+        """Receivers whose results have been written."""
+        self._n_done += len(receivers)
+        self._show(0, 0.0, int(self.result.n_passes.max(initial=0)))
+        if self.checkpoint is not None and len(receivers):
+            self.checkpoint.save(self.result)
+            self._saved = time.monotonic()
+
+    def _show(self, n_more, part, passes):
+        n = self._n_done + n_more
+        if self._report is not None:
+            new = n - getattr(self, "_told", 0)
+            if new > 0:
+                self._report(new)
+                self._told = n
+        if self._bar is not None:
+            self._bar.n = max(self._bar.n, n + part)
+            self._bar.set_postfix_str(f"{n} of {self._bar.total} receivers, pass {passes}")
+
+    def close(self):
+        """End the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+class Checkpoint:
+    """A file with the result so far, and a key of the data and settings that it belongs to.
+
+    Written beside the old one and moved over it: a process that is killed while it writes leaves
+    the old file whole.
+    """
+
+    def __init__(self, path, key):
+        self.path, self.key = Path(path), key
+        if not self.path.parent.is_dir():
+            raise ValueError(
+                f"checkpoint is {str(path)!r}, but there is no folder {self.path.parent}; "
+                "create it first."
+            )
+
+    def load(self, n_features, n):
+        """The result that was saved, or an empty one.
+
+        Raises
+        ------
+        ValueError
+            If the file is of other data or settings, or is no checkpoint.
+        """
+        if not self.path.exists():
+            return Result.empty(n_features, n)
+        try:
+            with np.load(self.path, allow_pickle=False) as saved:
+                if str(saved["format"]) != _FORMAT:
+                    raise KeyError("format")
+                key = str(saved["key"])
+                arrays = {f.name: saved[f.name] for f in fields(Result)}
+        except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile):
+            raise ValueError(
+                f"{self.path} is not a checkpoint of fastglm, or is damaged; give another path or "
+                "delete it."
+            ) from None
+        if key != self.key:
+            raise ValueError(
+                f"{self.path} is a checkpoint of other data or settings; give another path, or "
+                "delete it to start anew."
+            )
+        return Result(**arrays)
+
+    def save(self, result):
+        """Write the result."""
+        temporary = self.path.with_name(self.path.name + f".{os.getpid()}.part")
+        arrays = {f.name: getattr(result, f.name) for f in fields(Result)}
+        try:
+            with open(temporary, "wb") as file:
+                np.savez(file, format=np.array(_FORMAT), key=np.array(self.key), **arrays)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def fingerprint(*parts):
+    """A key of arrays and of what has a repr, the same in every process."""
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            digest.update(f"{part.dtype}{part.shape}".encode())
+            digest.update(np.ascontiguousarray(part).view(np.uint8).reshape(-1))
+        else:
+            digest.update(repr(part).encode())
+    return digest.hexdigest()

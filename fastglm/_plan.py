@@ -1,0 +1,428 @@
+"""The plan of a fit: method, batches, memory and time, before anything is computed.
+
+A cost model turns counts of operations into seconds with rates that are measured once per process,
+in some 50 ms. The choice for a receiver looks at its own mask and the data only, so that its result
+does not depend on who else is fitted.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from fastglm import _kernels as kernels
+from fastglm._newton import MAX_FALLBACK
+from fastglm._quasi_newton import Steps, sample_size
+from fastglm._threads import run_threads, single_threaded_blas
+from fastglm.features import CHUNK, FeatureMatrix, HistoryColumns, Sweep
+
+PRODUCTS = ("events", "rows")
+_FREE_PART = 0.5  # of the memory that is free, unless said
+_SHARED = 0.4  # a mask that keeps this part of the work is cheaper inside a tile of 16
+_SMALL_WORK = 2e9  # multiply-adds below which the rates of `TYPICAL` will do
+_UNITS = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
+_UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a machine does in a second: additions of events and multiply-adds of BLAS."""
+
+    events: float  # float32 additions in X C and X' R from events
+    events64: float  # the same in float64
+    rows: float  # float32 multiply-adds of products with rows
+    hessian: float  # float64 multiply-adds of X' diag(w) X
+
+
+TYPICAL = Rates(events=28e9, events64=14e9, rows=60e9, hessian=25e9)  # 2 cores of an AMD EPYC
+
+
+@cache
+def measure_rates():
+    """Rates of this machine, from the kernels of a fit on made-up events."""
+    rng = np.random.default_rng(0)
+    counts = (rng.random((CHUNK, 64)) < 0.02).astype(np.uint8)
+    window_size, n_funcs, n = 100, 8, 32
+    X = FeatureMatrix([HistoryColumns(counts, rng.random((window_size, n_funcs)))])
+    additions = 2 * X.columns[0].n_events * window_size * n
+    coef = rng.normal(size=(X.shape[1], n))
+
+    def one_pass(dtype):
+        sweep = Sweep(X, n, dtype)
+        sweep.set_coef(coef)
+
+        def run():
+            eta = sweep.forward(0, X.shape[0])
+            sweep.backward(0, X.shape[0], eta)
+
+        return additions / _best_time(run)
+
+    rows = rng.random((CHUNK, X.shape[1]))
+    small, some = rows.astype(np.float32), rng.random((X.shape[1], 64)).astype(np.float32)
+    blocks = range(0, CHUNK, CHUNK // 4)
+
+    def dense(first):
+        part = small[first : first + CHUNK // 4]
+        return part.T @ (part @ some)
+
+    def square(first):
+        part = rows[first : first + CHUNK // 4]
+        return part.T @ part
+
+    with single_threaded_blas():
+        dense_time = _best_time(lambda: run_threads(dense, blocks))
+        square_time = _best_time(lambda: run_threads(square, blocks))
+    return Rates(
+        events=one_pass(np.float32),
+        events64=one_pass(np.float64),
+        rows=2 * small.size * some.shape[1] / dense_time,
+        hessian=rows.size * rows.shape[1] / square_time,
+    )
+
+
+def _best_time(function):
+    function()
+    times = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+@dataclass
+class Batch:
+    """Receivers that go through the solver as one value.
+
+    Attributes
+    ----------
+    receivers : ndarray of int
+    method : "newton-cholesky" or "newton-cg"
+    products : "events" or "rows"
+        How ``X C`` and ``X' R`` are computed.
+    lanes : int
+        Receivers a tile; 1 for a receiver with a mask of its own.
+    selected : bool
+        The batch sees only the senders that its masks leave in.
+    n_features : int
+        Largest number of free features of a receiver.
+    bytes : float
+        Memory beside the events, as estimated.
+    seconds : float
+        Time, as estimated.
+    """
+
+    receivers: np.ndarray
+    method: str
+    products: str
+    lanes: int
+    selected: bool
+    n_features: int
+    bytes: float
+    seconds: float
+
+
+@dataclass
+class Plan:
+    """What a fit is going to do. ``print(plan)`` shows it as a table.
+
+    Attributes
+    ----------
+    batches : list of Batch
+    peak_bytes : float
+        Largest memory of a batch beside the events, as estimated.
+    memory_budget : float
+        Bytes that it was planned for.
+    seconds : float
+        Estimated time of the whole fit.
+    n_bins, n_features, n_receivers : int
+    rates : Rates
+        Measured on this machine, or typical ones where the problem is small.
+    """
+
+    batches: list
+    memory_budget: float
+    n_bins: int
+    n_features: int
+    rates: Rates
+
+    @property
+    def n_receivers(self):
+        """Receivers that are fitted."""
+        return sum(batch.receivers.size for batch in self.batches)
+
+    @property
+    def peak_bytes(self):
+        """Largest memory of a batch."""
+        return max((batch.bytes for batch in self.batches), default=0.0)
+
+    @property
+    def seconds(self):
+        """Estimated time of all batches."""
+        return sum(batch.seconds for batch in self.batches)
+
+    def __str__(self):
+        lines = [
+            f"{self.n_receivers} receivers x {self.n_features} features, {self.n_bins:,} bins: "
+            f"about {_duration(self.seconds)}, {_size(self.peak_bytes)} of "
+            f"{_size(self.memory_budget)} beside the events",
+            f"{'batches':>7}  {'receivers':>9}  {'features':>8}  {'method':<15}  {'products':<8}"
+            f"  {'memory':>8}  {'time':>8}",
+        ]
+        groups = {}
+        for batch in self.batches:
+            key = batch.method, batch.products, batch.lanes
+            groups.setdefault(key, []).append(batch)
+        for (method, products, _), group in groups.items():
+            lines.append(
+                f"{len(group):>7}  {sum(b.receivers.size for b in group):>9}  "
+                f"{max(b.n_features for b in group):>8}  {method:<15}  "
+                f"{products if method == 'newton-cg' else 'rows':<8}  "
+                f"{_size(max(b.bytes for b in group)):>8}  "
+                f"{_duration(sum(b.seconds for b in group)):>8}"
+            )
+        return "\n".join(lines)
+
+
+def make_plan(X, n_bins, receivers, free, settings):
+    """Sort receivers into batches by method, mask and memory.
+
+    Parameters
+    ----------
+    X : FeatureMatrix
+    n_bins : int
+        Valid bins.
+    receivers : ndarray of int
+        Those to be fitted.
+    free : ndarray of bool, shape (n_features, n_receivers)
+    settings : Settings
+        Of the fit.
+
+    Raises
+    ------
+    ValueError
+        If the budget does not hold the smallest batch.
+    """
+    rates = measure_rates() if _is_large(X, n_bins, receivers.size) else TYPICAL
+    cost = _Cost(X, n_bins, rates, settings)
+    dense, wide, narrow = [], [], {}
+    total = cost.work(None)
+    for j in receivers:
+        column = free[:, j]
+        n_free = int(column.sum())
+        whole = n_free == column.size
+        work = total if whole else cost.work(column)
+        hessian, passes = cost.hessian(n_free), cost.passes(work, n_free, 1)
+        if settings.method == "newton-cholesky" or (
+            settings.method == "auto" and hessian <= passes and n_free <= 1000
+        ):
+            dense.append(j)
+        elif min(work) >= _SHARED * min(total):
+            wide.append(j)
+        else:
+            narrow.setdefault(column.tobytes(), []).append(j)
+    batches = cost.split(dense, "newton-cholesky", kernels.LANES, free)
+    batches += cost.split(wide, "newton-cg", kernels.LANES, free)
+    for group in narrow.values():
+        # Receivers of one mask share its senders: a tile of them costs what two alone do.
+        lanes = kernels.LANES if len(group) > 2 else 1
+        batches += cost.split(group, "newton-cg", lanes, free, selected=True)
+    return Plan(batches, settings.memory_budget, n_bins, X.shape[1], rates)
+
+
+def _is_large(X, n_bins, n_receivers):
+    return n_bins * X.shape[1] * n_receivers > _SMALL_WORK
+
+
+class _Cost:
+    """Seconds and bytes of batches."""
+
+    def __init__(self, X, n_bins, rates, settings):
+        self.X, self.n_bins, self.rates, self.settings = X, n_bins, rates, settings
+        precise = max(np.log10(min(1e-11, 1.0) / min(settings.tol, 1e-11)), 0)
+        coarse = np.log10(3e-4 / max(settings.tol, 1e-11)).clip(0)
+        # A pass gains a digit; about 2 more to begin and to certify.
+        self.n_coarse, self.n_precise = 1 + coarse, 1.5 + precise
+
+    def work(self, column):
+        """Additions from events, and multiply-adds from rows, of one product for one receiver."""
+        events = rows = 0
+        for c, (start, stop) in zip(self.X.columns, self.X.column_ranges, strict=True):
+            used = None if column is None else column[start:stop]
+            if hasattr(c, "kernel"):
+                n_events = c.n_events
+                if used is not None:
+                    senders = used.reshape(c.n_senders, -1).any(axis=1)
+                    n_events = np.diff(c.starts)[senders].sum()
+                events += n_events * c.kernel.shape[0]
+                rows += self.X.shape[0] * (c.n_columns if used is None else int(used.sum()))
+            else:
+                both = self.X.shape[0] * (c.n_columns if used is None else int(used.sum()))
+                events, rows = events + both * self.rates.events / self.rates.rows, rows + both
+        return events, rows
+
+    def products(self, work):
+        """The cheaper way to multiply, unless one is asked for."""
+        if self.settings.products != "auto":
+            return self.settings.products
+        from_events, from_rows = work[0] / self.rates.events, work[1] / self.rates.rows
+        return "events" if from_events <= from_rows else "rows"
+
+    def hessian(self, n_free):
+        """Seconds of one receiver by exact Hessians: eight of them."""
+        return 8 * self.n_bins * (n_free**2 / self.rates.hessian + n_free * 6e-9 + 2e-8)
+
+    def passes(self, work, n_free, n):
+        """Seconds of n receivers by passes, the shared part left out."""
+        if self.products(work) == "events":
+            coarse, precise = work[0] / self.rates.events, work[0] / self.rates.events64
+        else:
+            coarse, precise = work[1] / self.rates.rows, 2 * work[1] / self.rates.rows
+        n_sample = sample_size(n_free, self.n_bins, self.settings.memory_budget)
+        n_passes = self.n_coarse + self.n_precise
+        return n * (
+            self.n_coarse * 2 * coarse
+            + self.n_precise * 2 * precise
+            + n_passes * 2e-9 * self.n_bins
+            + (30 + 6 * n_passes) * 2 * n_sample * n_free / self.rates.rows
+            + 2e-3
+        )
+
+    def shared(self, n_features):
+        """Seconds of the parts that all receivers of a matrix share: spectrum and sample."""
+        n_sample = sample_size(n_features, self.n_bins, self.settings.memory_budget)
+        return (
+            10 * n_features**3 / self.rates.hessian
+            + 4 * n_sample * n_features**2 / self.rates.rows
+            + 1e-8 * n_sample * n_features
+        )
+
+    def shared_bytes(self, n_features):
+        """Bytes of Gram matrix, eigenvectors and sample: their peak."""
+        size = 36 if n_features <= MAX_FALLBACK else 20
+        n_sample = sample_size(n_features, self.n_bins, self.settings.memory_budget)
+        return size * n_features**2 + 4 * n_sample * n_features + 5e7
+
+    def lane_bytes(self, n_features):
+        """Bytes of one receiver: filters and their sums, pairs of steps, weights, chunks."""
+        total = Steps.bytes_per_feature * n_features
+        total += 4 * sample_size(n_features, self.n_bins, self.settings.memory_budget) * 3
+        for c in self.X.columns:
+            if hasattr(c, "kernel"):
+                senders = min(c.n_senders, -(-n_features // c.n_funcs))
+                lags = c.kernel.shape[0] + 2 * kernels.PAD
+                total += senders * lags * 12 + senders * (lags - kernels.PAD) * 16
+        return total + 12 * (CHUNK + 2 * kernels.PAD)
+
+    def split(self, receivers, method, lanes, free, selected=False):
+        """Batches of as many receivers as the budget holds."""
+        if len(receivers) == 0:
+            return []
+        receivers = np.array(receivers)
+        n_free = int(free[:, receivers].sum(axis=0).max())
+        n_features = n_free if selected else self.X.shape[1]
+        if method == "newton-cholesky":
+            fixed, each = 3e8 if n_free > 100 else 1e6, 40 * n_free**2 + 1e4
+            lanes = 1
+        else:
+            fixed, each = self.shared_bytes(n_features), self.lane_bytes(n_features)
+        budget = self.settings.memory_budget
+        if fixed + lanes * each > budget:
+            raise ValueError(
+                f"memory_budget is {_size(budget)}; a batch of {lanes} receivers with {n_features} "
+                f"features needs {_size(fixed + lanes * each)}. Raise the budget, use fewer basis "
+                "functions, or mask features."
+            )
+        size = int((budget - fixed) / each) // lanes * lanes
+        # Batches of even size: the last one costs as much a receiver as the others.
+        n_batches = -(-receivers.size // size)
+        size = -(-receivers.size // n_batches)
+        size = -(-size // lanes) * lanes
+        batches = []
+        for first in range(0, receivers.size, size):
+            some = receivers[first : first + size]
+            work = self.work(free[:, some].any(axis=1))
+            if method == "newton-cholesky":
+                seconds = sum(self.hessian(int(free[:, j].sum())) for j in some)
+            else:
+                seconds = self.passes(work, n_features, some.size)
+                if selected or not first:
+                    seconds += self.shared(n_features)
+            batches.append(
+                Batch(
+                    some,
+                    method,
+                    self.products(work),
+                    lanes,
+                    selected,
+                    n_free,
+                    fixed + each * (-(-some.size // lanes) * lanes),
+                    float(seconds),
+                )
+            )
+        return batches
+
+
+def read_budget(memory_budget):
+    """Bytes from a number or a string such as "2GB" or "512 MiB"; None is half of what is free.
+
+    Raises
+    ------
+    ValueError
+        If it is not a positive amount of memory.
+    """
+    if memory_budget is None:
+        return _FREE_PART * _free_memory()
+    amount = memory_budget
+    if isinstance(amount, str):
+        text = amount.strip().lower().replace(" ", "")
+        digits = text.rstrip("abcdefghijklmnopqrstuvwxyz")
+        unit = text[len(digits) :] or "b"
+        try:
+            amount = float(digits) * _UNITS[unit]
+        except (ValueError, KeyError):
+            amount = -1.0
+    if (
+        isinstance(amount, bool)
+        or not isinstance(amount, int | float | np.number)
+        or not amount > 0
+    ):
+        raise ValueError(
+            f"memory_budget is {memory_budget!r}; expected bytes, or a string such as '2GB' or "
+            "'512MiB'."
+        )
+    return float(amount)
+
+
+def _free_memory():
+    """Bytes that are free now, as far as the system tells; 4 GB if it does not."""
+    try:
+        with open("/proc/meminfo") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return 1024.0 * int(line.split()[1])
+    except OSError:
+        pass
+    try:
+        return 0.5 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return 4e9
+
+
+def _size(n_bytes):
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:.3g} {unit}"
+    return f"{n_bytes:.0f} B"
+
+
+def _duration(seconds):
+    if seconds < 1:
+        return f"{1e3 * seconds:.2g} ms"
+    if seconds < 100:
+        return f"{seconds:.2g} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.2g} min"
+    return f"{seconds / 3600:.2g} h"
