@@ -455,8 +455,8 @@ def solve(X, valid, counts, free, ridge, start, batch, settings, shared=None, wa
     """Fit one batch of receivers by its method; see `minimize`.
 
     ``counts(index)`` gives float64 counts of shape (index.size, n_receivers), and
-    ``counts.events()`` the same as events. ``start`` is a pair of coefficients and intercepts, or
-    None. ``shared`` is what `share` made of X and valid, if it is there already.
+    ``counts.events`` is the same as `Events`. ``start`` is a pair of coefficients and intercepts,
+    or None. ``shared`` is what `share` made of X and valid, if it is there already.
 
     Without a ridge, features that are always zero are taken out, and features that are only active
     where there are no events are set to their limit first: with ``x >= 0``, ``X'y = 0`` and
@@ -464,7 +464,7 @@ def solve(X, valid, counts, free, ridge, start, batch, settings, shared=None, wa
     Guimaraes & Zylkin, 2019).
     """
     link, tol, maxiter, lanes = settings.link, settings.tol, settings.maxiter, batch.lanes
-    sums = statistics.moments(X, valid, counts.events())
+    sums = statistics.moments(X, valid, counts.events)
     n_bins = int(valid.sum())
     mean = sums.sum_y / n_bins
     cold = np.zeros(free.shape), link.eta(mean)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastglm import _kernels as kernels
-from fastglm.features import Events, Sweep
+from fastglm.features import Sweep
 
 _TABLE_BYTES = 1 << 26  # correlograms that are held at a time
 _ROWS = 4096  # rows that are built at a time
@@ -87,8 +87,7 @@ def _history_moments(block, events):
     window_size, n_funcs = block.kernel.shape
     xty = np.empty((block.n_senders, n_funcs, events.n_units))
     # A table starts at the bin of the sender's event; the first lag is the bin after it.
-    later = Events(events.bins - np.int32(1), events.units, events.amplitudes, events.n_units)
-    for some, table in _correlograms(block, later, window_size):
+    for some, table in _correlograms(block, events.shift(-1), window_size):
         xty[some] = np.einsum("lb,ilj->ibj", block.kernel, table, optimize=True)
     return xty.reshape(-1, events.n_units)
 

@@ -13,9 +13,10 @@ import warnings
 
 import numpy as np
 import scipy.linalg
+import scipy.sparse
 from sklearn.base import BaseEstimator, clone
 
-from fastglm.features import FeatureMatrix, HistoryColumns, as_numbers, hstack
+from fastglm.features import Events, FeatureMatrix, HistoryColumns, as_numbers, hstack
 
 _CAUSALITIES = ("causal", "anti-causal", "acausal")
 _CONV_KWARGS = (
@@ -230,8 +231,8 @@ class _ConvBasis(_Basis):
         Parameters
         ----------
         xi : array of shape (n_bins, n_senders) or (n_bins,), or a list of such NumPy arrays
-            Events per bin. A list is a list of trials: they are put end to end, and no history
-            crosses from one to the next.
+            Events per bin; a SciPy sparse array will do. A list is a list of trials: they are put
+            end to end, and no history crosses from one to the next.
         epochs : array-like of shape (n_epochs, 2), optional
             First bin and one past the last of every epoch, ascending, not overlapping. Bins
             outside have NaN rows. Default: one epoch.
@@ -249,15 +250,15 @@ class _ConvBasis(_Basis):
         counts, epochs = _read_counts(xi, epochs)
         self._input_shape = counts.shape[1:]
         n_bins = counts.shape[0]
-        counts = counts.reshape(n_bins, -1)
+        if not scipy.sparse.issparse(counts):
+            counts = counts.reshape(n_bins, -1)
         kernel, shift = self.kernel_, self._shift()
         window_size = kernel.shape[0]
-        missing = None
-        if counts.dtype.kind == "f":
-            finite = np.isfinite(counts)
-            if not finite.all():
-                missing = np.argwhere(~finite)
-                counts = np.where(finite, counts, 0)
+        events, missing = Events.of(counts), None
+        unknown = ~np.isfinite(events.amplitudes)
+        if unknown.any():
+            missing = np.column_stack([events.bins[unknown], events.units[unknown]])
+            events = events.take(~unknown)
         complete = np.zeros(n_bins, bool)
         for begin, end in epochs:
             first = begin + max(0, window_size - shift)
@@ -271,7 +272,7 @@ class _ConvBasis(_Basis):
                 stacklevel=2,
             )
         block = HistoryColumns(
-            counts, kernel, shift, self.label, complete=complete, missing=missing
+            events, kernel, shift, self.label, complete=complete, missing=missing
         )
         return FeatureMatrix([block])
 
@@ -785,7 +786,7 @@ def _read_counts(counts, epochs):
         epochs = np.column_stack([np.concatenate([[0], stops[:-1]]), stops])
         counts = np.concatenate(trials)
     counts = as_numbers(counts, "Counts")
-    if counts.ndim == 0 or counts.size == 0:
+    if counts.ndim == 0 or 0 in counts.shape:
         raise ValueError(
             f"Counts have shape {counts.shape}; expected (n_bins, n_senders), at least 1 by 1."
         )

@@ -7,6 +7,7 @@ array of shape (n_bins, n_features); the solver sees a `Sweep`, which computes `
 """
 
 import numpy as np
+import scipy.sparse
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from fastglm import _kernels as kernels
@@ -26,26 +27,41 @@ class Events:
     ----------
     bins, units : ndarrays of int32, shape (n_events,)
     amplitudes : ndarray of float64, shape (n_events,)
-        The counts.
-    n_units : int
+        The counts; NaN where they are not known.
+    n_bins, n_units : int
     """
 
-    def __init__(self, bins, units, amplitudes, n_units):
+    def __init__(self, bins, units, amplitudes, shape):
         self.bins, self.units, self.amplitudes = bins, units, amplitudes
-        self.n_units = n_units
+        self.n_bins, self.n_units = shape
 
     @classmethod
     def of(cls, counts):
-        """Events of an array of shape (n_bins, n_units)."""
+        """Events of an array or a SciPy sparse array of shape (n_bins, n_units)."""
         n_units = counts.shape[1]
-        # Finding them block by block on booleans is ten times as fast as np.nonzero.
-        places = [np.zeros(0, np.int64)]
-        size = max(1, (1 << 20) // max(n_units, 1))
-        for start in range(0, counts.shape[0], size):
-            places.append(np.flatnonzero(counts[start : start + size] != 0) + start * n_units)
-        bins, units = np.divmod(np.concatenate(places), n_units)
-        amplitudes = counts[bins, units].astype(np.float64)
-        return cls(bins.astype(np.int32), units.astype(np.int32), amplitudes, n_units)
+        if scipy.sparse.issparse(counts):
+            table = counts.tocsr()
+            if not table.has_canonical_format:
+                table = table.copy()
+                table.sum_duplicates()
+            units, amplitudes = table.indices, table.data
+            bins = np.repeat(np.arange(table.shape[0], dtype=np.int32), np.diff(table.indptr))
+            kept = amplitudes != 0
+            bins, units, amplitudes = bins[kept], units[kept], amplitudes[kept]
+        else:
+            # Finding them block by block on booleans is ten times as fast as np.nonzero.
+            places = [np.zeros(0, np.int64)]
+            size = max(1, (1 << 20) // max(n_units, 1))
+            for start in range(0, counts.shape[0], size):
+                places.append(np.flatnonzero(counts[start : start + size] != 0) + start * n_units)
+            bins, units = np.divmod(np.concatenate(places), n_units)
+            amplitudes = counts[bins, units]
+        return cls(
+            bins.astype(np.int32),
+            units.astype(np.int32),
+            amplitudes.astype(np.float64),
+            counts.shape,
+        )
 
     @property
     def n_events(self):
@@ -54,7 +70,8 @@ class Events:
 
     def take(self, keep):
         """The events that a boolean array keeps."""
-        return Events(self.bins[keep], self.units[keep], self.amplitudes[keep], self.n_units)
+        shape = self.n_bins, self.n_units
+        return Events(self.bins[keep], self.units[keep], self.amplitudes[keep], shape)
 
     def select(self, units):
         """The events of some units, which are renumbered in the given order."""
@@ -62,7 +79,24 @@ class Events:
         number[units] = np.arange(len(units))
         units_of = number[self.units]
         keep = units_of >= 0
-        return Events(self.bins[keep], units_of[keep], self.amplitudes[keep], len(units))
+        return Events(
+            self.bins[keep], units_of[keep], self.amplitudes[keep], (self.n_bins, len(units))
+        )
+
+    def shift(self, n_bins):
+        """The events that many bins later."""
+        shape = self.n_bins, self.n_units
+        return Events(self.bins + np.int32(n_bins), self.units, self.amplitudes, shape)
+
+    def rows(self, index):
+        """The table's rows at some ascending bins, float64."""
+        out = np.zeros((len(index), self.n_units))
+        if len(index):
+            low, high = np.searchsorted(self.bins, [index[0], index[-1] + 1])
+            place = np.searchsorted(index, self.bins[low:high])
+            hit = index[place] == self.bins[low:high]
+            out[place[hit], self.units[low:high][hit]] = self.amplitudes[low:high][hit]
+        return out
 
 
 class HistoryColumns:
@@ -72,7 +106,7 @@ class HistoryColumns:
 
     Parameters
     ----------
-    counts : ndarray of shape (n_bins, n_senders)
+    counts : ndarray of shape (n_bins, n_senders), or Events
         Finite; only the entries that are not zero are kept (two orderings, 32 bytes an event).
     kernel : ndarray of shape (window_size, n_funcs)
         Row 0 weighs lag 1.
@@ -86,12 +120,11 @@ class HistoryColumns:
     """
 
     def __init__(self, counts, kernel, shift=0, label="history", complete=None, missing=None):
-        events = Events.of(counts)
-        events.bins -= np.int32(shift)
-        self._set_events(events)
+        events = counts if isinstance(counts, Events) else Events.of(counts)
+        self._set_events(events.shift(-shift))
         self.kernel = np.ascontiguousarray(kernel, dtype=np.float64)
         self.label = label
-        self.complete = np.ones(counts.shape[0], bool) if complete is None else complete
+        self.complete = np.ones(events.n_bins, bool) if complete is None else complete
         self.missing = missing
         self.shift = shift
 
@@ -663,7 +696,7 @@ def as_feature_matrix(X):
 
 
 def as_numbers(values, name):
-    """Values as an array of real numbers.
+    """Values as an array of real numbers; a SciPy sparse array stays one.
 
     Raises
     ------
@@ -671,7 +704,7 @@ def as_numbers(values, name):
         If they are ragged, complex, or no numbers.
     """
     try:
-        array = np.asarray(values)
+        array = values if scipy.sparse.issparse(values) else np.asarray(values)
         if array.dtype.kind == "O":
             array = array.astype(np.float64)
     except (TypeError, ValueError):

@@ -22,7 +22,6 @@ from fastglm._plan import PRODUCTS, make_plan, read_budget
 from fastglm._poisson import LOG_ZERO
 from fastglm._threads import single_threaded_blas
 from fastglm.features import (
-    CHUNK,
     Events,
     FeatureMatrix,
     Sweep,
@@ -145,7 +144,8 @@ class PopulationGLM(BaseEstimator):
         X : FeatureMatrix or array of shape (n_bins, n_features)
             From ``basis.compute_features``: never stored.
         y : array of shape (n_bins, n_receivers), or a list of such arrays (trials)
-            Events per bin. Bins where X or a receiver's y is not finite are dropped.
+            Events per bin; a SciPy sparse array will do. Bins where X or a receiver's y is not
+            finite are dropped.
         init_params : tuple (coef, intercept), optional
             Where to start; the optimum does not depend on it.
         progress : True or callable, optional
@@ -171,7 +171,7 @@ class PopulationGLM(BaseEstimator):
             Once, if a receiver has another status than "converged".
         """
         X, y, free, settings = self._read(X, y)
-        n_features, n = X.shape[1], y.n
+        n_features, n = X.shape[1], y.n_units
         ridge = self._read_strength(n)
         start = self._read_init(init_params, n_features, n)
         result, saved = newton.Result.empty(n_features, n), None
@@ -186,7 +186,7 @@ class PopulationGLM(BaseEstimator):
         monitor.end(np.flatnonzero(result.status != ""))
         try:
             with single_threaded_blas():
-                for valid, receivers in _by_missing(X.valid, y.values):
+                for valid, receivers in _by_missing(X.valid, y):
                     for some, point in (
                         (receivers[begun[receivers]], again),
                         (receivers[~begun[receivers]], start),
@@ -239,8 +239,8 @@ class PopulationGLM(BaseEstimator):
         """
         X, y, free, settings = self._read(X, y)
         batches, plan = [], None
-        for valid, receivers in _by_missing(X.valid, y.values):
-            receivers = receivers[y.sums(valid)[receivers] > 0]
+        for valid, receivers in _by_missing(X.valid, y):
+            receivers = receivers[_sums(y, valid)[receivers] > 0]
             plan = make_plan(X, int(valid.sum()), receivers, free, settings)
             batches += plan.batches
         plan.batches = batches
@@ -255,20 +255,20 @@ class PopulationGLM(BaseEstimator):
         X = as_feature_matrix(X)
         y = self._read_counts(y)
         n_bins = X.shape[0]
-        if y.shape[0] != n_bins:
+        if y.n_bins != n_bins:
             raise ValueError(
-                f"X has {n_bins} rows and y {y.shape[0]}; expected one row of each per bin."
+                f"X has {n_bins} rows and y {y.n_bins}; expected one row of each per bin."
             )
         if not X.valid.any():
             raise ValueError(
                 f"None of the {n_bins} rows of X is finite. A row needs a whole window of history "
                 "in its epoch: use longer epochs or a shorter window."
             )
-        if not (X.valid & _any_finite(y)).any():
+        if not (X.valid & _any_known(y)).any():
             raise ValueError("y is NaN in every bin that has a history; nothing to fit.")
-        free = self._read_mask(X, y.shape[1])
+        free = self._read_mask(X, y.n_units)
         settings = newton.Settings(link, tol, maxiter, method, products, budget)
-        return X, _Counts(y), free, settings
+        return X, y, free, settings
 
     def _finish(self, result):
         self.n_features_in_ = result.coef.shape[0]
@@ -327,11 +327,12 @@ class PopulationGLM(BaseEstimator):
         X = self._check_fitted(X)
         y = self._read_counts(y)
         n = self._coef().shape[1]
-        if y.shape != (X.shape[0], n):
+        if (y.n_bins, y.n_units) != (X.shape[0], n):
             raise ValueError(
-                f"y has shape {y.shape}; expected (n_bins, n_receivers) = {(X.shape[0], n)}."
+                f"y has shape {(y.n_bins, y.n_units)}; expected (n_bins, n_receivers) = "
+                f"{(X.shape[0], n)}."
             )
-        kept = X.valid & _any_finite(y)
+        kept = X.valid & _any_known(y)
         if not kept.any():
             raise ValueError("No bin has finite X and y, so there is nothing to score.")
         null = _mean_count(y, kept)
@@ -343,7 +344,7 @@ class PopulationGLM(BaseEstimator):
         model, base = aggregate(), aggregate()
         for index, mu in self._rates(X):
             inside = kept[index]
-            counts = y[index[inside]].astype(np.float64)
+            counts = y.rows(index[inside])
             model.add(value(counts, mu[inside]))
             if score_type != "log-likelihood":
                 base.add(value(counts, null))
@@ -437,17 +438,14 @@ class PopulationGLM(BaseEstimator):
             y = np.concatenate(y)
         y = as_numbers(y, "y")
         y = self._shape_counts(y)
-        for begin in range(0, y.shape[0], CHUNK):
-            block = y[begin : begin + CHUNK]
-            if y.dtype.kind == "f" and np.isinf(block).any():
-                raise ValueError(
-                    "y holds infinite counts; expected finite numbers or NaN (bin left out)."
-                )
-            if (block < 0).any():
-                raise ValueError(
-                    "y holds negative counts; expected the number of events in each bin."
-                )
-        return y
+        events = Events.of(y)
+        if np.isinf(events.amplitudes).any():
+            raise ValueError(
+                "y holds infinite counts; expected finite numbers or NaN (bin left out)."
+            )
+        if (events.amplitudes < 0).any():
+            raise ValueError("y holds negative counts; expected the number of events in each bin.")
+        return events
 
     def _shape_counts(self, y):
         if y.ndim != 2 or y.shape[1] == 0:
@@ -651,7 +649,7 @@ def _fit_group(X, y, valid, receivers, free, ridge, start, settings, result, mon
         result.status[receivers] = "no_bins"
         monitor.end(receivers)
         return
-    sums = y.sums(valid)
+    sums = _sums(y, valid)
     silent = receivers[sums[receivers] == 0]
     result.status[silent] = "silent"
     result.intercept[silent] = LOG_ZERO
@@ -690,42 +688,20 @@ def _fit_group(X, y, valid, receivers, free, ridge, start, settings, result, mon
             raise KeyboardInterrupt
 
 
-class _Counts:
-    """Counts of all receivers: the array, and its entries that are not zero."""
-
-    def __init__(self, values):
-        self.values, self.n = values, values.shape[1]
-        self.events = Events.of(values)
-
-    def sums(self, valid):
-        """Sum of each receiver over the valid bins where it is known."""
-        events = self.events
-        amplitudes = np.where(valid[events.bins], events.amplitudes, 0.0)
-        return np.bincount(events.units, np.nan_to_num(amplitudes), self.n)
-
-
 class _Columns:
-    """Counts of some receivers at some bins, in float64."""
+    """Counts of some receivers, of which only the events are kept."""
 
-    def __init__(self, counts, receivers):
-        self.counts = counts
-        whole = np.array_equal(receivers, np.arange(counts.n))
-        self.receivers = slice(None) if whole else receivers
+    def __init__(self, y, receivers):
+        whole = np.array_equal(receivers, np.arange(y.n_units))
+        self.events = y if whole else y.select(receivers)
 
     def __call__(self, index):
-        if index.size and index[-1] - index[0] + 1 == index.size:
-            index = slice(index[0], index[-1] + 1)
-        return self.counts.values[index][:, self.receivers].astype(np.float64)
-
-    def events(self):
-        """The same as events."""
-        events = self.counts.events
-        return events if isinstance(self.receivers, slice) else events.select(self.receivers)
+        return self.events.rows(index)
 
 
 def _key(X, y, free, ridge, start, settings):
     """Fingerprint of everything that a fit depends on."""
-    parts = [X.valid, free, ridge, y.n, y.events.bins, y.events.units, y.events.amplitudes]
+    parts = [X.valid, free, ridge, y.n_units, y.bins, y.units, y.amplitudes]
     for c in X.columns:
         if hasattr(c, "kernel"):
             parts += [c.kernel, c.events.bins, c.events.units, c.events.amplitudes]
@@ -738,35 +714,38 @@ def _key(X, y, free, ridge, start, settings):
 
 def _by_missing(valid, y):
     """Yield ``(valid, receivers)`` for every pattern of missing counts, usually one."""
-    n = y.shape[1]
-    if y.dtype.kind != "f" or not any(
-        np.isnan(y[b : b + CHUNK]).any() for b in range(0, y.shape[0], CHUNK)
-    ):
-        yield valid, np.arange(n)
+    missing = np.isnan(y.amplitudes)
+    if not missing.any():
+        yield valid, np.arange(y.n_units)
         return
+    bins, units = y.bins[missing], y.units[missing]
     groups = {}
-    for j in range(n):
-        known = ~np.isnan(y[:, j])
-        groups.setdefault(known.tobytes(), (known, []))[1].append(j)
-    for known, receivers in groups.values():
-        yield valid & known, np.array(receivers)
+    for j in range(y.n_units):
+        unknown = bins[units == j]
+        groups.setdefault(unknown.tobytes(), (unknown, []))[1].append(j)
+    for unknown, receivers in groups.values():
+        known = valid.copy()
+        known[unknown] = False
+        yield known, np.array(receivers)
+
+
+def _sums(y, valid):
+    """Sum of each receiver over the valid bins where it is known."""
+    known = valid[y.bins] & ~np.isnan(y.amplitudes)
+    return np.bincount(y.units, np.where(known, y.amplitudes, 0.0), y.n_units)
 
 
 def _mean_count(y, valid):
     """Mean of every receiver over the valid bins where its count is known."""
-    total, n = np.zeros(y.shape[1]), np.zeros(y.shape[1])
-    for start in range(0, y.shape[0], CHUNK):
-        block = y[start : start + CHUNK][valid[start : start + CHUNK]]
-        known = ~np.isnan(block) if y.dtype.kind == "f" else np.ones(block.shape, bool)
-        total += np.sum(block, axis=0, where=known, dtype=np.float64)
-        n += known.sum(axis=0)
-    return total / np.maximum(n, 1)
+    missing = np.isnan(y.amplitudes) & valid[y.bins]
+    n_known = valid.sum() - np.bincount(y.units[missing], minlength=y.n_units)
+    return _sums(y, valid) / np.maximum(n_known, 1)
 
 
-def _any_finite(y):
-    if y.dtype.kind != "f":
-        return np.ones(y.shape[0], bool)
-    return np.isfinite(y).any(axis=1)
+def _any_known(y):
+    """Bins where the count of some receiver is known."""
+    missing = np.bincount(y.bins[np.isnan(y.amplitudes)], minlength=y.n_bins)
+    return missing < y.n_units
 
 
 def _binary(mask):

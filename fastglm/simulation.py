@@ -8,6 +8,7 @@ The lag convention is that of the features: bin t never sees itself.
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse
 
 from fastglm import _kernels as kernels
 from fastglm.features import as_numbers
@@ -44,19 +45,26 @@ class Network:
         n_receivers, n_senders, n_funcs = self.coupling_coef.shape
         return self.coupling_coef.transpose(1, 2, 0).reshape(n_senders * n_funcs, n_receivers)
 
-    def simulate(self, n_bins, random_key=None, progress=None):
+    def simulate(self, n_bins, random_key=None, progress=None, sparse=False):
         """Counts of shape (n_bins, n_cells), uint8, with the exponential link.
 
         Stops where a rate exceeds 50 events per bin: more would not fit into uint8. Memory: one
-        byte a bin and cell. ``progress`` is called with the number of bins done.
+        byte a bin and cell, or with ``sparse``, which gives a SciPy sparse array, five an event
+        and four a bin. ``progress`` is called with the number of bins done.
         """
-        counts = np.zeros((n_bins, self.intercepts.size), np.uint8)
-        chunks = _simulate(self.filters, self.intercepts, None, n_bins, random_key, "exp", 50.0)
+        n_cells = self.intercepts.size
+        counts = [] if sparse else np.zeros((n_bins, n_cells), np.uint8)
+        chunks = _simulate(
+            self.kernel, self.coupling_coef, self.intercepts, None, n_bins, random_key, "exp", 50.0
+        )
         for start, chunk, _ in chunks:
-            counts[start : start + chunk.shape[0]] = chunk
+            if sparse:
+                counts.append(scipy.sparse.csr_array(chunk.astype(np.uint8)))
+            else:
+                counts[start : start + chunk.shape[0]] = chunk
             if progress is not None:
                 progress(chunk.shape[0])
-        return counts
+        return scipy.sparse.vstack(counts, format="csr") if sparse else counts
 
 
 def random_network(
@@ -215,11 +223,11 @@ def simulate_recurrent(
         raise ValueError(f"n_bins is {n_bins!r}; expected a positive integer.")
     if init_y is not None:
         init_y = _expect("init_y", init_y, (kernel.shape[0], n_neurons))
-    filters = np.einsum("lb,jib->ilj", kernel, coupling)
     counts = np.empty((n_bins, n_neurons), np.int64)
     rates = np.empty((n_bins, n_neurons))
     chunks = _simulate(
-        filters,
+        kernel,
+        coupling,
         intercepts,
         drive,
         n_bins,
@@ -234,16 +242,17 @@ def simulate_recurrent(
     return counts, rates
 
 
-def _simulate(filters, intercepts, drive, n_bins, random_key, link, max_rate, init_y=None):
+def _simulate(kernel, coupling, intercepts, drive, n_bins, random_key, link, max_rate, init_y=None):
     """Yield ``(start, counts, rates)`` for chunk after chunk of bins."""
     rng = np.random.default_rng(random_key)
-    window_size, n_neurons = filters.shape[1:]
+    window_size, n_neurons = kernel.shape[0], coupling.shape[0]
     pending = np.zeros((window_size, n_neurons))
     if init_y is not None:
+        filters = np.einsum("lb,jib->ilj", kernel, coupling)
         for lag in range(1, window_size + 1):  # row -lag is what lies lag bins back
             reach = window_size + 1 - lag
             pending[:reach] += np.einsum("i,ilj->lj", init_y[-lag], filters[:, lag - 1 :])
-    filters = np.ascontiguousarray(filters)
+    filters, linked, starts = _pack(kernel, coupling)
     for start in range(0, n_bins, _CHUNK):
         n_rows = min(_CHUNK, n_bins - start)
         # pending is a ring: bin t uses row t % window_size, so chunks keep absolute bins.
@@ -255,6 +264,9 @@ def _simulate(filters, intercepts, drive, n_bins, random_key, link, max_rate, in
         stopped = kernels.simulate_bins(
             rng,
             filters,
+            linked,
+            starts,
+            window_size,
             eta,
             link == "softplus",
             float(max_rate),
@@ -273,6 +285,21 @@ def _simulate(filters, intercepts, drive, n_bins, random_key, link, max_rate, in
                 "the coupling or the intercepts, fit with a ridge, or use softplus."
             )
         yield start, counts, rates
+
+
+def _pack(kernel, coupling):
+    """Filters of the connections that are there, their receivers, and where each sender begins.
+
+    In a network that is connected to a tenth, an event costs a tenth, and the filters of 831 cells
+    take 55 MB instead of 552.
+    """
+    filters, linked, starts = [], [], [0]
+    for i in range(coupling.shape[1]):
+        receivers = np.flatnonzero(coupling[:, i].any(axis=1))
+        filters.append((kernel @ coupling[receivers, i].T).ravel())
+        linked.append(receivers)
+        starts.append(starts[-1] + receivers.size)
+    return np.concatenate(filters), np.concatenate(linked), np.array(starts)
 
 
 def _expect(name, value, shape):
