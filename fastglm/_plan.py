@@ -300,10 +300,11 @@ class _Cost:
         )
 
     def shared_bytes(self, n_features):
-        """Bytes of Gram matrix, eigenvectors and sample: their peak."""
-        size = 36 if n_features <= MAX_FALLBACK else 20
+        """Bytes of Gram matrix, eigenvectors and sample while they are made, and afterwards."""
+        making, keeping = (36, 12) if n_features <= MAX_FALLBACK else (20, 4)
         n_sample = sample_size(n_features, self.n_bins, self.settings.memory_budget)
-        return size * n_features**2 + 4 * n_sample * n_features + 5e7
+        keeping = keeping * n_features**2 + 4 * n_sample * n_features
+        return max(making * n_features**2, keeping) + 5e7, keeping + 5e7
 
     def lane_bytes(self, n_features):
         """Bytes of one receiver: filters and their sums, pairs of steps, weights, chunks."""
@@ -325,15 +326,19 @@ class _Cost:
         n_features = n_free if selected else self.X.shape[1]
         if method == "newton-cholesky":
             fixed, each = 3e8 if n_free > 100 else 1e6, 40 * n_free**2 + 1e4
-            lanes = 1
+            making, lanes = fixed, 1
         else:
-            fixed, each = self.shared_bytes(n_features), self.lane_bytes(n_features)
+            making, fixed = self.shared_bytes(n_features)
+            each = self.lane_bytes(n_features)
+            if self.products(self.work(free[:, receivers].any(axis=1))) == "rows":
+                fixed += 8 * CHUNK * n_features
         budget = self.settings.memory_budget
-        if fixed + lanes * each > budget:
+        needed = max(making, fixed + lanes * each)
+        if needed > budget:
             raise ValueError(
                 f"memory_budget is {_size(budget)}; a batch of {lanes} receivers with {n_features} "
-                f"features needs {_size(fixed + lanes * each)}. Raise the budget, use fewer basis "
-                "functions, or mask features."
+                f"features needs {_size(needed)}. Raise the budget, use fewer basis functions, or "
+                "mask features."
             )
         size = int((budget - fixed) / each) // lanes * lanes
         # Batches of even size: the last one costs as much a receiver as the others.
@@ -358,7 +363,7 @@ class _Cost:
                     lanes,
                     selected,
                     n_free,
-                    fixed + each * (-(-some.size // lanes) * lanes),
+                    max(making, fixed + each * (-(-some.size // lanes) * lanes)),
                     float(seconds),
                 )
             )

@@ -23,7 +23,7 @@ import scipy.linalg
 
 from fastglm import _kernels as kernels
 from fastglm._poisson import LOG_ZERO
-from fastglm._threads import run_threads
+from fastglm._threads import all_blas_threads, run_threads
 from fastglm.features import Sweep, tiled_dot
 
 _BLOCK_BYTES = 1 << 22  # rows that one thread works on at a time
@@ -44,8 +44,8 @@ _RANK = 1e-12  # an eigenvalue of the scaled Gram matrix below this is a colline
 
 
 def sample_size(n_features, n_bins, memory_budget=np.inf):
-    """Sampled bins: twenty a feature, as far as a quarter of the memory holds them."""
-    fits = memory_budget / (16 * max(n_features, 1))
+    """Sampled bins: twenty a feature, as far as four tenths of the memory hold them."""
+    fits = memory_budget / (10 * max(n_features, 1))
     return int(min(max(_MIN_SAMPLE, min(_SAMPLE * n_features, fits)), n_bins))
 
 
@@ -103,10 +103,9 @@ class Spectrum:
     """
 
     def __init__(self, covariance, lanes):
-        if covariance.shape[0] > _DOUBLE_SPECTRUM:
-            covariance = covariance.astype(np.float32)
         self.diagonal = np.diag(covariance).astype(np.float64)
-        values, vectors = scipy.linalg.eigh(covariance, check_finite=False, driver="evd")
+        with all_blas_threads():
+            values, vectors = scipy.linalg.eigh(covariance, check_finite=False, driver="evd")
         self.values = np.maximum(values, 0).astype(np.float32)[:, None]
         self.vectors = Rows(np.ascontiguousarray(vectors.T, np.float32), lanes)
 
@@ -150,9 +149,14 @@ class Shared:
         covariance /= self.n_bins
         for row, value in zip(covariance, mean, strict=True):
             row -= value * mean
-        self.covariance = covariance if covariance.shape[0] <= _DOUBLE_SPECTRUM else None
+        self.covariance = None
         if not np.isfinite(covariance).all():  # features whose squares overflow
             covariance = np.eye(covariance.shape[0])
+        elif covariance.shape[0] <= _DOUBLE_SPECTRUM:
+            self.covariance = covariance
+        else:
+            covariance = covariance.astype(np.float32)
+        del gram
         self.spectrum = Spectrum(covariance, lanes)
         self.share = np.ones((self.n_bins, 1), np.float32)
         if n_sample < self.n_bins:

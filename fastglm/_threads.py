@@ -26,13 +26,22 @@ def run_threads(function, items, work=1 << 20):
     return list(_pool[2].map(function, items))
 
 
+def all_blas_threads():
+    """Context in which BLAS uses as many threads as the kernels, for one large call."""
+    return _controller().limit(limits=numba.get_num_threads(), user_api="blas")
+
+
 def single_threaded_blas():
     """Context in which BLAS uses one thread.
 
     Its idle threads spin, and on two cores they cost the kernels a factor of two; the solver
     spreads its BLAS calls over blocks and receivers instead.
     """
+    return _controller().limit(limits=1, user_api="blas")
+
+
+def _controller():
     global _blas
     if _blas is None:
         _blas = ThreadpoolController()
-    return _blas.limit(limits=1, user_api="blas")
+    return _blas
