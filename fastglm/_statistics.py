@@ -78,7 +78,8 @@ def gram(X, valid):
                 for first in range(0, index.size, _ROWS):
                     some = index[first : first + _ROWS]
                     part += _finite_rows(block, some).T @ _finite_rows(other, some)
-            result[begin:end, start:stop] = part.T
+            if other is not block:
+                result[begin:end, start:stop] = part.T
     return result
 
 

@@ -8,9 +8,12 @@ import naive
 import numba
 import numpy as np
 import pytest
+import scipy.special
 
 from fastglm import _kernels as kernels
+from fastglm import _statistics as statistics
 from fastglm import features
+from fastglm._poisson import PoissonExp, PoissonSoftplus
 from fastglm.features import DenseColumns, FeatureMatrix, HistoryColumns, Sweep
 
 PURE = bool(numba.config.DISABLE_JIT)
@@ -67,8 +70,8 @@ def history_matrix(counts, kernel):
     return FeatureMatrix([HistoryColumns(counts, kernel)])
 
 
-def forward(X, coef, dtype=np.float64, lanes=LANES):
-    sweep = Sweep(X, coef.shape[1], dtype, lanes)
+def forward(X, coef, dtype=np.float64, lanes=LANES, products="events"):
+    sweep = Sweep(X, coef.shape[1], dtype, lanes, products)
     sweep.set_coef(coef)
     out = np.empty((X.shape[0], coef.shape[1]), dtype)
     for start, n_rows in sweep.chunks():
@@ -77,8 +80,8 @@ def forward(X, coef, dtype=np.float64, lanes=LANES):
     return out
 
 
-def backward(X, residual, dtype=np.float64, lanes=LANES):
-    sweep = Sweep(X, residual.shape[1], dtype, lanes)
+def backward(X, residual, dtype=np.float64, lanes=LANES, products="events"):
+    sweep = Sweep(X, residual.shape[1], dtype, lanes, products)
     for start, n_rows in sweep.chunks():
         sweep.backward(start, n_rows, sweep.put(residual[start : start + n_rows]))
     return sweep.collect()[:, : residual.shape[1]]
@@ -134,15 +137,38 @@ def test_backward_equals_the_naive_gradient(shape, events, dtype, lanes):
     assert_close(grad, X.T @ residual, magnitude.T @ abs(residual), dtype)
 
 
+@pytest.mark.parametrize("products", ["events", "rows"])
 @pytest.mark.parametrize("lanes", [LANES, 1])
-def test_products_equal_plain_loops_over_the_formula(lanes):
+def test_products_equal_plain_loops_over_the_formula(lanes, products):
     counts, kernel, coef, residual = make_problem((12, 2, 5, 3))
     X = naive.history(counts, kernel)
     matrix = history_matrix(counts, kernel)
-    np.testing.assert_allclose(forward(matrix, coef, lanes=lanes), naive.product(X, coef), 1e-12)
+    how = {"lanes": lanes, "products": products}
+    np.testing.assert_allclose(forward(matrix, coef, **how), naive.product(X, coef), 1e-12)
     np.testing.assert_allclose(
-        backward(matrix, residual, lanes=lanes), naive.gradient(X, residual), 1e-11
+        backward(matrix, residual, **how), naive.gradient(X, residual), 1e-11
     )
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_products_from_rows_equal_those_from_events(dtype):
+    counts, kernel, coef, residual = make_problem((1300, 4, 30, LANES + 5))
+    X = history_matrix(counts, kernel)
+    rows = X.rows(np.arange(1300))
+    both = forward(X, coef, dtype, products="rows"), backward(X, residual, dtype, products="rows")
+    magnitude = abs(rows) @ abs(coef), abs(rows).T @ abs(residual)
+    assert_close(both[0], forward(X, coef, dtype), 4 * magnitude[0], dtype)
+    assert_close(both[1], backward(X, residual, dtype), 4 * magnitude[1], dtype)
+
+
+def test_groups_of_senders_add_up(monkeypatch):
+    counts, kernel, coef, _ = make_problem((300, 20, 9, 3))
+    whole = history_matrix(counts, kernel)
+    monkeypatch.setattr(features, "_GROUP_BYTES", 0)
+    grouped = history_matrix(counts, kernel)
+    assert len(whole.columns[0].groups) == 1
+    assert len(grouped.columns[0].groups) == 3
+    np.testing.assert_allclose(forward(grouped, coef), forward(whole, coef), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("shift", [-2, 1, 3, 9])
@@ -234,11 +260,10 @@ def test_collect_filters_adds_to_the_gradient():
 
 def everything(X, coef, residual, dtype, lanes):
     eta = forward(X, coef, dtype, lanes)
-    values, _, curvature, sums = run_poisson(
-        kernels.poisson_exp, 0.1 * eta.astype(float), residual, lanes=lanes, dtype=dtype
-    )
+    values, _, sums = run_poisson(PoissonExp, 0.1 * eta, residual, lanes=lanes, dtype=dtype)
     rows = X.rows(np.arange(X.shape[0]))
-    return eta, backward(X, residual, dtype, lanes), rows, values, curvature, sums
+    pairs = statistics.gram(X, X.valid)
+    return eta, backward(X, residual, dtype, lanes), rows, values, sums, pairs
 
 
 @compiled_only
@@ -300,7 +325,8 @@ def test_another_shape_compiles_nothing_anew(dtype, lanes):
         kernels.collect_filters,
         kernels.history_forward if lanes == LANES else kernels.history_forward_narrow,
         kernels.history_backward if lanes == LANES else kernels.history_backward_narrow,
-        kernels.poisson_exp,
+        PoissonExp.pointwise(dtype, lanes),
+        kernels.count_pairs,
     )
 
     def signatures(shape):
@@ -400,32 +426,23 @@ def unpack(values, lanes, n, pad=PAD):
     return rows[pad : rows.shape[0] - pad, :n]
 
 
-def run_poisson(
-    kernel,
-    eta,
-    counts,
-    intercept=None,
-    valid=None,
-    start=0,
-    lanes=LANES,
-    dtype=np.float64,
-    curvature_dtype=np.float64,
-):
-    """New eta, the pads of its layout, curvature and sums of a kernel of the observation model."""
+def run_poisson(link, eta, counts, intercept=None, valid=None, start=0, lanes=LANES, dtype=float):
+    """New eta, the pads of its layout, and sums of a link's kernel."""
+    kernel = link.pointwise(np.dtype(dtype).type, lanes)
     n_rows, n = eta.shape
     n_tiles = -(-n // lanes)
     n_segments = -(-n_rows // SEGMENT)
-    offsets = np.full(n_tiles * lanes, -1e5)  # of lanes without a receiver
+    offsets = np.full(n_tiles * lanes, -1e5, dtype)  # of lanes without a receiver
     offsets[:n] = 0.0 if intercept is None else intercept
     valid = np.ones(start + n_rows, bool) if valid is None else valid
-    curvature = np.full((n_tiles, (start + n_rows) * lanes), -7, curvature_dtype)
-    sums = np.full((n_tiles, n_segments, 3, lanes), -7.0)
+    sums = np.full((n_tiles, n_segments, 2, lanes), -7.0)
     values, y = pack(eta, lanes, dtype), pack(counts, lanes, dtype)
+    tiles = np.arange(n_tiles)
     with np.errstate(all="ignore"):
-        kernels.launch(kernel, values, y, offsets, valid, start, n_rows, lanes, curvature, sums)
+        kernels.launch(kernel, values, y, offsets, valid, start, n_rows, lanes, tiles, sums)
     pads = np.concatenate([values[:, : PAD * lanes], values[:, (PAD + n_rows) * lanes :]], axis=1)
-    sums = sums.transpose(1, 2, 0, 3).reshape(n_segments, 3, -1)[:, :, :n]
-    return unpack(values, lanes, n), pads, unpack(curvature, lanes, n, pad=0), sums
+    sums = sums.transpose(1, 2, 0, 3).reshape(n_segments, 2, -1)[:, :, :n]
+    return unpack(values, lanes, n), pads, sums
 
 
 def poisson_problem(n_rows, n, seed=0):
@@ -435,144 +452,150 @@ def poisson_problem(n_rows, n, seed=0):
 
 
 def softplus_parts(eta, y):
-    return (
-        naive.softplus_loss(eta, y),
-        naive.softplus_residual(eta, y),
-        naive.softplus_curvature(eta, y),
-    )
+    return naive.softplus_loss(eta, y), naive.softplus_residual(eta, y)
 
 
 def exp_parts(eta, y):
-    return (np.exp(eta),) * 3  # what is linear in y is the caller's
+    return (np.exp(eta),) * 2  # what is linear in y is the caller's
 
 
-LINKS = [(kernels.poisson_exp, exp_parts), (kernels.poisson_softplus, softplus_parts)]
+LINKS = [(PoissonExp, exp_parts), (PoissonSoftplus, softplus_parts)]
 
 
-@pytest.mark.parametrize(("kernel", "parts"), LINKS)
-@pytest.mark.parametrize("lanes", [LANES, 1])
+@pytest.mark.parametrize(("link", "parts"), LINKS)
+@pytest.mark.parametrize(("dtype", "lanes"), BATCHES)
 @pytest.mark.parametrize(("n_rows", "n"), [(1, 1), (9, 3), (30, LANES + 1), (SEGMENT + 70, 1)])
-def test_poisson_kernels_equal_the_formulas(kernel, parts, n_rows, n, lanes):
+def test_poisson_kernels_equal_the_formulas(link, parts, n_rows, n, dtype, lanes):
     if PURE and n_rows * lanes > 2000:
         lanes = 1
     eta, y, intercept = poisson_problem(n_rows, n)
+    eta, intercept = eta.astype(dtype), intercept.astype(dtype)
     valid = np.random.default_rng(1).random(n_rows + 5) < 0.7
-    values, pads, curvature, sums = run_poisson(kernel, eta, y, intercept, valid, 5, lanes)
-    loss, residual, bend = (part * valid[5:, None] for part in parts(eta + intercept, y))
-    np.testing.assert_allclose(values, residual, rtol=1e-12, atol=1e-13)
-    np.testing.assert_allclose(curvature[5:], bend, rtol=1e-10, atol=1e-13)
-    assert (curvature[:5] == -7).all()
+    values, pads, sums = run_poisson(link, eta, y, intercept, valid, 5, lanes, dtype)
+    exact = eta.astype(float) + intercept.astype(float)
+    loss, residual = (part * valid[5:, None] for part in parts(exact, y))
+    rtol = 1e-12 if dtype == np.float64 else 4e-6  # eta + intercept rounds in float32
+    np.testing.assert_allclose(values, residual, rtol=rtol, atol=rtol)
     assert not pads.any()
     for s in range(sums.shape[0]):
         rows = slice(s * SEGMENT, (s + 1) * SEGMENT)
-        expected = [part[rows].sum(axis=0) for part in (loss, residual, bend)]
-        np.testing.assert_allclose(sums[s], expected, rtol=1e-10, atol=1e-10)
+        expected = [part[rows].sum(axis=0) for part in (loss, residual)]
+        np.testing.assert_allclose(sums[s], expected, rtol=30 * rtol, atol=30 * rtol)
 
 
-@pytest.mark.parametrize(("kernel", "parts"), LINKS)
-def test_poisson_kernels_read_float32(kernel, parts):
-    eta, y, intercept = poisson_problem(9, 3)
-    eta = eta.astype(np.float32)
-    values, _, curvature, sums = run_poisson(
-        kernel, eta, y, intercept, dtype=np.float32, curvature_dtype=np.float32
-    )
-    loss, residual, bend = parts(eta + intercept, y)
-    np.testing.assert_allclose(values, residual, rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(curvature, bend, rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(sums[0, 0], loss.sum(axis=0), rtol=1e-6)
-
-
-@pytest.mark.parametrize(("kernel", "parts"), LINKS)
-def test_residual_and_curvature_are_derivatives_of_the_loss(kernel, parts):
+@pytest.mark.parametrize(("link", "parts"), LINKS)
+def test_the_residual_is_the_derivative_of_the_loss(link, parts):
     eta = np.linspace(-12, 8, 41)[None, :].repeat(3, axis=0)
     y = np.array([0.0, 1.0, 7.0])[:, None].repeat(41, axis=1)
-    loss_up, slope_up = np.empty_like(eta), np.empty_like(eta)
-    loss_down, slope_down = np.empty_like(eta), np.empty_like(eta)
+    loss_up, loss_down = np.empty_like(eta), np.empty_like(eta)
     step = 1e-5
     for row in range(3):  # a row at a time: the sums are then those of the row
         one = slice(row, row + 1)
-        slope_up[one], _, _, sums = run_poisson(kernel, eta[one] + step, y[one])
-        loss_up[row] = sums[0, 0]
-        slope_down[one], _, _, sums = run_poisson(kernel, eta[one] - step, y[one])
-        loss_down[row] = sums[0, 0]
-    residual, _, curvature, _ = run_poisson(kernel, eta, y)
-    scale = 1 + y + np.exp(eta) if kernel is kernels.poisson_exp else 1 + y
+        loss_up[row] = run_poisson(link, eta[one] + step, y[one])[2][0, 0]
+        loss_down[row] = run_poisson(link, eta[one] - step, y[one])[2][0, 0]
+    residual, _, _ = run_poisson(link, eta, y)
+    scale = 1 + y + np.exp(eta) if link is PoissonExp else 1 + y
     assert (abs((loss_up - loss_down) / (2 * step) - residual) < 2e-9 * scale).all()
-    assert (abs((slope_up - slope_down) / (2 * step) - curvature) < 2e-9 * scale).all()
 
 
-@pytest.mark.parametrize("lanes", [LANES, 1])
-def test_poisson_exp_shows_overflow_as_inf(lanes):
+@pytest.mark.parametrize("link", [PoissonExp, PoissonSoftplus])
+def test_expected_curvature_is_the_mean_over_counts_of_the_model(link):
+    eta = np.linspace(-4, 2, 7)
+    mu = link.rate(eta)
+    y = np.arange(80)[:, None]
+    chance = np.exp(y * np.log(mu) - mu - scipy.special.gammaln(y + 1))
+    step = 1e-5
+    up, down = (link.derivatives(eta + d, y.astype(float))[1] for d in (step, -step))
+    mean = (chance * (up - down) / (2 * step)).sum(axis=0)
+    np.testing.assert_allclose(link.expected_curvature(eta), mean, rtol=1e-7)
+
+
+@pytest.mark.parametrize(("dtype", "lanes"), BATCHES)
+def test_poisson_exp_shows_overflow_as_inf(dtype, lanes):
     eta = np.array([[0.0, 800.0], [0.0, 0.0]])
-    values, _, curvature, sums = run_poisson(kernels.poisson_exp, eta, eta, lanes=lanes)
-    assert values[0, 1] == curvature[0, 1] == np.inf
-    np.testing.assert_array_equal(sums[0], [[2.0, np.inf]] * 3)
+    values, _, sums = run_poisson(PoissonExp, eta, eta, lanes=lanes, dtype=dtype)
+    assert values[0, 1] == np.inf
+    np.testing.assert_array_equal(sums[0], [[2.0, np.inf]] * 2)
 
 
 @compiled_only
-def test_poisson_exp_shows_nan():
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_poisson_exp_shows_nan(dtype):
     eta = np.array([[0.0, np.nan]])
-    _, _, _, sums = run_poisson(kernels.poisson_exp, eta, eta)
-    np.testing.assert_array_equal(sums[0], [[1.0, np.nan]] * 3)
+    _, _, sums = run_poisson(PoissonExp, eta, eta, dtype=dtype)
+    np.testing.assert_array_equal(sums[0], [[1.0, np.nan]] * 2)
 
 
-def test_poisson_exp_ignores_what_stands_in_invalid_rows():
+@pytest.mark.parametrize(("dtype", "lanes"), BATCHES)
+def test_poisson_exp_ignores_what_stands_in_invalid_rows(dtype, lanes):
     eta = np.array([[0.0, 0.0], [np.nan, 800.0]])
-    values, _, _, sums = run_poisson(kernels.poisson_exp, eta, eta, valid=np.array([True, False]))
+    valid = np.array([True, False])
+    values, _, sums = run_poisson(PoissonExp, eta, eta, valid=valid, dtype=dtype, lanes=lanes)
     np.testing.assert_array_equal(sums[0], 1.0)
     assert not values[1].any()
+
+
+def test_pointwise_kernels_leave_other_tiles_alone():
+    eta = pack(np.zeros((3, 3)), 1, float)
+    sums = np.full((3, 1, 2, 1), -7.0)
+    args = np.zeros(3), np.ones(3, bool), 0, 3, 1, np.array([1]), sums
+    kernels.launch(kernels.poisson_exp_narrow, eta, eta, *args)
+    np.testing.assert_array_equal(unpack(eta, 1, 3), [[0, 1, 0]] * 3)
+    np.testing.assert_array_equal(sums[:, 0, 0, 0], [-7, 3, -7])
 
 
 def test_softplus_stays_finite_where_its_rate_underflows():
     eta = np.array([[-40.0, -300.0, -690.0]])
     y = np.array([[2.0, 2.0, 2.0]])
-    residual, _, curvature, sums = run_poisson(kernels.poisson_softplus, eta, y)
+    residual, _, sums = run_poisson(PoissonSoftplus, eta, y)
     np.testing.assert_allclose(residual, -y, rtol=1e-12)
-    np.testing.assert_allclose(curvature, 0, atol=1e-12)
     np.testing.assert_allclose(sums[0, 0], -y[0] * eta[0], rtol=1e-12)
 
 
 def test_softplus_is_linear_far_above_zero():
     eta = np.array([[50.0, 1e3, 1e6]])
-    residual, _, _, sums = run_poisson(kernels.poisson_softplus, eta, np.ones((1, 3)))
+    residual, _, sums = run_poisson(PoissonSoftplus, eta, np.ones((1, 3)))
     np.testing.assert_allclose(sums[0, 0], eta[0] - np.log(eta[0]), rtol=1e-14)
     np.testing.assert_allclose(residual, 1 - 1 / eta, rtol=1e-14)
 
 
-@pytest.mark.parametrize("n_rows", [1, 70, 1100])
-def test_narrow_pointwise_kernels_equal_the_wide_ones(n_rows):
-    """One receiver in a tile of its own and in the first lane of a full tile."""
-    rng = np.random.default_rng(0)
-    lanes = kernels.LANES
-    eta, weights = rng.normal(size=n_rows), rng.random(n_rows)
-    valid = rng.random(n_rows) < 0.8
-    narrow = np.zeros((1, n_rows + 2 * kernels.PAD))
-    narrow[0, kernels.PAD : kernels.PAD + n_rows] = eta
-    wide = np.zeros((1, (n_rows + 2 * kernels.PAD) * lanes))
-    wide.reshape(-1, lanes)[kernels.PAD : kernels.PAD + n_rows, 0] = eta
-    n_segments = -(-n_rows // kernels.SEGMENT)
-    results = []
-    for values, width, exp_kernel, weigh_kernel in (
-        (narrow, 1, kernels.poisson_exp_narrow, kernels.weigh_narrow),
-        (wide, lanes, kernels.poisson_exp, kernels.weigh),
-    ):
-        curvature = np.zeros((1, n_rows * width))
-        sums = np.zeros((1, n_segments, 3, width))
-        offset = np.full(width, 0.3)
-        exp_kernel(values, values, offset, valid, 0, n_rows, width, curvature, sums)
-        curvature.reshape(-1, width)[:, 0] *= weights
-        totals = np.zeros((1, n_segments, width))
-        weigh_kernel(values, curvature, 0, n_rows, width, np.arange(1), totals)
-        results.append(
-            (
-                values.reshape(-1, width)[:, 0],
-                curvature.reshape(-1, width)[:, 0],
-                sums[..., 0],
-                totals[..., 0],
-            )
-        )
-    for ours, other in zip(*results, strict=True):
-        np.testing.assert_allclose(ours, other, rtol=1e-13, atol=1e-15)
-    mu = np.where(valid, np.exp(eta + 0.3), 0)
-    np.testing.assert_allclose(results[0][1], mu * weights, rtol=1e-14)
-    np.testing.assert_allclose(results[0][3].sum(), (mu**2 * weights).sum(), rtol=1e-12)
+def exp_of(values, dtype, lanes=1):
+    """The kernel's exp of some values, one receiver."""
+    with np.errstate(all="ignore"):
+        out = run_poisson(PoissonExp, values[:, None], values[:, None], lanes=lanes, dtype=dtype)
+    return out[0][:, 0]
+
+
+@compiled_only
+@pytest.mark.parametrize("lanes", [LANES, 1])
+@pytest.mark.parametrize(
+    ("dtype", "low", "high", "error"),
+    [(np.float32, -87.3, 88.7, 1.5e-7), (np.float64, -708.0, 709.7, 3e-16)],
+)
+def test_exp_inside_the_pass_is_right_to_the_stated_error(dtype, low, high, error, lanes):
+    """The pass may reorder its sums; what it calls must not be reordered with them."""
+    x = np.linspace(low, high, 200_001).astype(dtype)
+    ratio = exp_of(x, dtype, lanes) / np.exp(x.astype(float))
+    assert abs(ratio - 1).max() < error
+
+
+@compiled_only
+def test_float32_exp_underflows_overflows_and_passes_nan_on():
+    x = np.array([-np.inf, -200, -104, -95, 88.72, 88.74, 500, np.inf, np.nan], np.float32)
+    out = exp_of(x, np.float32)
+    assert (out[:3] == 0).all()
+    assert out[3] == pytest.approx(np.exp(-95.0), abs=1.5e-45)  # the smallest float32
+    assert np.isfinite(out[4])
+    assert (out[5:8] == np.inf).all()
+    assert np.isnan(out[8])
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (1, 1), (7, 129, 3)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_aligned_zeros_begin_on_a_cache_line(shape, dtype):
+    array = kernels.aligned_zeros(shape, dtype)
+    assert array.shape == shape
+    assert array.dtype == dtype
+    assert array.ctypes.data % 64 == 0
+    assert array.flags.c_contiguous
+    assert not array.any()

@@ -1,0 +1,238 @@
+"""Nothing is lost: interruption, checkpoints that survive a kill, and the progress bar."""
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import fastglm
+from fastglm import _monitor as monitor
+from fastglm import _newton as newton
+from fastglm._newton import Result
+from fastglm.basis import RaisedCosineLogConv
+
+pytestmark = pytest.mark.slow  # fits of 40 receivers
+
+
+def problem(n_cells=40, n_bins=2000):
+    counts = np.random.default_rng(0).poisson(0.1, (n_bins, n_cells))
+    return RaisedCosineLogConv(3, window_size=20).compute_features(counts), counts
+
+
+def model(**kwargs):
+    args = {"solver_name": "newton-cg", "memory_budget": "66MB"}
+    return fastglm.PopulationGLM(
+        regularizer="Ridge", regularizer_strength=1e-3, **{**args, **kwargs}
+    )
+
+
+def interrupt_after(monkeypatch, n_passes):
+    """Press Ctrl-C in the middle of a pass."""
+    evaluate = fastglm._quasi_newton.EventProblem.evaluate
+    calls = []
+
+    def interrupted(self, *args):
+        calls.append(1)
+        if len(calls) > n_passes:
+            raise KeyboardInterrupt
+        return evaluate(self, *args)
+
+    monkeypatch.setattr(fastglm._quasi_newton.EventProblem, "evaluate", interrupted)
+    return calls
+
+
+@pytest.fixture
+def finished():
+    X, counts = problem()
+    return model().fit(X, counts)
+
+
+def n_passes_of_first_batch(whole, X, counts):
+    first = model().plan(X, counts).batches[0].receivers
+    return first, int(whole.n_passes_[first].max())
+
+
+def test_an_interrupt_leaves_what_is_finished(monkeypatch, finished):
+    X, counts = problem()
+    first, passes = n_passes_of_first_batch(finished, X, counts)
+    assert first.size < 40
+    interrupt_after(monkeypatch, passes + 2)
+    half = model()
+    with pytest.raises(KeyboardInterrupt, match=rf"{first.size} of 40 receivers finished"):
+        half.fit(X, counts)
+    done = half.status_ == "converged"
+    np.testing.assert_array_equal(np.flatnonzero(done), first)
+    np.testing.assert_array_equal(half.coef_[:, done], finished.coef_[:, done])
+    assert (half.status_[~done] == "interrupted").all()
+    assert not half.converged_[~done].any()
+    assert np.isfinite(half.predict(X)[30:, done]).all()
+
+
+def test_receivers_that_were_not_begun_are_nan(monkeypatch):
+    X, counts = problem()
+    interrupt_after(monkeypatch, 0)
+    half = model()
+    with pytest.raises(KeyboardInterrupt, match="0 of 40 receivers finished"):
+        half.fit(X, counts)
+    last = model().plan(X, counts).batches[-1].receivers
+    assert np.isnan(half.coef_[:, last]).all()
+
+
+def test_a_checkpoint_goes_on_where_it_was(monkeypatch, tmp_path, finished):
+    X, counts = problem()
+    path = tmp_path / "fit.checkpoint"
+    first, passes = n_passes_of_first_batch(finished, X, counts)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, passes + 2)
+        with pytest.raises(KeyboardInterrupt):
+            model().fit(X, counts, checkpoint=path)
+    calls = interrupt_after(monkeypatch, 10**6)
+    again = model().fit(X, counts, checkpoint=path)
+    assert again.converged_.all()
+    np.testing.assert_array_equal(again.coef_[:, first], finished.coef_[:, first])
+    np.testing.assert_allclose(again.coef_, finished.coef_, atol=1e-7)
+    rest = np.setdiff1d(np.arange(40), first)
+    assert len(calls) <= finished.n_passes_[rest].max() * 2
+    calls.clear()
+    once_more = model().fit(X, counts, checkpoint=path)  # nothing is left to do
+    assert not calls
+    np.testing.assert_array_equal(once_more.coef_, again.coef_)
+
+
+def test_a_batch_that_was_under_way_goes_on_from_its_last_point(monkeypatch, tmp_path, finished):
+    X, counts = problem()
+    path = tmp_path / "fit.checkpoint"
+    monkeypatch.setattr(monitor, "_SAVE_EVERY", 0.0)
+    _, passes = n_passes_of_first_batch(finished, X, counts)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, passes - 1)
+        # As if killed: the interrupt gets no chance to write.
+        patch.setattr(newton, "KeyboardInterrupt", ZeroDivisionError, raising=False)
+        with pytest.raises(KeyboardInterrupt):
+            model().fit(X, counts, checkpoint=path)
+    calls = interrupt_after(monkeypatch, 10**6)
+    again = model().fit(X, counts, checkpoint=path)
+    assert again.converged_.all()
+    np.testing.assert_allclose(again.coef_, finished.coef_, atol=1e-7)
+    n_batches = len(model().plan(X, counts).batches)
+    assert len(calls) < n_batches * passes
+
+
+KILLED = """
+import sys, numpy as np, fastglm
+from fastglm import _monitor
+_monitor._SAVE_EVERY = 0.0
+sys.path.insert(0, {tests!r})
+from test_monitor import model, problem
+X, counts = problem(n_cells=64, n_bins=60_000)
+print("begun", flush=True)
+while True:
+    tight = dict(solver_kwargs=dict(tol=1e-20), memory_budget="75MB")
+    model(**tight).fit(X, counts, checkpoint={path!r})
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_checkpoint_survives_kill_9(tmp_path):
+    path = tmp_path / "fit.checkpoint"
+    code = KILLED.format(tests=os.path.dirname(__file__), path=str(path))
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    process.stdout.readline()
+    deadline = time.monotonic() + 120
+    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL  # it was still at work
+    assert path.exists()
+    process.stdout.close()
+    X, counts = problem(n_cells=64, n_bins=60_000)
+    tight = {"solver_kwargs": {"tol": 1e-20}, "memory_budget": "75MB"}
+    again = model(**tight).fit(X, counts, checkpoint=path)
+    whole = model(**tight).fit(X, counts)
+    assert again.converged_.all()
+    np.testing.assert_allclose(again.coef_, whole.coef_, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"counts": 1},
+        {"model": {"regularizer_strength": 2e-3}},
+        {"model": {"solver_kwargs": {"tol": 1e-9}}},
+        {"model": {"inverse_link_function": "softplus"}},
+        {"model": {"feature_mask": {"RaisedCosineLogConv": np.ones(40, bool)}}, "same": True},
+    ],
+)
+def test_a_checkpoint_of_another_fit_is_refused(tmp_path, change):
+    X, counts = problem()
+    path = tmp_path / "fit.checkpoint"
+    model().fit(X, counts, checkpoint=path)
+    other = counts.copy()
+    other[1000, 3] += change.get("counts", 0)
+    again = model().set_params(**change.get("model", {}))
+    if change.get("same"):  # a mask of ones is no mask
+        again.fit(X, other, checkpoint=path)
+        return
+    with pytest.raises(ValueError, match="a checkpoint of other data or settings"):
+        again.fit(X, other, checkpoint=path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", "npz"])
+def test_a_file_that_is_no_checkpoint_is_refused_and_kept(tmp_path, content):
+    X, counts = problem()
+    path = tmp_path / "fit.checkpoint"
+    if content == "npz":
+        with open(path, "wb") as file:
+            np.savez(file, format="other")
+        content = path.read_bytes()
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="is not a checkpoint of fastglm, or is damaged"):
+        model().fit(X, counts, checkpoint=path)
+    assert path.read_bytes() == content
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    X, counts = problem()
+    with pytest.raises(ValueError, match=r"there is no folder .*missing"):
+        model().fit(X, counts, checkpoint=tmp_path / "missing" / "fit.checkpoint")
+
+
+def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    saved = monitor.Checkpoint(tmp_path / "a", "key")
+    saved.save(Result.empty(3, 2))
+    before = (tmp_path / "a").read_bytes()
+
+    def fail(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "savez", fail)
+    with pytest.raises(OSError, match="disk full"):
+        saved.save(Result.empty(3, 2))
+    assert (tmp_path / "a").read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_fingerprints_tell_arrays_apart():
+    a = np.arange(6)
+    keys = {
+        monitor.fingerprint(*parts)
+        for parts in ([a], [a.reshape(2, 3)], [a.astype(float)], [a[::-1]], [a, 1], [a, "1"])
+    }
+    assert len(keys) == 6
+    assert monitor.fingerprint(a[::2]) == monitor.fingerprint(a[::2].copy())
+
+
+def test_the_bar_shows_receivers_passes_and_time_left(monkeypatch):
+    screen = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", screen)
+    X, counts = problem()
+    model().fit(X, counts, progress=True)
+    last = screen.getvalue().split("\r")[-1]
+    assert "fitting: 100%" in last
+    assert "40 of 40 receivers, pass" in last
+    assert "<" in last  # time left
