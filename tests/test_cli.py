@@ -68,6 +68,7 @@ def read_picture(path):
 # --- demo ---
 
 
+@pytest.mark.slow
 def test_demo_prints_a_table_and_saves_a_picture(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     folder = tmp_path / "new" / "folder"
@@ -84,6 +85,7 @@ def test_demo_prints_a_table_and_saves_a_picture(tmp_path, capsys):
     read_picture(folder / "fastglm-demo.png")
 
 
+@pytest.mark.slow
 def test_demo_repeats_with_the_seed(tmp_path, capsys):
     pytest.importorskip("matplotlib")
     objectives = []
@@ -470,6 +472,7 @@ def test_a_tiny_bin_is_refused(recording, capsys, bin_size):
     check_refused(capsys, ["fit", recording, "--bin-size", bin_size, "--window", window], "")
 
 
+@pytest.mark.slow
 def test_demo_of_a_network_without_links(tmp_path, capsys):
     main(["demo", "--cells", "3", "--seconds", "10", "--seed", "3", "--out", str(tmp_path)])
     assert "nan" not in capsys.readouterr().out
