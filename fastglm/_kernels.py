@@ -9,6 +9,7 @@ Policy, stated once:
 - A function whose sums must keep their order (`exp`) has its own flags and is left to LLVM to
   inline. ``inline="always"`` would give it the flags of its caller: with "reassoc" the two parts
   of ln(2) merge, and the error of `exp` grows from 2e-16 to 3e-15.
+- ``error_model="numpy"`` where there is a division: Python's tests for zero, in scalar code.
 - Sums run over fixed blocks, never over threads: the bits do not depend on the number of threads.
 - The innermost loops run over one-dimensional slices with a trip count that the compiler knows.
   An index such as ``h[p + k]`` keeps NumPy's wrap-around of negative indices as a branch, which
@@ -435,42 +436,124 @@ poisson_exp, poisson_exp_narrow = _poisson_exp_kernels(exp)
 poisson_exp_coarse, poisson_exp_coarse_narrow = _poisson_exp_kernels(exp32)
 
 
-@njit(cache=True, parallel=True)
-def poisson_softplus(eta, counts, intercept, valid, start, n_rows, lanes, tiles, sums):
-    """Poisson with softplus link s: ``eta`` becomes the residual.
+_SQRT_HALF = np.int64(0x3FE6A09E667F3BCD)  # the bits of sqrt(1/2)
+_ODD = tuple(2.0 / (2 * k + 1) for k in range(11))  # of the series of 2 artanh
 
-    loss = s - y log(s); residual = s' (1 - y / s).
-    Below zero ``s' / s`` is computed as ``u / (1 + u) / log1p(u)`` with ``u = exp(eta)``, which
-    tends to 1 where s itself underflows.
+
+@njit(cache=True, fastmath={"nsz", "contract"}, error_model="numpy")
+def log(x):
+    """log(x) of a normal positive float64, without a branch: error below 3e-16 * max(1, |log x|).
+
+    ``x = m * 2**n`` with m between sqrt(1/2) and sqrt(2), ``log m = 2 artanh((m - 1) / (m + 1))``.
     """
-    n_segments = (n_rows + SEGMENT - 1) // SEGMENT
-    for task in prange(tiles.shape[0] * n_segments):
-        tile = tiles[task // n_segments]
-        segment = task % n_segments
-        total = np.zeros((2, lanes))
-        for row in range(segment * SEGMENT, min(n_rows, segment * SEGMENT + SEGMENT)):
-            p = (PAD + row) * lanes
-            for k in range(lanes):
-                if not valid[start + row]:
-                    eta[tile, p + k] = 0
-                    continue
-                x = max(eta[tile, p + k] + intercept[tile * lanes + k], -700.0)
-                y = counts[tile, p + k]
-                u = math.exp(-abs(x))
-                if x > 0:
-                    rate = x + math.log1p(u)
-                    slope = 1.0 / (1.0 + u)
-                    log_rate = math.log(rate)
-                else:
-                    rate = math.log1p(u)
-                    slope = u / (1.0 + u)
-                    log_rate = math.log(rate)
-                ratio = slope / rate
-                residual = slope - y * ratio
-                total[0, k] += rate - y * log_rate
-                total[1, k] += residual
-                eta[tile, p + k] = residual
-        sums[tile, segment] = total
+    bits = np.float64(x).view(np.int64)
+    n = (bits - _SQRT_HALF) >> 52
+    m = np.int64(bits - (n << 52)).view(np.float64)
+    s = (m - 1.0) / (m + 1.0)
+    q = s * s
+    p = _ODD[10]
+    p = p * q + _ODD[9]
+    p = p * q + _ODD[8]
+    p = p * q + _ODD[7]
+    p = p * q + _ODD[6]
+    p = p * q + _ODD[5]
+    p = p * q + _ODD[4]
+    p = p * q + _ODD[3]
+    p = p * q + _ODD[2]
+    p = p * q + _ODD[1]
+    p = p * q + _ODD[0]
+    exponent = np.float64(n)
+    return exponent * _LN2_HIGH + (p * s + exponent * _LN2_LOW)
+
+
+_SQRT_HALF_32, _SHIFT_32 = np.int32(0x3F3504F3), np.int32(23)
+_O0, _O1, _O2, _O3, _O4 = (np.float32(2.0 / (2 * k + 1)) for k in range(5))
+
+
+@njit(cache=True, fastmath={"nsz", "contract"}, error_model="numpy")
+def log32(x):
+    """log(x) of a normal positive float32: error below 2e-7 * max(1, |log x|). As `log`."""
+    bits = np.float32(x).view(np.int32)
+    n = np.int32(np.int32(bits - _SQRT_HALF_32) >> _SHIFT_32)
+    m = np.int32(bits - np.int32(n << _SHIFT_32)).view(np.float32)
+    s = (m - _ONE_32) / (m + _ONE_32)
+    q = s * s
+    p = _O4 * q + _O3
+    p = p * q + _O2
+    p = p * q + _O1
+    p = p * q + _O0
+    exponent = np.float32(n)
+    return exponent * _LN2_HIGH_32 + (p * s + exponent * _LN2_LOW_32)
+
+
+def _poisson_softplus_kernel(exp, log, dtype, lowest):
+    """The pointwise pass for softplus link s, for tiles of any width, in float32 or float64.
+
+    Loss ``s - y log(s)`` and residual ``s' (1 - y / s)``. With ``u = exp(-|eta|)``,
+    ``s = max(eta, 0) + log1p(u)``. Far below zero s and s' are both u, and their ratio 1.
+    """
+
+    one, zero, lowest = dtype(1), dtype(0), dtype(lowest)
+
+    # Short functions in loops of their own, which LLVM inlines and vectorises: 1 ns an element in
+    # float32 on two cores, where the C library's exp, log1p and log take 10.
+    @njit(cache=True, fastmath={"nsz", "contract"}, error_model="numpy")
+    def decay(x):
+        return exp(-abs(x))
+
+    @njit(cache=True, fastmath={"nsz", "contract"}, error_model="numpy")
+    def softplus_of(x, u):
+        w = u + one
+        return max(x, zero) + (log(w) + (u - (w - one)) / w)
+
+    @njit(cache=True, fastmath={"nsz", "contract"}, error_model="numpy")
+    def slope_of(x, u):
+        return (one if x > zero else u) / (u + one)
+
+    @njit(cache=True, parallel=True, fastmath=FASTMATH, error_model="numpy")
+    def softplus(eta, counts, intercept, valid, start, n_rows, lanes, tiles, sums):
+        """``eta`` becomes the residual; ``sums`` as in the exponential pass, counts included."""
+        n_segments = (n_rows + SEGMENT - 1) // SEGMENT
+        for task in prange(tiles.shape[0] * n_segments):
+            tile = tiles[task // n_segments]
+            segment = task % n_segments
+            total = np.zeros((2, lanes))
+            loss = np.empty(NARROW_BLOCK * lanes, eta.dtype)
+            decays = np.empty(NARROW_BLOCK * lanes, eta.dtype)
+            offsets = np.empty(NARROW_BLOCK * lanes, eta.dtype)
+            for row in range(NARROW_BLOCK):
+                for k in range(lanes):
+                    offsets[row * lanes + k] = intercept[tile * lanes + k]
+            end = min(n_rows, segment * SEGMENT + SEGMENT)
+            for begin in range(segment * SEGMENT, end, NARROW_BLOCK):
+                n = min(NARROW_BLOCK, end - begin)
+                block = eta[tile, (PAD + begin) * lanes : (PAD + begin + n) * lanes]
+                y = counts[tile, (PAD + begin) * lanes : (PAD + begin + n) * lanes]
+                for k in range(block.shape[0]):
+                    block[k] = max(block[k] + offsets[k], lowest)
+                    decays[k] = decay(block[k])
+                for k in range(block.shape[0]):
+                    loss[k] = softplus_of(block[k], decays[k])
+                for k in range(block.shape[0]):
+                    block[k] = slope_of(block[k], decays[k])
+                    block[k] -= y[k] * (block[k] / loss[k])
+                for k in range(block.shape[0]):
+                    loss[k] -= y[k] * log(loss[k])
+                for row in range(n):
+                    if valid[start + begin + row]:
+                        for k in range(lanes):
+                            total[0, k] += loss[row * lanes + k]
+                            total[1, k] += block[row * lanes + k]
+                    else:
+                        for k in range(lanes):
+                            block[row * lanes + k] = 0
+            sums[tile, segment] = total
+
+    return softplus
+
+
+poisson_softplus = _poisson_softplus_kernel(exp, log, np.float64, -700)
+poisson_softplus_coarse = _poisson_softplus_kernel(exp32, log32, np.float32, -80)
 
 
 # --- simulation ---------------------------------------------------------------------------------

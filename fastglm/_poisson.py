@@ -63,7 +63,8 @@ class PoissonSoftplus:
     @staticmethod
     def pointwise(dtype, lanes):
         """The kernel of the pass."""
-        return kernels.poisson_softplus
+        coarse = dtype == np.float32
+        return kernels.poisson_softplus_coarse if coarse else kernels.poisson_softplus
 
     @staticmethod
     def rate(eta):

@@ -590,6 +590,33 @@ def test_float32_exp_underflows_overflows_and_passes_nan_on():
     assert np.isnan(out[8])
 
 
+@pytest.mark.parametrize(
+    ("log", "dtype", "reach", "error"),
+    [(kernels.log, np.float64, 700.0, 3e-16), (kernels.log32, np.float32, 87.0, 2e-7)],
+)
+def test_log_is_right_to_the_stated_error(log, dtype, reach, error):
+    x = np.exp(np.concatenate([np.linspace(-reach, reach, 3001), np.linspace(-0.5, 0.5, 3001)]))
+    x = x.astype(dtype)
+    exact = np.log(x.astype(float))
+    with np.errstate(over="ignore"):
+        found = np.array([log(v) for v in x], float)
+    assert (abs(found - exact) / np.maximum(abs(exact), 1)).max() < error
+
+
+@compiled_only
+@pytest.mark.parametrize("lanes", [LANES, 1])
+@pytest.mark.parametrize(
+    ("dtype", "lowest", "error"), [(np.float32, -80.0, 5e-7), (np.float64, -690.0, 2e-15)]
+)
+def test_softplus_inside_the_pass_is_right_to_the_stated_error(dtype, lowest, error, lanes):
+    """Without counts the residual is the logistic function, and the loss is softplus."""
+    eta = np.linspace(lowest, 80, 20_001).astype(dtype)[:, None]
+    residual, _, sums = run_poisson(PoissonSoftplus, eta, 0 * eta, lanes=lanes, dtype=dtype)
+    exact = eta.astype(float)
+    np.testing.assert_allclose(residual, scipy.special.expit(exact), rtol=error)
+    np.testing.assert_allclose(sums[:, 0].sum(), np.logaddexp(0, exact).sum(), rtol=error)
+
+
 @pytest.mark.parametrize("shape", [(3, 5), (1, 1), (7, 129, 3)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_aligned_zeros_begin_on_a_cache_line(shape, dtype):
