@@ -4,7 +4,7 @@
 ``simulation`` have the names that its users type.
 """
 
-from fastglm import basis, features, glm, simulation
+from fastglm import basis, features, glm, regularizer, simulation
 from fastglm.glm import GLM, PopulationGLM
 from fastglm.io import bin_spikes, load_model, load_spikes
 
@@ -20,5 +20,6 @@ __all__ = [
     "glm",
     "load_model",
     "load_spikes",
+    "regularizer",
     "simulation",
 ]

@@ -556,6 +556,206 @@ poisson_softplus = _poisson_softplus_kernel(exp, log, np.float64, -700)
 poisson_softplus_coarse = _poisson_softplus_kernel(exp32, log32, np.float32, -80)
 
 
+# --- sparse penalties ---------------------------------------------------------------------------
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _shrink_group(S, r, z, begin, end, weight, bound):
+    """One proximal step of a group, in place; the change of z, and of ``r = g + S (z - c)``."""
+    size = 0.0
+    for k in range(begin, end):
+        u = z[k] - r[k] / bound
+        size += u * u
+    size = math.sqrt(size)
+    factor = max(0.0, 1.0 - weight / (bound * size)) if size > 0 else 0.0
+    change = 0.0
+    for k in range(begin, end):
+        new = factor * (z[k] - r[k] / bound)
+        delta = new - z[k]
+        if delta != 0:
+            z[k] = new
+            change = max(change, abs(delta) * bound)
+            for m in range(r.shape[0]):
+                r[m] += S[k, m] * delta
+    return change
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _group_violation(r, z, starts, weights):
+    """Largest breach of the optimality condition over the groups."""
+    worst = 0.0
+    for group in range(weights.shape[0]):
+        begin, end = starts[group], starts[group + 1]
+        size = 0.0
+        for k in range(begin, end):
+            size += z[k] * z[k]
+        size = math.sqrt(size)
+        left = 0.0
+        for k in range(begin, end):
+            v = r[k] + (weights[group] * z[k] / size if size > 0 else 0.0)
+            left += v * v
+        left = math.sqrt(left) - (0.0 if size > 0 else weights[group])
+        worst = max(worst, left)
+    return worst
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _group_objective(g, r, c, z, starts, weights):
+    """``g (z - c) + (z - c) S (z - c) / 2 + sum_g weight_g |z_g|`` with ``r = g + S (z - c)``."""
+    total = 0.0
+    for k in range(c.shape[0]):
+        total += 0.5 * (g[k] + r[k]) * (z[k] - c[k])
+    for group in range(weights.shape[0]):
+        size = 0.0
+        for k in range(starts[group], starts[group + 1]):
+            size += z[k] * z[k]
+        total += weights[group] * math.sqrt(size)
+    return total
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def reduce_model(data, chosen, ridge, directions, changes, mean, schur):
+    """The model of one receiver over some features, with the intercept eliminated.
+
+    ``data`` is a Hessian over more features, ``chosen`` names those wanted, the intercept last. To it
+    are added the diagonal ``ridge``, and what each pair of a direction and a change of the gradient
+    tells (BFGS). ``mean`` becomes the intercept's row over its own entry, ``schur`` the Schur
+    complement; returns that entry.
+    """
+    n = chosen.shape[0] - 1
+    B = np.empty((n + 1, n + 1), data.dtype)
+    for a in range(n + 1):
+        row = data[chosen[a]]
+        for b in range(n + 1):
+            B[a, b] = row[chosen[b]]
+    for a in range(n):
+        B[a, a] += ridge[a]
+    image = np.empty(n + 1, data.dtype)
+    for p in range(directions.shape[0]):
+        s, y = directions[p], changes[p]
+        inner, model = 0.0, 0.0
+        for a in range(n + 1):
+            total = data.dtype.type(0)
+            row = B[a]
+            for b in range(n + 1):
+                total += row[b] * s[b]
+            image[a] = total
+            inner += s[a] * y[a]
+            model += s[a] * total
+        if not inner > 1e-6 * model or not model > 0:
+            continue
+        for a in range(n + 1):
+            row = B[a]
+            up, down = y[a] / inner, image[a] / model
+            for b in range(n + 1):
+                row[b] += up * y[b] - down * image[b]
+    last = B[n, n]
+    for a in range(n):
+        mean[a] = B[n, a] / last
+    for a in range(n):
+        row, out = B[a], schur[a]
+        for b in range(n):
+            out[b] = row[b] - mean[a] * B[n, b]
+    return last
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def descend_groups(S, g, c, z, r, starts, weights, bounds, goal, n_sweeps):
+    """Sweeps of block descent on ``g (z - c) + (z - c) S (z - c) / 2 + sum_g weight_g |z_g|``.
+
+    Group ``i`` holds ``starts[i]`` to ``starts[i + 1]``; ``bounds`` are at least the largest
+    eigenvalue of each group's block. Changes z and ``r = g + S (z - c)``; returns the largest
+    breach of the optimality condition.
+    """
+    for _sweep in range(n_sweeps):
+        if _group_violation(r, z, starts, weights) <= goal:
+            break
+        for group in range(weights.shape[0]):
+            begin, end = starts[group], starts[group + 1]
+            for _ in range(1 if end - begin == 1 else 5):
+                if _shrink_group(S, r, z, begin, end, weights[group], bounds[group]) < goal:
+                    break
+    return _group_violation(r, z, starts, weights)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def bound_groups(S, starts, bounds):
+    """Largest row sum of each group's block: a bound of its largest eigenvalue."""
+    for group in range(bounds.shape[0]):
+        bounds[group] = 1e-300
+        for k in range(starts[group], starts[group + 1]):
+            row = 0.0
+            for m in range(starts[group], starts[group + 1]):
+                row += abs(S[k, m])
+            bounds[group] = max(bounds[group], row)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def newton_groups(S, r, z, starts, weights, support, hess, rhs):
+    """Newton's system where the penalty is smooth: over the coefficients that are not zero."""
+    m = support.shape[0]
+    for a in range(m):
+        row = S[support[a]]
+        rhs[a] = -r[support[a]]
+        for b in range(m):
+            hess[a, b] = row[support[b]]
+        hess[a, a] *= 1 + 1e-12
+    first = 0
+    for group in range(weights.shape[0]):
+        begin, end = starts[group], starts[group + 1]
+        size, last = 0.0, first
+        while last < m and support[last] < end:
+            size += z[support[last]] ** 2
+            last += 1
+        if last > first and weights[group] > 0:
+            size = math.sqrt(size)
+            for a in range(first, last):
+                u = z[support[a]] / size
+                rhs[a] -= weights[group] * u
+                if end - begin > 1:
+                    hess[a, a] += weights[group] / size
+                    for b in range(first, last):
+                        hess[a, b] -= weights[group] / size * u * z[support[b]] / size
+        first = last
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def step_groups(S, g, c, z, r, starts, weights, support, step):
+    """Take Newton's step, or as much of it as lowers the objective; changes z and r.
+
+    A coefficient that is a group of its own stops at zero, where the penalty bends. Returns
+    whether the whole step was taken.
+    """
+    n, m = c.shape[0], support.shape[0]
+    length, stop, a = 1.0, -1, 0
+    for group in range(weights.shape[0]):
+        begin, end = starts[group], starts[group + 1]
+        while a < m and support[a] < begin:
+            a += 1
+        alone = end - begin == 1 and weights[group] > 0 and a < m and support[a] == begin
+        if alone and step[a] * z[begin] < 0 and -z[begin] / step[a] < length:
+            length, stop = -z[begin] / step[a], begin
+    before = _group_objective(g, r, c, z, starts, weights)
+    image = np.zeros(n)
+    for a in range(m):
+        row = S[support[a]]
+        for k in range(n):
+            image[k] += row[k] * step[a]
+    whole = stop < 0
+    for _halving in range(20):
+        new, new_r = z.copy(), r + length * image
+        for a in range(m):
+            new[support[a]] += length * step[a]
+        if stop >= 0:
+            new[stop] = 0.0
+        if _group_objective(g, new_r, c, new, starts, weights) <= before:
+            z[:] = new
+            r[:] = new_r
+            return whole
+        length, stop, whole = 0.5 * length, -1, False
+    return False
+
+
 # --- simulation ---------------------------------------------------------------------------------
 
 

@@ -2,11 +2,11 @@
 
 Every receiver j minimises on its own, over the coefficients that its mask leaves free,
 
-    f(b, c) = mean_t( loss(b + x_t.c, y_tj) ) + ridge_j / 2 * |c|^2
+    f(b, c) = mean_t( loss(b + x_t.c, y_tj) ) + penalty_j(c)
 
 by Newton's method with its own step length and stopping rule. The intercept is eliminated: with
 ``h = X'w / n`` and ``s = sum(w) / n`` for the curvatures w, the Newton step of c solves the Schur
-complement ``S = X'diag(w)X / n - h h' / s + ridge``. Half its product with the gradient is the
+complement ``S = X'diag(w)X / n - h h' / s + penalty''``. Half its product with the gradient is the
 Newton decrement, the gap in the objective that the quadratic model predicts.
 
 Two ways to the step, which share the loop:
@@ -25,6 +25,7 @@ import numpy as np
 import scipy.linalg
 from scipy.linalg import LinAlgError
 
+from fastglm import _proximal as proximal
 from fastglm import _statistics as statistics
 from fastglm._kernels import LANES
 from fastglm._poisson import LOG_ZERO
@@ -232,7 +233,7 @@ def minimize(problem, coef, intercept, tol, maxiter, watch=None, retreat=None):
             result.status[index[spent]] = "max_iter"
             # 5. Separation: the objective no longer falls by anything, yet the steps still move
             #    some eta by about one, since the curvature there has gone. No step will end it.
-            flat = (problem.ridge[index] == 0) & (last_decrement[index] < _FLAT)
+            flat = problem.plain[index] & (last_decrement[index] < _FLAT)
             flat &= (fell[index] >= 2) | (result.status[index] == "converged")
             if flat.any():
                 suspects = index[flat]
@@ -277,25 +278,31 @@ class DenseProblem:
     polish = 3
     _REFRESH = 1e-8  # a decrement above this is due for a new Hessian
 
-    def __init__(self, X, valid, counts, free, ridge, link):
+    def __init__(self, X, valid, counts, free, penalty, link):
         self.X, self.counts, self.link = X, counts, link
-        self.free = [np.flatnonzero(column) for column in free.T]
-        self.ridge = ridge
+        self.is_free, self.free = free, [np.flatnonzero(column) for column in free.T]
         index = np.flatnonzero(valid)
         self.n_bins = index.size
         row_bytes = 8 * max(X.shape[1], 1)
         n_rows = max(256, _BLOCK_BYTES // row_bytes)
         self.blocks = np.array_split(index, -(-self.n_bins // n_rows))
         self._kept = {} if self.n_bins * row_bytes <= _DENSE_BYTES else None
-        n = ridge.size
+        n = penalty.n_receivers
+        self.hess, self.last_hess = [None] * n, [None] * n
+        self.certain = np.ones(n, bool)  # always float64
+        self.rounding = np.full(n, 1e-13)
+        self.set_penalty(penalty)
+
+    def set_penalty(self, penalty):
+        """Another penalty for the same data; what is known of the curvature stays."""
+        n = penalty.n_receivers
+        self.penalty = penalty
+        self.plain = (penalty.unpenalised(self.X.shape[1]) & self.is_free).any(axis=0)
         self.factor, self.mean, self.total = [None] * n, [None] * n, np.zeros(n)
         self.basis = [None] * n
         self.ranked = np.zeros(n, bool)
         self.last = np.full(n, np.inf)
         self.due = np.ones(n, bool)
-        self.hess = [None] * n
-        self.certain = np.ones(n, bool)  # always float64
-        self.rounding = np.full(n, 1e-13)
 
     def _block(self, k):
         """Rows and counts of block k, kept between passes where all blocks fit into memory."""
@@ -310,7 +317,7 @@ class DenseProblem:
         self.active = active
         objective, grad_intercept = np.zeros(active.size), np.zeros(active.size)
         grad = np.zeros_like(coef)
-        self.hess = [None] * self.ridge.size
+        self.hess = [None] * self.plain.size
         # What a receiver's fixed coefficients add: features outside its fit that are not 0.
         fixed = [
             np.setdiff1d(np.flatnonzero(coef[:, k]), self.free[j]) for k, j in enumerate(active)
@@ -342,10 +349,13 @@ class DenseProblem:
         for block in range(len(self.blocks)):
             rows, counts = self._block(block)
             run_threads(add, range(active.size), rows.size * active.size)
+        penalised = np.zeros_like(coef)
         for k, j in enumerate(active):
-            c = coef[self.free[j], k]
-            objective[k] = objective[k] / self.n_bins + 0.5 * self.ridge[j] * (c @ c)
-            grad[self.free[j], k] = grad[self.free[j], k] / self.n_bins + self.ridge[j] * c
+            penalised[self.free[j], k] = coef[self.free[j], k]
+        pull = self.penalty.times(penalised, active)
+        objective = objective / self.n_bins + 0.5 * (penalised * pull).sum(axis=0)
+        for k, j in enumerate(active):
+            grad[self.free[j], k] = grad[self.free[j], k] / self.n_bins + pull[self.free[j], k]
         return objective, grad, grad_intercept / self.n_bins
 
     def step(self, moved, grad, grad_intercept, tol, polishing):
@@ -378,14 +388,46 @@ class DenseProblem:
         """No step that raises the objective is taken."""
         return np.zeros(active.size, bool)
 
+    # --- what a proximal step asks for ---
+
+    def forget(self):
+        """Begin a new fit: the first pass brings Hessians."""
+        self.due[:] = True
+
+    def linearise(self, active, coef, intercept):
+        """Keep the Hessians of the last pass."""
+        self.active = active
+        for j in active:
+            if self.hess[j] is not None:
+                hess, moment, total = self.hess[j]
+                bordered = np.block([[hess, moment[:, None]], [moment[None], total]])
+                self.last_hess[j] = (bordered / self.n_bins).astype(np.float32)
+                self.hess[j] = None
+
+    def curvature(self, k, features):
+        """Hessian of the mean loss of active receiver k, and where in it some features are.
+
+        The intercept last.
+        """
+        j = self.active[k]
+        place = np.searchsorted(self.free[j], features)
+        return self.last_hess[j], np.append(place, self.free[j].size)
+
+    def trust(self, j):
+        """Part of its curvature that a model is sure of."""
+        return 1.0
+
+    def announce(self, receivers, decrement):
+        """Far from the optimum the next pass brings new Hessians."""
+        self.due[receivers] = decrement > self._REFRESH
+
     def _factorise(self, j, hess, moment, total):
         """Cholesky factor of the Schur complement; without ridge, on the row space of X."""
         mean = moment / total
         schur = hess - np.outer(moment, mean)
-        schur = (schur + schur.T) / (2 * self.n_bins)
-        schur[np.diag_indices_from(schur)] += self.ridge[j]
+        schur = (schur + schur.T) / (2 * self.n_bins) + self.penalty.hessian(j, self.free[j])
         self.mean[j], self.total[j] = mean, total / self.n_bins
-        if not self.ranked[j] and self.ridge[j] == 0:
+        if not self.ranked[j] and self.plain[j]:
             # The curvatures of the first point are all positive: its Hessian has X's rank.
             null, rows = split_space(schur)
             self.basis[j] = rows if null.size else None
@@ -451,74 +493,173 @@ class Settings:
     memory_budget: float
 
 
-def solve(X, valid, counts, free, ridge, start, batch, settings, shared=None, watch=None):
-    """Fit one batch of receivers by its method; see `minimize`.
+def solve(X, valid, counts, free, penalties, start, batch, settings, shared=None, watch=None):
+    """Fit one batch of receivers by its method, once for each of some penalties; see `minimize`.
 
-    ``counts(index)`` gives float64 counts of shape (index.size, n_receivers), and
-    ``counts.events`` is the same as `Events`. ``start`` is a pair of coefficients and intercepts,
-    or None. ``shared`` is what `share` made of X and valid, if it is there already.
+    Every fit starts where the last one ended. ``counts(index)`` gives float64 counts of shape
+    (index.size, n_receivers), and ``counts.events`` is the same as `Events`. ``start`` is a pair of
+    coefficients and intercepts, or None. ``shared`` is what `share` made of X and valid, if it is
+    there already.
 
-    Without a ridge, features that are always zero are taken out, and features that are only active
-    where there are no events are set to their limit first: with ``x >= 0``, ``X'y = 0`` and
-    ``X'1 > 0`` the objective falls for ever as the coefficient goes to minus infinity (Correia,
-    Guimaraes & Zylkin, 2019).
+    Returns
+    -------
+    list of Result
+        Shorter than the penalties where an interrupt from the keyboard ended the last of them.
     """
-    link, tol, maxiter, lanes = settings.link, settings.tol, settings.maxiter, batch.lanes
-    sums = statistics.moments(X, valid, counts.events)
-    n_bins = int(valid.sum())
-    mean = sums.sum_y / n_bins
-    cold = np.zeros(free.shape), link.eta(mean)
-    coef, intercept = cold if start is None else start
-    fixed, limit = np.zeros(free.shape, bool), np.zeros(X.shape[1])
-    plain = ridge == 0
-    if plain.any():
-        nonnegative = X.nonnegative
-        never = nonnegative & (sums.x <= 0)
-        fixed = (nonnegative & ~never)[:, None] & (sums.xty <= 1e-12 * sums.x[:, None])
-        fixed &= free & plain
-        free = free & ~(never[:, None] & plain) & ~fixed
-        with np.errstate(divide="ignore"):
-            limit = LOG_ZERO / X.smallest_positive()
-        coef = np.where(fixed, limit[:, None], np.where(free, coef, 0.0))
-    retreat = None
-    if batch.method == "newton-cholesky":
-        problem = DenseProblem(X, valid, counts, free, ridge, link)
-    else:
-        if shared is None:
-            shared = share(X, valid, settings.memory_budget, lanes)
-        level = link.expected_curvature(link.eta(mean))
-        sample = SampleProblem(shared, free, ridge, link, level, lanes)
-        problem = EventProblem(
-            X, valid, counts, free, ridge, link, sums, sample, lanes, tol, batch.products
+    fit = _Fit(X, valid, counts, free, batch, settings, shared, watch, len(penalties) > 1)
+    results = []
+    for penalty in penalties:
+        results.append(fit.run(penalty, start))
+        start = results[-1].coef, results[-1].intercept
+        if (results[-1].status == "interrupted").any():
+            break
+    return results
+
+
+class _Fit:
+    """A batch of receivers, and what fits with several penalties have in common."""
+
+    def __init__(self, X, valid, counts, free, batch, settings, shared, watch, keep):
+        self.X, self.valid, self.counts, self.watch = X, valid, counts, watch
+        self.batch, self.settings = batch, settings
+        self.sums = statistics.moments(X, valid, counts.events)
+        self.mean = self.sums.sum_y / int(valid.sum())
+        self.unmasked = free
+        self.state, self.anchor = None, None  # what is known where the last fit ended
+        self.keep = keep
+        self.level = settings.link.expected_curvature(settings.link.eta(self.mean))
+        self.shared = shared
+        if shared is None and batch.method == "newton-cg":
+            self.shared = share(X, valid, settings.memory_budget, batch.lanes)
+        self.problem, self.free = None, None
+
+    def run(self, penalty, start):
+        """Fit with one penalty.
+
+        Without one, features that are always zero are taken out, and features that are only active
+        where there are no events are set to their limit first: with ``x >= 0``, ``X'y = 0`` and
+        ``X'1 > 0`` the objective falls for ever as the coefficient goes to minus infinity (Correia,
+        Guimaraes & Zylkin, 2019).
+        """
+        coef, intercept = start or (
+            np.zeros(self.unmasked.shape),
+            self.settings.link.eta(self.mean),
         )
-        if start is None and link.canonical:
-            retreat = coef, intercept, mean - mean * intercept
-            begin = np.where(fixed, coef, sample.begin(sums))
-            first = minimize(sample, begin, intercept, *_start_rule(shared, level))
+        free, fixed, limit = self._separate(penalty)
+        if fixed.any() or not free.all():
+            coef = np.where(fixed, limit[:, None], np.where(free, coef, 0.0))
+        self._prepare(penalty, free)
+        if penalty.sparse:
+            result = self._run_sparse(penalty, coef, intercept)
+        else:
+            result = self._run_smooth(penalty, coef, intercept, fixed, start is None)
+        separated = fixed.any(axis=0) & (result.status == "converged")
+        result.status[separated] = "separated"
+        return result
+
+    def _separate(self, penalty):
+        """Features that stay free, those that run to minus infinity, and what stands for it."""
+        X, sums, free = self.X, self.sums, self.unmasked
+        fixed, limit = np.zeros(free.shape, bool), np.zeros(X.shape[1])
+        unpenalised = penalty.unpenalised(X.shape[1]) & free
+        if unpenalised.any():
+            nonnegative = X.nonnegative
+            never = nonnegative & (sums.x <= 0)
+            fixed = (nonnegative & ~never)[:, None] & (sums.xty <= 1e-12 * sums.x[:, None])
+            fixed &= unpenalised
+            free = free & ~(never[:, None] & unpenalised) & ~fixed
+            with np.errstate(divide="ignore"):
+                limit = LOG_ZERO / X.smallest_positive()
+        return free, fixed, limit
+
+    def _prepare(self, penalty, free):
+        """The problem with this penalty: that of the last one, where it has the same features."""
+        if self.problem is not None and np.array_equal(free, self.free):
+            self.problem.set_penalty(penalty)
+            return
+        self.free, self.state, self.anchor = free, None, None
+        X, valid, counts, link = self.X, self.valid, self.counts, self.settings.link
+        if self.batch.method == "newton-cholesky":
+            self.problem = DenseProblem(X, valid, counts, free, penalty, link)
+            return
+        lanes = self.batch.lanes
+        sample = SampleProblem(self.shared, free, penalty, link, self.level, lanes)
+        self.problem = EventProblem(
+            X, valid, counts, free, penalty, link, self.sums, sample, lanes, self.settings.tol,
+            self.batch.products,
+        )  # fmt: skip
+
+    def _run_sparse(self, penalty, coef, intercept):
+        self.anchor = None
+        if self.state is not None and not np.array_equal(self.last.ridge, penalty.ridge):
+            self.state.pairs = [[] for _ in self.state.pairs]
+        self.last = penalty
+        result = Result.empty(*coef.shape)
+        result.coef[:], result.intercept[:] = coef, intercept
+        self.state = proximal.minimize(
+            self.problem,
+            penalty,
+            result,
+            self.settings.tol,
+            self.settings.maxiter,
+            self.state,
+            self.watch,
+        )
+        return result
+
+    def _run_smooth(self, penalty, coef, intercept, fixed, cold):
+        problem, tol, maxiter = self.problem, self.settings.tol, self.settings.maxiter
+        self.state = None
+        plain, retreat = problem.plain, None
+        by_events = self.batch.method == "newton-cg"
+        if by_events:
+            problem.forget()
+        if by_events and self.settings.link.canonical and (cold or self.anchor is not None):
+            sample, everyone = problem.sample, np.arange(plain.size)
+            if cold:
+                retreat = coef, intercept, self.mean - self.mean * intercept
+                coef = np.where(fixed, coef, sample.begin(self.sums))
+            else:
+                coef, intercept = self.anchor[:2]
+                sample.begin_near(*self.anchor)
+            rule = _start_rule(self.shared, self.level)
+            first = minimize(sample, coef, intercept, *rule)
             sample.end()
-            coef = problem.off_null(first.coef, range(ridge.size), range(ridge.size))
+            coef = problem.off_null(first.coef, everyone, everyone)
             intercept = first.intercept
-    fall_back = batch.method == "newton-cg" and plain.any() and X.shape[1] <= MAX_FALLBACK
-    n_steps = min(maxiter, _PATIENCE) if fall_back else maxiter
-    result = minimize(problem, coef, intercept, tol, n_steps, watch, retreat)
-    if fall_back:
-        # Separation in a direction of several features takes the curvature to 0, below what
-        # float32 sums resolve; exact Hessians in float64 end it in a few steps more.
-        flat = plain & (problem.theta < _SOFT)
+        fall_back = by_events and plain.any() and self.X.shape[1] <= MAX_FALLBACK
+        n_steps = min(maxiter, _PATIENCE) if fall_back else maxiter
+        result = minimize(problem, coef, intercept, tol, n_steps, self.watch, retreat)
+        self.anchor = problem.anchor() if self.keep and by_events else None
+        if fall_back:
+            self._end_exactly(result, penalty, maxiter - n_steps)
+        return result
+
+    def _end_exactly(self, result, penalty, maxiter):
+        """Exact Hessians for what conjugate gradients have not ended.
+
+        Separation in a direction of several features takes the curvature to 0, below what float32
+        sums resolve; in float64 it ends in a few steps more.
+        """
+        problem = self.problem
+        flat = problem.plain & (problem.theta < _SOFT)
         rest = np.flatnonzero(np.isin(result.status, ("max_iter", "stalled")) | flat)
-        if rest.size and maxiter > n_steps:
-            problem = DenseProblem(
-                X, valid, lambda index: counts(index)[:, rest], free[:, rest], ridge[rest], link
-            )
-            again = minimize(
-                problem, result.coef[:, rest], result.intercept[rest], tol, maxiter - n_steps
-            )
-            again.n_iter += result.n_iter[rest]
-            again.n_passes += result.n_passes[rest]
-            result.put(rest, again)
-    separated = fixed.any(axis=0) & (result.status == "converged")
-    result.status[separated] = "separated"
-    return result
+        if not rest.size or maxiter <= 0:
+            return
+        exact = DenseProblem(
+            self.X,
+            self.valid,
+            lambda index: self.counts(index)[:, rest],
+            self.free[:, rest],
+            penalty.select(receivers=rest),
+            self.settings.link,
+        )
+        again = minimize(
+            exact, result.coef[:, rest], result.intercept[rest], self.settings.tol, maxiter
+        )
+        again.n_iter += result.n_iter[rest]
+        again.n_passes += result.n_passes[rest]
+        result.put(rest, again)
 
 
 def share(X, valid, memory_budget, lanes=LANES):
@@ -535,4 +676,4 @@ def _start_rule(shared, level):
     that is near enough.
     """
     noise = 0.5 * shared.rows.values.shape[1] / shared.index.size
-    return 0.01 * noise * level, 40
+    return 0.01 * noise * level, 20

@@ -40,6 +40,10 @@ _SMALL, _TINY = 0.05, 1e-10
 _PRECISE = 1e-11  # a decrement below this calls for gradients in float64
 # Relative rounding of an objective: float64 sums of values of the given precision.
 _ROUNDING = {np.float64: 1e-13, np.float32: 1e-6}
+_LATE, _RENEW = 10, 8  # steps after which a receiver is given bins of its own, and new ones
+_OWN, _EVEN = 10, 0.2  # own bins a feature; part of them drawn evenly
+_STALE = 0.5  # root mean square change of log curvatures at which a kept Hessian is made anew
+_KEEP = 600  # features up to which a kept Hessian is over all of them
 _RANK = 1e-12  # an eigenvalue of the scaled Gram matrix below this is a collinear direction
 
 
@@ -164,6 +168,20 @@ class Shared:
         self.index = index
         self.rows = Rows(X.rows(index, np.float32), lanes)
 
+    def restrict(self, valid):
+        """The same with only the sampled bins that are valid, for a fit to a part of the bins."""
+        keep = valid[self.index]
+        if keep.all() and self.n_bins == valid.sum():
+            return self
+        part = object.__new__(Shared)
+        part.__dict__.update(self.__dict__)
+        part.n_bins = int(valid.sum())
+        part.index = self.index[keep]
+        part.rows = Rows(self.rows.values[keep], self.rows.lanes)
+        share = self.share[keep] if len(self.share) == keep.size else np.ones((keep.sum(), 1))
+        part.share = (share * (len(share) / share.sum())).astype(np.float32)
+        return part
+
     def _draw(self, X, index, mean, n_sample):
         """Bins drawn from a pool by their leverage, and how many bins each stands for.
 
@@ -201,12 +219,18 @@ class SampleProblem:
     polish = 0
     _MAX_STEPS = 30
 
-    def __init__(self, shared, free, ridge, link, level, lanes):
-        self.shared, self.ridge, self.link, self.lanes = shared, ridge, link, lanes
+    def __init__(self, shared, free, penalty, link, level, lanes):
+        self.shared, self.penalty, self.link, self.lanes = shared, penalty, link, lanes
         self.free, self.level, self.blend = free, level, _BLEND
-        self.certain = np.ones(ridge.size, bool)
-        self.rounding = np.full(ridge.size, _ROUNDING[np.float32])
+        self.plain = np.zeros(level.size, bool)  # only asked of where a fit ends
+        self.certain = np.ones(level.size, bool)
+        self.rounding = np.full(level.size, _ROUNDING[np.float32])
         self._columns, self._some = None, None
+        self.models = {}  # kept Hessians of receivers
+
+    def set_penalty(self, penalty):
+        """Another penalty for the same data."""
+        self.penalty = penalty
 
     def begin(self, moments):
         """Make it a problem of its own, with what the counts add.
@@ -214,15 +238,30 @@ class SampleProblem:
         Returns the closed-form start: the optimum where the rates are constant.
         """
         n = self.shared.n_bins
-        self.moments = moments
         rate = moments.sum_y / n
+        self.linear = moments.xty / n, rate
         g = moments.xty / n - np.outer(moments.x / n, rate)
         g = self._pad(np.where(self.free, g, 0.0))
-        start = self.shared.spectrum.solve(self._pad(self.level), self._pad(self.ridge), g)
+        start = self.shared.spectrum.solve(self._pad(self.level), self._pad(self.penalty.level), g)
         self.start = np.where(self.free, start[:, : rate.size], 0.0)
         self.blend = _START_BLEND
-        self.steps = Steps(self, self.precondition, self.ridge.size, self.lanes)
+        self.steps = Steps(self, self.precondition, self.level.size, self.lanes)
         return self.start
+
+    def begin_near(self, coef, intercept, grad, grad_intercept):
+        """Make it a problem of its own whose gradient at a point is that of all events.
+
+        The terms linear in the coefficients absorb what the sample gets wrong there, so that its
+        optimum with another penalty is off by the product of the way there and the noise alone
+        (Shamir, Srebro & Zhang, 2014).
+        """
+        everyone = np.arange(self.level.size)
+        self.set_point(everyone, coef, intercept)
+        n = everyone.size
+        total = self.total[:n]
+        self.linear = self.mean[:, :n] * total - grad, total - grad_intercept
+        self.start = coef
+        self.steps = Steps(self, self.precondition, n, self.lanes)
 
     def end(self):
         """Back to being a preconditioner."""
@@ -252,12 +291,13 @@ class SampleProblem:
             self.total = total / n
             self.mean = moment / np.maximum(total, 1e-300)
             diagonal = diagonal / n - self.mean**2 * self.total
-        level, ridge = self._lane(self.level), self._lane(self.ridge)
+        level, ridge = self._lane(self.level), self._lane(self.penalty.level)
+        pull = self._pad(self.penalty.diagonal(active))
         shape = self.shared.spectrum.diagonal[:, None]
         diagonal = np.maximum(diagonal, 0) + self.blend * level * shape
         self._level = (1 + self.blend) * np.maximum(self.total, 1e-30)
         with np.errstate(divide="ignore", invalid="ignore"):
-            scale = np.sqrt((diagonal + ridge) / (self._level * shape + ridge))
+            scale = np.sqrt((diagonal + pull) / (self._level * shape + ridge))
         self.scale = np.where(np.isfinite(scale) & (scale > 0), scale, 1.0)
         self._mask = self._lane(self.free, False)
         self._columns = None
@@ -281,16 +321,84 @@ class SampleProblem:
         out, total = self.shared.rows.weighted(self._some, v)
         out -= self.mean[:, columns] * total
         out /= self.shared.index.size
-        level, ridge = self._lane(self.level)[columns], self._lane(self.ridge)[columns]
-        out += self.blend * level * self.shared.spectrum.covariance(v) + ridge * v
+        out += self.blend * self._lane(self.level)[columns] * self.shared.spectrum.covariance(v)
+        inside = np.flatnonzero(columns < self.active.size)
+        out[:, inside] += self.penalty.times(v[:, inside], self.active[columns[inside]])
         return np.where(self._mask[:, columns], out, 0.0)
 
     def precondition(self, residual, columns):
         """The scaled spectrum's inverse times the residuals."""
         scale = self.scale[:, columns]
-        ridge = self._lane(self.ridge)[columns]
+        ridge = self._lane(self.penalty.level)[columns]
         z = self.shared.spectrum.solve(self._level[columns], ridge, residual / scale) / scale
         return np.where(self._mask[:, columns], z, 0.0)
+
+    def weigh(self, active, coef, intercept):
+        """As `set_point`, but only the curvatures and their sums."""
+        rows, link, n = self.shared.rows, self.link, self.shared.index.size
+        self.active = active
+        coef = self._pad(coef, 0.0).astype(np.float32)
+        intercept = self._pad(intercept, LOG_ZERO).astype(np.float32)
+        self.weights = np.empty((n, coef.shape[1]), np.float32)
+
+        def weigh(block, part):
+            with np.errstate(over="ignore", invalid="ignore"):
+                weights = link.expected_curvature(rows.dot(block, coef) + intercept)
+                weights *= self.shared.share[part]
+                self.weights[part] = weights
+                return (weights.sum(axis=0, dtype=np.float64),)
+
+        (total,) = rows.map(weigh)
+        self.total = total / n
+
+    def curvature(self, k, features):
+        """Hessian of the mean loss of active receiver k, and where in it some features are.
+
+        Float32, the intercept last. Kept until the curvatures have changed by a quarter: it is a model, and steps correct it.
+        """
+        j, n = self.active[k], self.shared.index.size
+        weights = self.weights[:, k]
+        model = self.models.get(j)
+        if model is not None:
+            known, place, was, data = model
+            with np.errstate(divide="ignore", invalid="ignore"):
+                change = np.sqrt(weights) - np.sqrt(was)
+            stale = 4 * (change @ change) > _STALE**2 * weights.sum()
+            if stale or (place[features] < 0).any():
+                model = None
+        if model is None:
+            known = self._worth_keeping(j, features)
+            data = self._sampled_hessian(j, known, weights)
+            place = np.full(self.free.shape[0], -1)
+            place[known] = np.arange(known.size)
+            self.models[j] = known, place, weights.copy(), data
+        return data, np.append(place[features], known.size)
+
+    def _sampled_hessian(self, j, features, weights):
+        """Of the mean loss of receiver j over some features and, last, the intercept."""
+        n, root = self.shared.index.size, np.sqrt(weights)
+        rows = self.shared.rows.values
+        rows = (rows if features.size == rows.shape[1] else rows[:, features]) * root[:, None]
+        out = np.empty((features.size + 1,) * 2, np.float32)
+        out[:-1, :-1] = rows.T @ rows
+        out[-1, :-1] = out[:-1, -1] = rows.T @ root
+        out[-1, -1] = weights.sum(dtype=np.float64)
+        out /= n
+        covariance, blend = self.shared.covariance, self.blend * self.level[j]
+        if covariance is None:
+            out[np.diag_indices(features.size)] += blend * self.shared.spectrum.diagonal[features]
+        elif features.size == covariance.shape[0]:
+            out[:-1, :-1] += blend * covariance
+        else:
+            out[:-1, :-1] += blend * covariance[np.ix_(features, features)]
+        return out
+
+    def _worth_keeping(self, j, features):
+        """Features of a receiver's model: all that are free, where these are not many."""
+        free = np.flatnonzero(self.free[:, j])
+        if free.size <= _KEEP:
+            return free
+        return np.sort(features)
 
     def solve(self, residual, columns, accuracy=0.1):
         """The inverse of `product`, by conjugate gradients to a tenth of the residual."""
@@ -323,15 +431,15 @@ class SampleProblem:
         n = active.size
         self.point = np.vstack([coef, intercept])
         self.set_point(active, coef, intercept)
-        xty = self.moments.xty[:, active] / self.shared.n_bins
-        rate = self.moments.sum_y[active] / self.shared.n_bins
-        ridge, level = self.ridge[active], self.level[active]
+        xty, rate = (part[..., active] for part in self.linear)
+        level = self.level[active]
         total, moved = self.total[:n], coef - self.start[:, active]
         pull = self.shared.spectrum.covariance(self._pad(moved, 0.0))[:, :n]
         pull *= self.blend * level
+        penalty = self.penalty.times(coef, active)
         objective = total - (coef * xty).sum(axis=0) - intercept * rate
-        objective += 0.5 * (ridge * coef**2 + moved * pull).sum(axis=0)
-        grad = self.mean[:, :n] * total - xty + ridge * coef + pull
+        objective += 0.5 * (coef * penalty + moved * pull).sum(axis=0)
+        grad = self.mean[:, :n] * total - xty + penalty + pull
         return objective, np.where(self.free[:, active], grad, 0.0), total - rate
 
     def step(self, moved, grad, grad_intercept, tol, polishing):
@@ -362,7 +470,7 @@ class Steps:
 
     _PAIRS = 10
     bytes_per_feature = 12 * _PAIRS + 250  # pairs in float32, and what a step works with
-    _THETA = 0.5
+    THETA = 0.5
 
     def __init__(self, problem, solve, n_receivers, lanes):
         self.problem, self.solve, self.lanes = problem, solve, lanes
@@ -374,8 +482,16 @@ class Steps:
         self.point, self.grad = np.zeros(shape), np.zeros(shape)
         self.direction, self.image = np.zeros(shape), np.zeros(shape)  # H g and M H g
         self.known, self.total = np.zeros(n_receivers, bool), np.ones(n_receivers)
-        self.theta = np.full(n_receivers, self._THETA)
+        self.theta = np.full(n_receivers, self.THETA)
         self.expected = np.full(n_receivers, np.inf)  # of the next decrement
+
+    def forget(self, receivers=slice(None)):
+        """Begin anew: a new fit, or another preconditioner."""
+        self.n_pairs[receivers] = 0
+        self.weights[:, receivers] = 0
+        self.known[receivers] = False
+        self.theta[receivers] = self.THETA
+        self.expected[receivers] = np.inf
 
     def step(self, moved, point, grad, grad_intercept, tol, polishing):
         """Steps from the accepted points, decrements, and the passes spent (none)."""
@@ -430,7 +546,7 @@ class Steps:
             self.pairs[2, slot, j] = -length[:, None] * self.image[j]
             self.weights[slot, j] = 1 / inner[usable]
             self.n_pairs[j] += 1
-            self.theta[j] = np.minimum(self._THETA, self._smallest_ritz_value(j))
+            self.theta[j] = np.minimum(self.THETA, self._smallest_ritz_value(j))
         self.point[receivers], self.grad[receivers] = point, g
         self.known[receivers] = True
         self.total[receivers] = self.problem.total[moved]
@@ -496,22 +612,50 @@ class EventProblem:
     exact = False
     polish = 0
 
-    def __init__(self, X, valid, counts, free, ridge, link, moments, sample, lanes, tol, products):
+    def __init__(
+        self, X, valid, counts, free, penalty, link, moments, sample, lanes, tol, products
+    ):
         self.X, self.valid, self.counts, self.link = X, valid, counts, link
         self.sample, self.tol = sample, tol
-        self.free, self.ridge, self.lanes = free, ridge, lanes
+        self.free = self.is_free = free
+        self.lanes = lanes
         self.n_bins = int(valid.sum())
         self.moments = moments
-        n_tiles = -(-ridge.size // lanes)
-        self.precise = Sweep(X, ridge.size, np.float64, lanes, products)
-        self.coarse = Sweep(X, ridge.size, np.float32, lanes, products)
+        n = penalty.n_receivers
+        n_tiles = -(-n // lanes)
+        self.precise = Sweep(X, n, np.float64, lanes, products)
+        self.coarse = Sweep(X, n, np.float32, lanes, products)
         n_segments = -(-self.precise.n_rows // kernels.SEGMENT)
         self.sums = np.zeros((n_tiles, n_segments, 2, lanes))
-        self.certain = np.zeros(ridge.size, bool)
-        self.steps = Steps(self, self.precondition, ridge.size, lanes)
-        self.rounding = np.zeros(ridge.size)
-        self._was_rounded = np.zeros(ridge.size)
-        self.null = _null_spaces(sample.shared.covariance, free, ridge)
+        self.certain = np.zeros(n, bool)
+        self.steps = Steps(self, self.precondition, n, lanes)
+        self.rounding = np.zeros(n)
+        self._was_rounded = np.zeros(n)
+        # Receivers that take long: their own factors, and the steps that they have taken.
+        self.own, self.n_steps = {}, np.zeros(n, np.int64)
+        self.set_penalty(penalty)
+
+    def set_penalty(self, penalty):
+        """Another penalty for the same data."""
+        self.penalty = penalty
+        self.sample.set_penalty(penalty)
+        self.plain = (penalty.unpenalised(self.X.shape[1]) & self.free).any(axis=0)
+        covariance = self.sample.shared.covariance
+        self.null = _null_spaces(covariance, self.free, penalty, self.plain)
+
+    def forget(self):
+        """Begin a new fit: float32 sums, no pairs of steps."""
+        self.steps.forget()
+        self.own.clear()
+        self.n_steps[:] = 0
+        self.certain[:] = False
+        self._was_rounded[:] = 0
+
+    def anchor(self):
+        """The last accepted points, and the gradient of the mean loss alone there."""
+        point, grad = self.steps.point.T, self.steps.grad.T
+        pull = self.penalty.times(np.where(self.free, point[:-1], 0.0), slice(None))
+        return point[:-1], point[-1], np.where(self.free, grad[:-1] - pull, 0.0), grad[-1]
 
     @property
     def theta(self):
@@ -547,9 +691,9 @@ class EventProblem:
             objective = objective - ((coef * xty).sum(axis=0) + intercept * sum_y) / self.n_bins
         free = self.free[:, active]
         penalised = np.where(free, coef, 0.0)
-        ridge = self.ridge[active]
-        objective = objective + 0.5 * ridge * (penalised**2).sum(axis=0)
-        grad = np.where(free, grad + ridge * coef, 0.0)
+        pull = self.penalty.times(penalised, active)
+        objective = objective + 0.5 * (penalised * pull).sum(axis=0)
+        grad = np.where(free, grad + pull, 0.0)
         return objective, grad, grad_intercept
 
     def _pass(self, sweep, some):
@@ -578,21 +722,123 @@ class EventProblem:
 
     def step(self, moved, grad, grad_intercept, tol, polishing):
         """Steps at the accepted points; see `Steps`."""
-        self.sample.set_point(self.active, self.point[:-1], self.point[-1])
+        n, passes = self.active.size, self._assist(moved)
+        if not self.link.canonical or not np.isin(self.active, list(self.own)).all():
+            self.sample.set_point(self.active, self.point[:-1], self.point[-1])
         if not self.link.canonical:
-            n = self.active.size
             self.mean, self.total = self.sample.mean[:, :n], self.sample.total[:n]
-        return self.steps.step(moved, self.point, grad, grad_intercept, tol, polishing)
+        steps = self.steps.step(moved, self.point, grad, grad_intercept, tol, polishing)
+        return *steps[:3], passes
+
+    def _assist(self, moved):
+        """Give receivers that take long a preconditioner of their own: half a pass each.
+
+        Where a receiver has few events for its features, its rates come close to zero in most bins
+        and the bins that all share hold next to nothing of its curvature. Its own are drawn by
+        its rates. Of 100 receivers with 600 events each and 800 features, two had not converged
+        after 100 steps, and take 16 and 17 with it.
+        """
+        receivers = self.active[moved]
+        self.n_steps[receivers] += 1
+        late = (self.n_steps[receivers] >= _LATE) & (
+            (self.n_steps[receivers] - _LATE) % _RENEW == 0
+        )
+        late &= ~self.certain[receivers]
+        passes = np.zeros(receivers.size, np.int64)
+        if not late.any() or self.sample.shared.covariance is None or not self.link.canonical:
+            return passes
+        passes[late] = 1
+        for place in moved[late]:
+            self.own[self.active[place]] = None
+        for j, index, weights in self._draw_own(moved[late]):
+            self.own[j] = self._factorise_own(j, index, weights)
+        self.steps.forget(receivers[late])
+        return passes
+
+    def _draw_own(self, places):
+        """Bins and weights for some active receivers, drawn by their rates at this point."""
+        sweep, n = self.coarse, places.size
+        receivers = self.active[places]
+        n_draw = min(_OWN * self.free.shape[0], self.n_bins)
+        tiles = np.arange(-(-n // self.lanes))
+        sweep.set_coef(self.point[:-1, places], tiles)
+        total = self.total[places] * self.n_bins
+        kept = [([], []) for _ in range(n)]
+        for start, n_rows in sweep.chunks():
+            sweep.forward(start, n_rows)
+            eta = sweep.get(n_rows, n) + self.point[-1, places]
+            # The same random numbers for every receiver: it must not matter who else is fitted.
+            uniform = np.random.default_rng(start).random(n_rows)
+            uniform[~self.valid[start : start + n_rows]] = np.inf
+            with np.errstate(over="ignore"):
+                mu = np.exp(np.minimum(eta, 80.0))
+            chance = n_draw * ((1 - _EVEN) * mu / total + _EVEN / self.n_bins)
+            for k in range(n):
+                hit = np.flatnonzero(uniform < chance[:, k])
+                kept[k][0].append(start + hit)
+                kept[k][1].append(mu[hit, k] / np.minimum(chance[hit, k], 1))
+        for k, j in enumerate(receivers):
+            yield j, np.concatenate(kept[k][0]), np.concatenate(kept[k][1])
+
+    def _factorise_own(self, j, index, weights):
+        """Cholesky factor of the Schur complement on a receiver's own bins."""
+        shared, free = self.sample.shared, np.flatnonzero(self.free[:, j])
+        root = np.sqrt(weights).astype(np.float32)[:, None]
+        rows = Rows(self.X.rows(index, np.float32) * root, self.lanes)
+
+        def products(block, part):
+            return block.T @ block, block.T @ root[part, 0]
+
+        hess, moment = rows.map(products)
+        total = max(float(weights.sum()), 1e-300)
+        hess = hess[np.ix_(free, free)] - np.outer(moment[free], moment[free] / total)
+        hess /= self.n_bins
+        hess += _BLEND * self.sample.level[j] * shared.covariance[np.ix_(free, free)]
+        hess += self.penalty.hessian(j, free)
+        hess[np.diag_indices_from(hess)] *= 1 + 1e-7
+        try:
+            factor = scipy.linalg.cho_factor(hess, lower=True, check_finite=False)
+        except scipy.linalg.LinAlgError:
+            return None
+        return free, factor
 
     def harmless(self, active, grad, grad_intercept):
         """Trial points that are taken whatever the objective; see `Steps`."""
         return self.steps.harmless(self.point, grad, grad_intercept)
 
+    # --- what a proximal step asks for ---
+
+    def linearise(self, active, coef, intercept):
+        """Weigh the sampled bins at the points of the active receivers."""
+        self.active = active
+        self.sample.weigh(active, coef, intercept)
+
+    def curvature(self, k, features):
+        """Sampled Hessian of active receiver k; see `SampleProblem.curvature`."""
+        return self.sample.curvature(k, features)
+
+    def trust(self, j):
+        """Part of its curvature that a model is sure of."""
+        return Steps.THETA
+
+    def announce(self, receivers, decrement):
+        """A receiver that is about to converge is summed in float64."""
+        self.steps.expected[receivers] = 0.15 * decrement
+
     def precondition(self, residual, columns):
         """The inverse of the sampled Schur complement, off the collinear directions."""
-        z = self.sample.solve(residual, columns)
-        inside = columns < self.active.size
-        return self.off_null(z, np.flatnonzero(inside), self.active[columns[inside]])
+        z = np.zeros_like(residual)
+        place = np.flatnonzero(columns < self.active.size)
+        receivers = self.active[columns[place]]
+        alone = np.array([self.own.get(j) is not None for j in receivers], bool)
+        tiles = np.unique(columns[place[~alone]] // self.lanes)
+        rest = np.flatnonzero(np.isin(columns // self.lanes, tiles))
+        if rest.size:
+            z[:, rest] = self.sample.solve(residual[:, rest], columns[rest])
+        for k, j in zip(place[alone], receivers[alone], strict=True):
+            free, factor = self.own[j]
+            z[free, k] = scipy.linalg.cho_solve(factor, residual[free, k], check_finite=False)
+        return self.off_null(z, place, receivers)
 
     def off_null(self, coef, columns, receivers):
         """Take the collinear directions of the receivers out of some columns, in place."""
@@ -615,16 +861,17 @@ class EventProblem:
         return reach
 
 
-def _null_spaces(covariance, free, ridge):
-    """Collinear directions of each receiver without ridge, or None: steps stay out of them."""
-    null, known = [None] * ridge.size, {}
+def _null_spaces(covariance, free, penalty, plain):
+    """Collinear directions of each receiver that no penalty holds, or None: steps stay off them."""
+    null, known = [None] * plain.size, {}
     if covariance is None or not np.isfinite(covariance).all():
         return null
-    for j in np.flatnonzero(ridge == 0):
+    for j in np.flatnonzero(plain):
         chosen = np.flatnonzero(free[:, j])
-        key = chosen.tobytes()
+        pull = penalty.hessian(j, chosen)
+        key = chosen.tobytes(), pull.tobytes() if pull.any() else b""
         if key not in known:
-            space, _ = split_space(covariance[np.ix_(chosen, chosen)])
+            space, _ = split_space(covariance[np.ix_(chosen, chosen)] + pull)
             known[key] = space if space.size else None
         null[j] = known[key]
     return null

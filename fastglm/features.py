@@ -554,6 +554,16 @@ class FeatureMatrix(NDArrayOperatorsMixin):
         return [c.label for c in self.columns]
 
     @property
+    def filters(self):
+        """Number of the filter of every feature: a sender's, or a block of ordinary columns."""
+        groups, first = [], 0
+        for c in self.columns:
+            size = getattr(c, "n_funcs", c.n_columns)
+            groups.append(first + np.arange(c.n_columns) // size)
+            first += c.n_columns // size
+        return np.concatenate(groups)
+
+    @property
     def nbytes(self):
         """Bytes that are kept, not those of the array that it stands for."""
         total = self.valid.nbytes

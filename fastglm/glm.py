@@ -28,6 +28,7 @@ from fastglm.features import (
     as_feature_matrix,
     as_numbers,
 )
+from fastglm.regularizer import UnRegularized, as_regularizer
 from fastglm.simulation import read_link
 
 _SOLVERS = ("auto", "newton-cholesky", "newton-cg")
@@ -40,7 +41,6 @@ _NEMOS_SOLVERS = (
     "SVRG",
     "ProxSVRG",
 )
-_REGULARIZERS = ("UnRegularized", "Ridge")
 _SCORES = ("log-likelihood", "pseudo-r2-McFadden", "pseudo-r2-Cohen")
 
 
@@ -52,10 +52,12 @@ class PopulationGLM(BaseEstimator):
     observation_model : "Poisson"
     inverse_link_function : None, "exp" or "softplus"
         Or a function of that name. None is the exponential.
-    regularizer : None, "UnRegularized" or "Ridge"
-        Ridge adds ``0.5 * strength * |coef|^2`` to the mean loss.
-    regularizer_strength : float or array of shape (n_receivers,), optional
-        Default 1.0 for Ridge, as in NeMoS.
+    regularizer : None, str or object of `fastglm.regularizer`
+        "UnRegularized", "Ridge", "Lasso", "ElasticNet" or "GroupLasso". Ridge adds
+        ``0.5 * strength * |coef|^2`` to the mean loss; see `fastglm.regularizer` for the others.
+    regularizer_strength : float or array, optional
+        A number, one for each receiver, or one for each coefficient, shape (n_features,
+        n_receivers). ElasticNet takes a pair ``(strength, ratio)`` too. Default 1.0, as in NeMoS.
     solver_name : None, "auto", "newton-cholesky" or "newton-cg"
         Exact Hessians, or conjugate gradients on products with the events. "auto" takes the
         cheaper for each receiver; without ridge, exact Hessians take over where conjugate gradients
@@ -172,11 +174,11 @@ class PopulationGLM(BaseEstimator):
         """
         X, y, free, settings = self._read(X, y)
         n_features, n = X.shape[1], y.n_units
-        ridge = self._read_strength(n)
+        penalty = self._read_penalty(X, free)
         start = self._read_init(init_params, n_features, n)
         result, saved = newton.Result.empty(n_features, n), None
         if checkpoint is not None:
-            saved = Checkpoint(checkpoint, _key(X, y, free, ridge, start, settings))
+            saved = Checkpoint(checkpoint, _key(X, y, free, penalty, start, settings))
             result = saved.load(n_features, n)
             result.status[result.status == "interrupted"] = ""
         # What an earlier process had begun goes on from its last point.
@@ -192,7 +194,9 @@ class PopulationGLM(BaseEstimator):
                         (receivers[~begun[receivers]], start),
                     ):
                         some = some[result.status[some] == ""]
-                        _fit_group(X, y, valid, some, free, ridge, point, settings, result, monitor)
+                        _fit_group(
+                            X, y, valid, some, free, [penalty], point, settings, [result], monitor
+                        )
         except KeyboardInterrupt:
             left = result.status == ""
             result.coef[:, left] = result.intercept[left] = np.nan
@@ -492,35 +496,17 @@ class PopulationGLM(BaseEstimator):
     def _shape_mask(self, mask):
         return mask
 
-    def _read_strength(self, n):
-        name = "UnRegularized" if self.regularizer is None else self.regularizer
-        if name not in _REGULARIZERS:
-            raise ValueError(
-                f"regularizer is {name!r}; expected None or one of {list(_REGULARIZERS)}."
+    def _read_penalty(self, X, free, strength=None):
+        """The penalty of every receiver, with the model's strength or another."""
+        regularizer = as_regularizer(self.regularizer)
+        given = self.regularizer_strength if strength is None else strength
+        if isinstance(regularizer, UnRegularized) and given is not None:
+            warnings.warn(
+                "regularizer_strength is not used without a regularizer; pass regularizer='Ridge'?",
+                UserWarning,
+                stacklevel=3,
             )
-        strength = self.regularizer_strength
-        if name == "UnRegularized":
-            if strength is not None:
-                warnings.warn(
-                    "regularizer_strength is not used without a regularizer; pass "
-                    "regularizer='Ridge'?",
-                    UserWarning,
-                    stacklevel=3,
-                )
-            return np.zeros(n)
-        strength = as_numbers(1.0 if strength is None else strength, "regularizer_strength").astype(
-            np.float64
-        )
-        if strength.shape not in ((), (n,)):
-            raise ValueError(
-                f"regularizer_strength has shape {strength.shape}; expected a number or "
-                f"(n_receivers,) = ({n},)."
-            )
-        if not (np.isfinite(strength).all() and (strength >= 0).all()):
-            raise ValueError(
-                "regularizer_strength must be finite and not negative; 0 is no penalty."
-            )
-        return np.broadcast_to(strength, (n,)).copy()
+        return regularizer.penalty(given, X, free)
 
     def _read_init(self, init_params, n_features, n):
         if init_params is None:
@@ -641,23 +627,57 @@ class _Collect:
         return aggregate(np.concatenate(self.parts))
 
 
-def _fit_group(X, y, valid, receivers, free, ridge, start, settings, result, monitor):
-    """Fit the receivers that share their valid bins; write into ``result``."""
+def fit_penalties(X, y, valid, free, penalties, settings, shared=None):
+    """Fit every receiver with each of some penalties, every fit from where the last one ended.
+
+    Parameters
+    ----------
+    X : FeatureMatrix
+    y : Events
+    valid : ndarray of bool, shape (n_bins,)
+        Bins to fit.
+    free : ndarray of bool, shape (n_features, n_receivers)
+    penalties : list of Penalty
+    settings : Settings
+    shared : `fastglm._quasi_newton.Shared`, optional
+        Of X and a superset of the valid bins.
+
+    Returns
+    -------
+    list of Result
+    """
+    results = [newton.Result.empty(X.shape[1], y.n_units) for _ in penalties]
+    monitor = Monitor(results[-1], settings.tol)
+    with single_threaded_blas():
+        for some, receivers in _by_missing(valid, y):
+            _fit_group(
+                X, y, some, receivers, free, penalties, None, settings, results, monitor, shared
+            )
+    return results
+
+
+def _fit_group(
+    X, y, valid, receivers, free, penalties, start, settings, results, monitor, shared=None
+):
+    """Fit the receivers that share their valid bins; write into ``results``, one a penalty."""
     n_bins = int(valid.sum())
     if n_bins == 0:
-        result.coef[:, receivers] = result.intercept[receivers] = np.nan
-        result.status[receivers] = "no_bins"
+        for result in results:
+            result.coef[:, receivers] = result.intercept[receivers] = np.nan
+            result.status[receivers] = "no_bins"
         monitor.end(receivers)
         return
     sums = _sums(y, valid)
     silent = receivers[sums[receivers] == 0]
-    result.status[silent] = "silent"
-    result.intercept[silent] = LOG_ZERO
-    result.objective[silent] = result.grad_norm[silent] = 0.0
-    result.newton_decrement[silent] = 0.0
+    for result in results:
+        result.status[silent] = "silent"
+        result.intercept[silent] = LOG_ZERO
+        result.objective[silent] = result.grad_norm[silent] = 0.0
+        result.newton_decrement[silent] = 0.0
     monitor.end(silent)
     receivers = receivers[sums[receivers] > 0]
-    shared = None
+    if shared is not None:
+        shared = shared.restrict(valid)
     for batch in make_plan(X, n_bins, receivers, free, settings).batches:
         columns, part, batch_free = slice(None), X, free[:, batch.receivers]
         if batch.selected:
@@ -675,16 +695,17 @@ def _fit_group(X, y, valid, receivers, free, ridge, start, settings, result, mon
             valid,
             counts,
             batch_free,
-            ridge[batch.receivers],
+            [penalty.select(columns, batch.receivers) for penalty in penalties],
             begin,
             batch,
             settings,
             None if batch.selected else shared,
             monitor.watch(batch.receivers, columns),
         )
-        result.put(batch.receivers, solved, columns)
+        for result, one in zip(results, solved, strict=False):
+            result.put(batch.receivers, one, columns)
         monitor.end(batch.receivers)
-        if (solved.status == "interrupted").any():
+        if (solved[-1].status == "interrupted").any():
             raise KeyboardInterrupt
 
 
@@ -699,9 +720,9 @@ class _Columns:
         return self.events.rows(index)
 
 
-def _key(X, y, free, ridge, start, settings):
+def _key(X, y, free, penalty, start, settings):
     """Fingerprint of everything that a fit depends on."""
-    parts = [X.valid, free, ridge, y.n_units, y.bins, y.units, y.amplitudes]
+    parts = [X.valid, free, *penalty.arrays(), y.n_units, y.bins, y.units, y.amplitudes]
     for c in X.columns:
         if hasattr(c, "kernel"):
             parts += [c.kernel, c.events.bins, c.events.units, c.events.amplitudes]

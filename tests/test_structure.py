@@ -19,7 +19,10 @@ MAY_IMPORT = {
     "_poisson": {"_kernels"},
     "_statistics": {"_kernels", "features"},
     "_quasi_newton": {"_kernels", "_poisson", "_threads", "features"},
-    "_newton": {"_kernels", "_poisson", "_quasi_newton", "_statistics", "_threads"},
+    "_newton": {"_kernels", "_poisson", "_proximal", "_quasi_newton", "_statistics", "_threads"},
+    "_penalty": set(),
+    "_proximal": {"_kernels", "_threads"},
+    "regularizer": {"_penalty", "features"},
     "simulation": {"_kernels", "features"},
     "_plan": {"_kernels", "_newton", "_quasi_newton", "_threads", "features"},
     "_monitor": {"_newton"},
@@ -30,12 +33,13 @@ MAY_IMPORT = {
         "_poisson",
         "_threads",
         "features",
+        "regularizer",
         "simulation",
     },
     "io": {"_newton"},
     "plotting": set(),
     "cli": {"__version__"},
-    "__init__": {"basis", "features", "glm", "io", "simulation"},
+    "__init__": {"basis", "features", "glm", "io", "regularizer", "simulation"},
 }
 
 

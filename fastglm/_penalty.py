@@ -1,0 +1,145 @@
+"""What is added to the mean loss: a quadratic part and a sparse part, for every receiver.
+
+For receiver j with coefficients c,
+
+    0.5 * sum_f ridge[f, j] * c_f^2  +  0.5 * strength_j * c' Q c  +  sum_g weight[g, j] * |c_g|
+
+where the groups g do not overlap and ``|c_g|`` is the Euclidean norm: a group of one feature is the
+lasso. The solvers know a penalty by these three parts alone, whatever it is called outside.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.sparse
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """Penalties of a batch of receivers.
+
+    Attributes
+    ----------
+    ridge : ndarray of shape (1, n_receivers) or (n_features, n_receivers)
+    matrix : scipy.sparse.csr_array of shape (n_features, n_features) or None
+        Symmetric, positive semidefinite: Q.
+    strength : ndarray of shape (n_receivers,) or None
+        Of Q.
+    group_of : ndarray of int, shape (n_features,), or None
+        The group of every feature, 0 to n_groups - 1. None where there is no sparse part.
+    weight : ndarray of shape (n_groups, n_receivers) or None
+    """
+
+    ridge: np.ndarray
+    matrix: object = None
+    strength: np.ndarray | None = None
+    group_of: np.ndarray | None = None
+    weight: np.ndarray | None = None
+
+    @property
+    def n_receivers(self):
+        """Number of receivers."""
+        return self.ridge.shape[1]
+
+    @property
+    def sparse(self):
+        """Whether there is a part that makes coefficients exactly zero."""
+        return self.weight is not None and bool((self.weight > 0).any())
+
+    @property
+    def level(self):
+        """Mean ridge of each receiver: the ridge itself, where it is the same for all features."""
+        return self.ridge.mean(axis=0)
+
+    def diagonal(self, receivers):
+        """Second derivatives of the quadratic part, (n_features or 1, n)."""
+        diagonal = self.ridge[:, receivers]
+        if self.matrix is not None:
+            diagonal = diagonal + self.matrix.diagonal()[:, None] * self.strength[receivers]
+        return diagonal
+
+    def times(self, v, receivers):
+        """Hessian of the quadratic part of some receivers times the columns of v."""
+        out = self.ridge[:, receivers] * v
+        if self.matrix is not None:
+            out += self.strength[receivers] * (self.matrix @ v)
+        return out
+
+    def hessian(self, j, free):
+        """Hessian of the quadratic part of receiver j over some features."""
+        ridge, matrix = self.hessian_parts(j, free)
+        return np.diag(ridge) if matrix is None else np.diag(ridge) + matrix
+
+    def hessian_parts(self, j, free):
+        """The diagonal of the ridge, and the rest as a matrix or None."""
+        ridge = self.ridge[:, j] if self.ridge.shape[0] == 1 else self.ridge[free, j]
+        matrix = None
+        if self.matrix is not None:
+            matrix = self.strength[j] * self.matrix[free][:, free].toarray()
+        return np.broadcast_to(ridge, (free.size,)), matrix
+
+    def unpenalised(self, n_features):
+        """Where nothing pulls a coefficient back, (n_features, n_receivers)."""
+        free = np.broadcast_to(self.diagonal(slice(None)) == 0, (n_features, self.n_receivers))
+        if self.weight is not None:
+            free = free & (self.weight[self.group_of] == 0)
+        return free
+
+    def select(self, features=slice(None), receivers=slice(None)):
+        """The penalty of some features and receivers."""
+        matrix, group_of, weight = self.matrix, self.group_of, self.weight
+        if matrix is not None:
+            matrix = matrix[features][:, features]
+        if group_of is not None:
+            group_of = group_of[features]
+            weight = weight[:, receivers]
+        return replace(
+            self,
+            ridge=self.ridge[features if self.ridge.shape[0] > 1 else slice(None)][:, receivers],
+            matrix=matrix,
+            strength=None if self.strength is None else self.strength[receivers],
+            group_of=group_of,
+            weight=weight,
+        )
+
+    def arrays(self):
+        """All that a fit depends on, as arrays."""
+        parts = [self.ridge]
+        if self.matrix is not None:
+            parts += [self.matrix.indptr, self.matrix.indices, self.matrix.data, self.strength]
+        if self.group_of is not None:
+            parts += [self.group_of, self.weight]
+        return parts
+
+
+def ridge(strength):
+    """The penalty that is a ridge for each receiver, or for each coefficient."""
+    return Penalty(np.atleast_2d(np.asarray(strength, np.float64)))
+
+
+def as_matrix(matrix, n_features):
+    """A matrix over all features; a smaller one stands for every filter in turn.
+
+    Raises
+    ------
+    ValueError
+        If it does not fit, or is not symmetric and positive semidefinite.
+    """
+    if not scipy.sparse.issparse(matrix):
+        matrix = np.asarray(matrix, np.float64)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"matrix has shape {matrix.shape}; expected a square matrix.")
+    size = matrix.shape[0]
+    if size == 0 or n_features % size:
+        raise ValueError(
+            f"matrix has shape {matrix.shape}; expected (n_features, n_features) = "
+            f"({n_features}, {n_features}), or (n_basis_funcs, n_basis_funcs) for every filter."
+        )
+    dense = matrix.toarray() if scipy.sparse.issparse(matrix) else matrix
+    scale = max(abs(dense).max(initial=0), np.finfo(float).tiny)
+    if not np.isfinite(dense).all() or abs(dense - dense.T).max() > 1e-10 * scale:
+        raise ValueError("matrix is not finite and symmetric; pass 0.5 * (matrix + matrix.T)?")
+    if np.linalg.eigvalsh(dense)[0] < -1e-10 * scale * size:
+        raise ValueError("matrix has a negative eigenvalue; a penalty must be semidefinite.")
+    blocks = [scipy.sparse.csr_array(dense)] * (n_features // size)
+    return scipy.sparse.csr_array(scipy.sparse.block_diag(blocks, format="csr"))

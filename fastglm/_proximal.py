@@ -1,0 +1,274 @@
+"""Proximal Newton for penalties with exact zeros: lasso, elastic net, group lasso.
+
+Every receiver minimises ``f(b, c) + sum_g weight_g |c_g|`` with f the smooth part of `_newton`. A
+step minimises the quadratic model of f plus the penalty itself over a working set: the features
+that are not zero and those whose gradient breaks the optimality condition at this point. Since a
+pass gives the whole gradient, what the working set leaves out is checked at every step, and a
+receiver that converges is optimal over all its features (screening costs nothing and risks
+nothing; Tibshirani et al., 2012, guess the set from the last strength, here it is known).
+
+The model's curvature is exact (rows of X) or comes from sampled bins (`SampleProblem`), corrected
+by the changes of the gradient over the last steps (BFGS).
+
+Source: Lee, Sun & Saunders, "Proximal Newton-type methods for minimizing composite functions"
+(2014), with the working sets of Massias, Gramfort & Salmon (celer, 2018).
+"""
+
+import numpy as np
+import scipy.linalg
+
+from fastglm import _kernels as kernels
+from fastglm._threads import run_threads
+
+_PAIRS = 4  # changes of the gradient that correct the curvature
+_ARMIJO = 1e-4
+_INNER = 1e-3  # part of the violation that the inner solution may leave
+_MARGIN = 0.2  # a group whose gradient comes this near to its weight may enter the step
+
+
+def minimize(problem, penalty, result, tol, maxiter, known=None, watch=None):
+    """Proximal Newton for every receiver of a problem, in step but independent.
+
+    Parameters
+    ----------
+    problem : DenseProblem or EventProblem
+        Gives objective and gradient of the smooth part, and its curvature over a few features.
+    penalty : Penalty
+    result : Result
+        Its coefficients and intercepts are the starting point; filled in place.
+    tol, maxiter : float, int
+    known : `State`, optional
+        Of the starting point, from an earlier call: saves the first pass.
+    watch : callable, optional
+        Called with the result after every pass.
+
+    Returns
+    -------
+    State
+        Smooth objective and gradient at the returned point.
+    """
+    n = result.intercept.size
+    state = known or State(result.coef.shape, problem)
+    step, step_intercept = np.zeros_like(result.coef), np.zeros(n)
+    length, promised = np.zeros(n), np.zeros(n)
+    result.objective[:] = np.inf
+    result.status[:] = ""
+    result.method[:] = problem.method
+    problem.forget()
+    active = np.arange(n)
+    if known is not None:
+        # The penalty may have changed since; the smooth part has not.
+        result.objective[:] = state.objective + norms(penalty, result.coef, active)
+        _step(problem, penalty, result, state, active, active, step, step_intercept, promised, tol)
+        length[:] = 1.0
+        _stop(problem, result, active, tol, maxiter)
+        active = active[result.status[active] == ""]
+    try:
+        while active.size:
+            # 1. Objective and gradient at the trial points: one pass for all active receivers.
+            trial = result.coef[:, active] + length[active] * step[:, active]
+            trial_intercept = result.intercept[active] + length[active] * step_intercept[active]
+            smooth, grad, grad_intercept = problem.evaluate(active, trial, trial_intercept)
+            result.n_passes[active] += 1
+            with np.errstate(invalid="ignore"):
+                objective = smooth + norms(penalty, trial, active)
+
+            # 2. Line search on the penalised objective.
+            before = result.objective[active]
+            first = np.isinf(before)
+            with np.errstate(invalid="ignore"):
+                slack = problem.rounding[active] * (1 + np.abs(before))
+                bound = before + _ARMIJO * length[active] * promised[active] + slack
+                accepted = (first | (objective <= bound)) & np.isfinite(objective)
+            length[active[~accepted]] *= 0.3
+            result.status[active[~accepted & first]] = "overflow"
+            result.status[active[~accepted & (length[active] < 1e-8)]] = "stalled"
+
+            # 3. Accepted points: the change of the gradient, the next step and its certificate.
+            moved = np.flatnonzero(accepted)
+            index = active[moved]
+            state.remember(
+                index,
+                trial[:, moved] - result.coef[:, index],
+                trial_intercept[moved] - result.intercept[index],
+                grad[:, moved],
+                grad_intercept[moved],
+                ~first[moved],
+            )
+            state.objective[index] = smooth[moved]
+            result.coef[:, index], result.intercept[index] = trial[:, moved], trial_intercept[moved]
+            result.objective[index] = objective[moved]
+            result.n_iter[index] += ~first[moved]
+            if moved.size:
+                _step(
+                    problem, penalty, result, state, active, index, step, step_intercept, promised,
+                    tol,
+                )  # fmt: skip
+                length[index] = 1.0
+            _stop(problem, result, index, tol, maxiter)
+            active = active[result.status[active] == ""]
+            if watch is not None:
+                watch(result)
+    except KeyboardInterrupt:
+        result.status[result.status == ""] = "interrupted"
+    return state
+
+
+class State:
+    """Smooth objective and gradient where the receivers are, and how the gradient changed."""
+
+    def __init__(self, shape, problem):
+        self.objective = np.full(shape[1], np.inf)
+        self.grad, self.grad_intercept = np.zeros(shape), np.zeros(shape[1])
+        self.pairs = [[] for _ in range(shape[1])]
+
+    def remember(self, receivers, change, change_intercept, grad, grad_intercept, after):
+        """Take new gradients, and keep the change of every receiver that has moved."""
+        for k, j in enumerate(receivers):
+            features = np.flatnonzero(change[:, k])
+            if after[k] and (features.size or change_intercept[k]):
+                s = np.append(change[features, k], change_intercept[k])
+                y = grad[:, k] - self.grad[:, j]
+                y = y, grad_intercept[k] - self.grad_intercept[j]
+                self.pairs[j] = [*self.pairs[j][-_PAIRS + 1 :], (features, s, y)]
+        self.grad[:, receivers], self.grad_intercept[receivers] = grad, grad_intercept
+
+
+def norms(penalty, coef, receivers):
+    """``sum_g weight_g |c_g|`` of some receivers."""
+    size = np.zeros((penalty.weight.shape[0], coef.shape[1]))
+    np.add.at(size, penalty.group_of, coef**2)
+    return (penalty.weight[:, receivers] * np.sqrt(size)).sum(axis=0)
+
+
+def violation(penalty, coef, grad, free, j):
+    """Largest breach of the optimality condition of one receiver over its features.
+
+    For a group that is not zero ``|grad_g + weight_g c_g / |c_g||``, else ``|grad_g| - weight_g``.
+    """
+    g, c, group_of = grad[free], coef[free], penalty.group_of[free]
+    n_groups = penalty.weight.shape[0]
+    size = np.sqrt(np.bincount(group_of, c * c, n_groups))
+    weight = penalty.weight[:, j]
+    pull = np.where(size > 0, weight / np.where(size > 0, size, 1), 0)[group_of]
+    left = np.sqrt(np.bincount(group_of, (g + pull * c) ** 2, n_groups))
+    left = np.where(size > 0, left, np.maximum(left - weight, 0))
+    return float(left.max(initial=0.0))
+
+
+def _step(problem, penalty, result, state, active, index, step, step_intercept, promised, tol):
+    """Steps of some receivers, and the decrease that their models promise."""
+    problem.linearise(active, result.coef[:, active], result.intercept[active])
+    where = {j: k for k, j in enumerate(active)}
+
+    def one(j):
+        free = np.flatnonzero(problem.is_free[:, j])
+        grad, coef = state.grad[:, j], result.coef[:, j]
+        breach = violation(penalty, coef, grad, free, j)
+        result.grad_norm[j] = max(breach, abs(state.grad_intercept[j]))
+        features = _working_set(penalty, coef, grad, free, j)
+        data, chosen = problem.curvature(where[j], features)
+        n, g_b = features.size, state.grad_intercept[j]
+        mean, schur = np.empty(n), np.empty((n, n), np.float32)
+        directions, changes = _pairs(state.pairs[j], features, coef.size)
+        ridge, matrix = problem.penalty.hessian_parts(j, features)
+        total = kernels.reduce_model(data, chosen, ridge, directions, changes, mean, schur)
+        if matrix is not None:
+            schur += matrix
+        g = grad[features] - mean * g_b
+        c = coef[features]
+        starts, weight = _groups(penalty, features, j)
+        z = solve_model(schur, g, c, starts, weight, _INNER * max(breach, 1e-14))
+        d = z - c
+        gain = -(g @ d + 0.5 * d @ (schur @ d)) + 0.5 * g_b**2 / total
+        gain += _group_norms(c, starts) @ weight - _group_norms(z, starts) @ weight
+        step[:, j] = 0
+        step[features, j] = d
+        step_intercept[j] = -g_b / total - mean @ d
+        promised[j] = -gain
+        result.newton_decrement[j] = gain / problem.trust(j)
+
+    run_threads(one, list(index))
+    problem.announce(index, result.newton_decrement[index])
+
+
+def solve_model(S, g, c, starts, weights, goal):
+    """Minimise ``g (z - c) + (z - c) S (z - c) / 2 + sum_g weight_g |z_g|`` over z.
+
+    Newton's method on the support finds the values, and sweeps of block descent find the support:
+    descent alone takes hundreds of sweeps where basis functions overlap. Ends where the optimality
+    condition is broken by ``goal`` at most, or after 60 rounds.
+    """
+    z, r, bounds = c.copy(), g.copy(), np.empty(weights.size)
+    kernels.bound_groups(S, starts, bounds)
+    sweeps = 0  # the support of the last step is the best guess
+    for _ in range(60):
+        how = S, g, c, z, r, starts, weights
+        if kernels.descend_groups(*how, bounds, goal, sweeps) <= goal:
+            break
+        sweeps = 5
+        support = np.flatnonzero(z)
+        if support.size == 0:
+            continue
+        hess, rhs = np.empty((support.size,) * 2, np.float32), np.empty(support.size, np.float32)
+        kernels.newton_groups(S, r, z, starts, weights, support, hess, rhs)
+        # In float32, as the model: the residual r is float64, so that rounds correct each other.
+        _, step, failed = scipy.linalg.lapack.sposv(hess.T, rhs, overwrite_a=True)
+        step = step.astype(np.float64)
+        if failed == 0 and np.isfinite(step).all():
+            kernels.step_groups(*how, support, step)
+    return z
+
+
+def _stop(problem, result, index, tol, maxiter):
+    decrement = result.newton_decrement[index]
+    done = (decrement <= tol) & problem.certain[index]
+    result.status[index[done]] = "converged"
+    result.status[index[~np.isfinite(decrement)]] = "stalled"
+    result.status[index[(result.n_iter[index] >= maxiter) & ~done]] = "max_iter"
+
+
+def _working_set(penalty, coef, grad, free, j):
+    """Features of the groups that are not zero, not penalised, or break the condition.
+
+    Sorted by group.
+    """
+    group_of = penalty.group_of[free]
+    n_groups, weight = penalty.weight.shape[0], penalty.weight[:, j]
+    nonzero = np.bincount(group_of, coef[free] != 0, n_groups) > 0
+    size = np.sqrt(np.bincount(group_of, grad[free] ** 2, n_groups))
+    chosen = free[(nonzero | (size > weight * (1 - _MARGIN)))[group_of]]
+    return chosen[np.argsort(penalty.group_of[chosen], kind="stable")]
+
+
+def _groups(penalty, features, j):
+    """Where each group of the sorted features starts, and its weight."""
+    groups = penalty.group_of[features]
+    starts = np.flatnonzero(np.diff(groups, prepend=-1))
+    return np.append(starts, groups.size), penalty.weight[groups[starts], j]
+
+
+def _group_norms(c, starts):
+    if c.size == 0:
+        return np.zeros(0)
+    return np.sqrt(np.add.reduceat(c * c, starts[:-1]))
+
+
+def _pairs(pairs, features, n_features):
+    """Steps inside the working set, and how they changed the gradient, the intercept last."""
+    place = np.full(n_features, -1)
+    place[features] = np.arange(features.size)
+    inside = [pair for pair in pairs if (place[pair[0]] >= 0).all()]
+    directions = np.zeros((len(inside), features.size + 1), np.float32)
+    changes = np.empty_like(directions)
+    for k, (moved, s, (y, y_intercept)) in enumerate(inside):
+        # Only their proportion counts: scaled, float32 holds the square of a small step.
+        scale = 1 / np.abs(s).max()
+        directions[k, place[moved]] = s[:-1] * scale
+        directions[k, -1] = s[-1] * scale
+        changes[k, :-1] = y[features] * scale
+        changes[k, -1] = y_intercept * scale
+    return directions, changes
+
+
+__all__ = ["State", "minimize", "norms", "violation"]

@@ -1,0 +1,356 @@
+"""How strong a penalty: paths over strengths for all receivers at once, and cross-validation.
+
+Every receiver chooses its own strength. A path starts each fit where the last one ended, with the
+curvature that is already known; folds share the Gram matrix, its spectrum and the sampled bins of
+the whole recording, which only speed a fit up and do not change its optimum.
+
+Folds are contiguous stretches of time: neighbouring bins are not independent. History never leaks
+across an edge: the bins whose window reaches into the other side, the first window of a held-out
+block and the first window after it, are in neither part.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from sklearn.base import clone
+
+from fastglm import _poisson as poisson
+from fastglm import _statistics as statistics
+from fastglm._newton import share
+from fastglm._plan import make_plan
+from fastglm._threads import single_threaded_blas
+from fastglm.features import Sweep
+from fastglm.glm import fit_penalties
+from fastglm.regularizer import UnRegularized, as_regularizer
+
+RULES = ("best", "one-standard-error")
+_N_STRENGTHS, _SPARSE_RANGE, _RIDGE_RANGE = 10, 1e-3, 1e-6
+_FOLD_TOL = 1e-8  # decrement at which the fit of a fold ends
+
+
+@dataclass
+class Path:
+    """Fits of all receivers with a row of strengths, strongest first.
+
+    Attributes
+    ----------
+    strengths : ndarray of shape (n_strengths, n_receivers)
+    coef : ndarray of shape (n_strengths, n_features, n_receivers)
+    intercept, objective, grad_norm, newton_decrement : ndarrays of shape (n_strengths, n_receivers)
+        As the attributes of a fitted `PopulationGLM`.
+    status, n_passes : ndarrays of shape (n_strengths, n_receivers)
+    """
+
+    strengths: np.ndarray
+    coef: np.ndarray
+    intercept: np.ndarray
+    objective: np.ndarray
+    grad_norm: np.ndarray
+    newton_decrement: np.ndarray
+    status: np.ndarray
+    n_passes: np.ndarray
+
+    @property
+    def n_nonzero(self):
+        """Number of coefficients that are not zero, (n_strengths, n_receivers)."""
+        return (self.coef != 0).sum(axis=1)
+
+
+@dataclass
+class CrossValidation:
+    """Held-out scores of a row of strengths, and the model with each receiver's own.
+
+    Attributes
+    ----------
+    strengths : ndarray of shape (n_strengths, n_receivers)
+        Strongest first.
+    scores : ndarray of shape (n_strengths, n_folds, n_receivers)
+        Mean held-out log-likelihood per bin; NaN for a fold without bins for a receiver.
+    chosen : ndarray of int, shape (n_receivers,)
+        Row of the strengths.
+    rule : str
+    model : PopulationGLM
+        Fitted to all bins with ``strength``.
+    """
+
+    strengths: np.ndarray
+    scores: np.ndarray
+    chosen: np.ndarray
+    rule: str
+    model: object
+
+    @property
+    def strength(self):
+        """The chosen strength of every receiver."""
+        return self.strengths[self.chosen, np.arange(self.chosen.size)]
+
+    @property
+    def mean_score(self):
+        """Mean over the folds, (n_strengths, n_receivers)."""
+        return np.nanmean(self.scores, axis=1)
+
+    @property
+    def standard_error(self):
+        """Standard error of the mean over the folds, (n_strengths, n_receivers)."""
+        n = np.isfinite(self.scores).sum(axis=1)
+        return np.nanstd(self.scores, axis=1, ddof=1) / np.sqrt(n)
+
+
+def regularization_path(model, X, y, strengths=None):
+    """Fit all receivers with a row of strengths.
+
+    Parameters
+    ----------
+    model : PopulationGLM
+        With a ``regularizer``; its other parameters hold for every fit. Not changed.
+    X, y
+        As in `fit`.
+    strengths : int or array of shape (n_strengths,) or (n_strengths, n_receivers), optional
+        An integer is a number of strengths: from the least that sets all penalised coefficients
+        to zero, down to a thousandth (lasso, elastic net, group lasso), or from the mean
+        curvature of the loss down to a millionth (ridge). Default 10.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ValueError
+        If the model has no regularizer, or a strength is not a positive number.
+
+    Examples
+    --------
+    >>> import numpy as np, fastglm
+    >>> counts = np.random.default_rng(0).poisson(0.2, size=(3000, 4))
+    >>> X = fastglm.basis.RaisedCosineLogConv(5, window_size=50).compute_features(counts)
+    >>> model = fastglm.PopulationGLM(regularizer="GroupLasso")
+    >>> path = fastglm.model_selection.regularization_path(model, X, counts, 8)
+    >>> path.coef.shape, int(path.n_nonzero[0].max())
+    ((8, 20, 4), 0)
+    """
+    X, y, free, settings = model._read(X, y)
+    strengths = _strengths(model, X, y, free, strengths)
+    penalties = [model._read_penalty(X, free, row) for row in _with_ratio(model, strengths)]
+    results = fit_penalties(X, y, X.valid, free, penalties, settings)
+    names = ("coef", "intercept", "objective", "grad_norm", "newton_decrement", "status")
+    stacked = {name: np.stack([getattr(r, name) for r in results]) for name in names}
+    return Path(strengths, **stacked, n_passes=np.stack([r.n_passes for r in results]))
+
+
+def cross_validate(model, X, y, strengths=None, folds=5, rule="best"):
+    """Choose each receiver's strength by its held-out log-likelihood, and fit with it.
+
+    Parameters
+    ----------
+    model : PopulationGLM
+        With a ``regularizer``. Not changed.
+    X, y
+        As in `fit`.
+    strengths
+        As in `regularization_path`.
+    folds : int, array of int of shape (n_bins,), or object with ``split(X, y)``
+        A number of contiguous blocks; or the fold of every bin (of its epoch or trial), negative
+        for a bin in no fold's held-out part; or a splitter of scikit-learn.
+    rule : {"best", "one-standard-error"}
+        The strength with the highest mean score; or the strongest one whose mean score is within
+        one standard error of it.
+
+    Returns
+    -------
+    CrossValidation
+
+    Raises
+    ------
+    ValueError
+        If a fold leaves no bins to fit or to score, or as `regularization_path`.
+
+    Notes
+    -----
+    The fits of the folds end at a decrement of 1e-8, which is far below the noise of a held-out
+    score; the last one, to all bins, at the model's ``tol``.
+
+    Examples
+    --------
+    >>> import numpy as np, fastglm
+    >>> counts = np.random.default_rng(0).poisson(0.2, size=(3000, 4))
+    >>> X = fastglm.basis.RaisedCosineLogConv(5, window_size=50).compute_features(counts)
+    >>> model = fastglm.PopulationGLM(regularizer="Ridge")
+    >>> cv = fastglm.model_selection.cross_validate(model, X, counts, 6, folds=3)
+    >>> cv.scores.shape, cv.strength.shape, cv.model.coef_.shape
+    ((6, 3, 4), (4,), (20, 4))
+    """
+    if rule not in RULES:
+        raise ValueError(f"rule is {rule!r}; expected one of {list(RULES)}.")
+    original = X, y
+    X, y, free, settings = model._read(X, y)
+    loose = replace(settings, tol=max(settings.tol, _FOLD_TOL))
+    strengths = _strengths(model, X, y, free, strengths)
+    penalties = [model._read_penalty(X, free, row) for row in _with_ratio(model, strengths)]
+    parts = list(split(X, folds, y.n_bins))
+    shared = None
+    plan = make_plan(X, int(X.valid.sum()), np.arange(y.n_units), free, settings)
+    if any(batch.method == "newton-cg" and not batch.selected for batch in plan.batches):
+        with single_threaded_blas():
+            shared = share(X, X.valid, settings.memory_budget)
+    scores = np.full((len(strengths), len(parts), y.n_units), np.nan)
+    for k, (train, test) in enumerate(parts):
+        results = fit_penalties(X, y, train, free, penalties, loose, shared)
+        for s, result in enumerate(results):
+            scores[s, k] = held_out(X, y, test, result.coef, result.intercept, settings.link)
+    chosen = _choose(scores, rule)
+    final = clone(model)
+    best = strengths[chosen, np.arange(chosen.size)]
+    final.set_params(regularizer_strength=next(iter(_with_ratio(model, [best]))))
+    final.fit(*original)
+    return CrossValidation(strengths, scores, chosen, rule, final)
+
+
+def split(X, folds, n_bins):
+    """Bins to fit and bins to score of every fold, as boolean arrays.
+
+    A bin whose window reaches from one part into the other is in neither.
+    """
+    valid = X.valid
+    window = max([c.kernel.shape[0] for c in X.columns if hasattr(c, "kernel")], default=0)
+    back = [c.shift for c in X.columns if hasattr(c, "kernel")]
+    ahead = max([0, *back])
+    if hasattr(folds, "split"):
+        labels = []
+        for train, test in folds.split(np.zeros((n_bins, 1))):
+            parts = np.zeros((2, n_bins), bool)
+            parts[0, train] = parts[1, test] = True
+            labels.append((parts[0], parts[1]))
+    elif np.ndim(folds) == 0:
+        if isinstance(folds, bool) or int(folds) != folds or not 2 <= folds:
+            raise ValueError(f"folds is {folds!r}; expected an integer of at least 2.")
+        index = np.flatnonzero(valid)
+        labels = []
+        for block in np.array_split(index, int(folds)):
+            test = np.zeros(n_bins, bool)
+            if block.size:
+                test[block[0] : block[-1] + 1] = True
+            labels.append((~test, test))
+    else:
+        of_bin = np.asarray(folds)
+        if of_bin.shape != (n_bins,) or of_bin.dtype.kind not in "iu":
+            raise ValueError(
+                f"folds has shape {of_bin.shape} and dtype {of_bin.dtype}; expected an integer for "
+                f"each of the {n_bins} bins."
+            )
+        labels = [(of_bin != f, of_bin == f) for f in np.unique(of_bin[of_bin >= 0])]
+    if len(labels) < 2 and not hasattr(folds, "split"):
+        raise ValueError("folds names a single fold; expected at least 2.")
+    for k, (train, test) in enumerate(labels):
+        parts = (
+            valid & train & ~_sees(~train, window, ahead),
+            valid & test & ~_sees(~test, window, ahead),
+        )
+        if not parts[0].any() or not parts[1].any():
+            raise ValueError(
+                f"Fold {k} has {int(parts[0].sum())} bins to fit and {int(parts[1].sum())} to "
+                "score, beside those whose window crosses an edge; use fewer or longer folds."
+            )
+        yield parts
+
+
+def _sees(mask, window, ahead):
+    """Bins whose window holds a bin of the mask: ``window`` bins back, moved ``ahead``."""
+    edges = np.concatenate([[0], np.cumsum(mask)])
+    t = np.arange(mask.size)
+    last = np.clip(t + ahead, 0, mask.size)
+    first = np.clip(t + ahead - window, 0, mask.size)
+    return edges[last] > edges[first]
+
+
+def held_out(X, y, test, coef, intercept, link):
+    """Mean log-likelihood per bin of every receiver over some bins."""
+    n = intercept.size
+    total, size = np.zeros(n), np.zeros(n)
+    sweep = Sweep(X, n)
+    with single_threaded_blas():
+        sweep.set_coef(coef)
+        for start, n_rows in sweep.chunks():
+            index = start + np.flatnonzero(test[start : start + n_rows])
+            if index.size == 0:
+                continue
+            sweep.forward(start, n_rows)
+            mu = link.rate(sweep.get(n_rows, n)[index - start] + intercept)
+            counts = y.rows(index)
+            value = poisson.log_likelihood(counts, mu)
+            known = ~np.isnan(value)
+            total += np.where(known, value, 0.0).sum(axis=0)
+            size += known.sum(axis=0)
+    with np.errstate(invalid="ignore"):
+        return np.where(size > 0, total / np.maximum(size, 1), np.nan)
+
+
+def _choose(scores, rule):
+    n = np.isfinite(scores).sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.where(n > 0, np.nansum(scores, axis=1) / np.maximum(n, 1), -np.inf)
+    best = mean.argmax(axis=0)
+    if rule == "best":
+        return best
+    each = np.arange(best.size)
+    spread = np.nanstd(scores[best, :, each], axis=1, ddof=1) / np.sqrt(n[best, each])
+    return (mean >= mean[best, each] - spread).argmax(axis=0)
+
+
+def _with_ratio(model, rows):
+    """Strengths as the regularizer of the model takes them."""
+    given = model.regularizer_strength
+    pair = isinstance(given, tuple) and str(as_regularizer(model.regularizer)) == "ElasticNet"
+    return [(row, given[1]) if pair else row for row in rows]
+
+
+def _strengths(model, X, y, free, strengths):
+    """Rows of strengths, strongest first, (n_strengths, n_receivers)."""
+    regularizer = as_regularizer(model.regularizer)
+    if isinstance(regularizer, UnRegularized):
+        raise ValueError(
+            "model has no regularizer; pass one, such as PopulationGLM(regularizer='Ridge')."
+        )
+    n = y.n_units
+    number = _N_STRENGTHS if strengths is None else strengths
+    if np.ndim(number) == 0:
+        if isinstance(number, bool) or int(number) != number or number < 1:
+            raise ValueError(f"strengths is {strengths!r}; expected an integer or an array.")
+        largest, span = _largest_strength(model, X, y, free)
+        return largest * np.logspace(0, np.log10(span), int(number))[:, None]
+    rows = np.asarray(strengths, np.float64)
+    rows = rows[:, None] if rows.ndim == 1 else rows
+    if rows.ndim != 2 or rows.shape[1] not in (1, n) or rows.size == 0:
+        raise ValueError(
+            f"strengths has shape {np.shape(strengths)}; expected (n_strengths,) or (n_strengths, "
+            f"n_receivers) with n_receivers = {n}."
+        )
+    if not (np.isfinite(rows).all() and (rows >= 0).all()):
+        raise ValueError("strengths must be finite and not negative.")
+    rows = np.broadcast_to(rows, (rows.shape[0], n))
+    return -np.sort(-rows, axis=0)
+
+
+def _largest_strength(model, X, y, free):
+    """Where a path begins for every receiver, and the part of it where it ends."""
+    known = np.where(np.isnan(y.amplitudes), 0.0, y.amplitudes)
+    events = type(y)(y.bins, y.units, known, (y.n_bins, y.n_units))
+    sums = statistics.moments(X, X.valid, events)
+    n_bins = X.valid.sum()
+    mean_x, rate = sums.x / n_bins, np.maximum(sums.sum_y / n_bins, 1e-12)
+    unit = model._read_penalty(X, free, next(iter(_with_ratio(model, [np.ones(y.n_units)]))))
+    if unit.sparse:
+        grad = sums.xty / n_bins - np.outer(mean_x, rate)
+        if model._link().name == "softplus":
+            eta = model._link().eta(rate)
+            grad = grad * np.exp(eta - rate) / rate
+        grad = np.where(free, grad, 0.0)
+        size = np.zeros(unit.weight.shape)
+        np.add.at(size, unit.group_of, grad**2)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.where(unit.weight > 0, np.sqrt(size) / unit.weight, 0.0)
+        return np.maximum(ratio.max(axis=0), 1e-12), _SPARSE_RANGE
+    index = np.flatnonzero(X.valid)
+    index = index[np.linspace(0, index.size - 1, min(index.size, 2000)).astype(np.int64)]
+    spread = float(np.mean(X.rows(index).var(axis=0)))
+    return rate * max(spread, 1e-12), _RIDGE_RANGE

@@ -1,0 +1,235 @@
+"""Penalties by their names in the field: ridge, lasso, elastic net, group lasso, smoothness.
+
+Each adds to the mean loss of a receiver, over its coefficients c but not its intercept:
+
+| name | penalty | exact zeros |
+|---|---|---|
+| `UnRegularized` | 0 | |
+| `Ridge` | ``strength / 2 * |c|^2`` | |
+| `Lasso` | ``strength * sum_f |c_f|`` | features |
+| `ElasticNet` | ``strength * ((1 - ratio) / 2 * |c|^2 + ratio * sum_f |c_f|)`` | features |
+| `GroupLasso` | ``strength * sum_g sqrt(dim_g) * |c_g|`` | groups |
+| `Quadratic` | ``strength / 2 * c' matrix c`` | |
+
+Strengths are those of NeMoS and scikit-learn: ``alpha`` of ``PoissonRegressor``, ``alpha`` of
+``Lasso`` on the mean loss. A strength is a number, one for each receiver, or one for each
+coefficient, shape (n_features, n_receivers); of groups, shape (n_groups, n_receivers). ElasticNet
+takes a pair ``(strength, ratio)`` as well.
+"""
+
+import numpy as np
+from sklearn.base import BaseEstimator
+
+from fastglm._penalty import Penalty, as_matrix
+from fastglm.features import as_numbers
+
+
+class _Regularizer(BaseEstimator):
+    default_strength = 1.0
+
+    def __str__(self):
+        return type(self).__name__
+
+    def penalty(self, strength, X, free):
+        """The penalty of receivers with a strength.
+
+        Parameters
+        ----------
+        strength : None, number, tuple or array
+        X : FeatureMatrix
+        free : ndarray of bool, shape (n_features, n_receivers)
+            What the mask leaves in.
+
+        Returns
+        -------
+        fastglm._penalty.Penalty
+
+        Raises
+        ------
+        ValueError
+            If the strength is negative, not finite, or of another shape.
+        """
+        strength = self.default_strength if strength is None else strength
+        return self._penalty(strength, X, free)
+
+
+class UnRegularized(_Regularizer):
+    """No penalty: the maximum of the likelihood."""
+
+    default_strength = None
+
+    def _penalty(self, strength, X, free):
+        return Penalty(np.zeros((1, free.shape[1])))
+
+
+class Ridge(_Regularizer):
+    """``strength / 2 * |c|^2``: shrinks all coefficients; the optimum always exists."""
+
+    def _penalty(self, strength, X, free):
+        return Penalty(_read(strength, free.shape))
+
+
+class Lasso(_Regularizer):
+    """``strength * sum_f |c_f|``: sets the coefficients of features to exactly 0."""
+
+    def _penalty(self, strength, X, free):
+        strength = _read(strength, free.shape)
+        weight = np.broadcast_to(strength, free.shape).copy()
+        return Penalty(np.zeros((1, free.shape[1])), group_of=np.arange(len(free)), weight=weight)
+
+
+class ElasticNet(_Regularizer):
+    """``strength * ((1 - ratio) / 2 * |c|^2 + ratio * sum_f |c_f|)``.
+
+    Parameters
+    ----------
+    ratio : float between 0 and 1
+        Of the lasso. A strength that is a pair ``(strength, ratio)``, as in NeMoS, goes before it.
+    """
+
+    def __init__(self, ratio=0.5):
+        self.ratio = ratio
+
+    def _penalty(self, strength, X, free):
+        ratio = self.ratio
+        if isinstance(strength, tuple | list):
+            if len(strength) != 2:
+                raise ValueError(
+                    f"regularizer_strength has {len(strength)} parts; expected a pair (strength, "
+                    "ratio), or an array."
+                )
+            strength, ratio = strength
+        ratio = _read(ratio, free.shape, "ratio")
+        if (ratio > 1).any():
+            raise ValueError(f"ratio is {ratio.max():g}; expected numbers from 0 to 1.")
+        strength = _read(strength, free.shape)
+        weight = np.broadcast_to(strength * ratio, free.shape).copy()
+        return Penalty(strength * (1 - ratio), group_of=np.arange(len(free)), weight=weight)
+
+
+class GroupLasso(_Regularizer):
+    """``strength * sum_g sqrt(dim_g) * |c_g|``: sets whole groups to exactly 0.
+
+    Parameters
+    ----------
+    mask : array of shape (n_groups, n_features), optional
+        1 where a feature belongs to a group; at most one group each, and none is not penalised.
+        By default every filter, from one sender to one receiver, is a group, and so is each
+        block of ordinary columns.
+
+    Notes
+    -----
+    ``dim_g`` counts the features of the group that the receiver's mask leaves in: a feature that is
+    masked is as good as not there.
+    """
+
+    def __init__(self, mask=None):
+        self.mask = mask
+
+    def _penalty(self, strength, X, free):
+        group_of = X.filters if self.mask is None else _read_groups(self.mask, len(free))
+        n_groups = int(group_of.max()) + 1
+        member = np.zeros((n_groups, len(free)))
+        member[group_of, np.arange(len(free))] = 1
+        size = np.sqrt(member @ free)
+        if self.mask is not None:  # the last is what no group holds
+            size[len(self.mask) :] = 0
+            strength = _read(strength, (len(self.mask), free.shape[1]))
+            if len(strength) > 1:
+                strength = np.vstack(
+                    [strength, np.zeros((n_groups - len(strength), free.shape[1]))]
+                )
+        else:
+            strength = _read(strength, (n_groups, free.shape[1]))
+        return Penalty(np.zeros((1, free.shape[1])), group_of=group_of, weight=strength * size)
+
+
+class Quadratic(_Regularizer):
+    """``strength / 2 * c' matrix c``, for instance the squared second differences of each filter.
+
+    Parameters
+    ----------
+    matrix : array of shape (n_features, n_features) or (n_basis_funcs, n_basis_funcs)
+        Symmetric and positive semidefinite. A smaller one is applied to every filter in turn.
+
+    Examples
+    --------
+    >>> import numpy as np, fastglm
+    >>> D = np.diff(np.eye(10), 2, axis=0)  # second differences over 10 lags
+    >>> smooth = fastglm.regularizer.Quadratic(D.T @ D)
+    >>> counts = np.random.default_rng(0).poisson(0.2, size=(2000, 3))
+    >>> X = fastglm.basis.HistoryConv(10).compute_features(counts)
+    >>> model = fastglm.PopulationGLM(regularizer=smooth, regularizer_strength=0.1).fit(X, counts)
+    >>> model.coef_.shape
+    (30, 3)
+    """
+
+    def __init__(self, matrix):
+        self.matrix = matrix
+
+    def _penalty(self, strength, X, free):
+        n = free.shape[1]
+        strength = _read(strength, (1, n))
+        matrix = as_matrix(self.matrix, len(free))
+        return Penalty(np.zeros((1, n)), matrix=matrix, strength=strength[0].copy())
+
+
+REGULARIZERS = {
+    c.__name__: c for c in (UnRegularized, Ridge, Lasso, ElasticNet, GroupLasso, Quadratic)
+}
+
+
+def as_regularizer(regularizer):
+    """The object of a name; None is no penalty.
+
+    Raises
+    ------
+    ValueError
+        If it is neither one of the names nor one of the objects.
+    """
+    if regularizer is None:
+        return UnRegularized()
+    if isinstance(regularizer, _Regularizer):
+        return regularizer
+    name = regularizer if isinstance(regularizer, str) else type(regularizer).__name__
+    if name in REGULARIZERS and name != "Quadratic":
+        kind = REGULARIZERS[name]
+        mask = getattr(regularizer, "mask", None)  # of a GroupLasso of NeMoS
+        return kind(mask=mask) if name == "GroupLasso" and mask is not None else kind()
+    raise ValueError(
+        f"regularizer is {regularizer!r}; expected None, one of "
+        f"{[n for n in REGULARIZERS if n != 'Quadratic']}, or an object of fastglm.regularizer."
+    )
+
+
+def _read(strength, shape, name="regularizer_strength"):
+    """Strengths of shape (1, n_receivers) or ``shape``."""
+    strength = as_numbers(strength, name).astype(np.float64)
+    n_features, n = shape
+    if strength.shape in ((), (n,)):
+        strength = np.broadcast_to(strength, (1, n)).copy()
+    elif strength.shape == (n_features,) and n == 1:
+        strength = strength[:, None]
+    if strength.shape not in ((1, n), (n_features, n)):
+        raise ValueError(
+            f"{name} has shape {strength.shape}; expected a number, (n_receivers,) = ({n},), or "
+            f"one for each coefficient, {(n_features, n)}."
+        )
+    if not (np.isfinite(strength).all() and (strength >= 0).all()):
+        raise ValueError(f"{name} must be finite and not negative; 0 is no penalty.")
+    return strength
+
+
+def _read_groups(mask, n_features):
+    """The group of every feature; features of no group get one of their own kind, the last."""
+    mask = as_numbers(mask, "mask of GroupLasso")
+    if mask.ndim != 2 or mask.shape[1] != n_features:
+        raise ValueError(
+            f"mask of GroupLasso has shape {mask.shape}; expected (n_groups, n_features) with "
+            f"n_features = {n_features}."
+        )
+    if not np.isin(mask, (0, 1)).all() or (mask.sum(axis=0) > 1).any():
+        raise ValueError(
+            "mask of GroupLasso must hold 0 and 1, with every feature in one group at most."
+        )
+    return np.where(mask.sum(axis=0) > 0, mask.argmax(axis=0), mask.shape[0])
