@@ -34,10 +34,12 @@ class Case:
         return self.basis.compute_features(self.counts, epochs=self.epochs)
 
 
-def simulated(name, n_cells, n_bins, ridge, mean_rate_hz=8.5, n_funcs=8, window_size=100):
+def simulated(
+    name, n_cells, n_bins, ridge, mean_rate_hz=8.5, n_funcs=8, window_size=100, strength=0.3
+):
     """A coupled network at 1 ms, 8 raised cosines over 100 bins unless said."""
     basis = fastglm.basis.RaisedCosineLogConv(n_funcs, window_size)
-    network = random_network(n_cells, basis, mean_rate_hz=mean_rate_hz)
+    network = random_network(n_cells, basis, mean_rate_hz=mean_rate_hz, strength=strength)
     return Case(name, network.simulate(n_bins, 1), basis, ridge)
 
 

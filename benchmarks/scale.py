@@ -179,7 +179,7 @@ PEER_CASES = {
     "published": (19, 195_820, {}, ("scikit-learn", "glum", "NeMoS")),  # NeMoS's own size
     "400 features": (50, 100_000, {}, ("scikit-learn", "NeMoS")),
     "800 features": (100, 100_000, {}, ("scikit-learn",)),
-    "wide": (200, 100_000, {}, ()),
+    "wide": (200, 100_000, {"strength": 0.15}, ()),
     # 8.5 Hz in bins of 5 ms and of 0.1 ms: the same windows of 100 ms.
     "coarse": (50, 100_000, {"mean_rate_hz": 42.0, "window_size": 20}, ("scikit-learn",)),
     "fine": (50, 1_000_000, {"mean_rate_hz": 0.85, "window_size": 1000}, ()),
@@ -267,7 +267,7 @@ def peer_case(name):
 
 def masks(n_cells=500, n_bins=100_000):
     """A map that keeps a tenth of 500 x 500 couplings, against the full fit."""
-    case = simulated("masks", n_cells, n_bins, 1e-5)
+    case = simulated("masks", n_cells, n_bins, 1e-5, strength=0.15)
     rng = np.random.default_rng(0)
     maps = {
         "random tenth": rng.random((n_cells, n_cells)) < 0.1,

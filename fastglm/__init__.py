@@ -4,7 +4,7 @@
 ``simulation`` have the names that its users type.
 """
 
-from fastglm import basis, features, glm, regularizer, simulation
+from fastglm import basis, features, glm, inference, model_selection, regularizer, simulation
 from fastglm.glm import GLM, PopulationGLM
 from fastglm.io import bin_spikes, load_model, load_spikes
 
@@ -18,8 +18,10 @@ __all__ = [
     "bin_spikes",
     "features",
     "glm",
+    "inference",
     "load_model",
     "load_spikes",
+    "model_selection",
     "regularizer",
     "simulation",
 ]

@@ -614,48 +614,48 @@ def _group_objective(g, r, c, z, starts, weights):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
-def reduce_model(data, chosen, ridge, directions, changes, mean, schur):
+def learn_curvature(data, moved, step, change):
+    """Make a Hessian agree with the change of the gradient over a step (BFGS), in place.
+
+    The step moves the coordinates ``moved`` only; ``change`` is over all.
+    """
+    n = data.shape[0]
+    image = np.zeros(n)
+    for k in range(moved.shape[0]):
+        row = data[moved[k]]
+        for b in range(n):
+            image[b] += row[b] * step[k]
+    inner, model = 0.0, 0.0
+    for k in range(moved.shape[0]):
+        inner += step[k] * change[moved[k]]
+        model += step[k] * image[moved[k]]
+    if not inner > 1e-4 * model or not model > 0:
+        return
+    for a in range(n):
+        row = data[a]
+        up, down = change[a] / inner, image[a] / model
+        for b in range(n):
+            row[b] += up * change[b] - down * image[b]
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def reduce_model(data, chosen, ridge, mean, schur):
     """The model of one receiver over some features, with the intercept eliminated.
 
-    ``data`` is a Hessian over more features, ``chosen`` names those wanted, the intercept last. To it
-    are added the diagonal ``ridge``, and what each pair of a direction and a change of the gradient
-    tells (BFGS). ``mean`` becomes the intercept's row over its own entry, ``schur`` the Schur
-    complement; returns that entry.
+    ``data`` is a Hessian over more features, ``chosen`` names those wanted, the intercept last; the
+    diagonal ``ridge`` is added. ``mean`` becomes the intercept's row over its own entry, ``schur``
+    the Schur complement; returns that entry.
     """
     n = chosen.shape[0] - 1
-    B = np.empty((n + 1, n + 1), data.dtype)
-    for a in range(n + 1):
-        row = data[chosen[a]]
-        for b in range(n + 1):
-            B[a, b] = row[chosen[b]]
+    last = data[chosen[n], chosen[n]]
+    row = data[chosen[n]]
     for a in range(n):
-        B[a, a] += ridge[a]
-    image = np.empty(n + 1, data.dtype)
-    for p in range(directions.shape[0]):
-        s, y = directions[p], changes[p]
-        inner, model = 0.0, 0.0
-        for a in range(n + 1):
-            total = data.dtype.type(0)
-            row = B[a]
-            for b in range(n + 1):
-                total += row[b] * s[b]
-            image[a] = total
-            inner += s[a] * y[a]
-            model += s[a] * total
-        if not inner > 1e-6 * model or not model > 0:
-            continue
-        for a in range(n + 1):
-            row = B[a]
-            up, down = y[a] / inner, image[a] / model
-            for b in range(n + 1):
-                row[b] += up * y[b] - down * image[b]
-    last = B[n, n]
+        mean[a] = row[chosen[a]] / last
     for a in range(n):
-        mean[a] = B[n, a] / last
-    for a in range(n):
-        row, out = B[a], schur[a]
+        row, out, factor = data[chosen[a]], schur[a], mean[a] * last
         for b in range(n):
-            out[b] = row[b] - mean[a] * B[n, b]
+            out[b] = row[chosen[b]] - factor * mean[b]
+        out[a] += ridge[a]
     return last
 
 

@@ -20,7 +20,6 @@ import scipy.linalg
 from fastglm import _kernels as kernels
 from fastglm._threads import run_threads
 
-_PAIRS = 4  # changes of the gradient that correct the curvature
 _ARMIJO = 1e-4
 _INNER = 1e-3  # part of the violation that the inner solution may leave
 _MARGIN = 0.2  # a group whose gradient comes this near to its weight may enter the step
@@ -48,7 +47,7 @@ def minimize(problem, penalty, result, tol, maxiter, known=None, watch=None):
         Smooth objective and gradient at the returned point.
     """
     n = result.intercept.size
-    state = known or State(result.coef.shape, problem)
+    state = known or State(result.coef.shape)
     step, step_intercept = np.zeros_like(result.coef), np.zeros(n)
     length, promised = np.zeros(n), np.zeros(n)
     result.objective[:] = np.inf
@@ -87,13 +86,19 @@ def minimize(problem, penalty, result, tol, maxiter, known=None, watch=None):
             # 3. Accepted points: the change of the gradient, the next step and its certificate.
             moved = np.flatnonzero(accepted)
             index = active[moved]
-            state.remember(
-                index,
-                trial[:, moved] - result.coef[:, index],
-                trial_intercept[moved] - result.intercept[index],
+            later = np.flatnonzero(~first[moved])
+            if later.size:
+                some = index[later]
+                problem.learn(
+                    some,
+                    trial[:, moved[later]] - result.coef[:, some],
+                    trial_intercept[moved[later]] - result.intercept[some],
+                    grad[:, moved[later]] - state.grad[:, some],
+                    grad_intercept[moved[later]] - state.grad_intercept[some],
+                )
+            state.grad[:, index], state.grad_intercept[index] = (
                 grad[:, moved],
                 grad_intercept[moved],
-                ~first[moved],
             )
             state.objective[index] = smooth[moved]
             result.coef[:, index], result.intercept[index] = trial[:, moved], trial_intercept[moved]
@@ -115,23 +120,11 @@ def minimize(problem, penalty, result, tol, maxiter, known=None, watch=None):
 
 
 class State:
-    """Smooth objective and gradient where the receivers are, and how the gradient changed."""
+    """Smooth objective and gradient where the receivers are."""
 
-    def __init__(self, shape, problem):
+    def __init__(self, shape):
         self.objective = np.full(shape[1], np.inf)
         self.grad, self.grad_intercept = np.zeros(shape), np.zeros(shape[1])
-        self.pairs = [[] for _ in range(shape[1])]
-
-    def remember(self, receivers, change, change_intercept, grad, grad_intercept, after):
-        """Take new gradients, and keep the change of every receiver that has moved."""
-        for k, j in enumerate(receivers):
-            features = np.flatnonzero(change[:, k])
-            if after[k] and (features.size or change_intercept[k]):
-                s = np.append(change[features, k], change_intercept[k])
-                y = grad[:, k] - self.grad[:, j]
-                y = y, grad_intercept[k] - self.grad_intercept[j]
-                self.pairs[j] = [*self.pairs[j][-_PAIRS + 1 :], (features, s, y)]
-        self.grad[:, receivers], self.grad_intercept[receivers] = grad, grad_intercept
 
 
 def norms(penalty, coef, receivers):
@@ -170,9 +163,8 @@ def _step(problem, penalty, result, state, active, index, step, step_intercept, 
         data, chosen = problem.curvature(where[j], features)
         n, g_b = features.size, state.grad_intercept[j]
         mean, schur = np.empty(n), np.empty((n, n), np.float32)
-        directions, changes = _pairs(state.pairs[j], features, coef.size)
         ridge, matrix = problem.penalty.hessian_parts(j, features)
-        total = kernels.reduce_model(data, chosen, ridge, directions, changes, mean, schur)
+        total = kernels.reduce_model(data, chosen, ridge, mean, schur)
         if matrix is not None:
             schur += matrix
         g = grad[features] - mean * g_b
@@ -252,23 +244,6 @@ def _group_norms(c, starts):
     if c.size == 0:
         return np.zeros(0)
     return np.sqrt(np.add.reduceat(c * c, starts[:-1]))
-
-
-def _pairs(pairs, features, n_features):
-    """Steps inside the working set, and how they changed the gradient, the intercept last."""
-    place = np.full(n_features, -1)
-    place[features] = np.arange(features.size)
-    inside = [pair for pair in pairs if (place[pair[0]] >= 0).all()]
-    directions = np.zeros((len(inside), features.size + 1), np.float32)
-    changes = np.empty_like(directions)
-    for k, (moved, s, (y, y_intercept)) in enumerate(inside):
-        # Only their proportion counts: scaled, float32 holds the square of a small step.
-        scale = 1 / np.abs(s).max()
-        directions[k, place[moved]] = s[:-1] * scale
-        directions[k, -1] = s[-1] * scale
-        changes[k, :-1] = y[features] * scale
-        changes[k, -1] = y_intercept * scale
-    return directions, changes
 
 
 __all__ = ["State", "minimize", "norms", "violation"]

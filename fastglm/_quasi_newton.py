@@ -42,7 +42,7 @@ _PRECISE = 1e-11  # a decrement below this calls for gradients in float64
 _ROUNDING = {np.float64: 1e-13, np.float32: 1e-6}
 _LATE, _RENEW = 10, 8  # steps after which a receiver is given bins of its own, and new ones
 _OWN, _EVEN = 10, 0.2  # own bins a feature; part of them drawn evenly
-_STALE = 0.5  # root mean square change of log curvatures at which a kept Hessian is made anew
+_STALE = 1  # root mean square change of log curvatures at which a kept Hessian is made anew
 _KEEP = 600  # features up to which a kept Hessian is over all of them
 _RANK = 1e-12  # an eigenvalue of the scaled Gram matrix below this is a collinear direction
 
@@ -354,9 +354,10 @@ class SampleProblem:
     def curvature(self, k, features):
         """Hessian of the mean loss of active receiver k, and where in it some features are.
 
-        Float32, the intercept last. Kept until the curvatures have changed by a quarter: it is a model, and steps correct it.
+        Float32, the intercept last. Kept until the curvatures have changed by much: it is a model,
+        and steps correct it (`EventProblem.learn`).
         """
-        j, n = self.active[k], self.shared.index.size
+        j = self.active[k]
         weights = self.weights[:, k]
         model = self.models.get(j)
         if model is not None:
@@ -816,6 +817,30 @@ class EventProblem:
     def curvature(self, k, features):
         """Sampled Hessian of active receiver k; see `SampleProblem.curvature`."""
         return self.sample.curvature(k, features)
+
+    def learn(self, receivers, step, step_intercept, change, change_intercept):
+        """Correct the kept Hessians by how steps have changed the gradients (BFGS)."""
+        change = change - self.penalty.times(step, receivers)
+
+        def one(k):
+            model = self.sample.models.get(receivers[k])
+            if model is None:
+                return
+            known, place, _, data = model
+            moved = np.flatnonzero(step[:, k])
+            at = place[moved]
+            if (at < 0).any():
+                return
+            # Only their proportion counts: scaled, float32 holds the square of a small step.
+            scale = 1 / max(np.abs(step[moved, k]).max(initial=0), abs(step_intercept[k]), 1e-300)
+            kernels.learn_curvature(
+                data,
+                np.append(at, known.size),
+                np.append(step[moved, k], step_intercept[k]) * scale,
+                np.append(change[known, k], change_intercept[k]) * scale,
+            )
+
+        run_threads(one, range(receivers.size))
 
     def trust(self, j):
         """Part of its curvature that a model is sure of."""

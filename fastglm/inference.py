@@ -1,21 +1,24 @@
 """How sure a fit is: standard errors, bands, Wald, likelihood-ratio and score tests.
 
-At the optimum of a receiver the observed information is ``H = sum_t w_t z_t z_t'`` over the bins of
-its fit, with ``z_t = (x_t, 1)`` over the features that its mask leaves in and the curvature w of the
-loss (mu, for the exponential link). It is summed in float64 from rows of X, block by block.
+At the optimum of a receiver the observed information is ``H = sum_t w_t z_t z_t'`` over the bins
+of its fit, with ``z_t = (x_t, 1)`` over the features that its mask leaves in and the curvature w of
+the loss (mu, for the exponential link). It is summed in float64 from rows of X, block by block.
+With ``A = H + n P``, where P is the Hessian of the quadratic penalty and n the number of bins, the
+covariance of (coef, intercept) is
 
-| kind | covariance of (coef, intercept) | holds if |
+| kind | covariance | holds if |
 |---|---|---|
-| "observed" | ``(H + n P)^-1`` | the model is right |
-| "robust" | ``(H + n P)^-1 B (H + n P)^-1``, ``B = sum_t r_t^2 z_t z_t'`` | the rate is right; counts may be over- or underdispersed (White, 1982) |
-| "blocks" | the same with B summed over the scores of whole blocks of time | residuals may depend on each other within a block (Liang & Zeger, 1986) |
+| "observed" | ``A^-1`` | the model is right |
+| "robust" | ``A^-1 B A^-1``, ``B = sum_t r_t^2 z_t z_t'`` | the rate is right, whatever the noise |
+| "blocks" | the same, B summed over scores of blocks of time | residuals depend inside blocks |
 
-P is the Hessian of the quadratic penalty and n the number of bins. With a ridge "observed" is the
-covariance of the posterior whose prior is the penalty: its intervals hold the truth at their level
-on average over coefficients drawn from the prior, bias included (Nychka, 1988); they are not
-confidence intervals for a coefficient much larger than the prior expects. After lasso or group
-lasso they are conditional on the selected features and too narrow: use `score_test`, or fit the
-selected features again on other data.
+"robust" (White, 1982) covers over- and underdispersed counts, "blocks" (Liang & Zeger, 1986)
+residuals that depend on each other. With a ridge "observed" is the covariance of the posterior
+whose prior is the penalty: its intervals hold the truth at their level on average over coefficients
+drawn from the prior, bias included (Nychka, 1988); they are not confidence intervals for a
+coefficient much larger than the prior expects. After lasso or group lasso they are conditional on
+the selected features and too narrow: use `score_test`, or fit the selected features again on other
+data.
 
 Coefficients without a finite optimum or in a collinear direction have the standard error inf;
 those outside the fit (masked, or set to zero by the penalty) have NaN.
@@ -181,6 +184,7 @@ def benjamini_hochberg(p_value):
 
     Examples
     --------
+    >>> import fastglm
     >>> fastglm.inference.benjamini_hochberg([0.01, 0.04, 0.03, float("nan")]).round(3)
     array([0.03, 0.04, 0.04,  nan])
     """
@@ -225,7 +229,7 @@ def uncertainty(model, X, y, kind="observed", block_size=None):
     -----
     Time: ``n_bins * p_j^2`` multiply-adds for a receiver with p_j free features, as much as one
     exact Hessian; twice that for "robust". Memory: the matrices of as many receivers as fit into
-    512 MB, and the covariance of all filters, ``8 * n_features * n_basis_funcs * n_receivers`` bytes.
+    512 MB, and ``8 * n_features * n_basis_funcs * n_receivers`` bytes for the filters' covariance.
     """
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; expected one of {list(KINDS)}.")
@@ -349,8 +353,8 @@ def score_test(model, X, y, max_bins=_SCORE_BINS):
 
     Notes
     -----
-    Time: one pass, and ``max_bins * n_features * n_receivers * (n_basis_funcs + p_r)`` multiply-adds
-    with p_r features in the fit of a receiver.
+    Time: one pass, and ``max_bins * n_features * n_receivers * (n_basis_funcs + p)`` multiply-adds,
+    p the features in the fit of a receiver.
     """
     fit = _Fitted(model, X, y)
     with single_threaded_blas():
@@ -423,7 +427,7 @@ def _score_test(fit, max_bins):
 
 
 class _Fitted:
-    """A fitted model and its data as inference reads them: many receivers, events, free features."""
+    """A fitted model and its data as inference reads them: many receivers, free features."""
 
     def __init__(self, model, X, y):
         self.model = model
@@ -431,7 +435,7 @@ class _Fitted:
         self.y = model._read_counts(y)
         self.coef, self.intercept = model._coef(), np.asarray(model.intercept_)
         self.single = model.coef_.ndim == 1
-        n_features, n = self.coef.shape
+        n = self.coef.shape[1]
         if (self.y.n_bins, self.y.n_units) != (self.X.shape[0], n):
             raise ValueError(
                 f"y has shape {(self.y.n_bins, self.y.n_units)}; expected (n_bins, n_receivers) = "

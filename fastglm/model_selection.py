@@ -222,7 +222,7 @@ def split(X, folds, n_bins):
             parts[0, train] = parts[1, test] = True
             labels.append((parts[0], parts[1]))
     elif np.ndim(folds) == 0:
-        if isinstance(folds, bool) or int(folds) != folds or not 2 <= folds:
+        if isinstance(folds, bool) or int(folds) != folds or folds < 2:
             raise ValueError(f"folds is {folds!r}; expected an integer of at least 2.")
         index = np.flatnonzero(valid)
         labels = []
@@ -317,6 +317,8 @@ def _strengths(model, X, y, free, strengths):
         if isinstance(number, bool) or int(number) != number or number < 1:
             raise ValueError(f"strengths is {strengths!r}; expected an integer or an array.")
         largest, span = _largest_strength(model, X, y, free)
+        # A little above: rounding must not let the first feature in.
+        largest = largest * (1 + 1e-6)
         return largest * np.logspace(0, np.log10(span), int(number))[:, None]
     rows = np.asarray(strengths, np.float64)
     rows = rows[:, None] if rows.ndim == 1 else rows

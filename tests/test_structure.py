@@ -36,10 +36,30 @@ MAY_IMPORT = {
         "regularizer",
         "simulation",
     },
+    "inference": {"_threads"},
+    "model_selection": {
+        "_newton",
+        "_plan",
+        "_poisson",
+        "_statistics",
+        "_threads",
+        "features",
+        "glm",
+        "regularizer",
+    },
     "io": {"_newton"},
     "plotting": set(),
     "cli": {"__version__"},
-    "__init__": {"basis", "features", "glm", "io", "regularizer", "simulation"},
+    "__init__": {
+        "basis",
+        "features",
+        "glm",
+        "inference",
+        "io",
+        "model_selection",
+        "regularizer",
+        "simulation",
+    },
 }
 
 
