@@ -4,7 +4,16 @@
 ``simulation`` have the names that its users type.
 """
 
-from fastglm import basis, features, glm, inference, model_selection, regularizer, simulation
+from fastglm import (
+    basis,
+    diagnostics,
+    features,
+    glm,
+    inference,
+    model_selection,
+    regularizer,
+    simulation,
+)
 from fastglm.glm import GLM, PopulationGLM
 from fastglm.io import bin_spikes, load_model, load_spikes
 
@@ -16,6 +25,7 @@ __all__ = [
     "__version__",
     "basis",
     "bin_spikes",
+    "diagnostics",
     "features",
     "glm",
     "inference",

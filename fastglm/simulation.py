@@ -5,12 +5,14 @@
 The lag convention is that of the features: bin t never sees itself.
 """
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse
 
 from fastglm import _kernels as kernels
+from fastglm._poisson import LINKS
 from fastglm.features import as_numbers
 
 _CHUNK = 8192  # bins between two looks at the interpreter
@@ -113,13 +115,34 @@ def random_network(
     rates = rng.lognormal(-0.5 * 0.7**2, 0.7, n_cells) * mean_rate_hz * bin_size
     area = np.einsum("b,jib->ij", kernel.sum(axis=0), coef)
     # The linearised network multiplies rates by area * rate; half of what would run away is safe.
-    radius = np.abs(np.linalg.eigvals(area * rates)).max(initial=0)
+    radius = np.abs(gain_eigenvalues(area, rates)).max(initial=0)
     scale = min(1.0, 0.5 / max(radius, 1e-9))
     coef, area = coef * scale, area * scale
     coef[np.arange(n_cells), np.arange(n_cells)] = np.where(
         np.arange(n_funcs) < max(1, n_funcs // 4), -3.0, -0.3
     ) * np.exp(-np.arange(n_funcs) / n_funcs)
     return Network(coef, np.log(rates) - rates @ area, kernel, adjacency)
+
+
+def gain_eigenvalues(area, slopes):
+    """Eigenvalues of the gain ``area[i, j] * slopes[j]`` of a linearised network.
+
+    Parameters
+    ----------
+    area : ndarray of shape (n_senders, n_receivers)
+        Sum of every filter over its lags.
+    slopes : ndarray of shape (n_receivers,)
+        Slope of the link where the network is linearised: for the exponential, the expected events
+        per bin.
+
+    Returns
+    -------
+    ndarray of complex, shape (n_cells,)
+        The largest modulus is the spectral radius: how many events follow from one, by the
+        strongest mode. An eigenvalue whose real part reaches 1 is excitation that sustains itself;
+        negative ones are feedback that damps.
+    """
+    return np.linalg.eigvals(area * slopes)
 
 
 def simulate_recurrent(
@@ -174,6 +197,12 @@ def simulate_recurrent(
     RuntimeError
         If a rate exceeds ``max_rate``: the message names the bin and the neuron.
 
+    Warns
+    -----
+    UserWarning
+        If the network, linearised at its baseline (no events; mean drive), sustains its own
+        excitation: the gain has an eigenvalue whose real part is at least 1.
+
     Notes
     -----
     Cost: n_events * window_size * n_neurons additions, one draw and one exp a bin and neuron.
@@ -223,6 +252,9 @@ def simulate_recurrent(
         raise ValueError(f"n_bins is {n_bins!r}; expected a positive integer.")
     if init_y is not None:
         init_y = _expect("init_y", init_y, (kernel.shape[0], n_neurons))
+    link = read_link(inverse_link_function)
+    baseline = intercepts if drive is None else intercepts + drive.mean(axis=0)
+    _warn_of_excitation(kernel, coupling, baseline, link, max_rate)
     counts = np.empty((n_bins, n_neurons), np.int64)
     rates = np.empty((n_bins, n_neurons))
     chunks = _simulate(
@@ -232,7 +264,7 @@ def simulate_recurrent(
         drive,
         n_bins,
         random_key,
-        read_link(inverse_link_function),
+        link,
         max_rate,
         init_y,
     )
@@ -240,6 +272,22 @@ def simulate_recurrent(
         counts[start : start + new_counts.shape[0]] = new_counts
         rates[start : start + new_counts.shape[0]] = new_rates
     return counts, rates
+
+
+def _warn_of_excitation(kernel, coupling, baseline, link, max_rate):
+    """Warn if the network, linearised at its baseline, sustains its own excitation."""
+    area = np.einsum("b,jib->ij", kernel.sum(axis=0), coupling)
+    # The residual of a bin without events is d mu / d eta. Above max_rate the run ends anyway.
+    slopes = np.minimum(LINKS[link].derivatives(baseline, 0.0)[1], max_rate)
+    leading = gain_eigenvalues(area, slopes).real.max(initial=0)
+    if leading >= 1:
+        warnings.warn(
+            f"The network excites itself: linearised at its baseline, an event is followed by "
+            f"{leading:.3g} events, and from 1 on rates may grow without limit; lower the coupling "
+            "or the intercepts.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _simulate(kernel, coupling, intercepts, drive, n_bins, random_key, link, max_rate, init_y=None):

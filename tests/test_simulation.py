@@ -211,8 +211,9 @@ def test_a_network_that_runs_away_names_the_neuron_and_the_bin(link):
         )
 
 
-def test_a_network_that_excites_itself_runs_away():
-    with pytest.raises(RuntimeError, match="The network ran away: neuron 0 expects"):
+def test_a_network_that_excites_itself_warns_and_runs_away():
+    warns = pytest.warns(UserWarning, match=r"The network excites itself: .* 2.72 events")
+    with warns, pytest.raises(RuntimeError, match="The network ran away: neuron 0 expects"):
         simulate_recurrent(
             np.ones((1, 1, 1)), None, [1.0], 0, n_bins=1000, inverse_link_function="exp"
         )

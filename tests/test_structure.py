@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "_penalty": set(),
     "_proximal": {"_kernels", "_threads"},
     "regularizer": {"_penalty", "features"},
-    "simulation": {"_kernels", "features"},
+    "simulation": {"_kernels", "_poisson", "features"},
     "_plan": {"_kernels", "_newton", "_quasi_newton", "_threads", "features"},
     "_monitor": {"_newton"},
     "glm": {
@@ -47,11 +47,13 @@ MAY_IMPORT = {
         "glm",
         "regularizer",
     },
+    "diagnostics": {"_poisson", "features", "glm", "model_selection", "simulation"},
     "io": {"_newton"},
     "plotting": set(),
     "cli": {"__version__"},
     "__init__": {
         "basis",
+        "diagnostics",
         "features",
         "glm",
         "inference",
