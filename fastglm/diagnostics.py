@@ -174,8 +174,8 @@ def time_rescaling(model, X, y, random_key=0):
     Examples
     --------
     >>> import numpy as np, fastglm
-    >>> counts = np.random.default_rng(0).poisson(0.2, size=(5000, 4))
-    >>> X = fastglm.basis.RaisedCosineLogConv(5, window_size=50).compute_features(counts)
+    >>> counts = np.random.default_rng(0).poisson(0.2, size=(2000, 4))
+    >>> X = fastglm.basis.RaisedCosineLogConv(4, window_size=20).compute_features(counts)
     >>> model = fastglm.PopulationGLM().fit(X, counts)
     >>> rescaling = fastglm.diagnostics.time_rescaling(model, X, counts)
     >>> bool((rescaling.statistic < rescaling.band()).all())
@@ -358,8 +358,8 @@ def cross_validated(model, X, y, folds=5):
     Examples
     --------
     >>> import numpy as np, fastglm
-    >>> counts = np.random.default_rng(0).poisson(0.2, size=(3000, 4))
-    >>> X = fastglm.basis.RaisedCosineLogConv(5, window_size=50).compute_features(counts)
+    >>> counts = np.random.default_rng(0).poisson(0.2, size=(2000, 4))
+    >>> X = fastglm.basis.RaisedCosineLogConv(4, window_size=20).compute_features(counts)
     >>> scores = fastglm.diagnostics.cross_validated(fastglm.PopulationGLM(), X, counts, folds=3)
     >>> scores.bits_per_spike.shape, bool(scores.bits_per_spike.mean() < 0)  # nothing to explain
     ((3, 4), True)
@@ -489,8 +489,8 @@ def spectral_radius(model, kernel, rates=None):
     Examples
     --------
     >>> import numpy as np, fastglm
-    >>> counts = np.random.default_rng(0).poisson(0.2, size=(5000, 4))
-    >>> basis = fastglm.basis.RaisedCosineLogConv(5, window_size=50)
+    >>> counts = np.random.default_rng(0).poisson(0.2, size=(2000, 4))
+    >>> basis = fastglm.basis.RaisedCosineLogConv(4, window_size=20)
     >>> X = basis.compute_features(counts)
     >>> model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-2)
     >>> model = model.fit(X, counts)
@@ -559,8 +559,8 @@ def stability(model, kernel, rates=None):
     Examples
     --------
     >>> import numpy as np, fastglm
-    >>> counts = np.random.default_rng(0).poisson(0.2, size=(5000, 4))
-    >>> basis = fastglm.basis.RaisedCosineLogConv(5, window_size=50)
+    >>> counts = np.random.default_rng(0).poisson(0.2, size=(2000, 4))
+    >>> basis = fastglm.basis.RaisedCosineLogConv(4, window_size=20)
     >>> X = basis.compute_features(counts)
     >>> model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-2)
     >>> stability = fastglm.diagnostics.stability(model.fit(X, counts), basis)
