@@ -1,297 +1,40 @@
-"""Temporal bases: the functions of lag that a coupling filter is made of.
+"""Temporal bases and bases of covariates: the functions that filters and tuning curves are made of.
 
-A convolution basis has a kernel ``K`` of shape (window_size, n_basis_funcs), its functions on the
-grid ``u = linspace(0, 1, window_size)``; row ``l`` weighs lag ``l + 1`` bins. The features are
+A convolution basis (Conv) has a kernel ``K`` of shape (window_size, n_basis_funcs), its functions
+on the grid ``u = linspace(0, 1, window_size)``; row ``l`` weighs lag ``l + 1`` bins. Its features
+are
 
     X[t, i * B + b] = sum_l K[l, b] * counts[t - 1 - l, i]
 
-strictly causal, sender-major, basis function fast. Names, parameters and defaults are those of
-NeMoS (Balzani et al., 2024), whose kernels these equal to 1e-12.
+strictly causal, sender-major, basis function fast. An evaluation basis (Eval) gives its functions
+at the samples of a covariate, rescaled to [0, 1] by its bounds or else by the range of the samples:
+
+    X[t, i * B + b] = f_b((x[t, i] - low) / (high - low))
+
+Bases are added and multiplied (`AdditiveBasis`, `MultiplicativeBasis`). Names, parameters and
+defaults are those of NeMoS (Balzani et al., 2024), whose values these equal to 1e-12.
 """
 
+import inspect
+import itertools
 import warnings
 
 import numpy as np
-import scipy.linalg
-import scipy.sparse
-from sklearn.base import BaseEstimator, clone
 
-from fastglm.features import Events, FeatureMatrix, HistoryColumns, as_numbers, hstack
-
-_CAUSALITIES = ("causal", "anti-causal", "acausal")
-_CONV_KWARGS = (
-    "predictor_causality",
-    "shift",
-    "batch_size_samples",
-    "batch_size_channels",
-    "batch_size_basis",
+from fastglm import _families as families
+from fastglm._composition import (
+    AdditiveBasis,
+    MultiplicativeBasis,
+    TransformerBasis,
+    sample_shape,
 )
+from fastglm._families import positive_int
+from fastglm._leaf import Conv, Eval, read_bounds, read_points
+
+# --- convolutions -------------------------------------------------------------------------------
 
 
-class _Basis(BaseEstimator):
-    """What single bases and sums of bases share."""
-
-    def __add__(self, other):
-        if not isinstance(other, _Basis):
-            return NotImplemented
-        return AdditiveBasis(self, other)
-
-    def split_by_feature(self, x, axis=1):
-        """Split an array along its feature axis into one array per label.
-
-        Parameters
-        ----------
-        x : array
-            ``x.shape[axis]`` is the number of features of the last `compute_features`.
-        axis : int, default 1
-            The axis of features; 0 for ``coef_``.
-
-        Returns
-        -------
-        dict
-            ``{label: array}`` with the axis reshaped to (n_senders, n_basis_funcs): coupling
-            coefficients become (sender, basis function, receiver). For a basis that was given a
-            one-dimensional input the axis is (n_basis_funcs,).
-
-        Raises
-        ------
-        ValueError
-            Before `compute_features`, or if the length of the axis is not the number of features.
-        """
-        x = np.asarray(x)
-        if self.n_output_features is None:
-            raise ValueError(
-                f"{self.label} does not know its number of inputs yet; call compute_features or "
-                "set_input_shape first."
-            )
-        if not -x.ndim <= axis < x.ndim or x.shape[axis] != self.n_output_features:
-            raise ValueError(
-                f"x has shape {x.shape}; expected {self.n_output_features} features along axis "
-                f"{axis}. Pass the axis that holds the features (0 for coef_)?"
-            )
-        axis %= x.ndim
-        parts, start = {}, 0
-        for basis in self._components():
-            stop = start + basis.n_output_features
-            part = x[(slice(None),) * axis + (slice(start, stop),)]
-            shape = (*basis._input_shape, basis._n_kernel_columns)
-            parts[basis.label] = part.reshape(*x.shape[:axis], *shape, *x.shape[axis + 1 :])
-            start = stop
-        return parts
-
-
-class _ConvBasis(_Basis):
-    """A basis that is convolved with the counts.
-
-    Subclasses give ``_functions(u)``: their values on u in [0, 1], shape (n, n_basis_funcs).
-    """
-
-    _input_shape = None
-
-    # --- parameters ---
-
-    @property
-    def window_size(self):
-        """Length of the window in bins."""
-        return self._window_size
-
-    @window_size.setter
-    def window_size(self, value):
-        if value is None:
-            raise ValueError("You must provide a window_size: a number of bins.")
-        self._window_size = _positive_int("window_size", value)
-
-    @property
-    def n_basis_funcs(self):
-        """Number of basis functions."""
-        return self._n_basis_funcs
-
-    @n_basis_funcs.setter
-    def n_basis_funcs(self, value):
-        self._n_basis_funcs = _positive_int("n_basis_funcs", value)
-
-    @property
-    def label(self):
-        """Name of the basis in ``split_by_feature`` and in feature masks."""
-        return self._label
-
-    @label.setter
-    def label(self, value):
-        self._label = type(self).__name__ if value is None else str(value)
-
-    @property
-    def conv_kwargs(self):
-        """``predictor_causality`` and ``shift``; the batch sizes of NeMoS change nothing here."""
-        return self._conv_kwargs
-
-    @conv_kwargs.setter
-    def conv_kwargs(self, value):
-        kwargs = {} if value is None else dict(value)
-        if kwargs.get("axis", 0) != 0 or "axis" in kwargs:
-            raise ValueError(
-                "conv_kwargs holds `axis`; the bins are always axis 0. Transpose the counts?"
-            )
-        unknown = sorted(set(kwargs) - set(_CONV_KWARGS))
-        if unknown:
-            raise ValueError(
-                f"conv_kwargs holds {unknown}; expected names from {list(_CONV_KWARGS)}."
-            )
-        causality = kwargs.get("predictor_causality", "causal")
-        if causality not in _CAUSALITIES:
-            raise ValueError(
-                f"predictor_causality is {causality!r}; expected one of {list(_CAUSALITIES)}."
-            )
-        if causality == "acausal" and kwargs.get("shift"):
-            raise ValueError("shift=True needs a causal or anti-causal predictor.")
-        self._conv_kwargs = value
-
-    # --- kernel ---
-
-    @property
-    def kernel_(self):
-        """Kernel of shape (window_size, n_basis_funcs); row 0 weighs lag 1."""
-        kernel = self._functions(np.linspace(0, 1, self.window_size))
-        return np.ascontiguousarray(kernel)
-
-    @property
-    def _n_kernel_columns(self):
-        return self.n_basis_funcs
-
-    def evaluate(self, sample_pts):
-        """The functions at the sample points, which are rescaled to [0, 1] by their range.
-
-        Parameters
-        ----------
-        sample_pts : array of shape (n_samples,)
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_basis_funcs)
-            NaN where the point is not finite.
-        """
-        points = as_numbers(sample_pts, "sample_pts").astype(np.float64)
-        known = np.isfinite(points.ravel())
-        if not known.any():
-            raise ValueError("sample_pts holds no finite point; the functions need a range.")
-        finite = points.ravel()[known]
-        scale = np.ptp(finite) or 1.0
-        values = self._functions((finite - finite.min()) / scale) / self._density(scale)
-        out = np.full((known.size, values.shape[1]), np.nan)
-        out[known] = values
-        return out.reshape(*points.shape, -1)
-
-    def _check(self):
-        """Raise ValueError where parameters do not fit each other."""
-
-    def set_params(self, **params):
-        """Set parameters by name; see scikit-learn."""
-        super().set_params(**params)
-        self._check()
-        return self
-
-    def _density(self, scale):
-        """What the functions are divided by when their domain has length ``scale``."""
-        return 1.0
-
-    def evaluate_on_grid(self, n_samples):
-        """The functions on ``n_samples`` equally spaced points of [0, 1].
-
-        Returns
-        -------
-        grid : ndarray of shape (n_samples,)
-        values : ndarray of shape (n_samples, n_basis_funcs)
-        """
-        grid = np.linspace(0, 1, _positive_int("n_samples", n_samples))
-        return grid, self._functions(grid)
-
-    # --- features ---
-
-    @property
-    def n_output_features(self):
-        """Number of columns of the features; None before the inputs are known."""
-        if self._input_shape is None:
-            return None
-        return int(np.prod(self._input_shape, dtype=int)) * self._n_kernel_columns
-
-    def set_input_shape(self, xi):
-        """Tell the basis the shape of one bin of its input: a number of senders or an array."""
-        if isinstance(xi, np.ndarray):
-            self._input_shape = xi.shape[1:]
-        else:
-            self._input_shape = tuple(xi) if isinstance(xi, tuple) else (int(xi),)
-        return self
-
-    def compute_features(self, xi, epochs=None):
-        """Features of the counts, as a matrix that is never stored.
-
-        ``X[t, i * B + b] = sum_l kernel_[l, b] * counts[t - 1 - l, i]``. The first
-        ``window_size`` rows of every epoch have no complete history: they are NaN, and `fit` and
-        `score` drop them. NaN in the counts spreads to the rows that see it.
-
-        Parameters
-        ----------
-        xi : array of shape (n_bins, n_senders) or (n_bins,), or a list of such NumPy arrays
-            Events per bin; a SciPy sparse array will do. A list is a list of trials: they are put
-            end to end, and no history crosses from one to the next.
-        epochs : array-like of shape (n_epochs, 2), optional
-            First bin and one past the last of every epoch, ascending, not overlapping. Bins
-            outside have NaN rows. Default: one epoch.
-
-        Returns
-        -------
-        FeatureMatrix of shape (n_bins, n_senders * n_basis_funcs)
-            Keeps 32 bytes for every bin and sender with events, whatever the window.
-
-        Raises
-        ------
-        ValueError
-            If the counts are not numbers or empty, or the epochs do not fit them.
-        """
-        counts, epochs = _read_counts(xi, epochs)
-        self._input_shape = counts.shape[1:]
-        n_bins = counts.shape[0]
-        if not scipy.sparse.issparse(counts):
-            counts = counts.reshape(n_bins, -1)
-        kernel, shift = self.kernel_, self._shift()
-        window_size = kernel.shape[0]
-        events, missing = Events.of(counts), None
-        unknown = ~np.isfinite(events.amplitudes)
-        if unknown.any():
-            missing = np.column_stack([events.bins[unknown], events.units[unknown]])
-            events = events.take(~unknown)
-        complete = np.zeros(n_bins, bool)
-        for begin, end in epochs:
-            first = begin + max(0, window_size - shift)
-            complete[first : max(first, min(end, end - shift + 1))] = True
-        n_short = int(np.sum(epochs[:, 1] - epochs[:, 0] < window_size))
-        if n_short:
-            warnings.warn(
-                f"{n_short} of {len(epochs)} epochs are shorter than the window of "
-                f"{window_size} bins; all their rows are NaN.",
-                UserWarning,
-                stacklevel=2,
-            )
-        block = HistoryColumns(
-            events, kernel, shift, self.label, complete=complete, missing=missing
-        )
-        return FeatureMatrix([block])
-
-    def _shift(self):
-        """Bins by which the window is moved into the future, from the causality."""
-        kwargs = self.conv_kwargs or {}
-        causality = kwargs.get("predictor_causality", "causal")
-        shift = kwargs.get("shift")
-        if causality == "causal":
-            return 0 if shift in (None, True) else 1
-        if causality == "anti-causal":
-            return self.window_size + (1 if shift in (None, True) else 0)
-        return self.window_size - (self.window_size - 1) // 2
-
-    def _components(self):
-        return [self]
-
-
-class HistoryConv(_ConvBasis):
+class HistoryConv(Conv):
     """Raw counts at every lag of the window: ``kernel_ = eye(window_size)``.
 
     Parameters
@@ -325,7 +68,7 @@ class HistoryConv(_ConvBasis):
         return np.eye(u.size, self.window_size)
 
 
-class RaisedCosineLinearConv(_ConvBasis):
+class RaisedCosineLinearConv(families.RaisedCosineLinear, Conv):
     """Raised cosine bumps with equally spaced peaks (Pillow et al., 2005).
 
     ``0.5 * (cos(clip(pi * (u - p_b) / (d * width), -pi, pi)) + 1)`` with peaks
@@ -357,39 +100,8 @@ class RaisedCosineLinearConv(_ConvBasis):
         self.label = label
         self.conv_kwargs = conv_kwargs
 
-    @property
-    def n_basis_funcs(self):
-        """Number of basis functions."""
-        return self._n_basis_funcs
 
-    @n_basis_funcs.setter
-    def n_basis_funcs(self, value):
-        self._n_basis_funcs = _positive_int("n_basis_funcs", value)
-        if self._n_basis_funcs < 2:
-            raise ValueError(
-                f"n_basis_funcs is {value}; {type(self).__name__} needs at least 2, since the "
-                "spacing of the peaks sets the width."
-            )
-
-    @property
-    def width(self):
-        """Half-width of a bump in units of the spacing."""
-        return self._width
-
-    @width.setter
-    def width(self, value):
-        if not 1 < value < np.inf or not np.isclose(2 * value, round(2 * value)):
-            raise ValueError(
-                f"width is {value}; expected a number greater than 1 with an integer 2 * width, "
-                "or the bumps would not sum to a constant. Use 2.0?"
-            )
-        self._width = value
-
-    def _functions(self, u):
-        return _raised_cosines(u, np.linspace(0, 1, self.n_basis_funcs), self.width)
-
-
-class RaisedCosineLogConv(RaisedCosineLinearConv):
+class RaisedCosineLogConv(families.RaisedCosineLog, Conv):
     """Raised cosine bumps on a logarithmic axis: fine at short lags (Pillow et al., 2008).
 
     As `RaisedCosineLinearConv` with ``x = log(s * u + 1) / log(s + 1)`` for u. The peaks reach
@@ -427,37 +139,16 @@ class RaisedCosineLogConv(RaisedCosineLinearConv):
         label="RaisedCosineLogConv",
         conv_kwargs=None,
     ):
-        super().__init__(n_basis_funcs, window_size, width, label, conv_kwargs)
+        self.n_basis_funcs = n_basis_funcs
+        self.window_size = window_size
+        self.width = width
         self.time_scaling = time_scaling
         self.enforce_decay_to_zero = enforce_decay_to_zero
-
-    @property
-    def time_scaling(self):
-        """Stretch of the logarithmic axis."""
-        return self._time_scaling
-
-    @time_scaling.setter
-    def time_scaling(self, value):
-        value = 50.0 if value is None else value
-        if not value > 0:
-            raise ValueError(f"time_scaling is {value}; expected a number above 0 (50 is usual).")
-        self._time_scaling = value
-
-    def _functions(self, u):
-        x = np.log(self.time_scaling * u + 1) / np.log(self.time_scaling + 1)
-        last = 1.0
-        if self.enforce_decay_to_zero:
-            last = 1 - self.width / (self.n_basis_funcs + self.width - 1)
-        return _raised_cosines(x, np.linspace(0, last, self.n_basis_funcs), self.width)
+        self.label = label
+        self.conv_kwargs = conv_kwargs
 
 
-def _raised_cosines(x, peaks, width):
-    spacing = peaks[1] - peaks[0]
-    phase = np.pi * (x[:, None] - peaks) / (spacing * width)
-    return 0.5 * (np.cos(np.clip(phase, -np.pi, np.pi)) + 1)
-
-
-class BSplineConv(_ConvBasis):
+class BSplineConv(families.BSpline, Conv):
     """B-splines with equally spaced knots, clamped at both ends (de Boor, 1978).
 
     Parameters
@@ -471,16 +162,7 @@ class BSplineConv(_ConvBasis):
     conv_kwargs : dict, optional
     """
 
-    _min_order = 1
-
-    def __init__(
-        self,
-        n_basis_funcs,
-        window_size,
-        order=4,
-        label="BSplineConv",
-        conv_kwargs=None,
-    ):
+    def __init__(self, n_basis_funcs, window_size, order=4, label="BSplineConv", conv_kwargs=None):
         self.n_basis_funcs = n_basis_funcs
         self.window_size = window_size
         self.order = order
@@ -488,37 +170,8 @@ class BSplineConv(_ConvBasis):
         self.conv_kwargs = conv_kwargs
         self._check()
 
-    @property
-    def order(self):
-        """Degree of the polynomials plus one."""
-        return self._order
 
-    @order.setter
-    def order(self, value):
-        self._order = _positive_int("order", value)
-        if self._order < self._min_order:
-            raise ValueError(
-                f"order is {value}; {type(self).__name__} needs at least {self._min_order}."
-            )
-
-    def _check(self):
-        if self.n_basis_funcs < self.order:
-            raise ValueError(
-                f"n_basis_funcs is {self.n_basis_funcs} and order {self.order}; "
-                f"{type(self).__name__} needs at least as many functions as its order."
-            )
-
-    def _knots(self):
-        # The last knot lies one eps beyond 1, so that the last function is not 0 at u = 1.
-        end = 1 + np.finfo(float).eps
-        inner = np.linspace(0, end, self.n_basis_funcs - self.order + 2)
-        return np.concatenate([np.zeros(self.order - 1), inner, np.full(self.order - 1, end)])
-
-    def _functions(self, u):
-        return _bsplines(u, self._knots(), self.order)
-
-
-class CyclicBSplineConv(BSplineConv):
+class CyclicBSplineConv(families.CyclicBSpline, Conv):
     """B-splines on a circle: the functions that leave at the end come in at the start.
 
     Parameters
@@ -531,27 +184,18 @@ class CyclicBSplineConv(BSplineConv):
     conv_kwargs : dict, optional
     """
 
-    _min_order = 2
-
     def __init__(
-        self,
-        n_basis_funcs,
-        window_size,
-        order=4,
-        label="CyclicBSplineConv",
-        conv_kwargs=None,
+        self, n_basis_funcs, window_size, order=4, label="CyclicBSplineConv", conv_kwargs=None
     ):
-        super().__init__(n_basis_funcs, window_size, order, label, conv_kwargs)
-
-    def _functions(self, u):
-        n, order = self.n_basis_funcs, self.order
-        knots = np.arange(1 - order, n + order) * ((1 + np.finfo(float).eps) / n)
-        values = _bsplines(u, knots, order)
-        values[:, : order - 1] += values[:, n:]
-        return values[:, :n]
+        self.n_basis_funcs = n_basis_funcs
+        self.window_size = window_size
+        self.order = order
+        self.label = label
+        self.conv_kwargs = conv_kwargs
+        self._check()
 
 
-class MSplineConv(BSplineConv):
+class MSplineConv(families.MSpline, Conv):
     """M-splines: B-splines scaled to integrate to 1 over the domain (Ramsay, 1988).
 
     Parameters
@@ -564,32 +208,16 @@ class MSplineConv(BSplineConv):
     conv_kwargs : dict, optional
     """
 
-    def __init__(
-        self,
-        n_basis_funcs,
-        window_size,
-        order=4,
-        label="MSplineConv",
-        conv_kwargs=None,
-    ):
-        super().__init__(n_basis_funcs, window_size, order, label, conv_kwargs)
-
-    def _functions(self, u):
-        knots, order = self._knots(), self.order
-        span = knots[order:] - knots[: self.n_basis_funcs]
-        return _bsplines(u, knots, order) * (order / span)
-
-    def _density(self, scale):
-        return scale
+    def __init__(self, n_basis_funcs, window_size, order=4, label="MSplineConv", conv_kwargs=None):
+        self.n_basis_funcs = n_basis_funcs
+        self.window_size = window_size
+        self.order = order
+        self.label = label
+        self.conv_kwargs = conv_kwargs
+        self._check()
 
 
-def _bsplines(u, knots, order):
-    from scipy.interpolate import BSpline  # a tenth of a second that only splines pay
-
-    return BSpline.design_matrix(u, knots, order - 1).toarray()
-
-
-class OrthExponentialConv(_ConvBasis):
+class OrthExponentialConv(families.OrthExponential, Conv):
     """An orthonormal basis of the span of decaying exponentials ``exp(-rate * u)``.
 
     Where the exponentials are numerically dependent there are fewer columns than rates.
@@ -606,12 +234,7 @@ class OrthExponentialConv(_ConvBasis):
     """
 
     def __init__(
-        self,
-        n_basis_funcs,
-        window_size,
-        decay_rates,
-        label="OrthExponentialConv",
-        conv_kwargs=None,
+        self, n_basis_funcs, window_size, decay_rates, label="OrthExponentialConv", conv_kwargs=None
     ):
         self.n_basis_funcs = n_basis_funcs
         self.window_size = window_size
@@ -621,211 +244,693 @@ class OrthExponentialConv(_ConvBasis):
         self._check()
 
     @property
-    def decay_rates(self):
-        """Decay rates, per window."""
-        return self._decay_rates
-
-    @decay_rates.setter
-    def decay_rates(self, value):
-        rates = as_numbers(value, "decay_rates")
-        if np.unique(rates).size != rates.size:
-            raise ValueError("decay_rates holds a rate twice, which makes the functions dependent.")
-        self._decay_rates = value
-
-    def _check(self):
-        shape = np.shape(self.decay_rates)
-        if shape != (self.n_basis_funcs,):
-            raise ValueError(
-                f"decay_rates has shape {shape}; expected one rate for each of the "
-                f"{self.n_basis_funcs} basis functions."
-            )
-
-    @property
-    def _n_kernel_columns(self):
+    def _n_columns(self):
         return self.kernel_.shape[1]
 
-    def _functions(self, u):
-        if u.size < self.n_basis_funcs:
-            raise ValueError(
-                f"{u.size} points for {self.n_basis_funcs} exponentials; OrthExponentialConv "
-                "needs at least as many points (window_size) as functions."
-            )
-        rates = np.asarray(self.decay_rates, dtype=np.float64)
-        return scipy.linalg.orth(np.exp(-u[:, None] * rates))
+
+# --- functions of covariates --------------------------------------------------------------------
 
 
-class AdditiveBasis(_Basis):
-    """Bases side by side: ``a + b``. One input a basis, features in order, split by label.
+class RaisedCosineLinearEval(families.RaisedCosineLinear, Eval):
+    """Raised cosine bumps with equally spaced peaks (Pillow et al., 2005).
+
+    ``0.5 * (cos(clip(pi * (u - p_b) / (d * width), -pi, pi)) + 1)`` with peaks
+    ``p = linspace(0, 1, n_basis_funcs)``, ``d = p[1] - p[0]`` and ``u`` the sample rescaled to
+    [0, 1].
 
     Parameters
     ----------
-    basis1, basis2 : bases
-        Copies are kept. Labels that stand twice get a number where they are default labels.
-    label : str, optional
+    n_basis_funcs : int, at least 2
+    width : float, default 2.0
+        Half-width of a bump in units of the spacing; greater than 1, ``2 * width`` an integer, so
+        that the bumps sum to a constant.
+    bounds : pair of floats, optional
+        Domain; default: the range of the samples.
+    fill_value : float, default NaN
+        For samples out of bounds.
+    label : str
 
-    Raises
-    ------
-    ValueError
-        If two bases share a label that a user chose.
+    Examples
+    --------
+    >>> import numpy as np, fastglm
+    >>> speed = np.array([0.0, 2.0, 4.0, 9.0])
+    >>> fastglm.basis.RaisedCosineLinearEval(3, bounds=(0, 4)).compute_features(speed)[:]
+    array([[1. , 0.5, 0. ],
+           [0.5, 1. , 0.5],
+           [0. , 0.5, 1. ],
+           [nan, nan, nan]])
     """
 
-    def __sklearn_clone__(self):
-        return AdditiveBasis(clone(self.basis1), clone(self.basis2), self._label)
-
-    def __init__(self, basis1, basis2, label=None):
-        self.basis1 = _copy(basis1)
-        self.basis2 = _copy(basis2)
+    def __init__(
+        self,
+        n_basis_funcs,
+        width=2.0,
+        bounds=None,
+        fill_value=np.nan,
+        label="RaisedCosineLinearEval",
+    ):
+        self.n_basis_funcs = n_basis_funcs
+        self.width = width
+        self.bounds = bounds
+        self.fill_value = fill_value
         self.label = label
-        taken = {b.label for b in self.basis1._components()}
-        for basis in self.basis2._components():
-            default = type(basis).__name__
-            stem, _, number = basis.label.rpartition("_")
-            is_default = basis.label == default or (stem == default and number.isdigit())
-            if basis.label in taken and not is_default:
-                raise ValueError(
-                    f"Two bases have the label {basis.label!r}; give one of them another label."
-                )
-            n = 1
-            while basis.label in taken:
-                basis.label, n = f"{default}_{n}", n + 1
-            taken.add(basis.label)
+
+
+class RaisedCosineLogEval(families.RaisedCosineLog, Eval):
+    """Raised cosine bumps on a logarithmic axis: fine at small values (Pillow et al., 2008).
+
+    As `RaisedCosineLinearEval` with ``log(s * u + 1) / log(s + 1)`` for u. The peaks reach
+    ``1 - width / (n_basis_funcs + width - 1)`` if the last bump must decay to zero at the highest
+    sample, else 1.
+
+    Parameters
+    ----------
+    n_basis_funcs : int, at least 2
+    width : float, default 2.0
+    time_scaling : float, default 50.0
+        s above; near 0 the axis is linear.
+    enforce_decay_to_zero : bool, default True
+    bounds : pair of floats, optional
+        Domain; default: the range of the samples.
+    fill_value : float, default NaN
+        For samples out of bounds.
+    label : str
+
+    Examples
+    --------
+    >>> import numpy as np, fastglm
+    >>> fastglm.basis.RaisedCosineLogEval(4).compute_features(np.arange(100.0)).shape
+    (100, 4)
+    """
+
+    def __init__(
+        self,
+        n_basis_funcs,
+        width=2.0,
+        time_scaling=None,
+        enforce_decay_to_zero=True,
+        bounds=None,
+        fill_value=np.nan,
+        label="RaisedCosineLogEval",
+    ):
+        self.n_basis_funcs = n_basis_funcs
+        self.width = width
+        self.time_scaling = time_scaling
+        self.enforce_decay_to_zero = enforce_decay_to_zero
+        self.bounds = bounds
+        self.fill_value = fill_value
+        self.label = label
+
+
+class BSplineEval(families.BSpline, Eval):
+    """B-splines with equally spaced knots, clamped at both ends (de Boor, 1978).
+
+    Piecewise polynomials of degree ``order - 1`` in the sample rescaled to [0, 1], that sum to 1.
+
+    Parameters
+    ----------
+    n_basis_funcs : int, at least ``order``
+    order : int, default 4
+        Degree plus one.
+    bounds : pair of floats, optional
+        Domain; default: the range of the samples.
+    fill_value : float, default NaN
+        For samples out of bounds.
+    label : str
+
+    Examples
+    --------
+    >>> import numpy as np, fastglm
+    >>> position = np.random.default_rng(0).random((1000, 2))
+    >>> basis = fastglm.basis.BSplineEval(6, bounds=(0, 1), label="position")
+    >>> X = basis.compute_features(position)
+    >>> X.shape, basis.split_by_feature(X)["position"].shape
+    ((1000, 12), (1000, 2, 6))
+    """
+
+    def __init__(self, n_basis_funcs, order=4, bounds=None, fill_value=np.nan, label="BSplineEval"):
+        self.n_basis_funcs = n_basis_funcs
+        self.order = order
+        self.bounds = bounds
+        self.fill_value = fill_value
+        self.label = label
+        self._check()
+
+
+class CyclicBSplineEval(families.CyclicBSpline, Eval):
+    """B-splines on a circle, for angles and phases: both ends of the range meet smoothly.
+
+    The functions that leave at the end come in at the start. Give the period as ``bounds``.
+
+    Parameters
+    ----------
+    n_basis_funcs : int, at least ``order``
+    order : int, at least 2, default 4
+    bounds : pair of floats, optional
+        Domain; default: the range of the samples.
+    fill_value : float, default NaN
+        For samples out of bounds.
+    label : str
+
+    Examples
+    --------
+    >>> import numpy as np, fastglm
+    >>> basis = fastglm.basis.CyclicBSplineEval(8, bounds=(0, 2 * np.pi))
+    >>> start, end = basis.evaluate([0, 2 * np.pi])
+    >>> np.allclose(start, end)
+    True
+    """
+
+    def __init__(
+        self, n_basis_funcs, order=4, bounds=None, fill_value=np.nan, label="CyclicBSplineEval"
+    ):
+        self.n_basis_funcs = n_basis_funcs
+        self.order = order
+        self.bounds = bounds
+        self.fill_value = fill_value
+        self.label = label
+        self._check()
+
+
+class MSplineEval(families.MSpline, Eval):
+    """M-splines: B-splines scaled to integrate to 1 over the domain (Ramsay, 1988).
+
+    The domain is that of the bounds or of the samples: twice the range halves the values.
+
+    Parameters
+    ----------
+    n_basis_funcs : int, at least ``order``
+    order : int, default 4
+    bounds : pair of floats, optional
+        Domain; default: the range of the samples.
+    fill_value : float, default NaN
+        For samples out of bounds.
+    label : str
+
+    Examples
+    --------
+    >>> import numpy as np, fastglm
+    >>> grid, values = fastglm.basis.MSplineEval(5, bounds=(0, 2)).evaluate_on_grid(2001)
+    >>> np.trapezoid(values, grid, axis=0).round(4)
+    array([1., 1., 1., 1., 1.])
+    """
+
+    def __init__(self, n_basis_funcs, order=4, bounds=None, fill_value=np.nan, label="MSplineEval"):
+        self.n_basis_funcs = n_basis_funcs
+        self.order = order
+        self.bounds = bounds
+        self.fill_value = fill_value
+        self.label = label
+        self._check()
+
+
+class OrthExponentialEval(families.OrthExponential, Eval):
+    """An orthonormal basis of the span of decaying exponentials ``exp(-rate * u)``.
+
+    Orthonormal over the samples that it is given, so its values at a sample depend on the others:
+    a model has to be given the samples of the fit again. Where the exponentials are numerically
+    dependent there are fewer columns than rates.
+
+    Parameters
+    ----------
+    n_basis_funcs : int
+    decay_rates : array of shape (n_basis_funcs,)
+        Distinct, per range.
+    bounds : pair of floats, optional
+        Domain; default: the range of the samples.
+    fill_value : float, default NaN
+        For samples out of bounds.
+    label : str
+
+    Examples
+    --------
+    >>> import numpy as np, fastglm
+    >>> basis = fastglm.basis.OrthExponentialEval(2, decay_rates=[1.0, 5.0])
+    >>> X = basis.compute_features(np.linspace(0, 1, 50))
+    >>> (X.T @ X[:]).round(6) + 0.0
+    array([[1., 0.],
+           [0., 1.]])
+    """
+
+    def __init__(
+        self,
+        n_basis_funcs,
+        decay_rates,
+        bounds=None,
+        fill_value=np.nan,
+        label="OrthExponentialEval",
+    ):
+        self.n_basis_funcs = n_basis_funcs
+        self.decay_rates = decay_rates
+        self.bounds = bounds
+        self.fill_value = fill_value
+        self.label = label
+        self._check()
 
     @property
-    def label(self):
-        """Name of the sum."""
-        return self._label or f"({self.basis1.label} + {self.basis2.label})"
+    def _n_columns(self):
+        return getattr(self, "_n_found", self.n_basis_funcs)
 
-    @label.setter
-    def label(self, value):
-        self._label = value
+    def _features(self, *inputs):
+        values = super()._features(*inputs)
+        self._n_found = values.shape[-1]
+        return values
+
+
+class IdentityEval(Eval):
+    """The covariate itself, as a column.
+
+    Parameters
+    ----------
+    bounds : pair of floats, optional
+        Samples out of bounds become ``fill_value``.
+    fill_value : float, default NaN
+    label : str
+
+    Examples
+    --------
+    >>> import fastglm
+    >>> fastglm.basis.IdentityEval(bounds=(0, 5)).compute_features([1.0, 7.0, 2.0])[:, 0]
+    array([ 1., nan,  2.])
+    """
+
+    def __init__(self, bounds=None, fill_value=np.nan, label="IdentityEval"):
+        self.bounds = bounds
+        self.fill_value = fill_value
+        self.label = label
 
     @property
     def n_basis_funcs(self):
-        """Number of basis functions of all components."""
-        return sum(b.n_basis_funcs for b in self._components())
+        """Number of basis functions: one."""
+        return 1
+
+    def _values(self, points):
+        values = np.where(np.isfinite(points), points, np.nan)
+        values[self._outside(points)] = self.fill_value
+        return values[..., None]
+
+
+class Zero(Eval):
+    """No function: keeps the place of an input in a sum that leaves it out.
+
+    Parameters
+    ----------
+    label : str
+
+    Examples
+    --------
+    >>> import numpy as np, fastglm
+    >>> basis = fastglm.basis.Zero() + fastglm.basis.BSplineEval(5)
+    >>> basis.compute_features(np.arange(9), np.arange(9)).shape
+    (9, 5)
+    """
+
+    def __init__(self, label="Zero"):
+        self.label = label
 
     @property
-    def n_output_features(self):
-        """Number of columns of the features; None before the inputs are known."""
-        numbers = [b.n_output_features for b in self._components()]
-        return None if None in numbers else sum(numbers)
+    def n_basis_funcs(self):
+        """Number of basis functions: none."""
+        return 0
 
-    def set_input_shape(self, *xi):
-        """Tell every component the shape of one bin of its input."""
-        for basis, x in zip(self._components(), self._one_each(xi), strict=True):
-            basis.set_input_shape(x)
-        return self
-
-    def compute_features(self, *xi, epochs=None):
-        """Features of every component side by side; one input for each, in order.
-
-        See the components' ``compute_features``; a row is complete where it is for all of them.
-        """
-        pairs = zip(self._components(), self._one_each(xi), strict=True)
-        return hstack([basis.compute_features(x, epochs=epochs) for basis, x in pairs])
-
-    def evaluate_on_grid(self, *n_samples):
-        """The functions of all components on a grid with one axis a component.
-
-        Returns
-        -------
-        *grids : ndarrays of shape n_samples
-        values : ndarray of shape (*n_samples, n_basis_funcs)
-        """
-        n_samples = self._one_each(n_samples)
-        parts = [b.evaluate_on_grid(n) for b, n in zip(self._components(), n_samples, strict=True)]
-        grids = np.meshgrid(*(grid for grid, _ in parts), indexing="ij")
-        values = []
-        for axis, (_, value) in enumerate(parts):
-            shape = [1] * len(n_samples) + [value.shape[1]]
-            shape[axis] = value.shape[0]
-            values.append(np.broadcast_to(value.reshape(shape), (*n_samples, value.shape[1])))
-        return *grids, np.concatenate(values, axis=-1)
-
-    def _one_each(self, inputs):
-        n = len(self._components())
-        if len(inputs) != n:
-            raise ValueError(
-                f"{len(inputs)} inputs for {n} bases; {self.label} takes one input for each, in "
-                "order (the same counts may be given twice)."
-            )
-        return inputs
-
-    def _components(self):
-        return self.basis1._components() + self.basis2._components()
+    def _values(self, points):
+        return np.empty((*points.shape, 0))
 
 
-def _copy(basis):
-    """A copy with the same parameters that also knows its inputs."""
-    if isinstance(basis, AdditiveBasis):
-        return AdditiveBasis(basis.basis1, basis.basis2, basis._label)
-    copy = type(basis)(**basis.get_params(deep=False))
-    copy._input_shape = basis._input_shape
-    return copy
+class FourierEval(Eval):
+    """Cosines and sines of one or several inputs.
 
+    With ``x_d`` rescaled so that the bounds, or the range of the samples, are one period, and
+    frequencies ``f = (f_1, ..., f_ndim)``, the functions are ``cos(2 pi f x)`` for all f and
+    then ``sin(2 pi f x)`` for all f but 0.
 
-def _positive_int(name, value):
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not number or not 1 <= value < np.inf or int(value) != value:
-        raise ValueError(f"{name} is {value!r}; expected a positive integer.")
-    return int(value)
-
-
-def _read_counts(counts, epochs):
-    """Counts as one numeric array with bins first, epochs as an array of shape (n_epochs, 2)."""
-    if isinstance(counts, list | tuple) and all(isinstance(c, np.ndarray) for c in counts):
-        trials = [np.atleast_1d(c) for c in counts]
-        if epochs is not None:
-            raise ValueError("epochs cannot be given with a list of trials, which are the epochs.")
-        if len({t.shape[1:] for t in trials}) != 1:
-            raise ValueError(
-                f"Trials have shapes {[t.shape for t in trials]}; expected (n_bins, n_senders) "
-                "with the same n_senders in each."
-            )
-        stops = np.cumsum([t.shape[0] for t in trials])
-        epochs = np.column_stack([np.concatenate([[0], stops[:-1]]), stops])
-        counts = np.concatenate(trials)
-    counts = as_numbers(counts, "Counts")
-    if counts.ndim == 0 or 0 in counts.shape:
-        raise ValueError(
-            f"Counts have shape {counts.shape}; expected (n_bins, n_senders), at least 1 by 1."
-        )
-    if counts.shape[0] >= 2**31 - 2**20:
-        raise ValueError(
-            f"Counts have {counts.shape[0]} bins; at most 2**31 - 2**20 are supported."
-        )
-    return counts, read_epochs(epochs, counts.shape[0])
-
-
-def read_epochs(epochs, n_bins):
-    """Epochs as an int64 array of shape (n_epochs, 2), checked; None is one epoch of all bins.
+    Parameters
+    ----------
+    frequencies : int, pair, ndarray or list
+        ``k``: 0 to k - 1; ``(low, high)``: low to high - 1; an array of whole numbers >= 0. A list
+        has one of these for each dimension; else it is the same for all. All combinations are
+        taken.
+    ndim : int, default 1
+        Number of inputs, of the same shape.
+    bounds : pair of floats or a pair for each input, optional
+        One period; samples beyond it are wrapped, not filled.
+    frequency_mask : "no-intercept", "all", None, array or callable
+        "no-intercept" leaves frequency 0 out; "all" and None keep it. An array of 0 and 1 has one
+        axis a dimension; a function of the frequencies of a combination returns True to keep it.
+    label : str
 
     Raises
     ------
     ValueError
-        If a bound is not an integer, an epoch is empty, or epochs overlap or leave the bins.
+        If frequencies are negative or not whole, or the mask does not fit them.
+
+    Examples
+    --------
+    >>> import numpy as np, fastglm
+    >>> heading = np.random.default_rng(0).uniform(0, 2 * np.pi, size=100)
+    >>> basis = fastglm.basis.FourierEval(4, bounds=(0, 2 * np.pi))
+    >>> basis.compute_features(heading).shape  # cos and sin of 1, 2, 3 periods
+    (100, 6)
+    >>> fastglm.basis.FourierEval(3, ndim=2, frequency_mask=lambda f, g: f + g < 3).n_basis_funcs
+    11
     """
-    if epochs is None:
-        return np.array([[0, n_bins]])
-    array = np.asarray(epochs)
-    if array.ndim != 2 or array.shape[1] != 2 or array.shape[0] == 0:
-        raise ValueError(
-            f"epochs has shape {array.shape}; expected (n_epochs, 2): first bin and one past the "
-            "last."
-        )
-    if array.dtype.kind not in "iu":
-        if not (np.isfinite(array).all() and (array == np.round(array)).all()):
+
+    is_complex = True
+
+    def __init__(
+        self, frequencies, ndim=1, bounds=None, frequency_mask="no-intercept", label="FourierEval"
+    ):
+        self._n_inputs = positive_int("ndim", ndim)
+        self.frequencies = frequencies
+        self.bounds = bounds
+        self.frequency_mask = frequency_mask
+        self.label = label
+        self._check()
+
+    @property
+    def ndim(self):
+        """Number of inputs."""
+        return self._n_inputs
+
+    @property
+    def frequencies(self):
+        """Frequencies of every dimension, a list of arrays."""
+        return self._frequencies
+
+    @frequencies.setter
+    def frequencies(self, value):
+        if not isinstance(value, list):
+            value = [value] * self.ndim
+        if len(value) != self.ndim:
             raise ValueError(
-                "epochs holds numbers that are not whole bins. Divide times by bin_size?"
+                f"frequencies is a list of {len(value)}; expected one entry for each of the "
+                f"{self.ndim} dimensions. Pass an array for the frequencies of one?"
             )
-        array = array.astype(np.int64)
-    if (array[:, 1] <= array[:, 0]).any() or (array[1:, 0] < array[:-1, 1]).any():
+        self._frequencies = [_read_frequencies(f) for f in value]
+
+    @property
+    def bounds(self):
+        """One period: a pair, or a pair for each input; None takes the range of the samples."""
+        return self._bounds
+
+    @bounds.setter
+    def bounds(self, value):
+        pairs = value is not None and np.ndim(value) == 2
+        if pairs and len(value) != self.ndim:
+            raise ValueError(
+                f"bounds holds {len(value)} pairs; expected one for each of the {self.ndim} inputs."
+            )
+        if pairs:
+            self._bounds = tuple(read_bounds(b) for b in value)
+        else:
+            self._bounds = None if value is None else read_bounds(value)
+
+    def _bounds_of_inputs(self):
+        if self.bounds is None or np.ndim(self.bounds) == 1:
+            return [self.bounds] * self.ndim
+        return list(self.bounds)
+
+    @property
+    def masked_frequencies(self):
+        """Frequencies that are used, shape (ndim, n_combinations)."""
+        combinations = np.array(list(itertools.product(*self.frequencies))).reshape(-1, self.ndim)
+        mask = self.frequency_mask
+        if mask is None or isinstance(mask, str):
+            if mask not in (None, "all", "no-intercept"):
+                raise ValueError(
+                    f"frequency_mask is {mask!r}; expected 'no-intercept', 'all', an array or a "
+                    "function."
+                )
+            keep = np.ones(len(combinations), bool)
+            if mask == "no-intercept":
+                keep = combinations.any(axis=1)
+        else:
+            if callable(mask):
+                keep = np.array([mask(*f) for f in combinations])
+                shape = (len(combinations),)
+            else:
+                keep, shape = np.asarray(mask), tuple(f.size for f in self.frequencies)
+            if keep.shape != shape or not np.isin(keep, (0, 1)).all():
+                raise ValueError(
+                    f"frequency_mask gives an array of shape {keep.shape}; expected 0 or 1 for "
+                    f"each frequency, shape {shape}."
+                )
+            keep = keep.astype(bool).ravel()
+        return combinations[keep].T
+
+    def _check(self):
+        self.masked_frequencies  # noqa: B018  (raises where the mask does not fit)
+
+    @property
+    def n_basis_funcs(self):
+        """Number of cosines and sines."""
+        frequencies = self.masked_frequencies
+        return 2 * frequencies.shape[1] - int((~frequencies.any(axis=0)).sum())
+
+    def _values(self, *points):
+        turns = []
+        for x, bounds in zip(points, self._bounds_of_inputs(), strict=True):
+            low, scale = self._range(x, bounds)
+            turns.append(np.where(np.isfinite(x), (x - low) / scale, np.nan))
+        frequencies = self.masked_frequencies
+        angles = 2 * np.pi * (np.stack(turns, axis=-1) @ frequencies)
+        waves = frequencies.any(axis=0)
+        return np.concatenate([np.cos(angles), np.sin(angles[..., waves])], axis=-1)
+
+    def _features(self, *inputs):
+        return self._values(*(x.reshape(x.shape[0], -1) for x in inputs))
+
+
+class CustomBasis(Eval):
+    """Functions of the user's own.
+
+    Column b is ``funcs[b](*inputs, **basis_kwargs)``, an array whose first axis is that of the
+    samples. Axes of the inputs beyond ``ndim_input`` are inputs of their own, and every function
+    is called once for each.
+
+    Parameters
+    ----------
+    funcs : callable or list of callables
+        All take the same number of positional arguments without default: the inputs.
+    ndim_input : int, default 1
+        Axes of an input that the functions work on, that of the samples among them.
+    output_shape : int or tuple, optional
+        Shape of a function's value at one sample; found at the first evaluation.
+    basis_kwargs : dict, optional
+        Further arguments of all functions.
+    pynapple_support : bool
+        Has no effect: the functions are given NumPy arrays.
+    label : str
+    is_complex : bool, default False
+        The functions are cosines and sines; such bases cannot be multiplied with each other.
+    bounds : pair of floats, optional
+        In ``compute_features`` a row with a sample out of bounds becomes ``fill_value``.
+    fill_value : float, default NaN
+
+    Raises
+    ------
+    ValueError
+        If ``funcs`` are not callable, or differ in their number of inputs.
+
+    Examples
+    --------
+    >>> import numpy as np, fastglm
+    >>> basis = fastglm.basis.CustomBasis([lambda x: x, lambda x: x**2], label="powers")
+    >>> basis.compute_features(np.arange(1.0, 4.0))[:]
+    array([[1., 1.],
+           [2., 4.],
+           [3., 9.]])
+    """
+
+    def __init__(
+        self,
+        funcs,
+        ndim_input=1,
+        output_shape=None,
+        basis_kwargs=None,
+        pynapple_support=True,
+        label=None,
+        is_complex=False,
+        bounds=None,
+        fill_value=np.nan,
+    ):
+        self.funcs = funcs
+        self.ndim_input = positive_int("ndim_input", ndim_input)
+        self.output_shape = output_shape
+        self.basis_kwargs = basis_kwargs
+        self.pynapple_support = pynapple_support
+        self.label = label
+        self.is_complex = bool(is_complex)
+        self.bounds = bounds
+        self.fill_value = fill_value
+
+    @property
+    def funcs(self):
+        """The functions."""
+        return self._funcs
+
+    @funcs.setter
+    def funcs(self, value):
+        funcs = [value] if callable(value) else list(value)
+        if not funcs or not all(callable(f) for f in funcs):
+            raise ValueError(f"funcs is {value!r}; expected functions.")
+        numbers = {_n_arguments(f) for f in funcs}
+        if len(numbers) > 1 or 0 in numbers:
+            raise ValueError(
+                f"The functions take {sorted(numbers)} inputs; expected the same number, at least "
+                "one, for all. Give the others a default or use functools.partial?"
+            )
+        self._funcs, self._n_inputs = funcs, numbers.pop()
+
+    @property
+    def output_shape(self):
+        """Shape of a function's value at one sample."""
+        return self._output_shape
+
+    @output_shape.setter
+    def output_shape(self, value):
+        shape = () if value is None else value
+        self._output_shape = sample_shape(shape if isinstance(shape, int) else tuple(shape))
+
+    @property
+    def basis_kwargs(self):
+        """Further arguments of all functions."""
+        return self._basis_kwargs
+
+    @basis_kwargs.setter
+    def basis_kwargs(self, value):
+        self._basis_kwargs = {} if value is None else dict(value)
+
+    @property
+    def n_basis_funcs(self):
+        """Number of functions."""
+        return len(self.funcs)
+
+    @property
+    def _vector_shape(self):
+        return None if self._input_shape is None else self._input_shape[self.ndim_input - 1 :]
+
+    @property
+    def _n_columns(self):
+        return int(np.prod(self.output_shape, dtype=int)) * self.n_basis_funcs
+
+    def _feature_shape(self):
+        if self._input_shape is None:
+            return None
+        return (*self.output_shape, *self._vector_shape, self.n_basis_funcs)
+
+    def evaluate(self, *sample_pts):
+        """The functions at samples.
+
+        Parameters
+        ----------
+        *sample_pts : arrays of shape (n_samples, ...)
+            One for each argument of the functions, all of the same shape.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, *output_shape, n_basis_funcs)
+            With one more axis before the last, that of all inputs, where there are axes beyond
+            ``ndim_input``.
+        """
+        inputs = [read_points(x) for x in self._one_each(sample_pts)]
+        shape = self._one_shape({x.shape for x in inputs})
+        if len(shape) < self.ndim_input:
+            raise ValueError(
+                f"The inputs of {self.label} have shape {shape}; expected at least "
+                f"ndim_input = {self.ndim_input} axes."
+            )
+        return self._call(inputs, len(shape) > self.ndim_input)
+
+    def _call(self, inputs, several):
+        axes = inputs[0].shape[: self.ndim_input]
+        inputs = [x.reshape(*axes, -1) for x in inputs]
+        values = [
+            [
+                np.asarray(f(*(x[..., i] for x in inputs), **self.basis_kwargs))
+                for i in range(inputs[0].shape[-1])
+            ]
+            for f in self.funcs
+        ]
+        out = np.stack([np.stack(of_inputs, axis=-1) for of_inputs in values], axis=-1)
+        if out.shape[0] != axes[0]:
+            raise ValueError(
+                f"The functions of {self.label} return {out.shape[0]} rows for {axes[0]} samples; "
+                "the first axis of what they return must be that of the samples."
+            )
+        self._output_shape = out.shape[1:-2]
+        out = out.astype(np.float64, copy=False)
+        return out if several else out[..., 0, :]
+
+    def evaluate_on_grid(self, *n_samples):
+        """The functions on equally spaced points of the bounds, or of [0, 1]; see `BSplineEval`."""
+        if self.ndim_input > 1:
+            raise ValueError(
+                f"{self.label} takes inputs of {self.ndim_input} axes, which have no grid."
+            )
+        return super().evaluate_on_grid(*n_samples)
+
+    def _values(self, *points):
+        return self._call([p[:, 0] for p in points], False)
+
+    def _features(self, *inputs):
+        values = self.evaluate(*inputs)
+        if self.bounds is not None:
+            outside = [self._outside(x).reshape(x.shape[0], -1).any(axis=1) for x in inputs]
+            values[np.any(outside, axis=0)] = self.fill_value
+        return values
+
+
+def _n_arguments(function):
+    """Number of positional arguments without default."""
+    if isinstance(function, np.ufunc):
+        return function.nin
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    return sum(p.kind in positional and p.default is p.empty for p in parameters)
+
+
+def _read_frequencies(value):
+    """One dimension's frequencies as an ascending array."""
+    if isinstance(value, tuple) and len(value) == 2:
+        array = np.arange(*value)
+        fits = all(isinstance(v, int | np.integer) for v in value) and 0 <= value[0] < value[1]
+    elif np.ndim(value) == 0:
+        fits = isinstance(value, int | np.integer) and value >= 0
+        array = np.arange(value) if fits else value
+    else:
+        array = np.asarray(value)
+        fits = array.ndim == 1 and (array == np.round(array)).all() and (array >= 0).all()
+        if fits and (np.diff(array) < 0).any():
+            warnings.warn("frequencies are not ascending; they are sorted.", stacklevel=4)
+            array = np.sort(array)
+    if not fits:
         raise ValueError(
-            "epochs must be ascending, not empty and not overlapping; sort them or merge them."
+            f"frequencies holds {value!r}; expected a number k >= 0, a pair 0 <= low < high, or "
+            "an array of whole numbers >= 0."
         )
-    if array[0, 0] < 0 or array[-1, 1] > n_bins:
-        raise ValueError(
-            f"epochs run from bin {array[0, 0]} to {array[-1, 1]}; the counts have bins 0 to "
-            f"{n_bins}."
-        )
-    return array.astype(np.int64)
+    return array.astype(np.float64)
+
+
+__all__ = [
+    "AdditiveBasis",
+    "BSplineConv",
+    "BSplineEval",
+    "CustomBasis",
+    "CyclicBSplineConv",
+    "CyclicBSplineEval",
+    "FourierEval",
+    "HistoryConv",
+    "IdentityEval",
+    "MSplineConv",
+    "MSplineEval",
+    "MultiplicativeBasis",
+    "OrthExponentialConv",
+    "OrthExponentialEval",
+    "RaisedCosineLinearConv",
+    "RaisedCosineLinearEval",
+    "RaisedCosineLogConv",
+    "RaisedCosineLogEval",
+    "TransformerBasis",
+    "Zero",
+]

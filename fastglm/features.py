@@ -1,9 +1,10 @@
 """The feature matrix: rows for people, products for the solver, never stored.
 
 A `FeatureMatrix` is a row of column blocks. A history block keeps the events of its senders and a
-kernel; a dense block keeps an ordinary array (stimulus, position, running speed). People see an
-array of shape (n_bins, n_features); the solver sees a `Sweep`, which computes ``X C`` and
-``X' R`` chunk by chunk, and `FeatureMatrix.rows`, which builds any few rows.
+kernel; a dense block keeps an ordinary array (stimulus, position, running speed); a slow block
+keeps one row a sample of what is sampled more slowly than the bins; a product block keeps its
+factors. People see an array of shape (n_bins, n_features); the solver sees a `Sweep`, which
+computes ``X C`` and ``X' R`` chunk by chunk, and `FeatureMatrix.rows`, which builds any few rows.
 """
 
 import numpy as np
@@ -122,6 +123,8 @@ class HistoryColumns:
         Bin and sender of every count that is not known (NaN in the input).
     """
 
+    may_be_nan = False  # `rows` gives numbers where `mark` writes NaN
+
     def __init__(self, counts, kernel, shift=0, label="history", complete=None, missing=None):
         self.kernel = np.ascontiguousarray(kernel, dtype=np.float64)
         events = counts if isinstance(counts, Events) else Events.of(counts)
@@ -163,6 +166,11 @@ class HistoryColumns:
     def n_events(self):
         """Number of bins and senders with events."""
         return self.events.n_events
+
+    def arrays(self):
+        """The arrays that the columns follow from."""
+        events = self.events
+        return [self.kernel, events.bins, events.units, events.amplitudes]
 
     @property
     def valid(self):
@@ -229,7 +237,7 @@ class HistoryColumns:
 
     def sweep(self, n_tiles, lanes, dtype, products="events"):
         """Products with one batch of receivers, from the events or from blocks of rows."""
-        sweep = _HistorySweep if products == "events" else _RowsSweep
+        sweep = _HistorySweep if products == "events" else _DenseSweep
         return sweep(self, n_tiles, lanes, dtype)
 
 
@@ -307,32 +315,54 @@ class _HistorySweep:
 
 
 class DenseColumns:
-    """Ordinary columns: an array of shape (n_bins, n_columns), kept by reference."""
+    """Ordinary columns: an array of shape (n_bins, n_columns), kept by reference.
 
-    def __init__(self, values, label="columns"):
+    Parameters
+    ----------
+    values : ndarray of shape (n_bins, n_columns)
+    label : str
+    n_funcs : int, optional
+        Columns that belong to one input, its filter; all by default.
+    complete : ndarray of bool, shape (n_bins,), optional
+        Bins inside an epoch; all by default.
+    """
+
+    may_be_nan = True
+
+    def __init__(self, values, label="columns", n_funcs=None, complete=None):
         self.values = values
         self.label = label
-        self.n_events = values.size
-        self.complete = np.ones(values.shape[0], bool)
+        self.n_funcs = values.shape[1] if n_funcs is None else n_funcs
+        self.complete = complete
+
+    @property
+    def n_bins(self):
+        """Number of rows."""
+        return self.values.shape[0]
 
     @property
     def n_columns(self):
         """Number of columns."""
         return self.values.shape[1]
 
+    def arrays(self):
+        """The arrays that the columns follow from."""
+        return [np.asarray(self.values)]
+
     @property
     def valid(self):
-        """Rows without NaN or infinity."""
-        if self.values.dtype.kind != "f":
-            return self.complete
-        valid = np.empty(self.values.shape[0], bool)
-        for start in range(0, valid.shape[0], CHUNK):
-            block = slice(start, start + CHUNK)
-            valid[block] = np.isfinite(self.values[block]).all(axis=1)
-        return valid
+        """Rows inside an epoch, without NaN or infinity."""
+        valid = self._spread(_finite(self.values))
+        return valid if self.complete is None else valid & self.complete
+
+    def _spread(self, of_row):
+        """An entry of every row of ``values`` as one of every bin."""
+        return of_row
 
     def mark(self, index, out):
-        """NaN stands in the values themselves."""
+        """Write NaN outside the epochs; other NaN stand in the values themselves."""
+        if self.complete is not None:
+            out[~self.complete[index]] = np.nan
 
     @property
     def nonnegative(self):
@@ -341,11 +371,11 @@ class DenseColumns:
 
     def smallest_positive(self):
         """The smallest value above zero of each column."""
-        return np.where(self.values > 0, self.values, np.inf).min(axis=0)
+        return np.where(self.values > 0, self.values, np.inf).min(axis=0, initial=np.inf)
 
     def rows(self, index, out):
-        """Write the rows at the ascending bins ``index`` into ``out``."""
-        if index.size and index[-1] - index[0] + 1 == index.size:
+        """Write the rows at the ascending bins ``index``, which may repeat, into ``out``."""
+        if _is_range(index):
             out[:] = self.values[index[0] : index[-1] + 1]
         else:
             out[:] = self.values[index]
@@ -355,19 +385,201 @@ class DenseColumns:
         index = np.flatnonzero(columns)
         if index.size == self.n_columns:
             return self, index
-        return DenseColumns(self.values[:, index], self.label), index
+        block = object.__new__(type(self))
+        block.__dict__.update(self.__dict__, values=self.values[:, index], n_funcs=index.size)
+        return block, index
 
     def sweep(self, n_tiles, lanes, dtype, products="rows"):
         """Products with one batch of receivers."""
         return _DenseSweep(self, n_tiles, lanes, dtype)
 
 
+class SlowColumns(DenseColumns):
+    """Columns that are constant over runs of bins, kept at their own rate: one row a sample.
+
+    Made by `hold`. Row t is ``values[samples[r]]`` with the last run r that starts at or before t.
+    Products and rows expand some bins at a time.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_samples, n_columns)
+    starts : ndarray of int, shape (n_runs,)
+        First bin of every run; ascending, the first is 0.
+    samples : ndarray of int, shape (n_runs,)
+        Row of ``values`` that holds during the run; -1 where none is known (NaN).
+    n_bins : int
+    label, n_funcs, complete
+        As in `DenseColumns`.
+    sample_shape : tuple, optional
+        Shape of one sample as it was given; default (n_columns,).
+    """
+
+    n_bins = None
+
+    def __init__(
+        self,
+        values,
+        starts,
+        samples,
+        n_bins,
+        label="held",
+        n_funcs=None,
+        complete=None,
+        sample_shape=None,
+    ):
+        super().__init__(values, label, n_funcs, complete)
+        self.starts, self.samples, self.n_bins = starts, samples, n_bins
+        self.sample_shape = values.shape[1:] if sample_shape is None else sample_shape
+
+    def arrays(self):
+        """The arrays that the columns follow from."""
+        return [self.values, self.starts, self.samples]
+
+    def _spread(self, of_row):
+        known = np.append(of_row, False)  # the last one is that of sample -1
+        return np.repeat(known[self.samples], np.diff(self.starts, append=self.n_bins))
+
+    def with_values(self, values, label, n_funcs, complete):
+        """Other columns with the same runs."""
+        return SlowColumns(values, self.starts, self.samples, self.n_bins, label, n_funcs, complete)
+
+    def rows(self, index, out):
+        """Write the rows at the ascending bins ``index``, which may repeat, into ``out``."""
+        if _is_range(index):
+            first, last = index[0], index[-1] + 1
+            low, high = np.searchsorted(self.starts, [first + 1, last])
+            runs = slice(low - 1, high)
+            lengths = np.diff(np.clip(self.starts[runs], first, None), append=last)
+            samples = np.repeat(self.samples[runs], lengths)
+        else:
+            samples = self.samples[np.searchsorted(self.starts, index, side="right") - 1]
+        out[:] = self.values[samples]
+        out[samples < 0] = np.nan
+
+
+class ProductColumns:
+    """Products of the columns of two factors, input by input, built where rows are asked for.
+
+    With ``n_inputs`` inputs, a and b columns an input in the factors, column
+    ``(i * a + j) * b + k`` is column j of input i on the left times column k of it on the right.
+
+    Parameters
+    ----------
+    left, right : tuples of blocks
+        Each with ``n_inputs`` times some columns, input-major.
+    n_inputs : int
+    label : str
+    """
+
+    may_be_nan = True
+
+    def __init__(self, left, right, n_inputs, label="product"):
+        self.factors = tuple(left), tuple(right)
+        self.n_inputs, self.label = n_inputs, label
+        self.n_bins = left[0].valid.shape[0]
+        sizes = [sum(c.n_columns for c in blocks) // n_inputs for blocks in self.factors]
+        self.n_funcs = sizes[0] * sizes[1]
+
+    @property
+    def n_columns(self):
+        """Number of columns."""
+        return self.n_inputs * self.n_funcs
+
+    def arrays(self):
+        """The arrays that the columns follow from."""
+        return [a for blocks in self.factors for c in blocks for a in c.arrays()]
+
+    @property
+    def valid(self):
+        """Rows that are valid in all blocks of both factors."""
+        return np.logical_and.reduce([c.valid for blocks in self.factors for c in blocks])
+
+    def _outer(self, function, operation):
+        """The operation on ``function(block)``, (n, n_columns) or (n_columns,), of both factors."""
+        left, right = (
+            np.concatenate(
+                [_by_input(function(c), self.n_inputs, c.n_columns) for c in blocks], axis=-1
+            )
+            for blocks in self.factors
+        )
+        with np.errstate(invalid="ignore"):
+            product = operation(left[..., :, None], right[..., None, :])
+        return product.reshape(*product.shape[:-3], self.n_columns)
+
+    @property
+    def nonnegative(self):
+        """True for a column whose factors can never be negative."""
+        return self._outer(lambda c: c.nonnegative, np.logical_and)
+
+    def smallest_positive(self):
+        """A lower bound, per column that is never negative, of its values above zero."""
+        return self._outer(lambda c: c.smallest_positive(), np.multiply)
+
+    def rows(self, index, out):
+        """Write the rows at the ascending bins ``index`` into ``out``."""
+
+        def rows(block):
+            part = np.empty((index.size, block.n_columns), out.dtype)
+            block.rows(index, part)
+            return part
+
+        out[:] = self._outer(rows, np.multiply)
+
+    def mark(self, index, out):
+        """Write NaN where a factor is not known."""
+
+        def unknown(block):
+            part = np.zeros((index.size, block.n_columns))
+            block.mark(index, part)
+            return np.isnan(part)
+
+        out[self._outer(unknown, np.logical_or)] = np.nan
+
+    def select(self, columns):
+        """The block with only the inputs that have a column in the boolean array ``columns``."""
+        inputs = columns.reshape(self.n_inputs, self.n_funcs).any(axis=1)
+        left, right = (
+            [c.select(np.repeat(inputs, c.n_columns // self.n_inputs))[0] for c in blocks]
+            for blocks in self.factors
+        )
+        block = ProductColumns(left, right, int(inputs.sum()), self.label)
+        return block, np.flatnonzero(np.repeat(inputs, self.n_funcs))
+
+    def sweep(self, n_tiles, lanes, dtype, products="rows"):
+        """Products with one batch of receivers."""
+        return _DenseSweep(self, n_tiles, lanes, dtype)
+
+
+def _by_input(values, n_inputs, n_columns):
+    return values.reshape(*values.shape[:-1], n_inputs, n_columns // n_inputs)
+
+
+def _is_range(index):
+    """True for bins that follow each other without a gap or a repetition."""
+    if index.size == 0 or index[-1] - index[0] + 1 != index.size:
+        return False
+    return bool((np.diff(index) == 1).all())
+
+
+def _finite(values):
+    """Rows without NaN or infinity."""
+    finite = np.ones(values.shape[0], bool)
+    if values.dtype.kind == "f":
+        for start in range(0, finite.shape[0], CHUNK):
+            block = slice(start, start + CHUNK)
+            finite[block] = np.isfinite(values[block]).all(axis=1)
+    return finite
+
+
 class _DenseSweep:
-    """Products of a dense block: BLAS on some rows and all receivers at a time.
+    """Products of blocks of rows: BLAS on some rows and all receivers at a time.
 
     The shape of a product follows from the tiles alone, and small ones are done tile by tile (see
-    `tiled_dot`): the bits of a receiver do not depend on the others.
+    `tiled_dot`): the bits of a receiver do not depend on the others. The rows of a chunk are built
+    once for both ways.
     """
+
+    _at, _rows = None, None
 
     def __init__(self, block, n_tiles, lanes, dtype):
         self.block, self.lanes, self.dtype = block, lanes, dtype
@@ -378,9 +590,13 @@ class _DenseSweep:
         self.coef = np.ascontiguousarray(coef[:, _lanes_of(tiles, self.lanes)], self.dtype)
 
     def _values(self, start, n_rows):
-        values = self.block.values[start : start + n_rows].astype(self.dtype)
-        values[~np.isfinite(values)] = 0  # rows that are not finite are not valid
-        return values
+        if self._at != (start, n_rows):
+            self._rows = np.empty((n_rows, self.block.n_columns), self.dtype)
+            self.block.rows(np.arange(start, start + n_rows), self._rows)
+            if self.block.may_be_nan:  # such rows are not valid
+                self._rows[~np.isfinite(self._rows)] = 0
+            self._at = start, n_rows
+        return self._rows
 
     def _interior(self, eta, n_rows):
         eta = eta.reshape(eta.shape[0], -1, self.lanes)
@@ -412,19 +628,6 @@ class _DenseSweep:
     def collect(self, grad):
         grad += self.grad
         self.grad[:] = 0
-
-
-class _RowsSweep(_DenseSweep):
-    """Products of a history block from rows that are built for a chunk and used both ways."""
-
-    _at, _rows = None, None
-
-    def _values(self, start, n_rows):
-        if self._at != (start, n_rows):
-            self._rows = np.empty((n_rows, self.block.n_columns), self.dtype)
-            self.block.rows(np.arange(start, start + n_rows), self._rows)
-            self._at = start, n_rows
-        return self._rows
 
 
 def _lanes_of(tiles, lanes):
@@ -558,7 +761,7 @@ class FeatureMatrix(NDArrayOperatorsMixin):
         """Number of the filter of every feature: a sender's, or a block of ordinary columns."""
         groups, first = [], 0
         for c in self.columns:
-            size = getattr(c, "n_funcs", c.n_columns)
+            size = max(c.n_funcs, 1)
             groups.append(first + np.arange(c.n_columns) // size)
             first += c.n_columns // size
         return np.concatenate(groups)
@@ -566,12 +769,7 @@ class FeatureMatrix(NDArrayOperatorsMixin):
     @property
     def nbytes(self):
         """Bytes that are kept, not those of the array that it stands for."""
-        total = self.valid.nbytes
-        for c in self.columns:
-            kept = {**vars(c), **vars(getattr(c, "events", c))}
-            arrays = [v for v in kept.values() if isinstance(v, np.ndarray)]
-            total += sum(a.nbytes for a in arrays)
-        return total
+        return self.valid.nbytes + sum(_nbytes(c) for c in self.columns)
 
     @property
     def nonnegative(self):
@@ -657,6 +855,13 @@ class FeatureMatrix(NDArrayOperatorsMixin):
         return FeatureMatrix(blocks, self.valid), np.concatenate(indices)
 
 
+def _nbytes(block):
+    """Bytes of the arrays of a block and of its factors."""
+    kept = {**vars(block), **vars(getattr(block, "events", block))}
+    own = sum(v.nbytes for v in kept.values() if isinstance(v, np.ndarray))
+    return own + sum(_nbytes(c) for blocks in getattr(block, "factors", ()) for c in blocks)
+
+
 def _to_arrays(value):
     """Replace every FeatureMatrix inside tuples, lists and dicts by its array."""
     if isinstance(value, FeatureMatrix):
@@ -682,7 +887,9 @@ def hstack(blocks):
     >>> fastglm.features.hstack([history, np.linspace(0, 1, 500)]).shape
     (500, 16)
     """
-    matrices = [as_feature_matrix(_column(b)) for b in blocks]
+    matrices = [
+        b if isinstance(b, FeatureMatrix) else as_feature_matrix(_column(b)) for b in blocks
+    ]
     n_bins = {m.shape[0] for m in matrices}
     if len(n_bins) != 1:
         raise ValueError(
@@ -690,6 +897,136 @@ def hstack(blocks):
             "each. Compute them from the same bins."
         )
     return FeatureMatrix([c for m in matrices for c in m.columns])
+
+
+def hold(values, n_bins=None, *, every=None, starts=None, samples=None, label="held"):
+    """A covariate that is sampled more slowly than the bins, kept at its own rate.
+
+    Row t of the matrix is the sample that bin t sees: ``values[floor(t / every)]``, or the last
+    sample whose start is not after t, or ``values[samples[t]]``. Give exactly one of the three.
+
+    Parameters
+    ----------
+    values : array of shape (n_samples,) or (n_samples, ...)
+        Samples in order of time. NaN spreads to the bins that see it.
+    n_bins : int
+        Not needed with ``samples``.
+    every : float, optional
+        Bins from one sample to the next, not below 1; need not be whole (33.3 for a camera at
+        30 Hz beside bins of 1 ms).
+    starts : array of int, shape (n_samples,), optional
+        First bin of every sample, ascending. Bins before the first are NaN.
+    samples : array of int, shape (n_bins,), optional
+        Number of the sample of every bin, such as the frame of a film that is shown repeatedly;
+        -1 for none (NaN).
+    label : str
+
+    Returns
+    -------
+    FeatureMatrix of shape (n_bins, n_columns)
+        Beside the samples it keeps 16 bytes a run of bins with the same sample. Put it beside
+        others with `hstack`, or give it to an Eval basis in place of an array: the features are
+        then evaluated and kept once a sample.
+
+    Raises
+    ------
+    ValueError
+        If not exactly one way is given, or it does not fit the samples and bins.
+
+    Examples
+    --------
+    >>> import numpy as np, fastglm
+    >>> speed = np.random.default_rng(0).random(100)  # 100 Hz, beside bins of 1 ms
+    >>> held = fastglm.features.hold(speed, 1000, every=10)
+    >>> held.shape, bool((held[250:260, 0] == speed[25]).all())
+    ((1000, 1), True)
+    >>> X = fastglm.basis.BSplineEval(5).compute_features(held)
+    >>> X.shape, X.columns[0].values.shape
+    ((1000, 5), (100, 5))
+    """
+    array = as_numbers(values, "values")
+    if scipy.sparse.issparse(array):
+        array = array.toarray()
+    if array.ndim == 0 or 0 in array.shape:
+        raise ValueError(
+            f"values have shape {array.shape}; expected (n_samples, ...), at least one sample."
+        )
+    if sum(way is not None for way in (every, starts, samples)) != 1:
+        raise ValueError(
+            "hold takes exactly one of `every` (bins a sample), `starts` (first bin of each "
+            "sample) and `samples` (sample of each bin)."
+        )
+    n_samples = array.shape[0]
+    if samples is not None:
+        samples = _whole("samples", samples)
+        if samples.size == 0 or (n_bins is not None and samples.shape[0] != n_bins):
+            raise ValueError(
+                f"samples has {samples.shape[0]} entries; expected one for each of the "
+                f"{n_bins or 'bins'}."
+            )
+        if samples.min() < -1 or samples.max() >= n_samples:
+            raise ValueError(
+                f"samples holds numbers from {samples.min()} to {samples.max()}; values has "
+                f"samples 0 to {n_samples - 1}, and -1 means none."
+            )
+        n_bins = samples.shape[0]
+        starts = np.flatnonzero(np.diff(samples, prepend=-2))
+        samples = samples[starts]
+    else:
+        if isinstance(n_bins, bool) or not np.isscalar(n_bins) or not 1 <= n_bins == int(n_bins):
+            raise ValueError(f"n_bins is {n_bins!r}; expected the number of bins.")
+        n_bins = int(n_bins)
+        if every is not None:
+            starts = _regular_starts(n_samples, n_bins, every)
+        else:
+            starts = _whole("starts", starts)
+            if starts.shape[0] != n_samples or (np.diff(starts) <= 0).any():
+                raise ValueError(
+                    f"starts has {starts.shape[0]} entries for {n_samples} samples; expected the "
+                    "first bin of each, ascending without repetition."
+                )
+        samples = np.arange(starts.shape[0])
+        # Runs that begin in the recording, and the one that it begins in.
+        inside = (starts < n_bins) & (np.append(starts[1:], n_bins) > 0)
+        starts, samples = np.maximum(starts[inside], 0), samples[inside]
+        if starts.size == 0 or starts[0] > 0:
+            starts, samples = np.append(0, starts), np.append(-1, samples)
+    used = np.unique(samples[samples >= 0])
+    if used.size < n_samples:  # what no bin sees has no part in ranges and signs
+        array = array[used]
+        samples = np.where(samples < 0, -1, np.searchsorted(used, samples))
+    block = SlowColumns(
+        array.reshape(array.shape[0], -1),
+        starts.astype(np.int64),
+        samples.astype(np.int64),
+        n_bins,
+        label,
+        sample_shape=array.shape[1:],
+    )
+    return FeatureMatrix([block])
+
+
+def _regular_starts(n_samples, n_bins, every):
+    """First bins of samples that come at regular intervals."""
+    if not 1 <= every < np.inf:
+        raise ValueError(f"every is {every}; expected the bins from one sample to the next, >= 1.")
+    expected = int(np.ceil(n_bins / every))
+    if abs(n_samples - expected) > 1:
+        raise ValueError(
+            f"{n_samples} samples, one every {every} bins, do not cover {n_bins} bins, which take "
+            f"{expected}. Pass every={n_bins / n_samples:.6g}, or `starts`?"
+        )
+    # The last bin before which sample k has begun; a rounding error is no bin.
+    return np.ceil(np.arange(n_samples) * every - 1e-9 * every).astype(np.int64)
+
+
+def _whole(name, values):
+    array = as_numbers(values, name)
+    if array.ndim != 1 or not (array == np.round(array)).all():
+        raise ValueError(
+            f"{name} has shape {array.shape}; expected whole numbers in one dimension."
+        )
+    return array.astype(np.int64)
 
 
 def _column(block):
@@ -705,6 +1042,8 @@ def as_feature_matrix(X):
         If X is not numeric or does not have two dimensions.
     """
     if isinstance(X, FeatureMatrix):
+        if X.shape[1] == 0:
+            raise ValueError(f"X has shape {X.shape}; expected at least one feature.")
         return X
     values = as_numbers(X, "X")
     if values.ndim != 2:

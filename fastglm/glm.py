@@ -724,10 +724,7 @@ def _key(X, y, free, penalty, start, settings):
     """Fingerprint of everything that a fit depends on."""
     parts = [X.valid, free, *penalty.arrays(), y.n_units, y.bins, y.units, y.amplitudes]
     for c in X.columns:
-        if hasattr(c, "kernel"):
-            parts += [c.kernel, c.events.bins, c.events.units, c.events.amplitudes]
-        else:
-            parts.append(np.asarray(c.values))
+        parts += c.arrays()
     parts += list(start or ())
     parts += [settings.link.name, settings.tol, settings.maxiter, settings.method]
     return fingerprint(*parts)

@@ -184,11 +184,12 @@ def test_evaluate_keeps_the_order_of_the_points_and_lets_nan_through():
     assert np.isnan(values[1]).all()
 
 
-def test_evaluate_keeps_the_shape_of_the_points():
-    points = np.linspace(0, 1, 6)
+def test_evaluate_keeps_the_shape_of_the_points_and_rescales_each_column():
+    points = np.random.default_rng(0).normal(size=(9, 2, 3))
     b = BSplineConv(5, 10)
-    expected = b.evaluate(points).reshape(2, 3, 5)
-    np.testing.assert_array_equal(b.evaluate(points.reshape(2, 3)), expected)
+    values = b.evaluate(points)
+    assert values.shape == (9, 2, 3, 5)
+    np.testing.assert_allclose(values[:, 1, 2], b.evaluate(points[:, 1, 2]), atol=1e-15)
 
 
 # --- parameters ---------------------------------------------------------------------------------
@@ -657,7 +658,7 @@ def test_trials_may_have_one_dimension():
 
 def test_a_sum_can_be_cloned():
     both = clone(basis.HistoryConv(3) + basis.HistoryConv(4))
-    assert [b.label for b in both._components()] == ["HistoryConv", "HistoryConv_1"]
+    assert [b.label for b in both] == ["HistoryConv", "HistoryConv_1"]
 
 
 @pytest.mark.parametrize("cls", [basis.BSplineConv, basis.MSplineConv, basis.CyclicBSplineConv])
