@@ -150,6 +150,8 @@ class MSpline(BSpline):
 def _bsplines(u, knots, order):
     from scipy.interpolate import BSpline  # a tenth of a second that only splines pay
 
+    if u.size == 0:
+        return np.empty((0, knots.size - order))
     return BSpline.design_matrix(u, knots, order - 1).toarray()
 
 

@@ -367,7 +367,7 @@ class DenseColumns:
     @property
     def nonnegative(self):
         """True for a column without negative values."""
-        return np.nanmin(self.values, axis=0, initial=np.inf) >= 0
+        return np.fmin.reduce(self.values, axis=0, initial=0) >= 0
 
     def smallest_positive(self):
         """The smallest value above zero of each column."""
