@@ -429,9 +429,9 @@ class MSplineEval(families.MSpline, Eval):
 
     Examples
     --------
-    >>> import numpy as np, fastglm
+    >>> import fastglm, scipy.integrate
     >>> grid, values = fastglm.basis.MSplineEval(5, bounds=(0, 2)).evaluate_on_grid(2001)
-    >>> np.trapezoid(values, grid, axis=0).round(4)
+    >>> scipy.integrate.trapezoid(values, grid, axis=0).round(4)
     array([1., 1., 1., 1., 1.])
     """
 

@@ -336,11 +336,6 @@ class DenseColumns:
         self.complete = complete
 
     @property
-    def n_bins(self):
-        """Number of rows."""
-        return self.values.shape[0]
-
-    @property
     def n_columns(self):
         """Number of columns."""
         return self.values.shape[1]
@@ -414,8 +409,6 @@ class SlowColumns(DenseColumns):
         Shape of one sample as it was given; default (n_columns,).
     """
 
-    n_bins = None
-
     def __init__(
         self,
         values,
@@ -476,7 +469,6 @@ class ProductColumns:
     def __init__(self, left, right, n_inputs, label="product"):
         self.factors = tuple(left), tuple(right)
         self.n_inputs, self.label = n_inputs, label
-        self.n_bins = left[0].valid.shape[0]
         sizes = [sum(c.n_columns for c in blocks) // n_inputs for blocks in self.factors]
         self.n_funcs = sizes[0] * sizes[1]
 

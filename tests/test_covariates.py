@@ -310,7 +310,7 @@ def products():
     held = hold(rng(3).random((60, 3)), N, every=10)
     yield "gain", RaisedCosineLogConv(3, 6) * BSplineEval(4), (counts, x)
     yield "dense", BSplineEval(4) * IdentityEval(), (x, y)
-    yield "slow", HistoryConv(3) * MSplineEval(4), (counts, held)
+    yield "held", HistoryConv(3) * MSplineEval(4), (counts, held)
     yield "sum", (HistoryConv(2) + IdentityEval()) * BSplineEval(4), (counts, y, x)
     yield "three", HistoryConv(2) * IdentityEval() * BSplineEval(4), (counts, y, held)
     yield "one", BSplineEval(4) * FourierEval(2, ndim=2), (x[:, 0], y[:, 0], y[:, 2])
