@@ -381,8 +381,11 @@ def _held(x):
 
 
 def _same_runs(block, other):
-    return other is not None and all(
-        np.array_equal(a, b) for a, b in zip(block.arrays()[1:], other.arrays()[1:], strict=True)
+    return (
+        other is not None
+        and block.n_bins == other.n_bins
+        and np.array_equal(block.starts, other.starts)
+        and np.array_equal(block.samples, other.samples)
     )
 
 

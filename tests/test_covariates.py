@@ -231,6 +231,21 @@ def test_held_covariates_with_several_inputs():
         expected = fourier.compute_features(np.repeat(x, 10), dense)
         np.testing.assert_allclose(np.asarray(mixed), np.asarray(expected), atol=1e-13)
 
+    with pytest.raises(
+        ValueError, match=r"shapes \[\(597,\), \(600,\)\]; a product needs the same"
+    ):
+        fourier.compute_features(hold(x, N, every=10), hold(y, N - 3, every=10))
+
+
+def test_a_fit_with_an_integer_covariate():
+    counts, x = poisson_counts(), rng(1).integers(-3, 4, N)
+    history = HistoryConv(3).compute_features(counts)
+    model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-3)
+    expected = clone(model).fit(hstack([history, x.astype(float)]), counts).coef_
+    for given in (x, x.astype(np.int8), hold(x, N, every=1)):
+        coef = model.fit(hstack([history, given]), counts).coef_
+        np.testing.assert_allclose(coef, expected, atol=1e-12)
+
 
 def test_a_sum_takes_counts_and_a_held_covariate():
     counts, speed = poisson_counts(), rng(1).random(60)
