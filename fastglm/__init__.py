@@ -6,6 +6,7 @@
 
 from fastglm import (
     basis,
+    connectivity,
     diagnostics,
     features,
     glm,
@@ -25,6 +26,7 @@ __all__ = [
     "__version__",
     "basis",
     "bin_spikes",
+    "connectivity",
     "diagnostics",
     "features",
     "glm",

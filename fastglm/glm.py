@@ -290,6 +290,53 @@ class PopulationGLM(BaseEstimator):
 
     # --- what a fitted model gives ---
 
+    def standard_errors(self, X, y, kind="observed"):
+        """Standard errors of the coefficients, shape of ``coef_``.
+
+        inf where the data do not determine a coefficient, NaN where it is not in the fit.
+        `fastglm.inference.uncertainty` gives covariances, bands and tests as well.
+
+        Parameters
+        ----------
+        X, y
+            As in `fit`.
+        kind : {"observed", "robust", "blocks"}
+            From the observed information; robust to over- and underdispersion; or also to
+            dependence within blocks of time. See `fastglm.inference`, also for ridge fits.
+
+        Examples
+        --------
+        >>> import numpy as np, fastglm
+        >>> rng = np.random.default_rng(0)
+        >>> X = rng.normal(size=(1000, 2))
+        >>> y = rng.poisson(np.exp(X @ [0.5, -0.2]))
+        >>> fastglm.GLM().fit(X, y).standard_errors(X, y).round(3)
+        array([0.031, 0.031])
+        """
+        from fastglm import inference
+
+        return self._like_coef(inference.uncertainty(self, X, y, kind).standard_errors)
+
+    def coupling_map(self, X, y, kind="observed", **kwargs):
+        """Strength, standard error and significance of every coupling.
+
+        Parameters
+        ----------
+        X, y
+            As in `fit`, with X from a convolution basis.
+        kind : {"observed", "robust", "blocks"}
+            See `standard_errors`.
+        **kwargs
+            ``label``, ``senders``, ``receivers`` of `fastglm.connectivity.coupling_map`.
+
+        Returns
+        -------
+        fastglm.connectivity.CouplingMap
+        """
+        from fastglm import connectivity
+
+        return connectivity.coupling_map(self, X, y, kind, **kwargs)
+
     def predict(self, X):
         """Expected events per bin, shape (n_bins, n_receivers).
 
@@ -546,6 +593,9 @@ class PopulationGLM(BaseEstimator):
     def _coef(self):
         return self.coef_
 
+    def _like_coef(self, values):
+        return values
+
     def _like_y(self, values):
         return values
 
@@ -594,6 +644,9 @@ class GLM(PopulationGLM):
 
     def _coef(self):
         return self.coef_[:, None]
+
+    def _like_coef(self, values):
+        return values[:, 0]
 
     def _like_y(self, values):
         return values[:, 0]

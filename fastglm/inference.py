@@ -30,11 +30,13 @@ import numpy as np
 import scipy.linalg
 from scipy import stats
 
+from fastglm import _kernels as kernels
 from fastglm._threads import run_threads, single_threaded_blas
 
 KINDS = ("observed", "robust", "blocks")
 _ROWS = 4096  # rows that are built at a time
 _MATRIX_BYTES = 1 << 29  # information matrices that are held at a time
+_FULL = 0.3  # part of the multiplications above which BLAS is faster than packed rows
 _NULL = 1e-10  # eigenvalue of the scaled information below which a direction is not determined
 _BLOCK_WINDOWS = 10  # windows in a block of time, unless said
 _SCORE_BINS = 100_000  # bins that the information of a score test is taken from, unless said
@@ -113,7 +115,7 @@ class Uncertainty:
                 value[:, j] = error[:, j] = np.nan
         return value, error
 
-    def bands(self, kernel, level=0.95):
+    def bands(self, kernel, level=0.95, filters=None):
         """Every filter over its lags, with pointwise bands of a level.
 
         Parameters
@@ -121,11 +123,12 @@ class Uncertainty:
         kernel : ndarray of shape (window_size, n_basis_funcs)
             Of the basis: ``basis.kernel_``.
         level : float
+        filters : array of int, optional
+            Which; by default all that have n_basis_funcs coefficients.
 
         Returns
         -------
-        filters, lower, upper : ndarrays of shape (window_size, n_senders, n_receivers)
-            Of the senders whose filters have n_basis_funcs coefficients.
+        filters, lower, upper : ndarrays of shape (window_size, n_filters, n_receivers)
 
         Raises
         ------
@@ -135,14 +138,16 @@ class Uncertainty:
         if not 0 < level < 1:
             raise ValueError(f"level is {level}; expected a number between 0 and 1, such as 0.95.")
         kernel = np.asarray(kernel)
-        senders = [g for g, v in enumerate(self.covariance) if v.shape[1] == kernel.shape[1]]
-        if not senders:
+        if filters is None:
+            filters = np.arange(len(self.covariance))
+        chosen = [g for g in filters if self.covariance[g].shape[1] == kernel.shape[1]]
+        if not chosen:
             raise ValueError(
                 f"kernel has shape {kernel.shape}, but no filter has {kernel.shape[1]} "
                 "coefficients; pass the kernel_ of the basis of the fit."
             )
         z = stats.norm.ppf(0.5 + level / 2)
-        value, error = zip(*(self.linear(g, kernel) for g in senders), strict=True)
+        value, error = zip(*(self.linear(g, kernel) for g in chosen), strict=True)
         value, error = np.stack(value, axis=1), np.stack(error, axis=1)
         return value, value - z * error, value + z * error
 
@@ -527,41 +532,72 @@ class _Fitted:
 
         Lists of matrices over the free features and, last, the intercept.
         """
-        sizes = [self.free[j].size + 1 for j in receivers]
-        bread = [np.zeros((size, size)) for size in sizes]
-        meat = None if kind == "observed" else [np.zeros((size, size)) for size in sizes]
+        used = [k for k, j in enumerate(receivers) if self.usable[j]]
+        bread = [np.zeros((self.free[j].size + 1,) * 2) for j in receivers]
+        meat = None if kind == "observed" else [np.zeros_like(matrix) for matrix in bread]
         scores = [{} for _ in receivers]
         for block, rows in self._rows():
             residual, curvature = self.derivatives(block, rows, receivers)
-            number = block // block_size
+            gram = _WeightedGram(np.column_stack([rows, np.ones(len(rows))]))
 
-            def add(k, rows=rows, residual=residual, curvature=curvature, number=number):
-                j = receivers[k]
-                if not self.usable[j]:
-                    return
-                z = np.column_stack([rows[:, self.free[j]], np.ones(len(rows))])
-                weighted = z * np.sqrt(curvature[:, [k]])
-                bread[k] += weighted.T @ weighted
+            def add(k, gram=gram, residual=residual, curvature=curvature, number=block):
+                free = np.append(self.free[receivers[k]], gram.rows.shape[1] - 1)
+                gram.add(curvature[:, k], free, bread[k])
                 if kind == "robust":
-                    weighted = z * residual[:, [k]]
-                    meat[k] += weighted.T @ weighted
+                    gram.add(residual[:, k] ** 2, free, meat[k])
                 elif kind == "blocks":
-                    weighted = z * residual[:, [k]]
+                    weighted = gram.rows[:, free] * residual[:, [k]]
+                    number = number // block_size
                     edges = np.flatnonzero(np.diff(number, prepend=-1))
-                    for at, part in zip(
-                        number[edges], np.add.reduceat(weighted, edges), strict=True
-                    ):
+                    sums = np.add.reduceat(weighted, edges)
+                    for at, part in zip(number[edges], sums, strict=True):
                         scores[k][at] = scores[k].get(at, 0.0) + part
 
-            run_threads(add, range(len(receivers)))
+            run_threads(add, used)
         n_bins = self.kept.sum()
-        for k, j in enumerate(receivers):
-            if self.usable[j]:
-                bread[k][:-1, :-1] += n_bins * self.penalty.hessian(j, self.free[j])
-                if kind == "blocks":
-                    u = np.array(list(scores[k].values()))
-                    meat[k] = u.T @ u * (len(u) / max(len(u) - 1, 1))
+        for k in used:
+            bread[k] = _symmetric(bread[k])
+            bread[k][:-1, :-1] += n_bins * self.penalty.hessian(
+                receivers[k], self.free[receivers[k]]
+            )
+            if kind == "robust":
+                meat[k] = _symmetric(meat[k])
+            elif kind == "blocks":
+                u = np.array(list(scores[k].values()))
+                meat[k] = u.T @ u * (len(u) / max(len(u) - 1, 1))
         return bread, meat
+
+
+class _WeightedGram:
+    """``rows' diag(w) rows`` for many weights: packed where most entries are zero, else BLAS."""
+
+    def __init__(self, rows):
+        self.rows = rows
+        n, size = rows.shape
+        n_blocks = -(-n // kernels.GRAM_BLOCK)
+        self.sizes = np.zeros(n_blocks, np.int64)
+        self.columns = np.empty((n_blocks, size), np.int64)
+        self.values = np.empty((n_blocks, kernels.GRAM_BLOCK * size))
+        kernels.pack_rows(rows, self.sizes, self.columns, self.values)
+        # Both factors of a product are that full at most.
+        self.packed = (self.sizes.mean() / size) ** 2 < _FULL
+
+    def add(self, weights, chosen, out):
+        """Add to the lower triangle of ``out`` the matrix over the chosen, ascending columns."""
+        if self.packed:
+            place = np.full(self.rows.shape[1], -1)
+            place[chosen] = np.arange(chosen.size)
+            padded = np.zeros(self.sizes.size * kernels.GRAM_BLOCK)
+            padded[: weights.size] = weights
+            kernels.add_weighted_gram(self.sizes, self.columns, self.values, padded, place, out)
+            return
+        z = self.rows if chosen.size == self.rows.shape[1] else self.rows[:, chosen]
+        weighted = z * np.sqrt(weights)[:, None]
+        out += weighted.T @ weighted
+
+
+def _symmetric(lower):
+    return np.tril(lower) + np.tril(lower, -1).T
 
 
 def _covariance(bread, meat, floor):

@@ -39,7 +39,8 @@ MAY_IMPORT = {
         "regularizer",
         "simulation",
     },
-    "inference": {"_threads"},
+    "inference": {"_kernels", "_threads"},
+    "connectivity": {"inference"},
     "model_selection": {
         "_newton",
         "_plan",
@@ -56,6 +57,7 @@ MAY_IMPORT = {
     "cli": {"__version__"},
     "__init__": {
         "basis",
+        "connectivity",
         "diagnostics",
         "features",
         "glm",

@@ -1,0 +1,245 @@
+"""Who drives whom: the map of couplings with its uncertainty, and the one call that makes it.
+
+The coupling of a sender to a receiver is a filter h over lags 1 to W. Its summary is
+
+- ``strength``, the area ``sum_l h(l)``: positive excites, negative inhibits. To first order one
+  event of the sender adds ``strength`` times its rate per bin to what the receiver is expected to
+  emit;
+- ``peak``, the value of h that is farthest from zero, and ``gain``, ``100 * (exp(peak) - 1)``: the
+  change of the receiver's rate at that lag, in percent, with the exponential link;
+- ``standard_error`` of the strength; ``p_value`` of the Wald test of the whole filter, which also
+  sees a filter whose parts cancel; and ``q_value``, Benjamini-Hochberg over all couplings between
+  different cells.
+"""
+
+from dataclasses import dataclass, field, fields
+
+import numpy as np
+
+from fastglm import inference
+
+
+@dataclass
+class CouplingMap:
+    """Couplings of every sender to every receiver.
+
+    Attributes
+    ----------
+    strength, standard_error : ndarrays of shape (n_senders, n_receivers)
+        Area of the filter (log rate x bins) and its standard error: NaN where the coupling is not
+        in the fit, inf where the data do not determine it.
+    peak, gain : ndarrays of shape (n_senders, n_receivers)
+        Extreme value of the filter (log rate), and the change of the rate there in percent.
+    p_value, q_value : ndarrays of shape (n_senders, n_receivers)
+        Of the whole filter. q-values are over couplings between different cells; NaN on the
+        diagonal of a population that drives itself.
+    senders, receivers : ndarrays
+        Names, or numbers.
+    kernel : ndarray of shape (window_size, n_basis_funcs)
+    uncertainty : fastglm.inference.Uncertainty
+    model : PopulationGLM
+    settings : dict
+        What was chosen, and why, where `infer_connectivity` chose it.
+    """
+
+    strength: np.ndarray
+    standard_error: np.ndarray
+    peak: np.ndarray
+    gain: np.ndarray
+    p_value: np.ndarray
+    q_value: np.ndarray
+    senders: np.ndarray
+    receivers: np.ndarray
+    kernel: np.ndarray = field(repr=False)
+    first_filter: int = field(repr=False)
+    uncertainty: object = field(repr=False)
+    model: object = field(repr=False)
+    settings: dict = field(default_factory=dict, repr=False)
+
+    def __repr__(self):
+        n = int(self.significant().sum())
+        return (
+            f"CouplingMap of {self.strength.shape[0]} senders x {self.strength.shape[1]} receivers, "
+            f"{n} couplings with q <= 0.05"
+        )
+
+    def significant(self, q=0.05):
+        """Couplings whose q-value is at most q, a boolean array."""
+        with np.errstate(invalid="ignore"):
+            return self.q_value <= q
+
+    def filters(self, level=0.95):
+        """Every filter over its lags, with pointwise bands.
+
+        Returns
+        -------
+        filters, lower, upper : ndarrays of shape (window_size, n_senders, n_receivers)
+            Memory: three arrays of that size.
+
+        Raises
+        ------
+        ValueError
+            If the level is not between 0 and 1.
+        """
+        numbers = self.first_filter + np.arange(self.strength.shape[0])
+        return self.uncertainty.bands(self.kernel, level, numbers)
+
+    def to_frame(self):
+        """One row for each pair, a pandas DataFrame.
+
+        Raises
+        ------
+        ImportError
+            If pandas is not installed.
+        """
+        pandas = _import("pandas")
+        n, m = self.strength.shape
+        columns = {"sender": np.repeat(self.senders, m), "receiver": np.tile(self.receivers, n)}
+        for name in _NUMBERS:
+            columns[name] = getattr(self, name).ravel()
+        return pandas.DataFrame(columns)
+
+    def to_networkx(self, q=0.05):
+        """Directed graph of the couplings between different cells whose q-value is at most q.
+
+        Edges carry ``weight`` (the strength) and the other numbers; all cells are nodes.
+
+        Raises
+        ------
+        ImportError
+            If networkx is not installed.
+        """
+        networkx = _import("networkx")
+        graph = networkx.DiGraph()
+        graph.add_nodes_from(np.union1d(self.senders, self.receivers).tolist())
+        for i, j in np.argwhere(self.significant(q)):
+            numbers = {name: float(getattr(self, name)[i, j]) for name in _NUMBERS}
+            numbers["weight"] = numbers["strength"]
+            graph.add_edge(self.senders[i].item(), self.receivers[j].item(), **numbers)
+        return graph
+
+
+_NUMBERS = [
+    f.name
+    for f in fields(CouplingMap)
+    if f.name in ("strength", "standard_error", "peak", "gain", "p_value", "q_value")
+]
+
+
+def coupling_map(model, X, y, kind="observed", label=None, senders=None, receivers=None):
+    """The couplings of a fitted model with their uncertainty.
+
+    Parameters
+    ----------
+    model : PopulationGLM or GLM
+        Fitted to X and y, with X from a convolution basis.
+    X, y
+        As in `fit`.
+    kind : {"observed", "robust", "blocks"}
+        How standard errors are computed; see `fastglm.inference`.
+    label : str, optional
+        Which part of X, where it has several histories; the first one by default.
+    senders, receivers : sequence, optional
+        Names of the cells; numbers by default.
+
+    Returns
+    -------
+    CouplingMap
+
+    Raises
+    ------
+    ValueError
+        If X has no history, or names do not fit.
+
+    Examples
+    --------
+    >>> import numpy as np, fastglm
+    >>> counts = np.random.default_rng(0).poisson(0.2, size=(3000, 4))
+    >>> X = fastglm.basis.RaisedCosineLogConv(5, window_size=50).compute_features(counts)
+    >>> model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-4)
+    >>> model.fit(X, counts).coupling_map(X, counts)
+    CouplingMap of 4 senders x 4 receivers, 0 couplings with q <= 0.05
+    """
+    u = inference.uncertainty(model, X, y, kind)
+    return _summarise(model, u, *_history(X, y, label), senders, receivers)
+
+
+def _summarise(model, u, kernel, first, n_senders, itself, senders, receivers):
+    n = u.coef.shape[1]
+    shape = n_senders, n
+    strength, error, peak = np.zeros(shape), np.zeros(shape), np.zeros(shape)
+    area = kernel.sum(axis=0, keepdims=True)
+    for i in range(n_senders):
+        _, error[i] = u.linear(first + i, area)
+        c = u.coef[u.filters == first + i]
+        strength[i] = area[0] @ c
+        h = kernel @ c
+        peak[i] = h[np.abs(h).argmax(axis=0), np.arange(n)]
+    p = u.wald_test().p_value[first : first + n_senders]
+    between = p.copy()
+    if itself:
+        np.fill_diagonal(between, np.nan)
+    with np.errstate(over="ignore"):
+        gain = 100 * np.expm1(peak)
+    return CouplingMap(
+        strength,
+        error,
+        peak,
+        gain,
+        p,
+        inference.benjamini_hochberg(between),
+        _names(senders, n_senders, "senders"),
+        _names(receivers, n, "receivers"),
+        kernel,
+        first,
+        u,
+        model,
+    )
+
+
+def _history(X, y, label):
+    """Kernel, first filter, number of senders, and whether these are the receivers."""
+    first = 0
+    labels = [c.label for c in X.columns if hasattr(c, "kernel")]
+    for c in X.columns:
+        n_filters = c.n_columns // max(c.n_funcs, 1)
+        if hasattr(c, "kernel") and (label is None or c.label == label):
+            return c.kernel, first, c.n_senders, _same(c.events.shift(c.shift), y)
+        first += n_filters
+    raise ValueError(
+        f"X has no history{'' if label is None else f' labelled {label!r}'}; expected features of a "
+        f"convolution basis, such as RaisedCosineLogConv. It has {labels or 'none'}."
+    )
+
+
+def _same(events, y):
+    """Whether the receivers' counts are those of the senders."""
+    from fastglm.features import Events
+
+    if np.ndim(y) != 2 or y.shape != (events.n_bins, events.n_units):
+        return False
+    other = Events.of(y)
+    known = ~np.isnan(other.amplitudes)
+    other = other.take(known)
+    return np.array_equal(other.bins, events.bins) and np.array_equal(other.units, events.units)
+
+
+def _names(names, n, what):
+    if names is None:
+        return np.arange(n)
+    names = np.asarray(names)
+    if names.shape != (n,):
+        raise ValueError(f"{what} has shape {names.shape}; expected a name for each of {n}.")
+    return names
+
+
+def _import(name):
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise ImportError(f"This needs {name}: pip install {name}") from None
+
+
+__all__ = ["CouplingMap", "coupling_map"]
