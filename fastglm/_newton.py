@@ -37,6 +37,7 @@ from fastglm._quasi_newton import (
     split_space,
 )
 from fastglm._threads import run_threads
+from fastglm.features import column_dot
 
 STATUSES = {
     "converged": "the Newton decrement is below the tolerance",
@@ -200,9 +201,8 @@ def minimize(problem, coef, intercept, tol, maxiter, watch=None, retreat=None):
                 moved, grad[:, moved], grad_intercept[moved], tol[index], polishing[index] > 0
             )
             step[:, index], step_intercept[index], decrement, passes = new
-            slope[index] = (step[:, index] * grad[:, moved]).sum(axis=0) + step_intercept[
-                index
-            ] * grad_intercept[moved]
+            slope[index] = column_dot(step[:, index], grad[:, moved])
+            slope[index] += step_intercept[index] * grad_intercept[moved]
             result.n_passes[index] += passes
             took = step[:, index].any(axis=0)
             last_step[:, index[took]] = step[:, index[took]]
@@ -353,7 +353,7 @@ class DenseProblem:
         for k, j in enumerate(active):
             penalised[self.free[j], k] = coef[self.free[j], k]
         pull = self.penalty.times(penalised, active)
-        objective = objective / self.n_bins + 0.5 * (penalised * pull).sum(axis=0)
+        objective = objective / self.n_bins + 0.5 * column_dot(penalised, pull)
         for k, j in enumerate(active):
             grad[self.free[j], k] = grad[self.free[j], k] / self.n_bins + pull[self.free[j], k]
         return objective, grad, grad_intercept / self.n_bins
@@ -552,7 +552,7 @@ class _Fit:
         if fixed.any() or not free.all():
             coef = np.where(fixed, limit[:, None], np.where(free, coef, 0.0))
         self._prepare(penalty, free)
-        if penalty.sparse:
+        if penalty.sparse.any():
             result = self._run_sparse(penalty, coef, intercept)
         else:
             result = self._run_smooth(penalty, coef, intercept, fixed, start is None)

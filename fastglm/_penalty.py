@@ -9,6 +9,7 @@ lasso. The solvers know a penalty by these three parts alone, whatever it is cal
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse
@@ -43,13 +44,16 @@ class Penalty:
 
     @property
     def sparse(self):
-        """Whether there is a part that makes coefficients exactly zero."""
-        return self.weight is not None and bool((self.weight > 0).any())
+        """Receivers with a part that makes coefficients exactly zero, (n_receivers,)."""
+        if self.weight is None:
+            return np.zeros(self.n_receivers, bool)
+        return (self.weight > 0).any(axis=0)
 
-    @property
+    @cached_property
     def level(self):
-        """Mean ridge of each receiver: the ridge itself, where it is the same for all features."""
-        return self.ridge.mean(axis=0)
+        """Mean of the diagonal of each receiver: a ridge, where it is the same for all features."""
+        # One receiver in a row: the bits must not depend on how many there are.
+        return np.ascontiguousarray(self.diagonal(slice(None)).T).mean(axis=1)
 
     def diagonal(self, receivers):
         """Second derivatives of the quadratic part, (n_features or 1, n)."""
@@ -117,8 +121,10 @@ def ridge(strength):
     return Penalty(np.atleast_2d(np.asarray(strength, np.float64)))
 
 
-def as_matrix(matrix, n_features):
-    """A matrix over all features; a smaller one stands for every filter in turn.
+def as_matrix(matrix, filters):
+    """A matrix over all features; a smaller one stands for every filter of its size.
+
+    ``filters`` is the number of every feature's filter, ascending.
 
     Raises
     ------
@@ -129,11 +135,13 @@ def as_matrix(matrix, n_features):
         matrix = np.asarray(matrix, np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
         raise ValueError(f"matrix has shape {matrix.shape}; expected a square matrix.")
-    size = matrix.shape[0]
-    if size == 0 or n_features % size:
+    size, n_features = matrix.shape[0], filters.size
+    sizes = np.bincount(filters)
+    if size == 0 or size not in (n_features, *sizes):
         raise ValueError(
             f"matrix has shape {matrix.shape}; expected (n_features, n_features) = "
-            f"({n_features}, {n_features}), or (n_basis_funcs, n_basis_funcs) for every filter."
+            f"({n_features}, {n_features}), or the size of a filter, which is one of "
+            f"{np.unique(sizes).tolist()}. For ordinary columns pass np.kron(np.eye(n), matrix)?"
         )
     dense = matrix.toarray() if scipy.sparse.issparse(matrix) else matrix
     scale = max(abs(dense).max(initial=0), np.finfo(float).tiny)
@@ -141,5 +149,7 @@ def as_matrix(matrix, n_features):
         raise ValueError("matrix is not finite and symmetric; pass 0.5 * (matrix + matrix.T)?")
     if np.linalg.eigvalsh(dense)[0] < -1e-10 * scale * size:
         raise ValueError("matrix has a negative eigenvalue; a penalty must be semidefinite.")
-    blocks = [scipy.sparse.csr_array(dense)] * (n_features // size)
+    if size == n_features:
+        return scipy.sparse.csr_array(matrix)
+    blocks = [dense if n == size else scipy.sparse.csr_array((n, n)) for n in sizes]
     return scipy.sparse.csr_array(scipy.sparse.block_diag(blocks, format="csr"))

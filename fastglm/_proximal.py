@@ -19,6 +19,7 @@ import scipy.linalg
 
 from fastglm import _kernels as kernels
 from fastglm._threads import run_threads
+from fastglm.features import column_dot
 
 _ARMIJO = 1e-4
 _INNER = 1e-3  # part of the violation that the inner solution may leave
@@ -131,7 +132,7 @@ def norms(penalty, coef, receivers):
     """``sum_g weight_g |c_g|`` of some receivers."""
     size = np.zeros((penalty.weight.shape[0], coef.shape[1]))
     np.add.at(size, penalty.group_of, coef**2)
-    return (penalty.weight[:, receivers] * np.sqrt(size)).sum(axis=0)
+    return column_dot(penalty.weight[:, receivers], np.sqrt(size))
 
 
 def violation(penalty, coef, grad, free, j):
@@ -178,7 +179,7 @@ def _step(problem, penalty, result, state, active, index, step, step_intercept, 
         step[features, j] = d
         step_intercept[j] = -g_b / total - mean @ d
         promised[j] = -gain
-        result.newton_decrement[j] = gain / problem.trust(j)
+        result.newton_decrement[j] = max(gain, 0.0) / problem.trust(j)  # below 0 is rounding
 
     run_threads(one, list(index))
     problem.announce(index, result.newton_decrement[index])

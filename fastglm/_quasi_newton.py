@@ -24,7 +24,7 @@ import scipy.linalg
 from fastglm import _kernels as kernels
 from fastglm._poisson import LOG_ZERO
 from fastglm._threads import all_blas_threads, run_threads
-from fastglm.features import Sweep, tiled_dot
+from fastglm.features import Sweep, column_dot, tiled_dot
 
 _BLOCK_BYTES = 1 << 22  # rows that one thread works on at a time
 _DOUBLE_SPECTRUM = 1500  # features up to which X'X is diagonalised in float64
@@ -438,8 +438,8 @@ class SampleProblem:
         pull = self.shared.spectrum.covariance(self._pad(moved, 0.0))[:, :n]
         pull *= self.blend * level
         penalty = self.penalty.times(coef, active)
-        objective = total - (coef * xty).sum(axis=0) - intercept * rate
-        objective += 0.5 * (coef * penalty + moved * pull).sum(axis=0)
+        objective = total - column_dot(coef, xty) - intercept * rate
+        objective += 0.5 * (column_dot(coef, penalty) + column_dot(moved, pull))
         grad = self.mean[:, :n] * total - xty + penalty + pull
         return objective, np.where(self.free[:, active], grad, 0.0), total - rate
 
@@ -566,7 +566,7 @@ class Steps:
         z = np.zeros_like(residual)
         z[:, columns] = self.solve(residual[:, columns], columns)
         z = z[:, moved]
-        return np.vstack([z, q[-1] / total - (mean * z).sum(axis=0)])
+        return np.vstack([z, q[-1] / total - column_dot(mean, z)])
 
     def _smallest_ritz_value(self, receivers):
         """Smallest eigenvalue of ``M^-1 S`` on the span of each receiver's steps."""
@@ -689,11 +689,11 @@ class EventProblem:
             xty, sum_y = self.moments.xty[:, active], self.moments.sum_y[active]
             grad -= xty / self.n_bins
             grad_intercept = grad_intercept - sum_y / self.n_bins
-            objective = objective - ((coef * xty).sum(axis=0) + intercept * sum_y) / self.n_bins
+            objective = objective - (column_dot(coef, xty) + intercept * sum_y) / self.n_bins
         free = self.free[:, active]
         penalised = np.where(free, coef, 0.0)
         pull = self.penalty.times(penalised, active)
-        objective = objective + 0.5 * (penalised * pull).sum(axis=0)
+        objective = objective + 0.5 * column_dot(penalised, pull)
         grad = np.where(free, grad + pull, 0.0)
         return objective, grad, grad_intercept
 

@@ -181,6 +181,11 @@ class HistoryColumns:
                 valid[seen] = False
         return valid
 
+    @property
+    def reach(self):
+        """Bins before a row and bins after it whose counts the row depends on."""
+        return max(self.kernel.shape[0] - self.shift, 0), max(self.shift - 1, 0)
+
     def _missing_rows(self):
         """Slice of the rows that see each missing count, and its sender."""
         window_size = self.kernel.shape[0]
@@ -328,6 +333,8 @@ class DenseColumns:
     """
 
     may_be_nan = True
+    inputs = None
+    reach = 0, 0  # a row depends on its own bin alone
 
     def __init__(self, values, label="columns", n_funcs=None, complete=None):
         self.values = values
@@ -486,6 +493,11 @@ class ProductColumns:
         """Rows that are valid in all blocks of both factors."""
         return np.logical_and.reduce([c.valid for blocks in self.factors for c in blocks])
 
+    @property
+    def reach(self):
+        """Bins before a row and bins after it whose counts the row depends on."""
+        return _farthest([c for blocks in self.factors for c in blocks])
+
     def _outer(self, function, operation):
         """The operation on ``function(block)``, (n, n_columns) or (n_columns,), of both factors."""
         left, right = (
@@ -540,6 +552,11 @@ class ProductColumns:
     def sweep(self, n_tiles, lanes, dtype, products="rows"):
         """Products with one batch of receivers."""
         return _DenseSweep(self, n_tiles, lanes, dtype)
+
+
+def _farthest(blocks):
+    """The longest reach of some blocks, back and ahead."""
+    return tuple(max(c.reach[side] for c in blocks) for side in (0, 1))
 
 
 def _by_input(values, n_inputs, n_columns):
@@ -633,6 +650,14 @@ def tiled_dot(rows, v, lanes):
             return rows @ v
         tiles = range(0, v.shape[1], lanes)
         return np.concatenate([rows @ v[:, k : k + lanes] for k in tiles], axis=1)
+
+
+def column_dot(a, b):
+    """``(a * b).sum(axis=0)``, the same bits for a column whatever the others are.
+
+    NumPy adds up a single column in another order than one of several.
+    """
+    return np.einsum("ij,ij->i", np.ascontiguousarray(a.T), np.ascontiguousarray(b.T))
 
 
 class Sweep:
@@ -747,6 +772,11 @@ class FeatureMatrix(NDArrayOperatorsMixin):
     def labels(self):
         """Label of each block of columns."""
         return [c.label for c in self.columns]
+
+    @property
+    def reach(self):
+        """Bins before a row and bins after it whose counts the row depends on."""
+        return _farthest(self.columns)
 
     @property
     def filters(self):

@@ -731,7 +731,12 @@ def _fit_group(
     receivers = receivers[sums[receivers] > 0]
     if shared is not None:
         shared = shared.restrict(valid)
-    for batch in make_plan(X, n_bins, receivers, free, settings).batches:
+    batches = [
+        batch
+        for some in _alike(penalties, receivers)
+        for batch in make_plan(X, n_bins, some, free, settings).batches
+    ]
+    for batch in batches:
         columns, part, batch_free = slice(None), X, free[:, batch.receivers]
         if batch.selected:
             part, columns = X.select(batch_free.any(axis=1))
@@ -760,6 +765,18 @@ def _fit_group(
         monitor.end(batch.receivers)
         if (solved[-1].status == "interrupted").any():
             raise KeyboardInterrupt
+
+
+def _alike(penalties, receivers):
+    """Receivers in groups that a penalty without a sparse part and one with it do not share.
+
+    They take different steps, and no receiver's may depend on the others.
+    """
+    if receivers.size == 0:
+        return []
+    sparse = np.array([penalty.sparse[receivers] for penalty in penalties])
+    _, group = np.unique(sparse, axis=1, return_inverse=True)
+    return [receivers[group.ravel() == g] for g in range(group.max() + 1)]
 
 
 class _Columns:

@@ -239,8 +239,7 @@ def uncertainty(model, X, y, kind="observed", block_size=None):
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; expected one of {list(KINDS)}.")
     fit = _Fitted(model, X, y)
-    windows = [c.kernel.shape[0] for c in fit.X.columns if hasattr(c, "kernel")]
-    block_size = block_size or _BLOCK_WINDOWS * max(windows, default=100)
+    block_size = block_size or _BLOCK_WINDOWS * (sum(fit.X.reach) or 100)
     n_features, n = fit.coef.shape
     filters = fit.X.filters
     sizes = np.bincount(filters)
@@ -451,9 +450,7 @@ class _Fitted:
         self.penalty = model._read_penalty(self.X, self.mask)
         self.usable = np.isin(model.status_, ("converged", "separated", "max_iter", "stalled"))
         self.kept = self.X.valid.copy()
-        inside = self.mask
-        if self.penalty.sparse:
-            inside = inside & (self.coef != 0)
+        inside = self.mask & ((self.coef != 0) | ~self.penalty.sparse)
         self.free = [np.flatnonzero(inside[:, j]) if self.usable[j] else np.zeros(0, int)
                      for j in range(n)]  # fmt: skip
         self.missing = bool(np.isnan(self.y.amplitudes).any())

@@ -8,8 +8,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
+from scipy.sparse import csr_array, issparse
 
 from fastglm import _newton as newton
+from fastglm.regularizer import REGULARIZERS, ElasticNet, as_regularizer
 
 _FORMAT = "fastglm-model"
 _VERSION = 1
@@ -332,8 +334,19 @@ def save_model(model, path, metadata=None):
         arrays["mask"] = np.asarray(mask)
     params["inverse_link_function"] = model._link().name
     params["observation_model"] = "Poisson"
-    if params["regularizer_strength"] is not None:
-        arrays["strength"] = np.asarray(params.pop("regularizer_strength"), float)
+    kind, strength = as_regularizer(model.regularizer), params.pop("regularizer_strength")
+    if isinstance(kind, ElasticNet) and isinstance(strength, tuple | list):
+        strength, arrays["ratio"] = (np.asarray(part, float) for part in strength)
+    if strength is not None:
+        arrays["strength"] = np.asarray(strength, float)
+    if not isinstance(model.regularizer, str | None):
+        own = {name: v for name, v in kind.get_params().items() if v is not None}
+        params["regularizer"] = {"class": str(kind), "sparse": [k for k in own if issparse(own[k])]}
+        for name, value in own.items():
+            if issparse(value):  # its shape and entries
+                value = value.tocoo()
+                value = [[*value.shape, 0], *zip(*value.coords, value.data, strict=True)]
+            arrays[f"regularizer_{name}"] = np.asarray(value, float)
     header = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -398,9 +411,10 @@ def load_model(path):
             raise ValueError(f"coef has shape {result.coef.shape} for {n} receivers")
         if any(shape != (n,) for shape in shapes.values()):
             raise ValueError(f"shapes {shapes} for {n} receivers")
-        if "strength" in data:
-            strength = data["strength"]
-            params["regularizer_strength"] = float(strength) if strength.ndim == 0 else strength
+        strength, ratio = (_number(data.get(name)) for name in ("strength", "ratio"))
+        params["regularizer_strength"] = strength if ratio is None else (strength, ratio)
+        if isinstance(params["regularizer"], dict):
+            params["regularizer"] = _regularizer(data, **params["regularizer"])
         masks = {k[5:]: v for k, v in data.items() if k.startswith("mask_")}
         if masks or "mask" in data:
             params["feature_mask"] = masks or data["mask"]
@@ -412,6 +426,21 @@ def load_model(path):
     model.n_features_in_ = result.coef.shape[0]
     model.metadata_ = metadata
     return model
+
+
+def _regularizer(data, sparse, **kind):
+    """The regularizer that `save_model` wrote."""
+    own = {k[12:]: _number(v) for k, v in data.items() if k.startswith("regularizer_")}
+    for name in sparse:
+        shape, (row, column, values) = own[name][0, :2].astype(int), own[name][1:].T
+        at = row.astype(int), column.astype(int)
+        own[name] = csr_array((values, at), shape=tuple(shape))
+    return REGULARIZERS[kind["class"]](**own)
+
+
+def _number(array):
+    """An array of no dimensions as a number."""
+    return array if array is None or array.ndim else float(array)
 
 
 def _read_npz(path, what):

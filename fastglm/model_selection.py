@@ -21,7 +21,7 @@ from fastglm._plan import make_plan
 from fastglm._threads import single_threaded_blas
 from fastglm.features import Sweep
 from fastglm.glm import fit_penalties
-from fastglm.regularizer import UnRegularized, as_regularizer
+from fastglm.regularizer import ElasticNet, UnRegularized, as_regularizer
 
 RULES = ("best", "one-standard-error")
 _N_STRENGTHS, _SPARSE_RANGE, _RIDGE_RANGE = 10, 1e-3, 1e-6
@@ -201,7 +201,7 @@ def cross_validate(model, X, y, strengths=None, folds=5, rule="best"):
     chosen = _choose(scores, rule)
     final = clone(model)
     best = strengths[chosen, np.arange(chosen.size)]
-    final.set_params(regularizer_strength=next(iter(_with_ratio(model, [best]))))
+    final.set_params(regularizer_strength=_with_ratio(model, [best])[0])
     final.fit(*original)
     return CrossValidation(strengths, scores, chosen, rule, final)
 
@@ -211,10 +211,7 @@ def split(X, folds, n_bins):
 
     A bin whose window reaches from one part into the other is in neither.
     """
-    valid = X.valid
-    window = max([c.kernel.shape[0] for c in X.columns if hasattr(c, "kernel")], default=0)
-    back = [c.shift for c in X.columns if hasattr(c, "kernel")]
-    ahead = max([0, *back])
+    valid, reach = X.valid, X.reach
     if hasattr(folds, "split"):
         labels = []
         for train, test in folds.split(np.zeros((n_bins, 1))):
@@ -224,14 +221,11 @@ def split(X, folds, n_bins):
     elif np.ndim(folds) == 0:
         if isinstance(folds, bool) or int(folds) != folds or folds < 2:
             raise ValueError(f"folds is {folds!r}; expected an integer of at least 2.")
-        index = np.flatnonzero(valid)
-        labels = []
-        for block in np.array_split(index, int(folds)):
-            test = np.zeros(n_bins, bool)
-            if block.size:
-                test[block[0] : block[-1] + 1] = True
-            labels.append((~test, test))
-    else:
+        # As many bins of the fit in each. What lies before a bin of the fit belongs to its block:
+        # one that begins with an epoch has that epoch's first window.
+        rank = np.cumsum(valid) - valid
+        folds = np.minimum(rank * int(folds) // max(int(valid.sum()), 1), int(folds) - 1)
+    if not hasattr(folds, "split"):
         of_bin = np.asarray(folds)
         if of_bin.shape != (n_bins,) or of_bin.dtype.kind not in "iu":
             raise ValueError(
@@ -243,8 +237,8 @@ def split(X, folds, n_bins):
         raise ValueError("folds names a single fold; expected at least 2.")
     for k, (train, test) in enumerate(labels):
         parts = (
-            valid & train & ~_sees(~train, window, ahead),
-            valid & test & ~_sees(~test, window, ahead),
+            valid & train & ~_sees(~train, *reach),
+            valid & test & ~_sees(~test, *reach),
         )
         if not parts[0].any() or not parts[1].any():
             raise ValueError(
@@ -254,13 +248,11 @@ def split(X, folds, n_bins):
         yield parts
 
 
-def _sees(mask, window, ahead):
-    """Bins whose window holds a bin of the mask: ``window`` bins back, moved ``ahead``."""
-    edges = np.concatenate([[0], np.cumsum(mask)])
+def _sees(mask, back, ahead):
+    """Bins with a bin of the mask at most ``back`` bins before them or ``ahead`` after them."""
+    n_before = np.concatenate([[0], np.cumsum(mask)])
     t = np.arange(mask.size)
-    last = np.clip(t + ahead, 0, mask.size)
-    first = np.clip(t + ahead - window, 0, mask.size)
-    return edges[last] > edges[first]
+    return n_before[np.minimum(t + ahead + 1, mask.size)] > n_before[np.maximum(t - back, 0)]
 
 
 def held_out(X, y, test, coef, intercept, link):
@@ -300,7 +292,8 @@ def _choose(scores, rule):
 def _with_ratio(model, rows):
     """Strengths as the regularizer of the model takes them."""
     given = model.regularizer_strength
-    pair = isinstance(given, tuple) and str(as_regularizer(model.regularizer)) == "ElasticNet"
+    kind = as_regularizer(model.regularizer)
+    pair = isinstance(kind, ElasticNet) and isinstance(given, tuple | list)
     return [(row, given[1]) if pair else row for row in rows]
 
 
@@ -340,8 +333,8 @@ def _largest_strength(model, X, y, free):
     sums = statistics.moments(X, X.valid, events)
     n_bins = X.valid.sum()
     mean_x, rate = sums.x / n_bins, np.maximum(sums.sum_y / n_bins, 1e-12)
-    unit = model._read_penalty(X, free, next(iter(_with_ratio(model, [np.ones(y.n_units)]))))
-    if unit.sparse:
+    unit = model._read_penalty(X, free, _with_ratio(model, [np.ones(y.n_units)])[0])
+    if unit.sparse.any():
         grad = sums.xty / n_bins - np.outer(mean_x, rate)
         if model._link().name == "softplus":
             eta = model._link().eta(rate)

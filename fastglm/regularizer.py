@@ -128,20 +128,15 @@ class GroupLasso(_Regularizer):
 
     def _penalty(self, strength, X, free):
         group_of = X.filters if self.mask is None else _read_groups(self.mask, len(free))
-        n_groups = int(group_of.max()) + 1
-        member = np.zeros((n_groups, len(free)))
+        n, n_groups = free.shape[1], int(group_of.max()) + 1
+        if self.mask is not None:
+            n_groups = len(self.mask)
+        strength = _read(strength, (n_groups, n), each="group")
+        member = np.zeros((n_groups + 1, len(free)))  # the last is what no group holds
         member[group_of, np.arange(len(free))] = 1
-        size = np.sqrt(member @ free)
-        if self.mask is not None:  # the last is what no group holds
-            size[len(self.mask) :] = 0
-            strength = _read(strength, (len(self.mask), free.shape[1]))
-            if len(strength) > 1:
-                strength = np.vstack(
-                    [strength, np.zeros((n_groups - len(strength), free.shape[1]))]
-                )
-        else:
-            strength = _read(strength, (n_groups, free.shape[1]))
-        return Penalty(np.zeros((1, free.shape[1])), group_of=group_of, weight=strength * size)
+        weight = np.zeros((n_groups + 1, n))
+        weight[:-1] = strength * np.sqrt(member[:-1] @ free)
+        return Penalty(np.zeros((1, n)), group_of=group_of, weight=weight)
 
 
 class Quadratic(_Regularizer):
@@ -150,7 +145,8 @@ class Quadratic(_Regularizer):
     Parameters
     ----------
     matrix : array of shape (n_features, n_features) or (n_basis_funcs, n_basis_funcs)
-        Symmetric and positive semidefinite. A smaller one is applied to every filter in turn.
+        Symmetric and positive semidefinite; may be sparse. A smaller one is applied to every filter
+        that has as many features, and filters of another size are not penalised.
 
     Examples
     --------
@@ -170,7 +166,7 @@ class Quadratic(_Regularizer):
     def _penalty(self, strength, X, free):
         n = free.shape[1]
         strength = _read(strength, (1, n))
-        matrix = as_matrix(self.matrix, len(free))
+        matrix = as_matrix(self.matrix, X.filters)
         return Penalty(np.zeros((1, n)), matrix=matrix, strength=strength[0].copy())
 
 
@@ -202,9 +198,12 @@ def as_regularizer(regularizer):
     )
 
 
-def _read(strength, shape, name="regularizer_strength"):
+def _read(strength, shape, name="regularizer_strength", each="coefficient"):
     """Strengths of shape (1, n_receivers) or ``shape``."""
-    strength = as_numbers(strength, name).astype(np.float64)
+    try:
+        strength = as_numbers(strength, name).astype(np.float64)
+    except ValueError:
+        raise ValueError(f"{name} is {strength!r}; expected numbers.") from None
     n_features, n = shape
     if strength.shape in ((), (n,)):
         strength = np.broadcast_to(strength, (1, n)).copy()
@@ -213,7 +212,7 @@ def _read(strength, shape, name="regularizer_strength"):
     if strength.shape not in ((1, n), (n_features, n)):
         raise ValueError(
             f"{name} has shape {strength.shape}; expected a number, (n_receivers,) = ({n},), or "
-            f"one for each coefficient, {(n_features, n)}."
+            f"one for each {each}, {(n_features, n)}."
         )
     if not (np.isfinite(strength).all() and (strength >= 0).all()):
         raise ValueError(f"{name} must be finite and not negative; 0 is no penalty.")

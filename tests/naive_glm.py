@@ -37,3 +37,100 @@ def fit(X, y, ridge=0.0, n_iter=200):
         if abs(grad @ step) < 1e-26:
             break
     return theta[:-1], theta[-1]
+
+
+# --- penalties: a ridge for each coefficient, a quadratic form, and norms of groups ---
+# ``groups`` is a list of (features, weight); a feature in none has no norm.
+
+
+def penalised(X, y, coef, intercept, groups=(), ridge=0.0, matrix=None, link="exp"):
+    value = objective(X, y, coef, intercept, 0.0, link) + 0.5 * np.sum(ridge * coef**2)
+    if matrix is not None:
+        value += 0.5 * coef @ matrix @ coef
+    return value + sum(weight * np.linalg.norm(coef[group]) for group, weight in groups)
+
+
+def smooth_gradient(X, y, coef, intercept, ridge=0.0, matrix=None, link="exp"):
+    eta = X @ coef + intercept
+    mu = np.exp(eta) if link == "exp" else np.logaddexp(0, eta)
+    residual = mu - y
+    if link == "softplus":
+        residual = residual / mu * -np.expm1(-mu)  # d mu / d eta = 1 - exp(-mu)
+    grad = X.T @ residual / len(y) + ridge * coef
+    if matrix is not None:
+        grad = grad + matrix @ coef
+    return grad, residual.mean()
+
+
+def breach(X, y, coef, intercept, groups=(), ridge=0.0, matrix=None, link="exp"):
+    """Largest entry by which a point misses the subgradient conditions of the optimum."""
+    grad, grad_intercept = smooth_gradient(X, y, coef, intercept, ridge, matrix, link)
+    worst, alone = abs(grad_intercept), np.ones(len(coef), bool)
+    for group, weight in groups:
+        alone[group] = False
+        size, g = np.linalg.norm(coef[group]), grad[group]
+        if size > 0:
+            worst = max(worst, np.abs(g + weight * coef[group] / size).max())
+        else:
+            worst = max(worst, np.linalg.norm(g) - weight)
+    return max(worst, np.abs(grad[alone]).max(initial=0))
+
+
+def proximal_fit(X, y, groups=(), ridge=0.0, matrix=None, link="exp", n_iter=50_000, tol=1e-11):
+    """Accelerated proximal gradients (Beck & Teboulle, 2009) with restarts, run long."""
+    mean = X.mean(axis=0)
+    Z = X - mean  # the intercept takes the means, so that one step length suits all
+
+    def shrink(coef, step):
+        coef = coef.copy()
+        for group, weight in groups:
+            size = np.linalg.norm(coef[group])
+            coef[group] *= max(0.0, 1 - step * weight / size) if size > 0 else 0.0
+        return coef
+
+    def smooth(coef, intercept):
+        with np.errstate(over="ignore"):
+            return penalised(Z, y, coef, intercept, (), ridge, matrix, link)
+
+    rate = y.mean()
+    point = np.append(np.zeros(X.shape[1]), np.log(rate) if link == "exp" else rate)
+    ahead, momentum, step = point, 1.0, 1.0
+    for _ in range(n_iter):
+        g, g_b = smooth_gradient(Z, y, ahead[:-1], ahead[-1], ridge, matrix, link)
+        value = smooth(ahead[:-1], ahead[-1])
+        grad = np.append(g, g_b)
+        while True:
+            new = ahead - step * grad
+            new[:-1] = shrink(new[:-1], step)
+            move = new - ahead
+            bound = value + grad @ move + move @ move / (2 * step)
+            if smooth(new[:-1], new[-1]) <= bound + 1e-15 * abs(value):
+                break
+            step /= 2
+        done = np.abs(move).max() / step < tol
+        if (ahead - new) @ (new - point) > 0:
+            momentum = 1.0
+        following = (1 + np.sqrt(1 + 4 * momentum**2)) / 2
+        ahead = new + (momentum - 1) / following * (new - point)
+        point, momentum = new, following
+        if done:
+            break
+    else:
+        raise RuntimeError("the reference has not converged")
+    return point[:-1], point[-1] - mean @ point[:-1]
+
+
+def newton_fit(X, y, matrix, n_iter=100):
+    """Dense Newton with a quadratic form over the coefficients, the intercept beside it."""
+    Z = np.column_stack([X, np.ones(len(y))])
+    Q = np.zeros((Z.shape[1],) * 2)
+    Q[:-1, :-1] = matrix
+    theta = np.append(np.zeros(X.shape[1]), np.log(y.mean()))
+    for _ in range(n_iter):
+        mu = np.exp(Z @ theta)
+        grad = Z.T @ (mu - y) / len(y) + Q @ theta
+        step = np.linalg.solve((Z * mu[:, None]).T @ Z / len(y) + Q, -grad)
+        theta = theta + step
+        if abs(grad @ step) < 1e-28:
+            break
+    return theta[:-1], theta[-1]
