@@ -1,0 +1,462 @@
+"""Pictures: what is drawn are the numbers, at sizes from 4 to 434 cells, without a warning."""
+
+import doctest
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import fastglm
+
+matplotlib = pytest.importorskip("matplotlib")
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+from matplotlib.collections import EllipseCollection  # noqa: E402
+from matplotlib.colors import to_rgb  # noqa: E402
+
+from fastglm import plotting  # noqa: E402
+from fastglm.connectivity import CouplingMap  # noqa: E402
+from fastglm.diagnostics import Rescaling  # noqa: E402
+from fastglm.model_selection import CrossValidation, Path  # noqa: E402
+
+N, WINDOW, FUNCS = 4, 20, 3
+
+
+@pytest.fixture(autouse=True)
+def _closed():
+    """Every test draws its figures to the end and closes them."""
+    yield
+    try:
+        for number in plt.get_fignums():
+            plt.figure(number).savefig(io.BytesIO(), dpi=60)
+    finally:
+        plt.close("all")
+
+
+@pytest.fixture(scope="module")
+def data():
+    basis = fastglm.basis.RaisedCosineLogConv(FUNCS, window_size=WINDOW)
+    network = fastglm.simulation.random_network(
+        N, basis, mean_rate_hz=40, connection_probability=0.5, strength=0.5, random_key=2
+    )
+    counts = network.simulate(6000, 1)
+    return basis, basis.compute_features(counts), counts
+
+
+@pytest.fixture(scope="module")
+def model(data):
+    _, X, counts = data
+    return fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-4).fit(X, counts)
+
+
+@pytest.fixture(scope="module")
+def couplings(data, model):
+    return model.coupling_map(*data[1:])
+
+
+@pytest.fixture(scope="module")
+def rescaling(data, model):
+    return fastglm.diagnostics.time_rescaling(model, *data[1:])
+
+
+def made_up(n, m=None, itself=True, names=None, seed=0):
+    """A map with numbers from nowhere."""
+    rng = np.random.default_rng(seed)
+    m = n if m is None else m
+    strength, error = rng.normal(size=(n, m)), rng.uniform(0.1, 0.5, (n, m))
+    q = rng.random((n, m))
+    if itself:
+        np.fill_diagonal(q, np.nan)
+        np.fill_diagonal(strength, -50)
+    senders = np.arange(n) if names is None else np.array(names)
+    receivers = np.arange(m) if names is None else np.array(names)
+    kernel = np.ones((5, 1))
+    return CouplingMap(
+        strength, error, strength / 5, strength, q, q, senders, receivers, kernel, 0, None, None
+    )
+
+
+# --- connectivity ---
+
+
+def dots(ax):
+    [found] = [c for c in ax.collections if isinstance(c, EllipseCollection)] or [None]
+    return None if found is None else {(int(i), int(j)) for j, i in found.get_offsets()}
+
+
+@pytest.mark.parametrize("n", [4, 12, 40])
+def test_the_matrix_shows_the_strengths_and_a_dot_for_each_significant_one(n):
+    couplings = made_up(n)
+    ax = plotting.plot_connectivity(couplings, q=0.3)
+    shown = ax.images[0].get_array()
+    np.testing.assert_array_equal(shown.mask, np.eye(n, dtype=bool))
+    np.testing.assert_array_equal(shown.compressed(), couplings.strength[~np.eye(n, dtype=bool)])
+    significant = couplings.q_value <= 0.3
+    assert significant.any()
+    assert dots(ax) == {(i, j) for i, j in np.argwhere(significant)}
+    size = np.quantile(np.abs(couplings.strength[significant]), 0.99)
+    assert ax.images[0].get_clim() == (-size, size)  # the diagonal of -50 is not in it
+    own = ax.images[1].get_array()[..., 3] == 1
+    np.testing.assert_array_equal(own, np.eye(n, dtype=bool))
+
+
+def test_large_maps_fade_what_is_not_significant():
+    couplings = made_up(434)
+    ax = plotting.plot_connectivity(couplings)
+    assert dots(ax) is None
+    veil = ax.images[1].get_array()[..., 3]
+    between = ~np.eye(434, dtype=bool)
+    faded = ~(couplings.q_value <= 0.05) & between
+    np.testing.assert_array_equal(veil[between] > 0, faded[between])
+    ax.figure.canvas.draw()
+    for axis in (ax.xaxis, ax.yaxis):
+        ticks = axis.get_majorticklocs()
+        assert 5 <= ticks.size <= 30
+        assert ticks[1] - ticks[0] in (10, 20, 50, 100)
+
+
+@pytest.mark.parametrize(("n", "width"), [(4, 2), (12, 2), (12, 5), (30, 2.5), (100, 4)])
+def test_labels_of_cells_never_touch(n, width):
+    figure = plt.figure(figsize=(width, width), layout="constrained")
+    ax = plotting.plot_connectivity(made_up(n), bar=False, ax=figure.subplots())
+    figure.canvas.draw()
+    for labels in (ax.get_xticklabels(), ax.get_yticklabels()):
+        boxes = [t.get_window_extent() for t in labels if t.get_text()]
+        assert len(boxes) > 1
+        assert sum(a.overlaps(b) for k, a in enumerate(boxes) for b in boxes[:k]) == 0
+
+
+def test_long_names_stand_upright_and_nothing_is_cut_off():
+    names = [f"tetrode {k} unit" for k in range(6)]
+    ax = plotting.plot_connectivity(made_up(6, names=names))
+    ax.figure.canvas.draw()
+    assert [t.get_text() for t in ax.get_xticklabels()] == names
+    assert {t.get_rotation() for t in ax.get_xticklabels()} == {90}
+    page = ax.figure.bbox
+    legend = ax.get_legend().get_window_extent()
+    labels = [t.get_window_extent() for t in ax.get_xticklabels()]
+    assert not any(legend.overlaps(box) for box in labels)
+    for box in [legend, *labels]:
+        assert page.x0 <= box.x0 < box.x1 <= page.x1
+        assert page.y0 <= box.y0 < box.y1 <= page.y1
+
+
+def test_couplings_without_a_number_are_marked_and_not_coloured():
+    couplings = made_up(5)
+    couplings.standard_error[0, 1] = np.inf  # not determined
+    couplings.standard_error[2, 3] = couplings.q_value[2, 3] = np.nan  # masked
+    ax = plotting.plot_connectivity(couplings)
+    hidden = np.eye(5, dtype=bool)
+    hidden[0, 1] = hidden[2, 3] = True
+    np.testing.assert_array_equal(ax.images[0].get_array().mask, hidden)
+    assert [t.get_text() for t in ax.get_legend().get_texts()] == [
+        "q \u2264 0.05",
+        "own history",
+        "not in the fit",
+        "not determined",
+    ]
+    assert ax.images[1].get_array()[0, 1, 3] == 0  # the hatch of the ground is seen
+    assert ax.patch.get_hatch()
+
+
+def test_a_map_without_tests_marks_nothing():
+    couplings = made_up(5)
+    couplings.q_value[:] = couplings.standard_error[:] = np.nan
+    ax = plotting.plot_connectivity(couplings)
+    assert ax.images[0].get_array().count() == 20
+    assert dots(ax) is None
+    couplings.standard_error[:] = np.inf  # nothing left to colour, so no scale of colours
+    assert len(plotting.plot_connectivity(couplings).figure.axes) == 1
+
+
+def test_senders_that_are_not_the_receivers_have_no_own_history():
+    for couplings in (made_up(4, itself=False), made_up(20, 2, itself=False)):
+        ax = plotting.plot_connectivity(couplings, value="peak")
+        assert ax.images[0].get_array().count() == couplings.peak.size
+        np.testing.assert_array_equal(ax.images[0].get_array(), couplings.peak)
+
+
+def test_axes_are_used_as_given_and_the_bar_can_be_left_out():
+    figure, ax = plt.subplots()
+    assert plotting.plot_connectivity(made_up(4), bar=False, limit=2.0, ax=ax) is ax
+    assert figure.axes == [ax]
+    assert ax.images[0].get_clim() == (-2, 2)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "match"),
+    [
+        ({"q": 0}, "q is 0; expected a number between 0 and 1"),
+        ({"value": "size"}, "value is 'size'; expected one of"),
+        ({"mark": "stars"}, "mark is 'stars'; expected"),
+        ({"limit": -1}, "limit is -1; expected a number above 0"),
+    ],
+)
+def test_connectivity_stops_at_the_door(kwargs, match):
+    with pytest.raises(ValueError, match=match):
+        plotting.plot_connectivity(made_up(4), **kwargs)
+    assert not plt.get_fignums()
+
+
+# --- filters ---
+
+
+def band(ax):
+    """Lower and upper edge of the band."""
+    vertices = ax.collections[0].get_paths()[0].vertices
+    x = np.unique(vertices[:, 0])
+    return np.array([[f(vertices[vertices[:, 0] == v, 1]) for v in x] for f in (min, max)])
+
+
+def test_filters_are_multipliers_of_the_rate_with_their_bands(couplings):
+    pairs = [(0, 1), (2, 2), (3, 0)]
+    axes = plotting.plot_filters(couplings, pairs, bin_size=0.002, level=0.9)
+    h, lower, upper = couplings.filters(0.9)
+    for ax, (i, j) in zip(axes, pairs, strict=True):
+        line = ax.lines[1]
+        np.testing.assert_allclose(line.get_xdata(), 2.0 * np.arange(1, WINDOW + 1))
+        np.testing.assert_allclose(line.get_ydata(), np.exp(h[:, i, j]), rtol=1e-12)
+        np.testing.assert_allclose(band(ax)[0], np.exp(lower[:, i, j]), rtol=1e-12)
+        np.testing.assert_allclose(band(ax)[1], np.exp(upper[:, i, j]), rtol=1e-12)
+        low, high = ax.get_ylim()
+        assert low * high == pytest.approx(1)  # doubling is as high as halving is deep
+        assert ax.get_ylim() == axes[0].get_ylim()
+        assert high > np.exp(np.abs([lower, upper])[:, :, i, j].max())
+        assert ax.get_xlabel() == "lag (ms)"
+    assert axes[1].get_title(loc="left") == "2 \N{RIGHTWARDS ARROW} 2, own"
+    own = plotting.plot_filters(couplings, pairs, share=False)
+    assert len({ax.get_ylim() for ax in own}) == 3
+    assert own[0].get_xlabel() == "lag (bins)"
+
+
+def test_the_strongest_significant_couplings_are_shown_by_default(couplings):
+    axes = plotting.plot_filters(couplings)
+    strength = np.where(np.eye(N, dtype=bool), 0, np.abs(couplings.strength))
+    strength[~couplings.significant()] *= 1e-6
+    order = np.argsort(-strength, axis=None)[:6]
+    expected = [f"{k // N} \N{RIGHTWARDS ARROW} {k % N}" for k in order]
+    assert [ax.get_title(loc="left") for ax in axes] == expected
+    _, given = plt.subplots(1, 2)
+    assert list(plotting.plot_filters(couplings, axes=given)) == list(given)
+
+
+def test_undetermined_filters_have_no_band_and_say_so(data):
+    """Without a ridge, refractory cells separate."""
+    basis, X, _ = data
+    counts = np.zeros((6000, 2))
+    counts[::50, 0] = counts[7::61, 1] = 1
+    X = basis.compute_features(counts)
+    with pytest.warns(match="separated"):
+        model = fastglm.PopulationGLM().fit(X, counts)
+    couplings = model.coupling_map(X, counts)
+    assert np.isinf(couplings.standard_error[0, 0])
+    [ax] = plotting.plot_filters(couplings, [(0, 0)])
+    known = np.isfinite(couplings.uncertainty.linear(0, couplings.kernel)[1][:, 0])
+    assert (band(ax)[0].size == known.sum()) if known.any() else ax.texts[0].get_text()
+    assert 1e-4 < ax.get_ylim()[0] < 1
+    assert (0, 0) not in plotting.strongest(couplings, 4)
+
+
+def test_softplus_has_no_multiplier(couplings):
+    softplus = fastglm.PopulationGLM(inverse_link_function="softplus")
+    couplings = replace(couplings, model=softplus)
+    [ax] = plotting.plot_filters(couplings, [(0, 1)])
+    assert (ax.get_yscale(), ax.get_ylabel()) == ("linear", "change of input")
+    np.testing.assert_allclose(ax.lines[1].get_ydata(), couplings.filters()[0][:, 0, 1])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (0.8, 1.25, [0.8, 0.9, 1.0, 1.1, 1.2]),
+        (0.2, 5, [0.25, 0.5, 1, 2, 4]),
+        (1e-3, 1e3, [1e-3, 1e-2, 0.1, 1, 10, 100, 1e3]),
+    ],
+)
+def test_gains_have_round_ticks(low, high, ticks):
+    np.testing.assert_allclose(plotting._GainLocator().tick_values(low, high), ticks)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "match"),
+    [
+        ({"pairs": [(0, 4)]}, r"pairs holds \[\(0, 4\)\]; expected numbers of a sender below 4"),
+        ({"pairs": []}, "pairs holds nothing"),
+        ({"level": 1}, "level is 1; expected"),
+        ({"bin_size": 0}, "bin_size is 0; expected seconds"),
+    ],
+)
+def test_filters_stop_at_the_door(couplings, kwargs, match):
+    with pytest.raises(ValueError, match=match):
+        plotting.plot_filters(couplings, **kwargs)
+    assert not plt.get_fignums()
+
+
+def test_too_few_axes(couplings):
+    with pytest.raises(ValueError, match="axes has 1 axes; expected 2, one for each pair"):
+        plotting.plot_filters(couplings, [(0, 1), (1, 0)], axes=plt.subplots()[1])
+
+
+# --- diagnostics ---
+
+
+def test_ks_curves_are_the_distribution_of_the_intervals(rescaling):
+    ax = plotting.plot_ks(rescaling, receivers=2, level=0.99)
+    curve = next(line for line in ax.lines if str(line.get_label()).startswith("receiver 2"))
+    u, share = curve.get_data()
+    intervals = rescaling.intervals[2]
+    np.testing.assert_allclose(share, [np.mean(intervals < v) + 0.5 / intervals.size for v in u])
+    assert np.abs(share - u).max() == pytest.approx(rescaling.statistic[2], abs=1 / intervals.size)
+    edges = [line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == "--"]
+    np.testing.assert_allclose(edges, np.array([-1, 1]) * rescaling.band(0.99)[2])
+    flat = plotting.plot_ks(rescaling, receivers=2, difference=True)
+    curve = next(line for line in flat.lines if str(line.get_label()).startswith("receiver 2"))
+    np.testing.assert_allclose(curve.get_ydata(), share - u)
+    assert flat.get_ylim()[1] > max(rescaling.band()[2], rescaling.statistic[2])
+
+
+def test_ks_shows_the_receivers_that_are_farthest_outside():
+    rng = np.random.default_rng(0)
+    intervals = [rng.random(100) for _ in range(6)] + [np.zeros(0)]
+    statistic = np.array([0.1, 0.5, 0.2, 0.4, 0.3, 0.05, np.nan])
+    n = np.array([u.size for u in intervals])
+    rescaling = Rescaling(intervals, statistic, statistic, n, 0 * n, 0 * n)
+    ax = plotting.plot_ks(rescaling)
+    labels = [t.get_text().split(":")[0] for t in ax.get_legend().get_texts()]
+    assert labels == ["receiver 1", "receiver 3", "receiver 4", "receiver 2"]
+    ax = plotting.plot_ks_distances(rescaling)
+    drawn = np.concatenate([line.get_xydata() for line in ax.lines[:2]])
+    drawn = drawn[np.argsort(drawn[:, 0])]
+    np.testing.assert_allclose(drawn[:, 1], (statistic / rescaling.band())[:6])
+    inside, outside = (line.get_ydata() for line in ax.lines[:2])
+    assert (inside <= 1).all()
+    assert (outside > 1).all()
+    with pytest.raises(ValueError, match="Receiver 6 was not tested"):
+        plotting.plot_ks(rescaling, receivers=[0, 6])
+    with pytest.raises(ValueError, match="receiver is 7; expected a number from 0 to 6"):
+        plotting.plot_ks(rescaling, receivers=[7])
+    with pytest.raises(ValueError, match="receivers holds 7 receivers"):
+        plotting.plot_ks(rescaling, receivers=range(7))
+    with pytest.raises(ValueError, match="names has shape"):
+        plotting.plot_ks_distances(rescaling, names=["a"])
+    rescaling.statistic[:] = np.nan
+    with pytest.raises(ValueError, match="No receiver has the 5 intervals"):
+        plotting.plot_ks_distances(rescaling)
+
+
+def test_autocorrelation_is_drawn_with_its_band(rescaling):
+    correlation, limit = rescaling.autocorrelation(12)
+    ax = plotting.plot_autocorrelation(rescaling, [0, 3], n_lags=12)
+    for j in (0, 3):
+        line = next(one for one in ax.lines if one.get_label() == f"receiver {j}")
+        np.testing.assert_allclose(line.get_ydata(), correlation[:, j])
+        np.testing.assert_allclose(line.get_xdata(), np.arange(1, 13), atol=0.36)
+    levels = {abs(line.get_ydata()[0]) for line in ax.lines if line.get_linestyle() == "--"}
+    np.testing.assert_allclose(sorted(levels), sorted(limit[[0, 3]]))
+    plotting.plot_autocorrelation(rescaling, 1)
+    with pytest.raises(ValueError, match="n_lags is 0"):
+        plotting.plot_autocorrelation(rescaling, n_lags=0)
+
+
+# --- penalties ---
+
+
+def test_the_path_of_a_receiver_coefficients_or_filters(data):
+    _, X, counts = data
+    model = fastglm.PopulationGLM(regularizer="GroupLasso")
+    path = fastglm.model_selection.regularization_path(model, X, counts, 6)
+    ax = plotting.plot_path(path, 1, groups=X.filters, names=["a", "b", "c", "d"], chosen=1e-3)
+    lines = {line.get_label(): line for line in ax.lines}
+    for g, name in enumerate("abcd"):
+        expected = np.linalg.norm(path.coef[:, g * FUNCS : (g + 1) * FUNCS, 1], axis=1)
+        np.testing.assert_allclose(lines[name].get_ydata(), expected)
+        np.testing.assert_array_equal(lines[name].get_xdata(), path.strengths[:, 1])
+    assert lines["chosen"].get_xdata()[0] == 1e-3
+    assert ax.get_xlim()[0] > ax.get_xlim()[1]  # the strongest on the left
+    ax = plotting.plot_path(path, 1, n_named=2)
+    drawn = sorted(tuple(line.get_ydata()) for line in ax.lines[1:])
+    np.testing.assert_allclose(drawn, sorted(map(tuple, path.coef[:, :, 1].T)))
+    assert len(ax.get_legend().get_texts()) == 2
+    for kwargs, match in (
+        ({"receiver": 4}, "receiver is 4; expected a number from 0 to 3"),
+        ({"groups": [0, 1]}, "Pass X.filters?"),
+        ({"names": ["a"]}, "names has shape"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            plotting.plot_path(path, **kwargs)
+
+
+def test_a_path_down_to_no_penalty():
+    strengths = np.array([[1.0], [0.1], [0.0]])
+    blank = np.zeros((3, 1))
+    path = Path(strengths, np.ones((3, 2, 1)), *(blank,) * 6)
+    assert plotting.plot_path(path).get_xscale() == "symlog"
+
+
+def test_cross_validation_shows_differences_fold_by_fold():
+    rng = np.random.default_rng(0)
+    strengths = np.repeat([[1.0], [0.1], [0.01]], 2, axis=1)
+    scores = rng.normal(-1, 0.1, (3, 5, 2))
+    scores[1] += 1.0
+    scores[:, 4, 0] = np.nan  # a fold without bins for receiver 0
+    scores[:, :, 1] = np.nan
+    cv = CrossValidation(strengths, scores, np.array([1, 0]), "one-standard-error", None)
+    ax = plotting.plot_cross_validation(cv)
+    curve = ax.lines[0]
+    less = (scores - scores[1])[:, :4, 0]
+    np.testing.assert_allclose(curve.get_ydata(), less.mean(axis=1))
+    np.testing.assert_allclose(curve.get_ydata()[1], 0)
+    error = less.std(axis=1, ddof=1) / 2
+    np.testing.assert_allclose(np.diff(band(ax), axis=0)[0], 2 * error[::-1], atol=1e-12)
+    heights = [line.get_ydata()[0] for line in ax.lines[1:]]
+    assert np.isclose(heights, -scores[1, :4, 0].std(ddof=1) / 2).any()  # what the rule asks for
+    assert ax.lines[-1].get_xydata().tolist() == [[0.1, 0.0]]
+    with pytest.raises(ValueError, match="Receiver 1 has no held-out score"):
+        plotting.plot_cross_validation(cv, 1)
+
+
+# --- colours, examples, old pictures ---
+
+
+def test_colours_differ_for_the_colour_blind():
+    """Severe deuteranomaly and protanomaly as in Machado, Oliveira & Fernandes (2009)."""
+    deutan = [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]
+    protan = [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]
+    colours = np.array([to_rgb(c) for c in plotting._COLOURS])
+    ends = matplotlib.colormaps[plotting._MAP]([0.1, 0.9])[:, :3]
+    luminance = np.array([0.2126, 0.7152, 0.0722])
+    for seen in (np.eye(3), np.array(deutan), np.array(protan)):
+        for group, least in ((colours, 0.12), (ends, 0.3)):
+            c = (group**2.2 @ seen.T).clip(0, 1) ** (1 / 2.2)
+            # Hue and lightness count, lightness twice.
+            points = np.column_stack([c, 2 * c @ luminance])
+            apart = np.linalg.norm(points[:, None] - points, axis=-1)
+            assert apart[np.triu_indices(len(group), 1)].min() > least
+
+
+def test_examples_of_the_docstrings():
+    result = doctest.testmod(plotting)
+    assert result.attempted > 30
+    assert result.failed == 0
+
+
+def test_a_missing_matplotlib_says_what_to_install(monkeypatch):
+    import importlib
+    import sys
+
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.delitem(sys.modules, "fastglm.plotting")
+    with pytest.raises(ImportError, match=r"pip install 'fastglm\[plot\]'"):
+        importlib.import_module("fastglm.plotting")
+
+
+def test_pictures_of_the_command_line_hide_the_diagonal(tmp_path):
+    areas = np.arange(16.0).reshape(4, 4)
+    ax = plt.figure().subplots()
+    image = plotting._areas(ax, areas, 3.0)
+    np.testing.assert_array_equal(image.get_array().mask, np.eye(4, dtype=bool))
+    with pytest.raises(ValueError, match="no known type of picture"):
+        plotting.check_path(tmp_path / "a.txt")
+    with pytest.raises(ValueError, match="There is no folder"):
+        plotting.check_path(tmp_path / "b" / "a.png")
