@@ -1,0 +1,232 @@
+"""How the site is built: ``sphinx-build -W docs site``. Nothing in it needs a network to read."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import matplotlib
+from docutils.nodes import SkipNode, literal_block
+from latex2mathml.converter import convert
+from sphinx_gallery.sorting import ExplicitOrder
+
+import fastglm
+
+project, author = "fastglm", "The fastglm developers"
+copyright = author
+version = release = fastglm.__version__
+
+extensions = [
+    "myst_parser",
+    "numpydoc",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["examples", "_build"]
+templates_path = ["_templates"]
+default_role = "py:obj"  # a name in single backticks is a link where there is such a thing
+highlight_language = "python3"
+myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
+myst_heading_anchors = 3
+# Pages that are not there yet: the site builds without them.
+suppress_warnings = ["toc.not_readable", "config.cache"]
+
+# --- reference ---
+
+MODULES = [
+    "glm",
+    "basis",
+    "features",
+    "regularizer",
+    "model_selection",
+    "inference",
+    "connectivity",
+    "diagnostics",
+    "simulation",
+    "plotting",
+    "io",
+    "report",
+]
+autosummary_generate = True
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+numpydoc_show_class_members = False
+numpydoc_xref_param_type = False
+
+# --- gallery ---
+
+EXAMPLES = [
+    "spikes_to_connectivity",
+    "head_direction",
+    "choosing_a_penalty",
+    "significance",
+    "masks",
+    "trials_and_gaps",
+    "slow_covariates",
+    "diagnostics",
+    "scaling_up",
+    "recordings",
+]
+
+
+def style(gallery_conf, name):
+    """Figures of every example: transparent, so that they suit a dark page as well."""
+    matplotlib.rcdefaults()
+    matplotlib.rcParams.update(
+        {
+            "figure.figsize": (7, 4),
+            "figure.facecolor": "none",
+            "axes.facecolor": "none",
+            "savefig.facecolor": "none",
+            "legend.frameon": False,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "font.size": 10,
+            "figure.constrained_layout.use": True,
+        }
+    )
+
+
+sphinx_gallery_conf = {
+    "examples_dirs": "examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"\.py$",
+    "within_subsection_order": ExplicitOrder([f"{name}.py" for name in EXAMPLES]),
+    "reset_modules": (style,),
+    "image_srcset": ["2x"],
+    "matplotlib_animations": False,
+    "remove_config_comments": True,
+    "show_signature": False,
+    "show_memory": False,
+    "min_reported_time": 1e9,
+    "capture_repr": ("_repr_html_", "__repr__"),
+    "abort_on_example_error": True,
+    "download_all_examples": False,
+    "plot_gallery": True,
+}
+
+# --- pages ---
+
+html_theme = "pydata_sphinx_theme"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_title = "fastglm"
+html_math_renderer = "mathml"
+html_show_sourcelink = False
+html_copy_source = False
+html_theme_options = {
+    "logo": {"text": "fastglm"},
+    "navbar_end": ["theme-switcher"],
+    "show_toc_level": 2,
+    "show_prev_next": True,
+    "footer_start": [],
+    "footer_end": [],
+    "navigation_with_keys": False,
+}
+html_sidebars = {"index": []}
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+
+# --- what the docstrings' plain text needs to be set well ---
+
+
+def plain_text(app, what, name, obj, options, lines):
+    """Indented formulas become literal blocks, tables of bars become tables.
+
+    Only before the first section and inside Notes: elsewhere indentation means parameters.
+    """
+    out, open_, k = [], True, 0
+    while k < len(lines):
+        line = lines[k]
+        if k + 1 < len(lines) and re.fullmatch(r"-{3,}", lines[k + 1].strip()):
+            open_ = line.strip() == "Notes"
+            out += lines[k : k + 2]
+            k += 2
+            continue
+        if open_ and line.startswith("| ") and lines[k + 1].startswith("|-"):
+            rows = [line]
+            k += 2
+            while k < len(lines) and lines[k].startswith("|"):
+                rows.append(lines[k])
+                k += 1
+            out += [".. list-table::", "   :header-rows: 1", ""]
+            for row in rows:
+                cells = [c.strip() for c in re.split(r"(?:^|(?<=\s))\|(?=\s|$)", row)[1:-1]]
+                out += [f"   {'* ' if c == 0 else '  '}- {cell}" for c, cell in enumerate(cells)]
+            out.append("")
+            continue
+        before = lines[k - 1] if k else ""
+        if open_ and line.startswith("    ") and not before.strip() and not _in_markup(lines, k):
+            out += ["::", ""]
+            while k < len(lines) and (lines[k].startswith("    ") or not lines[k].strip()):
+                out.append(lines[k])
+                k += 1
+            continue
+        # The star of *args is no emphasis.
+        out.append(line if "`" in line else re.sub(r"(?<=[(\s])\*(?=\w)", r"\\*", line))
+        k += 1
+    lines[:] = out
+
+
+def _in_markup(lines, k):
+    """Whether the block that begins at line k belongs to a directive or a ``::``."""
+    above = next((x for x in reversed(lines[:k]) if x.strip()), "")
+    return above.endswith("::") or above.lstrip().startswith((".. ", ":"))
+
+
+def _inline_math(self, node):
+    self.body.append(convert(node.astext()))
+    raise SkipNode
+
+
+def _block_math(self, node):
+    self.body.append(f'<div class="math">{convert(node.astext(), display="block")}</div>')
+    raise SkipNode
+
+
+def sessions(app, doctree):
+    """Indented blocks of Markdown that are Python sessions get their colours."""
+    for node in doctree.findall(literal_block):
+        if node.astext().startswith(">>> "):
+            node["language"] = "pycon"
+
+
+def skip(app, what, name, obj, skipped, options):
+    """Leave out what a class inherits from other packages."""
+    origin = getattr(getattr(obj, "fget", None) or obj, "__module__", None)
+    return True if origin and not origin.startswith("fastglm") else None
+
+
+REFERENCE = """\
+API reference
+=============
+
+Everything that is public, from its docstrings. ``import fastglm as nmo`` gives the names that code
+written for NeMoS's coupling GLMs uses.
+
+.. autosummary::
+   :toctree: .
+   :recursive:
+
+"""
+
+
+def write_reference(folder):
+    """Write the first page of the reference, with the modules that this version has."""
+    there = [m for m in MODULES if importlib.util.find_spec(f"fastglm.{m}")]
+    folder.mkdir(exist_ok=True)
+    page, text = folder / "index.rst", REFERENCE + "".join(f"   fastglm.{m}\n" for m in there)
+    if not page.exists() or page.read_text() != text:
+        page.write_text(text)
+
+
+def setup(app):
+    """Connect the functions above."""
+    app.connect("autodoc-process-docstring", plain_text, priority=100)
+    app.add_html_math_renderer("mathml", (_inline_math, None), (_block_math, None))
+    app.connect("doctree-read", sessions)
+    app.connect("autodoc-skip-member", skip)
+    write_reference(Path(app.srcdir, "api"))
