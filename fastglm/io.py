@@ -344,8 +344,8 @@ def save_model(model, path, metadata=None):
         params["regularizer"] = {"class": str(kind), "sparse": [k for k in own if issparse(own[k])]}
         for name, value in own.items():
             if issparse(value):  # its shape and entries
-                value = value.tocoo()
-                value = [[*value.shape, 0], *zip(*value.coords, value.data, strict=True)]
+                at = value.tocoo()
+                value = [[*at.shape, 0], *zip(at.row, at.col, at.data, strict=True)]
             arrays[f"regularizer_{name}"] = np.asarray(value, float)
     header = {
         "format": _FORMAT,

@@ -84,6 +84,121 @@ def test_every_implementation_of_the_benchmarks_reaches_the_optimum(name):
     np.testing.assert_allclose(objective, best, atol=1e-8)
 
 
+# --- penalties ---
+
+
+def penalised(rows, y, coef, intercept, ridge=0.0, matrix=None, lasso=0.0, groups=()):
+    """The mean loss plus penalty, apart from fastglm."""
+    coef = np.asarray(coef, float).ravel()
+    eta = rows @ coef + float(np.ravel(intercept)[0])
+    value = np.mean(np.exp(eta) - y * eta) + 0.5 * np.sum(ridge * coef**2)
+    value += np.sum(lasso * np.abs(coef))
+    if matrix is not None:
+        value += 0.5 * coef @ matrix @ coef
+    return value + sum(weight * np.linalg.norm(coef[group]) for group, weight in groups)
+
+
+def difference(n):
+    D = np.diff(np.eye(n), axis=0)
+    return D.T @ D
+
+
+STRENGTH = 0.01
+FACTOR = np.linspace(0.2, 2.0, 12)
+FILTERS = [(np.arange(3 * i, 3 * i + 3), STRENGTH * np.sqrt(3)) for i in range(4)]
+# name: (regularizer, strength, terms of the objective)
+PENALTIES = {
+    "Ridge": ("Ridge", STRENGTH, {"ridge": STRENGTH}),
+    "Lasso": ("Lasso", STRENGTH, {"lasso": STRENGTH}),
+    "ElasticNet": ("ElasticNet", (STRENGTH, 0.7), {
+        "ridge": 0.3 * STRENGTH, "lasso": 0.7 * STRENGTH}),
+    "GroupLasso": ("GroupLasso", STRENGTH, {"groups": FILTERS}),
+    "Lasso of each coefficient": (
+        "Lasso", STRENGTH * np.tile(FACTOR[:, None], 4), {"lasso": STRENGTH * FACTOR}),
+    "Quadratic": (fastglm.regularizer.Quadratic(difference(3)), STRENGTH, {
+        "matrix": STRENGTH * np.kron(np.eye(4), difference(3))}),
+}  # fmt: skip
+
+
+def solve_glum(name, rows, y):
+    glum = optional("glum")
+    kwargs = {
+        "Ridge": {"l1_ratio": 0.0},
+        "Lasso": {"l1_ratio": 1.0},
+        "ElasticNet": {"l1_ratio": 0.7},
+        "Lasso of each coefficient": {"l1_ratio": 1.0, "P1": FACTOR},
+        "Quadratic": {"l1_ratio": 0.0, "P2": np.kron(np.eye(4), difference(3))},
+    }[name]
+    model = glum.GeneralizedLinearRegressor(
+        family="poisson", alpha=STRENGTH, gradient_tol=1e-10, max_iter=1000, **kwargs
+    )
+    model.fit(rows, y)
+    return model.coef_, model.intercept_
+
+
+def solve_nemos(name, rows, y):
+    optional("nemos")
+    import jax
+    import nemos
+
+    jax.config.update("jax_enable_x64", True)
+    kind, strength = name, STRENGTH
+    if name == "GroupLasso":
+        kind = nemos.regularizer.GroupLasso(mask=np.repeat(np.eye(4), 3, axis=1))
+    if name == "ElasticNet":
+        strength = STRENGTH, 0.7
+    model = nemos.glm.GLM(
+        regularizer=kind,
+        regularizer_strength=strength,
+        solver_name="LBFGS" if name == "Ridge" else "ProximalGradient",
+        solver_kwargs={"tol": 1e-12, "maxiter": 20_000},
+    )
+    model.fit(rows, y)
+    return model.coef_, model.intercept_
+
+
+def solve_skglm(name, rows, y):
+    skglm = optional("skglm")
+    model = skglm.GeneralizedLinearEstimator(
+        skglm.datafits.Poisson(),
+        skglm.penalties.L1(STRENGTH),
+        skglm.solvers.ProxNewton(tol=1e-12, max_iter=200, fit_intercept=True),
+    )
+    model.fit(rows, y)
+    return model.coef_, model.intercept_
+
+
+PEERS = {
+    **{f"glum, {name}": (solve_glum, name) for name in PENALTIES if name != "GroupLasso"},
+    **{f"NeMoS, {name}": (solve_nemos, name) for name in list(PENALTIES)[:4]},
+    "skglm, Lasso": (solve_skglm, "Lasso"),
+}
+
+
+@pytest.mark.parametrize("path", ["newton-cholesky", "newton-cg"])
+@pytest.mark.parametrize("peer", PEERS)
+def test_penalised_objectives(tiny, peer, path):
+    solve, name = PEERS[peer]
+    kind, strength, terms = PENALTIES[name]
+    X, counts = tiny
+    model = fastglm.PopulationGLM(
+        regularizer=kind, regularizer_strength=strength, solver_name=path
+    ).fit(X, counts)
+    rows, y = np.asarray(X)[12:], counts[12:, 0].astype(float)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        coef, intercept = solve(name, rows, y)
+    coef = np.asarray(coef).ravel()
+    theirs = penalised(rows, y, coef, intercept, **terms)
+    ours = penalised(rows, y, model.coef_[:, 0], model.intercept_[0], **terms)
+    assert model.objective_[0] == pytest.approx(ours, abs=1e-13)
+    assert ours == pytest.approx(theirs, abs=1e-8)
+    assert ours <= theirs + 1e-13
+    np.testing.assert_array_equal(model.coef_[:, 0] == 0, coef == 0)
+    if name not in ("Ridge", "Quadratic"):
+        assert 0 < (coef == 0).sum() < coef.size
+
+
 def test_nemos_scores_and_softplus(page):
     optional("nemos")
     with warnings.catch_warnings():

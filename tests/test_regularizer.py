@@ -763,3 +763,15 @@ def test_a_single_receiver():
     one.fit(X, counts[:, 1])
     column = fit(X, counts[:, [1]], "Lasso", strength * weights[:, None], None)
     np.testing.assert_array_equal(one.coef_, column.coef_[:, 0])
+
+
+@pytest.mark.parametrize("matrix", [second_differences(FUNCS), np.eye(FUNCS * CELLS)])
+def test_a_sparse_matrix_is_saved(matrix, tmp_path):
+    scipy_sparse = pytest.importorskip("scipy.sparse")
+    X, counts, _, _ = problem()
+    kind = reg.Quadratic(scipy_sparse.csr_matrix(matrix))
+    model = fit(X, counts, kind, 0.1, None)
+    model.save_params(tmp_path / "model")
+    loaded = fastglm.load_model(tmp_path / "model.npz")
+    np.testing.assert_array_equal(loaded.regularizer.matrix.toarray(), matrix)
+    np.testing.assert_array_equal(clone(loaded).fit(X, counts).coef_, model.coef_)
