@@ -31,11 +31,11 @@ class Moments:
     sum_y: np.ndarray  # (n_receivers,)
 
 
-def moments(X, valid, events):
+def moments(X, valid, events, weight=None):
     """``X'Y``, ``X'1`` and ``sum(Y)`` over the valid bins, from the events of Y in float64.
 
     ``events`` holds the bins, receivers and amplitudes of Y, sorted by bin, and the number of
-    receivers.
+    receivers. ``weight``, one for each bin, stands in the place of 1.
     """
     keep = valid[events.bins]
     if not keep.all():
@@ -52,7 +52,7 @@ def moments(X, valid, events):
                 rows *= events.amplitudes[part, None]
                 for j in np.unique(events.units[part]):
                     xty[start:stop, j] += rows[events.units[part] == j].sum(axis=0)
-    return Moments(xty, column_sums(X, valid), sum_y)
+    return Moments(xty, column_sums(X, valid, weight), sum_y)
 
 
 def gram(X, valid):
@@ -158,12 +158,14 @@ def _uncounted_rows(X, valid):
     return np.concatenate([np.arange(low, 0), np.flatnonzero(~valid), np.arange(n_bins, high)])
 
 
-def column_sums(X, valid):
-    """``X'1`` over the valid bins, in float64."""
+def column_sums(X, valid, weight=None):
+    """``X'1`` over the valid bins, or ``X' weight``, in float64."""
     sweep = Sweep(X, 1, np.float64, 1)
     for start, n_rows in sweep.chunks():
-        keep = valid[start : start + n_rows]
-        sweep.backward(start, n_rows, sweep.put(keep[:, None].astype(np.float64)))
+        keep = valid[start : start + n_rows].astype(np.float64)
+        if weight is not None:
+            keep *= weight[start : start + n_rows]
+        sweep.backward(start, n_rows, sweep.put(keep[:, None]))
     return sweep.collect()[:, 0]
 
 
