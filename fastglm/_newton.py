@@ -126,6 +126,11 @@ class Result:
             method=np.full(n, "", dtype="<U16"),
         )
 
+    def of(self, receivers, features=slice(None)):
+        """Coefficients and intercepts of some receivers, 0 where they are not known."""
+        coef = self.coef[features][:, receivers]
+        return np.nan_to_num(coef), np.nan_to_num(self.intercept[receivers])
+
     def put(self, receivers, other, features=slice(None)):
         """Copy the result of a batch to its receivers (and features)."""
         for field in fields(self):
@@ -227,6 +232,10 @@ def minimize(problem, coef, intercept, tol, maxiter, watch=None, retreat=None):
             )
             polishing[index] = np.where(done, polishing[index] + 1, 0)
             result.status[index[polished]] = "converged"
+            if problem.rough:  # one step more, which nobody looks at
+                last = index[polished]
+                result.coef[:, last] += step[:, last]
+                result.intercept[last] += step_intercept[last]
             broken = ~np.isfinite(decrement) | (slope[index] > 0)
             result.status[index[broken & ~done]] = "stalled"
             spent = (result.n_iter[index] >= maxiter) & ~done
@@ -275,6 +284,7 @@ class DenseProblem:
 
     method = "newton-cholesky"
     exact = True  # steps are Newton's
+    rough = False
     polish = 3
     _REFRESH = 1e-8  # a decrement above this is due for a new Hessian
 
@@ -486,6 +496,8 @@ class Settings:
     products : "auto", "events" or "rows"
     memory_budget : float
         Bytes.
+    rough : bool
+        Whether a fit may end in float32, with a last step that is not judged any more.
     """
 
     link: object
@@ -494,15 +506,18 @@ class Settings:
     method: str
     products: str
     memory_budget: float
+    rough: bool = False
 
 
-def solve(X, valid, counts, free, penalties, start, batch, settings, shared=None, watch=None):
+def solve(
+    X, valid, counts, free, penalties, start, batch, settings, shared=None, watch=None, guide=None
+):
     """Fit one batch of receivers by its method, once for each of some penalties; see `minimize`.
 
     Every fit starts where the last one ended. ``counts(index)`` gives float64 counts of shape
     (index.size, n_receivers), and ``counts.events`` is the same as `Events`. ``start`` is a pair of
     coefficients and intercepts, or None. ``shared`` is what `share` made of X and valid, if it is
-    there already.
+    there already. ``guide``, one pair a penalty, are optima of nearly the same problems.
 
     Returns
     -------
@@ -511,9 +526,17 @@ def solve(X, valid, counts, free, penalties, start, batch, settings, shared=None
     """
     fit = _Fit(X, valid, counts, free, batch, settings, shared, watch, len(penalties) > 1)
     results = []
-    for penalty in penalties:
-        results.append(fit.run(penalty, start))
+    # How far the last two fits ended from their guide: the next one begins as far from its own.
+    ahead = before = (0.0, 0.0)
+    for k, penalty in enumerate(penalties):
+        guided = guide is not None and not penalty.sparse.any()
+        if guided:
+            start = tuple(g + 2 * a - b for g, a, b in zip(guide[k], ahead, before, strict=True))
+        results.append(fit.run(penalty, start, guided))
         start = results[-1].coef, results[-1].intercept
+        if guided:
+            now = tuple(c - g for c, g in zip(start, guide[k], strict=True))
+            ahead, before = now, ahead if k else now
         if (results[-1].status == "interrupted").any():
             break
     return results
@@ -536,7 +559,7 @@ class _Fit:
             self.shared = share(X, valid, settings.memory_budget, batch.lanes)
         self.problem, self.free = None, None
 
-    def run(self, penalty, start):
+    def run(self, penalty, start, guided=False):
         """Fit with one penalty.
 
         Without one, features that are always zero are taken out, and features that are only active
@@ -555,7 +578,7 @@ class _Fit:
         if penalty.sparse.any():
             result = self._run_sparse(penalty, coef, intercept)
         else:
-            result = self._run_smooth(penalty, coef, intercept, fixed, start is None)
+            result = self._run_smooth(penalty, coef, intercept, fixed, start is None, guided)
         separated = fixed.any(axis=0) & (result.status == "converged")
         result.status[separated] = "separated"
         return result
@@ -589,32 +612,34 @@ class _Fit:
         sample = SampleProblem(self.shared, free, penalty, link, self.level, lanes)
         self.problem = EventProblem(
             X, valid, counts, free, penalty, link, self.sums, sample, lanes, self.settings.tol,
-            self.batch.products,
+            self.batch.products, self.settings.rough,
         )  # fmt: skip
 
     def _run_sparse(self, penalty, coef, intercept):
         self.anchor = None
         result = Result.empty(*coef.shape)
         result.coef[:], result.intercept[:] = coef, intercept
+        tol = self.settings.tol * (0.01 if self.settings.rough else 1)  # there is no last step
         self.state = proximal.minimize(
             self.problem,
             penalty,
             result,
-            self.settings.tol,
+            tol,
             self.settings.maxiter,
             self.state,
             self.watch,
         )
         return result
 
-    def _run_smooth(self, penalty, coef, intercept, fixed, cold):
+    def _run_smooth(self, penalty, coef, intercept, fixed, cold, guided):
         problem, tol, maxiter = self.problem, self.settings.tol, self.settings.maxiter
         self.state = None
         plain, retreat = problem.plain, None
         by_events = self.batch.method == "newton-cg"
         if by_events:
             problem.forget()
-        if by_events and self.settings.link.canonical and (cold or self.anchor is not None):
+        sampled = cold or (self.anchor is not None and not guided)
+        if by_events and self.settings.link.canonical and sampled:
             sample, everyone = problem.sample, np.arange(plain.size)
             if cold:
                 retreat = coef, intercept, self.mean - self.mean * intercept

@@ -216,6 +216,7 @@ class SampleProblem:
 
     method = "newton-cg"
     exact = False
+    rough = False
     polish = 0
     _MAX_STEPS = 30
 
@@ -518,7 +519,7 @@ class Steps:
         # A step gains a factor of ten as a rule. Where the last digits of float32 may have
         # decided, it is taken all the same, to be judged in float64.
         self.expected[receivers] = 0.15 * decrement
-        ended = problem.certain[receivers] & (decrement <= tol)
+        ended = problem.certain[receivers] & (decrement <= tol) & (not problem.rough)
         d = np.where(ended, 0.0, -d.T)
         return d[:-1], d[-1], decrement, 0
 
@@ -614,10 +615,14 @@ class EventProblem:
     polish = 0
 
     def __init__(
-        self, X, valid, counts, free, penalty, link, moments, sample, lanes, tol, products
+        self, X, valid, counts, free, penalty, link, moments, sample, lanes, tol, products, rough
     ):
         self.X, self.valid, self.counts, self.link = X, valid, counts, link
-        self.sample, self.tol = sample, tol
+        self.sample = sample
+        # What is about to converge is summed in float64, or, where that may be rough, not before
+        # the change of a gradient in float32 is rounding.
+        self.precise_below = _PRECISE if rough else max(tol, _PRECISE)
+        self.rough = tol > self.precise_below
         self.free = self.is_free = free
         self.lanes = lanes
         self.n_bins = int(valid.sum())
@@ -667,9 +672,8 @@ class EventProblem:
         """Objective and gradient at the given points: one pass."""
         self.active, n = active, active.size
         self.point = np.vstack([coef, intercept])
-        # A receiver that is about to converge is summed in float64.
-        wants = self.steps.expected[active] <= max(self.tol, _PRECISE)
-        self.certain[active] = wants
+        wants = self.steps.expected[active] <= self.precise_below
+        self.certain[active] = wants | self.rough
         rounded = np.where(wants, _ROUNDING[np.float64], _ROUNDING[np.float32])
         self.rounding[active] = np.maximum(rounded, self._was_rounded[active])
         self._was_rounded[active] = rounded
@@ -708,6 +712,8 @@ class EventProblem:
         sweep.set_coef(self.point[:-1, some], tiles)
         totals = np.zeros((2, tiles.size * lanes))
         for start, n_rows in sweep.chunks():
+            if not self.valid[start : start + n_rows].any():
+                continue  # such as a fold that is held out
             counts = sweep.eta
             if not self.link.canonical:
                 index = np.arange(start, start + n_rows)

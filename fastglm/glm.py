@@ -680,7 +680,7 @@ class _Collect:
         return aggregate(np.concatenate(self.parts))
 
 
-def fit_penalties(X, y, valid, free, penalties, settings, shared=None):
+def fit_penalties(X, y, valid, free, penalties, settings, shared=None, guide=None):
     """Fit every receiver with each of some penalties, every fit from where the last one ended.
 
     Parameters
@@ -694,6 +694,8 @@ def fit_penalties(X, y, valid, free, penalties, settings, shared=None):
     settings : Settings
     shared : `fastglm._quasi_newton.Shared`, optional
         Of X and a superset of the valid bins.
+    guide : list of Result, optional
+        Of nearly the same problems, such as those with all bins beside those without a fold.
 
     Returns
     -------
@@ -704,14 +706,16 @@ def fit_penalties(X, y, valid, free, penalties, settings, shared=None):
     with single_threaded_blas():
         for some, receivers in _by_missing(valid, y):
             _fit_group(
-                X, y, some, receivers, free, penalties, None, settings, results, monitor, shared
-            )
+                X, y, some, receivers, free, penalties, None, settings, results, monitor, shared,
+                guide,
+            )  # fmt: skip
     return results
 
 
 def _fit_group(
-    X, y, valid, receivers, free, penalties, start, settings, results, monitor, shared=None
-):
+    X, y, valid, receivers, free, penalties, start, settings, results, monitor, shared=None,
+    guide=None,
+):  # fmt: skip
     """Fit the receivers that share their valid bins; write into ``results``, one a penalty."""
     n_bins = int(valid.sum())
     if n_bins == 0:
@@ -759,6 +763,7 @@ def _fit_group(
             settings,
             None if batch.selected else shared,
             monitor.watch(batch.receivers, columns),
+            guide and [g.of(batch.receivers, columns) for g in guide],
         )
         for result, one in zip(results, solved, strict=False):
             result.put(batch.receivers, one, columns)

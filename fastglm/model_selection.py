@@ -24,8 +24,10 @@ from fastglm.glm import fit_penalties
 from fastglm.regularizer import ElasticNet, UnRegularized, as_regularizer
 
 RULES = ("best", "one-standard-error")
-_N_STRENGTHS, _SPARSE_RANGE, _RIDGE_RANGE = 10, 1e-3, 1e-6
-_FOLD_TOL = 1e-8  # decrement at which the fit of a fold ends
+_N_STRENGTHS, _SPARSE_RANGE = 10, 1e-3
+# Decrement before the last step of the fit of a fold, which gains a factor of ten: part of what
+# noise adds to the objective, n_features / (2 n_bins).
+_FOLD_TOL = 1e-3
 
 
 @dataclass
@@ -87,13 +89,12 @@ class CrossValidation:
     @property
     def mean_score(self):
         """Mean over the folds, (n_strengths, n_receivers)."""
-        return np.nanmean(self.scores, axis=1)
+        return _mean_and_error(self.scores)[0]
 
     @property
     def standard_error(self):
         """Standard error of the mean over the folds, (n_strengths, n_receivers)."""
-        n = np.isfinite(self.scores).sum(axis=1)
-        return np.nanstd(self.scores, axis=1, ddof=1) / np.sqrt(n)
+        return _mean_and_error(self.scores)[1]
 
 
 def regularization_path(model, X, y, strengths=None):
@@ -107,8 +108,9 @@ def regularization_path(model, X, y, strengths=None):
         As in `fit`.
     strengths : int or array of shape (n_strengths,) or (n_strengths, n_receivers), optional
         An integer is a number of strengths: from the least that sets all penalised coefficients
-        to zero, down to a thousandth (lasso, elastic net, group lasso), or from the mean
-        curvature of the loss down to a millionth (ridge). Default 10.
+        to zero, down to a thousandth (lasso, elastic net, group lasso); or, as priors (ridge),
+        from one under which all features together move the log rate by 0.1 to one under which
+        each moves it by 1. Default 10.
 
     Returns
     -------
@@ -117,7 +119,7 @@ def regularization_path(model, X, y, strengths=None):
     Raises
     ------
     ValueError
-        If the model has no regularizer, or a strength is not a positive number.
+        If the model has no regularizer, or strengths are negative or of another shape.
 
     Examples
     --------
@@ -167,8 +169,9 @@ def cross_validate(model, X, y, strengths=None, folds=5, rule="best"):
 
     Notes
     -----
-    The fits of the folds end at a decrement of 1e-8, which is far below the noise of a held-out
-    score; the last one, to all bins, at the model's ``tol``.
+    The fits of the folds start from those to all bins, and end where the objective is off by a
+    thousandth of what noise adds to it, ``n_features / (2 n_bins)``, or less: that is far below the
+    noise of a held-out score. The last fit, to all bins, ends at the model's ``tol``.
 
     Examples
     --------
@@ -184,7 +187,8 @@ def cross_validate(model, X, y, strengths=None, folds=5, rule="best"):
         raise ValueError(f"rule is {rule!r}; expected one of {list(RULES)}.")
     original = X, y
     X, y, free, settings = model._read(X, y)
-    loose = replace(settings, tol=max(settings.tol, _FOLD_TOL))
+    noise = X.shape[1] / (2 * X.valid.sum())
+    loose = replace(settings, tol=max(settings.tol, _FOLD_TOL * noise), rough=True)
     strengths = _strengths(model, X, y, free, strengths)
     penalties = [model._read_penalty(X, free, row) for row in _with_ratio(model, strengths)]
     parts = list(split(X, folds, y.n_bins))
@@ -193,9 +197,12 @@ def cross_validate(model, X, y, strengths=None, folds=5, rule="best"):
     if any(batch.method == "newton-cg" and not batch.selected for batch in plan.batches):
         with single_threaded_blas():
             shared = share(X, X.valid, settings.memory_budget)
+    guide = None
+    if not all(penalty.sparse.all() for penalty in penalties):
+        guide = fit_penalties(X, y, X.valid, free, penalties, loose, shared)
     scores = np.full((len(strengths), len(parts), y.n_units), np.nan)
     for k, (train, test) in enumerate(parts):
-        results = fit_penalties(X, y, train, free, penalties, loose, shared)
+        results = fit_penalties(X, y, train, free, penalties, loose, shared, guide)
         for s, result in enumerate(results):
             scores[s, k] = held_out(X, y, test, result.coef, result.intercept, settings.link)
     chosen = _choose(scores, rule)
@@ -271,22 +278,32 @@ def held_out(X, y, test, coef, intercept, link):
             counts = y.rows(index)
             value = poisson.log_likelihood(counts, mu)
             known = ~np.isnan(value)
-            total += np.where(known, value, 0.0).sum(axis=0)
+            # One receiver in a row: the bits must not depend on how many there are.
+            total += np.ascontiguousarray(np.where(known, value, 0.0).T).sum(axis=1)
             size += known.sum(axis=0)
     with np.errstate(invalid="ignore"):
         return np.where(size > 0, total / np.maximum(size, 1), np.nan)
 
 
 def _choose(scores, rule):
-    n = np.isfinite(scores).sum(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(n > 0, np.nansum(scores, axis=1) / np.maximum(n, 1), -np.inf)
+    mean, error = (
+        np.nan_to_num(part, nan=low)
+        for part, low in zip(_mean_and_error(scores), (-np.inf, 0.0), strict=True)
+    )
     best = mean.argmax(axis=0)
     if rule == "best":
         return best
     each = np.arange(best.size)
-    spread = np.nanstd(scores[best, :, each], axis=1, ddof=1) / np.sqrt(n[best, each])
-    return (mean >= mean[best, each] - spread).argmax(axis=0)
+    return (mean >= mean[best, each] - error[best, each]).argmax(axis=0)
+
+
+def _mean_and_error(scores):
+    """Mean over the folds and its standard error; NaN where there is no fold, or a single one."""
+    n = np.isfinite(scores).sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        mean = np.nansum(scores, axis=1) / n
+        squares = np.nansum((scores - mean[:, None]) ** 2, axis=1)
+        return mean, np.sqrt(np.where(n > 1, squares / (n - 1), np.nan) / n)
 
 
 def _with_ratio(model, rows):
@@ -310,9 +327,7 @@ def _strengths(model, X, y, free, strengths):
         if isinstance(number, bool) or int(number) != number or number < 1:
             raise ValueError(f"strengths is {strengths!r}; expected an integer or an array.")
         largest, span = _largest_strength(model, X, y, free)
-        # A little above: rounding must not let the first feature in.
-        largest = largest * (1 + 1e-6)
-        return largest * np.logspace(0, np.log10(span), int(number))[:, None]
+        return largest * span ** np.linspace(0, 1, int(number))[:, None]
     rows = np.asarray(strengths, np.float64)
     rows = rows[:, None] if rows.ndim == 1 else rows
     if rows.ndim != 2 or rows.shape[1] not in (1, n) or rows.size == 0:
@@ -344,8 +359,13 @@ def _largest_strength(model, X, y, free):
         np.add.at(size, unit.group_of, grad**2)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.where(unit.weight > 0, np.sqrt(size) / unit.weight, 0.0)
-        return np.maximum(ratio.max(axis=0), 1e-12), _SPARSE_RANGE
+        # A little above: rounding must not let the first feature in.
+        return np.maximum((1 + 1e-6) * ratio.max(axis=0), 1e-12), _SPARSE_RANGE
     index = np.flatnonzero(X.valid)
     index = index[np.linspace(0, index.size - 1, min(index.size, 2000)).astype(np.int64)]
     spread = float(np.mean(X.rows(index).var(axis=0)))
-    return rate * max(spread, 1e-12), _RIDGE_RANGE
+    # A ridge s is a prior under which a feature x moves the log rate with the variance
+    # var(x) / (n_bins s): from 0.01 for all features together to 1 for each.
+    n_free = np.maximum(free.sum(axis=0), 1)
+    level = np.where(unit.level > 0, unit.level, 1.0)
+    return 100 * n_free * max(spread, 1e-12) / (n_bins * level), 0.01 / n_free
