@@ -10,8 +10,10 @@ import itertools
 import re
 
 import numpy as np
+from sklearn import get_config
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from fastglm._times import common_timeline
 from fastglm.features import FeatureMatrix, ProductColumns, hstack
 
 
@@ -201,14 +203,15 @@ class Basis(BaseEstimator):
             ``{label: array}``, one for each summand, with the axis reshaped to (n_senders,
             n_basis_funcs): coupling coefficients become (sender, basis function, receiver). For a
             basis that was given a one-dimensional input the axis is (n_basis_funcs,); a product
-            is one summand, with the functions of the first factor slow.
+            is one summand, with the functions of the first factor slow. Features that have times
+            (`FeatureMatrix.timeline`) give a TsdFrame or TsdTensor each.
 
         Raises
         ------
         ValueError
             Before `compute_features`, or if the length of the axis is not the number of features.
         """
-        x = np.asarray(x)
+        timeline, x = getattr(x, "timeline", None), np.asarray(x)
         if self.n_output_features is None:
             raise ValueError(
                 f"{self.label} does not know its number of inputs yet; call compute_features or "
@@ -227,6 +230,8 @@ class Basis(BaseEstimator):
             shape = basis._feature_shape()
             parts[basis.label] = part.reshape(*x.shape[:axis], *shape, *x.shape[axis + 1 :])
             start = stop
+        if timeline is not None:
+            parts = {label: timeline.wrap(part) for label, part in parts.items()}
         return parts
 
 
@@ -553,13 +558,16 @@ class MultiplicativeBasis(_Composite):
                 f"{self.label} multiplies functions with values of several dimensions at "
                 f"{n_inputs} inputs; compute the features input by input."
             )
+        factors = self.basis1.label, self.basis2.label
+        timeline = common_timeline([left.timeline, right.timeline], factors)
         if left.shape[0] != right.shape[0]:
             raise ValueError(
                 f"The factors of {self.label} have {left.shape[0]} and {right.shape[0]} samples; "
                 "expected the same number in each."
             )
         block = ProductColumns(left.columns, right.columns, n_inputs, self.label)
-        return FeatureMatrix([block])
+        block.inputs = left.columns[0].inputs if n_inputs > 1 else None
+        return FeatureMatrix([block], timeline=timeline)
 
     def evaluate(self, *sample_pts):
         """Products of the functions at samples; arrays of the same shape, one an input.
@@ -635,8 +643,12 @@ class TransformerBasis(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X):
-        """The features, a `FeatureMatrix`."""
-        return self.basis.compute_features(*self._split(X))
+        """The features, a `FeatureMatrix`; after `set_output` a DataFrame."""
+        features = self.basis.compute_features(*self._split(X))
+        own = getattr(self, "_sklearn_output_config", {})
+        if own.get("transform", get_config()["transform_output"]) == "default":
+            return features
+        return np.asarray(features)  # scikit-learn makes a DataFrame of it
 
     def _split(self, X):
         X = X if hasattr(X, "ndim") and hasattr(X, "shape") else np.asarray(X)
@@ -692,7 +704,29 @@ class TransformerBasis(TransformerMixin, BaseEstimator):
         return self
 
     def __sklearn_clone__(self):
-        return TransformerBasis(self._basis)
+        copied = TransformerBasis(self._basis)
+        if hasattr(self, "_sklearn_output_config"):
+            copied._sklearn_output_config = dict(self._sklearn_output_config)
+        return copied
+
+    def get_feature_names_out(self, input_features=None):
+        """Names of the features, such as "speed_3", or "coupling_0_3" where there are inputs.
+
+        ``set_output(transform="pandas")`` makes `transform` give a DataFrame with these columns,
+        which is stored, unlike a `FeatureMatrix`. ``input_features`` is not used.
+
+        Examples
+        --------
+        >>> import fastglm
+        >>> basis = fastglm.basis.BSplineEval(4, label="speed").to_transformer()
+        >>> basis.get_feature_names_out().tolist()
+        ['speed_0', 'speed_1', 'speed_2', 'speed_3']
+        """
+        names = np.empty(self._basis.n_output_features, dtype=object)
+        for label, numbers in self._basis.split_by_feature(np.arange(names.size), axis=0).items():
+            for place in np.ndindex(numbers.shape):
+                names[numbers[place]] = "_".join([label, *map(str, place)])
+        return names
 
     def __getitem__(self, label):
         return TransformerBasis(self._basis[label])

@@ -7,6 +7,7 @@ import scipy.sparse
 
 from fastglm._composition import Basis
 from fastglm._families import positive_int
+from fastglm._times import common_timeline, intersect, pynapple_type, read_values
 from fastglm.features import (
     DenseColumns,
     Events,
@@ -184,11 +185,12 @@ class Conv(Leaf):
         Parameters
         ----------
         xi : array of shape (n_bins, n_senders) or (n_bins,), or a list of such NumPy arrays
-            Events per bin; a SciPy sparse array will do. A list is a list of trials: they are put
-            end to end, and no history crosses from one to the next.
-        epochs : array-like of shape (n_epochs, 2), optional
+            Events per bin; a SciPy sparse array or pynapple's TsdFrame or Tsd will do. A list is a
+            list of trials: they are put end to end, and no history crosses from one to the next.
+        epochs : array-like of shape (n_epochs, 2), or IntervalSet, optional
             First bin and one past the last of every epoch, ascending, not overlapping. Bins
-            outside have NaN rows. Default: one epoch.
+            outside have NaN rows. Default: one epoch, or the time support of a TsdFrame, of which
+            other epochs take a part.
 
         Returns
         -------
@@ -200,7 +202,9 @@ class Conv(Leaf):
         ValueError
             If the counts are not numbers or empty, or the epochs do not fit them.
         """
-        counts, epochs = _read_samples(xi, epochs, "Counts")
+        counts, epochs, timeline = _read_samples(xi, epochs, "Counts")
+        if timeline is not None:
+            timeline.check_regular("Counts")
         self._input_shape = counts.shape[1:]
         n_bins = counts.shape[0]
         if not scipy.sparse.issparse(counts):
@@ -227,7 +231,8 @@ class Conv(Leaf):
         block = HistoryColumns(
             events, kernel, shift, self.label, complete=complete, missing=missing
         )
-        return FeatureMatrix([block])
+        block.inputs = timeline.columns if timeline is not None else None
+        return FeatureMatrix([block], timeline=timeline)
 
     def _shift(self):
         """Bins by which the window is moved into the future, from the causality."""
@@ -289,7 +294,8 @@ class Eval(Leaf):
             One for each input, most bases have one. Every column is evaluated on its own; a
             list is a list of trials, put end to end. What `fastglm.features.hold` gives is
             evaluated and kept once a sample.
-        epochs : array-like of shape (n_epochs, 2), optional
+            A Tsd, TsdFrame or TsdTensor of pynapple will do.
+        epochs : array-like of shape (n_epochs, 2), or IntervalSet, optional
             First bin and one past the last of every epoch. Bins outside have NaN rows.
 
         Returns
@@ -305,16 +311,16 @@ class Eval(Leaf):
             shape, there are no bounds and no finite sample, or the epochs do not fit.
         """
         held = [_held(x) for x in self._one_each(xi)]
-        slow = held[0]
+        slow, timelines = held[0], [getattr(x, "timeline", None) for x in xi]
         if slow is not None and all(_same_runs(slow, h) for h in held):
             n_bins = slow.n_bins
             inputs = [h.values.reshape(-1, *h.sample_shape).astype(np.float64) for h in held]
-            epochs = read_epochs(epochs, n_bins)
+            epochs = read_epochs(epochs, n_bins, timelines[0])
         else:
             slow, given = None, epochs
             inputs = []
-            for x, block in zip(xi, held, strict=True):
-                samples, epochs = _read_samples(x, given, "Samples")
+            for k, (x, block) in enumerate(zip(xi, held, strict=True)):
+                samples, epochs, timelines[k] = _read_samples(x, given, "Samples")
                 if block is not None:
                     samples = samples.reshape(-1, *block.sample_shape)
                 inputs.append(_as_floats(samples))
@@ -329,9 +335,13 @@ class Eval(Leaf):
                 complete[begin:end] = True
         n_funcs = values.shape[-1]
         values = values.reshape(values.shape[0], -1)
+        timeline = common_timeline(timelines, [f"input {k}" for k in range(len(timelines))])
         if slow is not None:
-            return FeatureMatrix([slow.with_values(values, self.label, n_funcs, complete)])
-        return FeatureMatrix([DenseColumns(values, self.label, n_funcs, complete)])
+            block = slow.with_values(values, self.label, n_funcs, complete)
+        else:
+            block = DenseColumns(values, self.label, n_funcs, complete)
+        block.inputs = timeline.columns if timeline is not None else None
+        return FeatureMatrix([block], timeline=timeline)
 
     def _features(self, *inputs):
         """Values of shape (n_samples, ..., n_columns), the functions last."""
@@ -390,7 +400,10 @@ def _same_runs(block, other):
 
 
 def _read_samples(counts, epochs, name):
-    """Counts or samples as one array with bins first; epochs as an array (n_epochs, 2)."""
+    """Counts or samples as one array with bins first; epochs as an array (n_epochs, 2); times."""
+    timeline = getattr(counts, "timeline", None)
+    if timeline is None:
+        counts, timeline = read_values(counts, name)
     if isinstance(counts, list | tuple) and all(isinstance(c, np.ndarray) for c in counts):
         trials = [np.atleast_1d(c) for c in counts]
         if epochs is not None:
@@ -412,19 +425,38 @@ def _read_samples(counts, epochs, name):
         raise ValueError(
             f"{name} have {counts.shape[0]} bins; at most 2**31 - 2**20 are supported."
         )
-    return counts, read_epochs(epochs, counts.shape[0])
+    return counts, read_epochs(epochs, counts.shape[0], timeline), timeline
 
 
-def read_epochs(epochs, n_bins):
+def read_epochs(epochs, n_bins, timeline=None):
     """Epochs as an int64 array of shape (n_epochs, 2), checked; None is one epoch of all bins.
+
+    With a timeline None is its own epochs, and others are cut where these end.
 
     Raises
     ------
     ValueError
         If a bound is not an integer, an epoch is empty, or epochs overlap or leave the bins.
     """
+    own = np.array([[0, n_bins]]) if timeline is None else timeline.epochs
     if epochs is None:
-        return np.array([[0, n_bins]])
+        return own
+    if pynapple_type(epochs) == "IntervalSet":
+        if timeline is None:
+            raise ValueError(
+                "epochs is an IntervalSet, in seconds, but the counts have no times. Pass them as "
+                "a TsdFrame, or epochs as first bin and one past the last."
+            )
+        array = timeline.within(epochs.values)
+    else:
+        array = _read_bounds_of_epochs(epochs, n_bins)
+    array = intersect(array, own)
+    if len(array) == 0:
+        raise ValueError(f"epochs hold none of the {timeline or f'{n_bins} bins'}.")
+    return array
+
+
+def _read_bounds_of_epochs(epochs, n_bins):
     array = np.asarray(epochs)
     if array.ndim != 2 or array.shape[1] != 2 or array.shape[0] == 0:
         raise ValueError(

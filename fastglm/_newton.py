@@ -340,8 +340,12 @@ class DenseProblem:
             eta = Z @ coef[free, k] + intercept[k]
             if fixed[k].size:
                 eta += rows[:, fixed[k]] @ coef[fixed[k], k]
+            if shift is not None:
+                eta += shift[:, j if shift.shape[1] > 1 else 0]
             with np.errstate(over="ignore", invalid="ignore"):
                 loss, residual, curvature = self.link.derivatives(eta, counts[:, j])
+            if weight is not None:
+                loss, residual, curvature = weight * loss, weight * residual, weight * curvature
             objective[k] += loss.sum()
             if not np.isfinite(objective[k]):
                 return
@@ -358,6 +362,11 @@ class DenseProblem:
 
         for block in range(len(self.blocks)):
             rows, counts = self._block(block)
+            index, shift, weight = self.blocks[block], None, None
+            if self.counts.offset is not None:
+                shift = self.counts.offset[index]
+            if self.counts.weight is not None:
+                weight = self.counts.weight[index]
             run_threads(add, range(active.size), rows.size * active.size)
         penalised = np.zeros_like(coef)
         for k, j in enumerate(active):
@@ -514,10 +523,10 @@ def solve(
 ):
     """Fit one batch of receivers by its method, once for each of some penalties; see `minimize`.
 
-    Every fit starts where the last one ended. ``counts(index)`` gives float64 counts of shape
-    (index.size, n_receivers), and ``counts.events`` is the same as `Events`. ``start`` is a pair of
-    coefficients and intercepts, or None. ``shared`` is what `share` made of X and valid, if it is
-    there already. ``guide``, one pair a penalty, are optima of nearly the same problems.
+    Every fit starts where the last one ended. ``counts`` is an `Observed` of the receivers.
+    ``start`` is a pair of coefficients and intercepts, or None. ``shared`` is what `share` made of
+    X and valid, if it is there already. ``guide``, one pair a penalty, are optima of nearly the
+    same problems.
 
     Returns
     -------
@@ -548,7 +557,7 @@ class _Fit:
     def __init__(self, X, valid, counts, free, batch, settings, shared, watch, keep):
         self.X, self.valid, self.counts, self.watch = X, valid, counts, watch
         self.batch, self.settings = batch, settings
-        self.sums = statistics.moments(X, valid, counts.events)
+        self.sums = statistics.moments(X, valid, counts.weighted_events(), counts.weight)
         self.mean = self.sums.sum_y / int(valid.sum())
         self.unmasked = free
         self.state, self.anchor = None, None  # what is known where the last fit ended
@@ -569,7 +578,7 @@ class _Fit:
         """
         coef, intercept = start or (
             np.zeros(self.unmasked.shape),
-            self.settings.link.eta(self.mean),
+            self.settings.link.eta(self.mean) - self.counts.lift(self.valid),
         )
         free, fixed, limit = self._separate(penalty)
         if fixed.any() or not free.all():
@@ -609,7 +618,7 @@ class _Fit:
             self.problem = DenseProblem(X, valid, counts, free, penalty, link)
             return
         lanes = self.batch.lanes
-        sample = SampleProblem(self.shared, free, penalty, link, self.level, lanes)
+        sample = SampleProblem(self.shared, free, penalty, link, self.level, lanes, counts)
         self.problem = EventProblem(
             X, valid, counts, free, penalty, link, self.sums, sample, lanes, self.settings.tol,
             self.batch.products, self.settings.rough,
@@ -642,7 +651,8 @@ class _Fit:
         if by_events and self.settings.link.canonical and sampled:
             sample, everyone = problem.sample, np.arange(plain.size)
             if cold:
-                retreat = coef, intercept, self.mean - self.mean * intercept
+                constant = problem.constant / problem.n_bins
+                retreat = coef, intercept, self.mean - self.mean * intercept - constant
                 coef = np.where(fixed, coef, sample.begin(self.sums))
             else:
                 coef, intercept = self.anchor[:2]
@@ -674,7 +684,7 @@ class _Fit:
         exact = DenseProblem(
             self.X,
             self.valid,
-            lambda index: self.counts(index)[:, rest],
+            self.counts.select(rest),
             self.free[:, rest],
             penalty.select(receivers=rest),
             self.settings.link,

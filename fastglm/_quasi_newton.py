@@ -22,6 +22,7 @@ import numpy as np
 import scipy.linalg
 
 from fastglm import _kernels as kernels
+from fastglm._observed import columns
 from fastglm._poisson import LOG_ZERO
 from fastglm._threads import all_blas_threads, run_threads
 from fastglm.features import Sweep, column_dot, tiled_dot
@@ -220,8 +221,11 @@ class SampleProblem:
     polish = 0
     _MAX_STEPS = 30
 
-    def __init__(self, shared, free, penalty, link, level, lanes):
+    def __init__(self, shared, free, penalty, link, level, lanes, observed):
         self.shared, self.penalty, self.link, self.lanes = shared, penalty, link, lanes
+        # What weights and offsets add to eta at the sampled bins, and multiply the curvature by.
+        self._shift = observed.shift(shared.index, link.canonical)
+        self._factor = observed.factor(shared.index, link.canonical)
         self.free, self.level, self.blend = free, level, _BLEND
         self.plain = np.zeros(level.size, bool)  # only asked of where a fit ends
         self.certain = np.ones(level.size, bool)
@@ -275,11 +279,15 @@ class SampleProblem:
         coef = self._pad(coef, 0.0).astype(np.float32)
         intercept = self._pad(intercept, LOG_ZERO).astype(np.float32)
         self.weights = np.empty((n, coef.shape[1]), np.float32)
+        shift, share = self._terms()
 
         def weigh(block, part):
             with np.errstate(over="ignore", invalid="ignore"):
-                weights = link.expected_curvature(rows.dot(block, coef) + intercept)
-                weights *= self.shared.share[part]
+                eta = rows.dot(block, coef) + intercept
+                if shift is not None:
+                    eta += shift[part]
+                weights = link.expected_curvature(eta)
+                weights *= share[part]
                 self.weights[part] = weights
                 return (
                     rows.dot(block.T, weights),
@@ -302,6 +310,14 @@ class SampleProblem:
         self.scale = np.where(np.isfinite(scale) & (scale > 0), scale, 1.0)
         self._mask = self._lane(self.free, False)
         self._columns = None
+
+    def _terms(self):
+        """Of the active receivers: what is added to eta, and what multiplies the curvature."""
+        shift, share = self._shift, self.shared.share
+        if shift is not None:
+            shift = np.broadcast_to(shift, (shift.shape[0], self.level.size))
+            shift = self._lane(shift, 0.0).astype(np.float32)
+        return shift, share if self._factor is None else share * self._factor
 
     def _lane(self, values, fill=1.0):
         """Values of the active receivers, padded to whole tiles."""
@@ -341,11 +357,15 @@ class SampleProblem:
         coef = self._pad(coef, 0.0).astype(np.float32)
         intercept = self._pad(intercept, LOG_ZERO).astype(np.float32)
         self.weights = np.empty((n, coef.shape[1]), np.float32)
+        shift, share = self._terms()
 
         def weigh(block, part):
             with np.errstate(over="ignore", invalid="ignore"):
-                weights = link.expected_curvature(rows.dot(block, coef) + intercept)
-                weights *= self.shared.share[part]
+                eta = rows.dot(block, coef) + intercept
+                if shift is not None:
+                    eta += shift[part]
+                weights = link.expected_curvature(eta)
+                weights *= share[part]
                 self.weights[part] = weights
                 return (weights.sum(axis=0, dtype=np.float64),)
 
@@ -637,6 +657,7 @@ class EventProblem:
         self.steps = Steps(self, self.precondition, n, lanes)
         self.rounding = np.zeros(n)
         self._was_rounded = np.zeros(n)
+        self.constant = counts.linear(valid) if link.canonical else 0.0  # of the objective
         # Receivers that take long: their own factors, and the steps that they have taken.
         self.own, self.n_steps = {}, np.zeros(n, np.int64)
         self.set_penalty(penalty)
@@ -693,7 +714,8 @@ class EventProblem:
             xty, sum_y = self.moments.xty[:, active], self.moments.sum_y[active]
             grad -= xty / self.n_bins
             grad_intercept = grad_intercept - sum_y / self.n_bins
-            objective = objective - (column_dot(coef, xty) + intercept * sum_y) / self.n_bins
+            linear = column_dot(coef, xty) + intercept * sum_y + self.constant[active]
+            objective = objective - linear / self.n_bins
         free = self.free[:, active]
         penalised = np.where(free, coef, 0.0)
         pull = self.penalty.times(penalised, active)
@@ -719,6 +741,12 @@ class EventProblem:
                 index = np.arange(start, start + n_rows)
                 counts = sweep.put(self.counts(index)[:, self.active[some]]).copy()
             eta = sweep.forward(start, n_rows)
+            index = np.arange(start, start + n_rows)
+            if self.counts.factor(index[:0], self.link.canonical) is not None:
+                totals[:, :n] += self._weigh(sweep, index, some)
+                sweep.backward(start, n_rows, eta)
+                continue
+            self._shift(sweep, index, some)
             kernels.launch(
                 kernel, eta, counts, offsets, self.valid, start, n_rows, lanes, tiles, self.sums
             )
@@ -726,6 +754,28 @@ class EventProblem:
             totals += sums.sum(axis=1).transpose(1, 0, 2).reshape(2, -1)
             sweep.backward(start, n_rows, eta)
         return totals[:, :n], sweep.collect()[:, :n]
+
+    def _shift(self, sweep, index, some):
+        """Add what weights and offsets add to eta of some of the active receivers."""
+        if not self.counts.plain:
+            shift = self.counts.shift(index, self.link.canonical)
+            if shift is not None:
+                sweep.add(columns(shift, self.active[some]))
+
+    def _weigh(self, sweep, index, some):
+        """A chunk of a pass with weights and a link that is not canonical: NumPy, in float64."""
+        receivers, n = self.active[some], some.size
+        keep = np.flatnonzero(self.valid[index])
+        at = index[keep]
+        eta = sweep.get(index.size, n)[keep].astype(np.float64) + self.point[-1, some]
+        if self.counts.offset is not None:
+            eta += columns(self.counts.offset, receivers)[at]
+        loss, residual, _ = self.link.derivatives(eta, self.counts(at)[:, receivers])
+        weight = self.counts.factor(at, False)
+        values = np.zeros((index.size, n))
+        values[keep] = weight * residual
+        sweep.put(values)
+        return column_dot(np.broadcast_to(weight, loss.shape), loss), values.sum(axis=0)
 
     def step(self, moved, grad, grad_intercept, tol, polishing):
         """Steps at the accepted points; see `Steps`."""
@@ -773,6 +823,7 @@ class EventProblem:
         kept = [([], []) for _ in range(n)]
         for start, n_rows in sweep.chunks():
             sweep.forward(start, n_rows)
+            self._shift(sweep, np.arange(start, start + n_rows), places)
             eta = sweep.get(n_rows, n) + self.point[-1, places]
             # The same random numbers for every receiver: it must not matter who else is fitted.
             uniform = np.random.default_rng(start).random(n_rows)

@@ -57,10 +57,10 @@ class CouplingMap:
     settings: dict = field(default_factory=dict, repr=False)
 
     def __repr__(self):
-        n = int(self.significant().sum())
+        n_senders, n_receivers = self.strength.shape
         return (
-            f"CouplingMap of {self.strength.shape[0]} senders x {self.strength.shape[1]} receivers, "
-            f"{n} couplings with q <= 0.05"
+            f"CouplingMap of {n_senders} senders x {n_receivers} receivers, "
+            f"{int(self.significant().sum())} couplings with q <= 0.05"
         )
 
     def significant(self, q=0.05):
@@ -140,7 +140,7 @@ def coupling_map(model, X, y, kind="observed", label=None, senders=None, receive
     label : str, optional
         Which part of X, where it has several histories; the first one by default.
     senders, receivers : sequence, optional
-        Names of the cells; numbers by default.
+        Names of the cells. Default: those of the columns of a TsdFrame, or numbers.
 
     Returns
     -------
@@ -161,11 +161,15 @@ def coupling_map(model, X, y, kind="observed", label=None, senders=None, receive
     CouplingMap of 4 senders x 4 receivers, 0 couplings with q <= 0.05
     """
     u = inference.uncertainty(model, X, y, kind)
-    return _summarise(model, u, *_history(X, y, label), senders, receivers)
+    block, first = _history(X, label)
+    itself = model.coef_.ndim == 2 and _same(block.events.shift(block.shift), model._read_counts(y))
+    senders = _names(senders, block.inputs, block.n_senders, "senders")
+    receivers = _names(receivers, model._receiver_columns, u.coef.shape[1], "receivers")
+    return _summarise(model, u, block.kernel, first, itself, senders, receivers)
 
 
-def _summarise(model, u, kernel, first, n_senders, itself, senders, receivers):
-    n = u.coef.shape[1]
+def _summarise(model, u, kernel, first, itself, senders, receivers):
+    n_senders, n = len(senders), len(receivers)
     shape = n_senders, n
     strength, error, peak = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     area = kernel.sum(axis=0, keepdims=True)
@@ -188,8 +192,8 @@ def _summarise(model, u, kernel, first, n_senders, itself, senders, receivers):
         gain,
         p,
         inference.benjamini_hochberg(between),
-        _names(senders, n_senders, "senders"),
-        _names(receivers, n, "receivers"),
+        senders,
+        receivers,
         kernel,
         first,
         u,
@@ -197,36 +201,36 @@ def _summarise(model, u, kernel, first, n_senders, itself, senders, receivers):
     )
 
 
-def _history(X, y, label):
-    """Kernel, first filter, number of senders, and whether these are the receivers."""
+def _history(X, label):
+    """The history of that label, and the number of its first filter."""
     first = 0
     labels = [c.label for c in X.columns if hasattr(c, "kernel")]
     for c in X.columns:
         n_filters = c.n_columns // max(c.n_funcs, 1)
         if hasattr(c, "kernel") and (label is None or c.label == label):
-            return c.kernel, first, c.n_senders, _same(c.events.shift(c.shift), y)
+            return c, first
         first += n_filters
+    wanted = "" if label is None else f" labelled {label!r}"
     raise ValueError(
-        f"X has no history{'' if label is None else f' labelled {label!r}'}; expected features of a "
-        f"convolution basis, such as RaisedCosineLogConv. It has {labels or 'none'}."
+        f"X has no history{wanted}; expected features of a convolution basis, "
+        f"such as RaisedCosineLogConv. It has {labels or 'none'}."
     )
 
 
-def _same(events, y):
+def _same(events, other):
     """Whether the receivers' counts are those of the senders."""
-    from fastglm.features import Events
-
-    if np.ndim(y) != 2 or y.shape != (events.n_bins, events.n_units):
+    if (other.n_bins, other.n_units) != (events.n_bins, events.n_units):
         return False
-    other = Events.of(y)
     known = ~np.isnan(other.amplitudes)
     other = other.take(known)
     return np.array_equal(other.bins, events.bins) and np.array_equal(other.units, events.units)
 
 
-def _names(names, n, what):
-    if names is None:
+def _names(names, columns, n, what):
+    if names is None and columns is None:
         return np.arange(n)
+    if names is None:
+        names = [name if np.isscalar(name) else str(name) for name in columns.names]
     names = np.asarray(names)
     if names.shape != (n,):
         raise ValueError(f"{what} has shape {names.shape}; expected a name for each of {n}.")

@@ -669,7 +669,7 @@ def _n_growing(kernel, coupling):
 def _read(model, X, y):
     """X and y as the model reads them; raises on what does not fit it."""
     X = model._check_fitted(X)
-    y = model._read_counts(y)
+    y = model._read_counts(y, X)
     n = model._coef().shape[1]
     if (y.n_bins, y.n_units) != (X.shape[0], n):
         raise ValueError(

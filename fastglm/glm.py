@@ -12,15 +12,18 @@ reports; `fastglm._newton` does the numbers.
 import warnings
 
 import numpy as np
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from fastglm import _newton as newton
 from fastglm import _poisson as poisson
 from fastglm._monitor import Checkpoint, Monitor, fingerprint
+from fastglm._names import check_names, feature_names, keep_names
+from fastglm._observed import Observed, read_offset, read_weight
 from fastglm._plan import PRODUCTS, make_plan, read_budget
 from fastglm._poisson import LOG_ZERO
 from fastglm._threads import single_threaded_blas
+from fastglm._times import common_timeline, read_values
 from fastglm.features import (
     Events,
     FeatureMatrix,
@@ -44,7 +47,7 @@ _NEMOS_SOLVERS = (
 _SCORES = ("log-likelihood", "pseudo-r2-McFadden", "pseudo-r2-Cohen")
 
 
-class PopulationGLM(BaseEstimator):
+class PopulationGLM(RegressorMixin, BaseEstimator):
     """Poisson GLMs of a population: every receiver its own exact fit on the same features.
 
     Parameters
@@ -92,6 +95,8 @@ class PopulationGLM(BaseEstimator):
     solver_result_ : Result
         All of these in one object.
     n_features_in_ : int
+    feature_names_in_ : ndarray of str, shape (n_features,)
+        Only after a fit to a DataFrame.
 
     Notes
     -----
@@ -133,9 +138,33 @@ class PopulationGLM(BaseEstimator):
         self.feature_mask = feature_mask
         self.memory_budget = memory_budget
 
+    _adjusted = False  # the last fit had weights or an offset
+    _names = None  # of the features of the last fit, where they have some
+    _receiver_columns = None  # what the receivers are called, where y has named columns
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        tags.target_tags.positive_only = True
+        tags.target_tags.multi_output = True
+        tags.target_tags.single_output = False
+        tags.input_tags.allow_nan = True  # rows with NaN are dropped
+        tags.regressor_tags.poor_score = True  # the score is a log-likelihood, which is not above 0
+        return tags
+
     # --- fit ---
 
-    def fit(self, X, y, init_params=None, progress=None, checkpoint=None):
+    def fit(
+        self,
+        X,
+        y,
+        init_params=None,
+        progress=None,
+        checkpoint=None,
+        *,
+        sample_weight=None,
+        offset=None,
+    ):
         """Fit every receiver.
 
         An interrupt from the keyboard (Ctrl-C) leaves the model with what is finished: ``status_``
@@ -146,8 +175,8 @@ class PopulationGLM(BaseEstimator):
         X : FeatureMatrix or array of shape (n_bins, n_features)
             From ``basis.compute_features``: never stored.
         y : array of shape (n_bins, n_receivers), or a list of such arrays (trials)
-            Events per bin; a SciPy sparse array will do. Bins where X or a receiver's y is not
-            finite are dropped.
+            Events per bin; a SciPy sparse array or pynapple's TsdFrame will do. Bins where X or a
+            receiver's y is not finite are dropped.
         init_params : tuple (coef, intercept), optional
             Where to start; the optimum does not depend on it.
         progress : True or callable, optional
@@ -156,6 +185,13 @@ class PopulationGLM(BaseEstimator):
         checkpoint : path, optional
             File that keeps what is finished, written after every batch and every 20 s. A fit with
             the same data and settings goes on from there, however it ended.
+        sample_weight : array of shape (n_bins,), optional
+            How often each bin counts: the fit is that of rows repeated so many times. A bin of
+            weight 0 is left out; its counts still are history of the next ones.
+        offset : array of shape (n_bins,) or (n_bins, n_receivers), optional
+            Added to eta, ``eta = X @ coef + intercept + offset``: with the exponential link the
+            log of an exposure (time that a bin was observed, number of trials in it). Needed again
+            in `predict` and `score`.
 
         Returns
         -------
@@ -171,14 +207,35 @@ class PopulationGLM(BaseEstimator):
         -----
         ConvergenceWarning
             Once, if a receiver has another status than "converged".
+
+        Notes
+        -----
+        Weights and offsets cost one addition a bin and receiver in each pass, and
+        ``8 * n_bins`` bytes a column. Weights with the softplus link cost more: there the loss is
+        weighed in NumPy, some 50 ns a bin and receiver in each pass.
         """
+        names = feature_names(X)
         X, y, free, settings = self._read(X, y)
+        weight = read_weight(sample_weight, y.n_bins)
+        offset, center = read_offset(offset, y.n_bins, y.n_units), 0.0
+        if offset is not None:  # what all bins share is the intercept's: float32 has no room for it
+            center = offset[X.valid].mean(axis=0)
+            offset = offset - center
+        observed, valid = Observed(y, weight, offset), X.valid
+        if weight is not None:
+            valid = valid & (weight > 0)
+        if not (valid & _any_known(y)).any():
+            raise ValueError("Every bin that has a history and a count has weight 0.")
+        self._names, self._adjusted = names, not observed.plain
+        self._receiver_columns = None if y.timeline is None else y.timeline.columns
         n_features, n = X.shape[1], y.n_units
         penalty = self._read_penalty(X, free)
         start = self._read_init(init_params, n_features, n)
+        if start is not None:
+            start = start[0], start[1] + center
         result, saved = newton.Result.empty(n_features, n), None
         if checkpoint is not None:
-            saved = Checkpoint(checkpoint, _key(X, y, free, penalty, start, settings))
+            saved = Checkpoint(checkpoint, _key(X, observed, free, penalty, start, settings))
             result = saved.load(n_features, n)
             result.status[result.status == "interrupted"] = ""
         # What an earlier process had begun goes on from its last point.
@@ -188,19 +245,21 @@ class PopulationGLM(BaseEstimator):
         monitor.end(np.flatnonzero(result.status != ""))
         try:
             with single_threaded_blas():
-                for valid, receivers in _by_missing(X.valid, y):
+                for known, receivers in _by_missing(valid, y):
                     for some, point in (
                         (receivers[begun[receivers]], again),
                         (receivers[~begun[receivers]], start),
                     ):
                         some = some[result.status[some] == ""]
                         _fit_group(
-                            X, y, valid, some, free, [penalty], point, settings, [result], monitor
-                        )
+                            X, observed, known, some, free, [penalty], point, settings, [result],
+                            monitor,
+                        )  # fmt: skip
         except KeyboardInterrupt:
             left = result.status == ""
             result.coef[:, left] = result.intercept[left] = np.nan
             result.status[left] = "interrupted"
+            result.intercept -= center
             n_left = int((result.status == "interrupted").sum())
             self._finish(result)
             raise KeyboardInterrupt(
@@ -209,6 +268,7 @@ class PopulationGLM(BaseEstimator):
             ) from None
         finally:
             monitor.close()
+        result.intercept -= center
         self._finish(result)
         _warn(result.status)
         return self
@@ -257,7 +317,7 @@ class PopulationGLM(BaseEstimator):
         method = self._method()
         budget = read_budget(self.memory_budget)
         X = as_feature_matrix(X)
-        y = self._read_counts(y)
+        y = self._read_counts(y, X)
         n_bins = X.shape[0]
         if y.n_bins != n_bins:
             raise ValueError(
@@ -276,6 +336,7 @@ class PopulationGLM(BaseEstimator):
 
     def _finish(self, result):
         self.n_features_in_ = result.coef.shape[0]
+        keep_names(self, self._names)
         self._store(result)
 
     def _store(self, result):
@@ -337,18 +398,38 @@ class PopulationGLM(BaseEstimator):
 
         return connectivity.coupling_map(self, X, y, kind, **kwargs)
 
-    def predict(self, X):
+    def predict(self, X, offset=None):
         """Expected events per bin, shape (n_bins, n_receivers).
 
-        Every row is kept: NaN where X has NaN.
+        Every row is kept: NaN where X has NaN. Features that have times (`FeatureMatrix.timeline`,
+        or a TsdFrame) give a TsdFrame, with the columns and metadata of the counts of the fit.
+        ``offset`` is added to eta, as in `fit`; without it, it is 0.
         """
         X = self._check_fitted(X)
-        out = np.full((X.shape[0], self._coef().shape[1]), np.nan)
-        for index, mu in self._rates(X):
+        return self._with_times(X, self._expected(X, offset))
+
+    def _expected(self, X, offset=None):
+        n = self._coef().shape[1]
+        out = np.full((X.shape[0], n), np.nan)
+        for index, mu in self._rates(X, read_offset(offset, X.shape[0], n)):
             out[index] = mu
         return self._like_y(out)
 
-    def score(self, X, y, score_type="log-likelihood", aggregate_sample_scores=np.mean):
+    def _with_times(self, X, values):
+        if X.timeline is None:
+            return values
+        return X.timeline.wrap(values, self._receiver_columns)
+
+    def score(
+        self,
+        X,
+        y,
+        score_type="log-likelihood",
+        aggregate_sample_scores=np.mean,
+        *,
+        sample_weight=None,
+        offset=None,
+    ):
         """Goodness of fit over the bins where X and y are finite; larger is better.
 
         Parameters
@@ -363,6 +444,9 @@ class PopulationGLM(BaseEstimator):
             Replaces the mean: it is given an array of shape (n_bins_kept, n_receivers), NaN where
             only that receiver's count is missing. ``lambda x: x.mean(axis=0)`` scores each
             receiver.
+        sample_weight, offset
+            As in `fit`. Scores are then those of repeated rows; the null model has the same
+            offsets, and an intercept.
 
         Returns
         -------
@@ -371,40 +455,69 @@ class PopulationGLM(BaseEstimator):
         Raises
         ------
         ValueError
-            If the score type is not known or y does not fit.
+            If the score type is not known, y does not fit, or an aggregate is to be weighted.
         """
         if score_type not in _SCORES:
             raise ValueError(f"score_type is {score_type!r}; expected one of {list(_SCORES)}.")
         X = self._check_fitted(X)
-        y = self._read_counts(y)
+        y = self._read_counts(y, X)
         n = self._coef().shape[1]
         if (y.n_bins, y.n_units) != (X.shape[0], n):
             raise ValueError(
                 f"y has shape {(y.n_bins, y.n_units)}; expected (n_bins, n_receivers) = "
                 f"{(X.shape[0], n)}."
             )
+        weight = read_weight(sample_weight, y.n_bins)
+        offset = read_offset(offset, y.n_bins, n)
         kept = X.valid & _any_known(y)
+        if weight is not None:
+            kept &= weight > 0
+            if aggregate_sample_scores is not np.mean:
+                raise ValueError(
+                    "sample_weight goes with the mean only; weigh the scores in "
+                    "aggregate_sample_scores instead."
+                )
         if not kept.any():
             raise ValueError("No bin has finite X and y, so there is nothing to score.")
-        null = _mean_count(y, kept)
+        null = self._null_rates(Observed(y, weight, offset), kept, score_type)
         if aggregate_sample_scores is np.mean:
             aggregate = _RunningMean
         else:
             aggregate = _Collect
         value = poisson.deviance if score_type == "pseudo-r2-Cohen" else poisson.log_likelihood
         model, base = aggregate(), aggregate()
-        for index, mu in self._rates(X):
+        for index, mu in self._rates(X, offset):
             inside = kept[index]
-            counts = y.rows(index[inside])
-            model.add(value(counts, mu[inside]))
+            index = index[inside]
+            counts, weights = y.rows(index), None if weight is None else weight[index][:, None]
+            model.add(value(counts, mu[inside]), weights)
             if score_type != "log-likelihood":
-                base.add(value(counts, null))
+                base.add(value(counts, null(index)), weights)
         score = model.result(aggregate_sample_scores)
         if score_type != "log-likelihood":
             with np.errstate(divide="ignore", invalid="ignore"):
                 # 0 / 0 where the null model is perfect: the score is NaN.
                 score = 1 - np.divide(score, base.result(aggregate_sample_scores))
         return score
+
+    def _null_rates(self, observed, kept, score_type):
+        """A function of bins: the rates of the model without features."""
+        if observed.plain or score_type == "log-likelihood":
+            mean = _mean_count(observed.events, kept)
+            return lambda index: mean
+        nothing = as_feature_matrix(np.zeros((observed.events.n_bins, 1)))
+        n, link = observed.events.n_units, self._link()
+        free, result = np.zeros((1, n), bool), newton.Result.empty(1, n)
+        settings = newton.Settings(link, 1e-16, 100, "newton-cholesky", "rows", 1e9)
+        penalty = UnRegularized().penalty(None, nothing, free)
+        monitor = Monitor(result, settings.tol)
+        for known, receivers in _by_missing(kept, observed.events):
+            _fit_group(
+                nothing, observed, known, receivers, free, [penalty], None, settings, [result],
+                monitor,
+            )  # fmt: skip
+        offset = observed.offset
+        return lambda index: link.rate(result.intercept + (0 if offset is None else offset[index]))
 
     def simulate(self, random_key, feedforward_input):
         """Draw counts given features; for a network that hears itself see `simulate_recurrent`.
@@ -420,13 +533,13 @@ class PopulationGLM(BaseEstimator):
             Float with NaN where the features have NaN, else int64.
         rates : ndarray of shape (n_bins, n_receivers)
         """
-        rates = self.predict(feedforward_input)
+        X = self._check_fitted(feedforward_input)
+        rates = self._expected(X)
         rng = np.random.default_rng(random_key)
         known = np.isfinite(rates)
         drawn = rng.poisson(np.where(known, rates, 0.0))
-        if known.all():
-            return drawn, rates
-        return np.where(known, drawn, np.nan), rates
+        drawn = drawn if known.all() else np.where(known, drawn, np.nan)
+        return self._with_times(X, drawn), self._with_times(X, rates)
 
     def save_params(self, filename):
         """Write the fitted model to a ``.npz`` file; `fastglm.load_model` reads it."""
@@ -477,7 +590,15 @@ class PopulationGLM(BaseEstimator):
             )
         return float(tol), int(maxiter), products
 
-    def _read_counts(self, y):
+    def _read_counts(self, y, X=None):
+        if y is None:
+            raise ValueError(
+                f"{type(self).__name__} requires y to be passed, but the target y is None; give "
+                "the counts of the receivers."
+            )
+        y, timeline = read_values(y, "y")
+        if X is not None:
+            common_timeline([X.timeline, timeline], ["X", "y"])
         if isinstance(y, list | tuple) and all(
             isinstance(trial, np.ndarray) and trial.ndim == 2 for trial in y
         ):
@@ -490,6 +611,7 @@ class PopulationGLM(BaseEstimator):
         y = as_numbers(y, "y")
         y = self._shape_counts(y)
         events = Events.of(y)
+        events.timeline = timeline
         if np.isinf(events.amplitudes).any():
             raise ValueError(
                 "y holds infinite counts; expected finite numbers or NaN (bin left out)."
@@ -579,12 +701,13 @@ class PopulationGLM(BaseEstimator):
             )
         if X is None:
             return None
+        check_names(self, X)
         X = as_feature_matrix(X)
         n_features = self._coef().shape[0]
         if X.shape[1] != n_features:
             raise ValueError(
-                f"X has {X.shape[1]} features; the model was fitted with {n_features}. Compute "
-                "them with the same basis and senders."
+                f"X has {X.shape[1]} features, but {type(self).__name__} is expecting {n_features} "
+                "features as input; compute them with the same basis and senders."
             )
         return X
 
@@ -599,7 +722,7 @@ class PopulationGLM(BaseEstimator):
     def _like_y(self, values):
         return values
 
-    def _rates(self, X):
+    def _rates(self, X, offset=None):
         """Yield the valid bins of each chunk and their expected counts, in float64."""
         link, coef = self._link(), self._coef()
         sweep = Sweep(X, coef.shape[1])
@@ -608,8 +731,8 @@ class PopulationGLM(BaseEstimator):
             for start, n_rows in sweep.chunks():
                 index = start + np.flatnonzero(X.valid[start : start + n_rows])
                 sweep.forward(start, n_rows)
-                eta = sweep.get(n_rows, coef.shape[1])[index - start]
-                yield index, link.rate(eta + self.intercept_)
+                eta = sweep.get(n_rows, coef.shape[1])[index - start] + self.intercept_
+                yield index, link.rate(eta if offset is None else eta + offset[index])
 
 
 class GLM(PopulationGLM):
@@ -627,6 +750,12 @@ class GLM(PopulationGLM):
     >>> fastglm.GLM().fit(X, y).coef_.round(6)
     array([ 0.5, -0.2])
     """
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = False
+        tags.target_tags.single_output = True
+        return tags
 
     def _store(self, result):
         super()._store(result)
@@ -658,10 +787,14 @@ class _RunningMean:
     def __init__(self):
         self.total, self.n = 0.0, 0
 
-    def add(self, values):
+    def add(self, values, weights=None):
         known = ~np.isnan(values)
-        self.total += float(np.sum(values, where=known))
-        self.n += int(known.sum())
+        if weights is None:
+            self.total += float(np.sum(values, where=known))
+            self.n += int(known.sum())
+        else:
+            self.total += float(np.sum(weights * values, where=known))
+            self.n += float(np.sum(np.broadcast_to(weights, values.shape), where=known))
 
     def result(self, aggregate):
         return self.total / self.n
@@ -673,7 +806,7 @@ class _Collect:
     def __init__(self):
         self.parts = []
 
-    def add(self, values):
+    def add(self, values, weights=None):
         self.parts.append(values)
 
     def result(self, aggregate):
@@ -706,14 +839,14 @@ def fit_penalties(X, y, valid, free, penalties, settings, shared=None, guide=Non
     with single_threaded_blas():
         for some, receivers in _by_missing(valid, y):
             _fit_group(
-                X, y, some, receivers, free, penalties, None, settings, results, monitor, shared,
-                guide,
+                X, Observed(y), some, receivers, free, penalties, None, settings, results, monitor,
+                shared, guide,
             )  # fmt: skip
     return results
 
 
 def _fit_group(
-    X, y, valid, receivers, free, penalties, start, settings, results, monitor, shared=None,
+    X, observed, valid, receivers, free, penalties, start, settings, results, monitor, shared=None,
     guide=None,
 ):  # fmt: skip
     """Fit the receivers that share their valid bins; write into ``results``, one a penalty."""
@@ -724,7 +857,8 @@ def _fit_group(
             result.status[receivers] = "no_bins"
         monitor.end(receivers)
         return
-    sums = _sums(y, valid)
+    sums = _sums(observed.events, valid)
+    observed = observed.within(valid)
     silent = receivers[sums[receivers] == 0]
     for result in results:
         result.status[silent] = "silent"
@@ -749,13 +883,12 @@ def _fit_group(
         if start is not None:
             coef = np.where(batch_free, start[0][columns][:, batch.receivers], 0.0)
             begin = coef, start[1][batch.receivers]
-        counts = _Columns(y, batch.receivers)
         if batch.method == "newton-cg" and not batch.selected and shared is None:
             shared = newton.share(X, valid, settings.memory_budget)
         solved = newton.solve(
             part,
             valid,
-            counts,
+            observed.select(batch.receivers),
             batch_free,
             [penalty.select(columns, batch.receivers) for penalty in penalties],
             begin,
@@ -784,23 +917,14 @@ def _alike(penalties, receivers):
     return [receivers[group.ravel() == g] for g in range(group.max() + 1)]
 
 
-class _Columns:
-    """Counts of some receivers, of which only the events are kept."""
-
-    def __init__(self, y, receivers):
-        whole = np.array_equal(receivers, np.arange(y.n_units))
-        self.events = y if whole else y.select(receivers)
-
-    def __call__(self, index):
-        return self.events.rows(index)
-
-
-def _key(X, y, free, penalty, start, settings):
+def _key(X, observed, free, penalty, start, settings):
     """Fingerprint of everything that a fit depends on."""
+    y = observed.events
     parts = [X.valid, free, *penalty.arrays(), y.n_units, y.bins, y.units, y.amplitudes]
     for c in X.columns:
         parts += c.arrays()
     parts += list(start or ())
+    parts += [given for given in (observed.weight, observed.offset) if given is not None]
     parts += [settings.link.name, settings.tol, settings.maxiter, settings.method]
     return fingerprint(*parts)
 

@@ -436,7 +436,12 @@ class _Fitted:
     def __init__(self, model, X, y):
         self.model = model
         self.X = model._check_fitted(X)
-        self.y = model._read_counts(y)
+        if model._adjusted:
+            raise ValueError(
+                "The model was fitted with sample_weight or offset, which standard errors do not "
+                "know; repeat rows in place of weights."
+            )
+        self.y = model._read_counts(y, self.X)
         self.coef, self.intercept = model._coef(), np.asarray(model.intercept_)
         self.single = model.coef_.ndim == 1
         n = self.coef.shape[1]

@@ -504,7 +504,7 @@ def test_data_that_do_not_fit(function):
         function(model, X, counts[1:])
     with pytest.raises(ValueError, match="None of the 2 rows of X is finite"):
         function(model, np.full((2, 12), np.nan), counts[:2])
-    with pytest.raises(ValueError, match="X has 3 features; the model was fitted with 12"):
+    with pytest.raises(ValueError, match="X has 3 features, but PopulationGLM is expecting 12"):
         function(model, np.zeros((300, 3)), counts)
     with pytest.raises(fastglm.glm.NotFittedError, match="not fitted yet"):
         function(PopulationGLM(), X, counts)

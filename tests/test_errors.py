@@ -94,7 +94,7 @@ def test_a_refused_fit_leaves_the_model_unfitted():
 @pytest.mark.parametrize(
     ("features", "message"),
     [
-        (X[:, 0], r"X has 1 dimensions; expected \(n_bins, n_features\)\. Reshape it\?"),
+        (X[:, 0], r"X has 1 dimensions; expected \(n_bins, n_features\)\. Reshape your data\?"),
         (X[:, :, None], "X has 3 dimensions"),
         (np.full(X.shape, "a"), "X could not be read as numbers"),
         (X * np.nan, r"None of the 40 rows of X is finite\. A row needs a whole window of history"),
@@ -117,7 +117,10 @@ def test_a_window_longer_than_the_recording_is_refused():
 @pytest.mark.parametrize(
     ("features", "message"),
     [
-        (X[:, :2], "X has 2 features; the model was fitted with 3. Compute them with the same"),
+        (
+            X[:, :2],
+            "X has 2 features, but PopulationGLM is expecting 3 features as input; compute them",
+        ),
         (X[:, 0], "X has 1 dimensions"),
         (np.full(X.shape, "a"), "X could not be read as numbers"),
     ],
@@ -133,7 +136,7 @@ def test_features_that_do_not_fit_the_model_are_refused(features, message, metho
 def test_features_of_other_senders_are_refused():
     basis = fastglm.basis.HistoryConv(2)
     model = fit(X=basis.compute_features(Y))
-    with refused("X has 6 features; the model was fitted with 4"):
+    with refused("X has 6 features, but PopulationGLM is expecting 4 features"):
         model.predict(basis.compute_features(np.hstack([Y, Y[:, :1]])))
 
 

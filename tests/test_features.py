@@ -270,7 +270,7 @@ def test_a_list_of_rows_becomes_a_dense_block():
         ([[1, 2], [3]], r"X could not be read as numbers; .* same number of columns in each row"),
         (np.ones((3, 2), complex), "X could not be read as numbers; expected real numbers"),
         (np.zeros((3, 0)), r"X has shape \(3, 0\); expected at least one feature"),
-        (np.zeros(3), "X has 1 dimensions; expected .*Reshape it"),
+        (np.zeros(3), "X has 1 dimensions; expected .*Reshape your data"),
         (np.zeros((3, 2, 2)), "X has 3 dimensions"),
         (3.0, "X has 0 dimensions"),
     ],

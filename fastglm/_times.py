@@ -1,0 +1,247 @@
+"""Times at the door: pynapple's objects in and out, and sets of intervals.
+
+`read_values` turns a Tsd, TsdFrame or TsdTensor into an array and a `Timeline`, `read_intervals`
+an IntervalSet into starts and stops; `Timeline.wrap` gives results the times, the time support,
+the columns and the metadata back. Objects are known by the module of their type: pynapple is in
+memory where there is one of its objects, and is never imported otherwise.
+"""
+
+import importlib
+import warnings
+from dataclasses import dataclass, field
+
+import numpy as np
+
+_TOLERANCE = 0.01  # of a bin; pynapple rounds times to 1e-9 s, 1e-5 of the smallest bins in use
+
+
+def pynapple_type(value):
+    """Name of the class of pynapple that a value belongs to, such as "TsdFrame"; None if none."""
+    for cls in type(value).__mro__:
+        if cls.__module__.startswith("pynapple."):
+            return cls.__name__
+    return None
+
+
+@dataclass
+class Columns:
+    """What columns are called, and what is known about them.
+
+    Attributes
+    ----------
+    names : list
+    metadata : dict of str to list, one entry a column
+    """
+
+    names: list
+    metadata: dict = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, value):
+        """Columns of a TsdFrame, or units of a TsGroup."""
+        group = pynapple_type(value) == "TsGroup"
+        table = value.metadata
+        # A group counts the mean rate as metadata; a frame has no place for it.
+        names = [name for name in table.columns if not (group and name == "rate")]
+        return cls(
+            list(value.index if group else value.columns),
+            {name: list(table[name]) for name in names},
+        )
+
+    def take(self, index):
+        """The columns of an array of numbers."""
+        metadata = {name: [values[i] for i in index] for name, values in self.metadata.items()}
+        return Columns([self.names[i] for i in index], metadata)
+
+
+class Timeline:
+    """When the bins of an array are.
+
+    Parameters
+    ----------
+    support : pynapple's IntervalSet
+    t : ndarray of shape (n_bins,), optional
+        Seconds, in the middle of every bin.
+    grid : tuple (starts, lengths, bin_size), optional
+        In place of t: bins of that size from ``starts`` (seconds) on, ``lengths`` of them each.
+    columns : Columns, optional
+        Of the array.
+    """
+
+    def __init__(self, support, t=None, grid=None, columns=None):
+        self.support, self._t, self._grid, self.columns = support, t, grid, columns
+
+    @property
+    def t(self):
+        """Times of the bins, seconds; those of a grid are made where they are asked for."""
+        if self._t is not None:
+            return self._t
+        starts, lengths, bin_size = self._grid
+        first = np.cumsum(lengths) - lengths
+        number = np.arange(int(np.sum(lengths))) - np.repeat(first, lengths)
+        return np.round(np.repeat(starts, lengths) + (number + 0.5) * bin_size, 9)
+
+    @property
+    def n_bins(self):
+        """Number of bins."""
+        return int(np.sum(self._grid[1])) if self._t is None else self._t.shape[0]
+
+    @property
+    def bin_size(self):
+        """Seconds from one bin to the next; None where there is only one."""
+        if self._grid is not None:
+            return self._grid[2]
+        return float(np.median(np.diff(self._t))) if self.n_bins > 1 else None
+
+    @property
+    def epochs(self):
+        """First bin and one past the last of every interval of the support that has bins."""
+        if self._t is None:
+            stops = np.cumsum(self._grid[1])
+            bounds = np.column_stack([stops - self._grid[1], stops])
+        else:
+            bounds = self.within(self.support.values)
+        return bounds[bounds[:, 1] > bounds[:, 0]]
+
+    def within(self, intervals):
+        """First bin and one past the last inside each interval, seconds, (n_intervals, 2)."""
+        t = self.t
+        first = np.searchsorted(t, intervals[:, 0], side="left")
+        stop = np.searchsorted(t, intervals[:, 1], side="right")
+        first[1:] = np.maximum(first[1:], stop[:-1])  # a bin where two intervals meet
+        return np.column_stack([first, np.maximum(first, stop)])
+
+    def check_regular(self, name):
+        """Raise ValueError where bins inside an epoch do not follow each other at one distance."""
+        if self._t is None or self.n_bins < 2:
+            return
+        steps, size = np.diff(self._t), self.bin_size
+        off = np.abs(steps - size) > _TOLERANCE * size
+        off[self.epochs[1:, 0] - 1] = False
+        if off.any():
+            first = int(np.flatnonzero(off)[0])
+            raise ValueError(
+                f"{name} have bins of {size:.6g} s, but the step after {self._t[first]:.6g} s is "
+                f"{steps[first]:.6g} s inside one interval of the time support. Bin the spikes "
+                "with units.count(bin_size), or make the gap a gap of the time support, which no "
+                "history crosses."
+            )
+
+    def wrap(self, values, columns=None, rows=slice(None)):
+        """Values of some rows as a Tsd, TsdFrame or TsdTensor with these times."""
+        pynapple = importlib.import_module(type(self.support).__module__.partition(".")[0])
+        arguments = {"t": self.t[rows], "d": values, "time_support": self.support}
+        if np.ndim(values) == 1:
+            return pynapple.Tsd(**arguments)
+        if np.ndim(values) > 2:
+            return pynapple.TsdTensor(**arguments)
+        if columns is not None:
+            arguments |= {"columns": columns.names, "metadata": columns.metadata}
+        return pynapple.TsdFrame(**arguments)
+
+    def __str__(self):
+        start, stop = self.support.values[0, 0], self.support.values[-1, 1]
+        size = "" if self.bin_size is None else f" of {self.bin_size:.6g} s"
+        return (
+            f"{self.n_bins} bins{size} in {len(self.support)} intervals from {start:.6g} to "
+            f"{stop:.6g} s"
+        )
+
+
+def read_values(values, name):
+    """An array and its `Timeline`, None where there is none; other values come back as they are.
+
+    Parameters
+    ----------
+    values : Tsd, TsdFrame, TsdTensor, a list of them (trials in order of time), or anything else
+    name : str
+        For errors.
+
+    Raises
+    ------
+    ValueError
+        If they are spike times, which have no bins yet, or trials that overlap in time.
+    """
+    kind = pynapple_type(values)
+    if kind in ("Ts", "TsGroup"):
+        raise ValueError(
+            f"{name} are spike times (a {kind}), which have no bins yet; pass "
+            "units.count(bin_size), or fit the units with fastglm.fit_coupling."
+        )
+    if kind == "IntervalSet":
+        raise ValueError(f"{name} are an IntervalSet; expected a Tsd, TsdFrame or array.")
+    if kind is None:
+        listed = isinstance(values, list | tuple) and len(values) > 0
+        if not (
+            listed and all(pynapple_type(v) in ("Tsd", "TsdFrame", "TsdTensor") for v in values)
+        ):
+            return values, None
+        try:
+            values = np.concatenate(values)
+        except (RuntimeError, ValueError) as error:
+            raise ValueError(
+                f"{name} are {len(values)} trials that cannot be put end to end: {error} Pass "
+                "them in order of time, with the same columns, or as arrays."
+            ) from None
+    columns = Columns.of(values) if pynapple_type(values) == "TsdFrame" else None
+    return values.values, Timeline(values.time_support, values.t, columns=columns)
+
+
+def read_intervals(intervals):
+    """Starts and stops of an IntervalSet, seconds, (n_intervals, 2); other values as they are."""
+    if pynapple_type(intervals) == "IntervalSet":
+        return np.array(intervals.values)
+    return intervals
+
+
+def common_timeline(timelines, names):
+    """The one of some timelines, of which those that are None fit any.
+
+    Raises
+    ------
+    ValueError
+        If they have other bins, or the same bins at other times.
+    """
+    known = [(t, n) for t, n in zip(timelines, names, strict=True) if t is not None]
+    if not known:
+        return None
+    one, first = known[0]
+    for other, second in known[1:]:
+        if other is one or (other._t is not None and other._t is one._t):
+            continue
+        if one.n_bins != other.n_bins:
+            raise ValueError(
+                f"{first} and {second} have different times: {one}; {other}. Bin both with the "
+                "same bin size, and restrict both to the same epochs."
+            )
+        gap = np.abs(one.t - other.t)
+        worst = int(np.argmax(gap)) if gap.size else 0
+        if gap.size and gap[worst] > _TOLERANCE * (one.bin_size or np.inf):
+            raise ValueError(
+                f"{first} and {second} have different times: bin {worst} is at "
+                f"{one.t[worst]:.9g} s in the one and at {other.t[worst]:.9g} s in the other. Bin "
+                "both with the same bin size and epochs, or bring one to the times of the other "
+                "(value_from, interpolate)."
+            )
+    return one
+
+
+def make_support(like, intervals):
+    """An IntervalSet of the class of another one."""
+    with warnings.catch_warnings():
+        # Where one interval starts at the stop of another, pynapple takes off a microsecond.
+        warnings.simplefilter("ignore", UserWarning)
+        return type(like)(start=intervals[:, 0], end=intervals[:, 1])
+
+
+def intersect(a, b):
+    """What two sets of ascending intervals that do not overlap have in common, (n, 2)."""
+    a, b = np.asarray(a), np.asarray(b)
+    low = np.searchsorted(b[:, 1], a[:, 0], side="right")
+    high = np.searchsorted(b[:, 0], a[:, 1], side="left")
+    number = np.maximum(high - low, 0)
+    left = np.repeat(np.arange(len(a)), number)
+    right = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number) + low[left]
+    return np.column_stack(
+        [np.maximum(a[left, 0], b[right, 0]), np.minimum(a[left, 1], b[right, 1])]
+    )
