@@ -121,7 +121,17 @@ def plot_connectivity(
     keys = []
     if mark == "dots":
         _dots(ax, significant, np.abs(shown.filled(0)) / limit)
-        keys.append(Line2D([], [], ls="", marker="o", ms=4, color="black", label=f"q \u2264 {q:g}"))
+        keys.append(
+            Line2D(
+                [],
+                [],
+                ls="",
+                marker="o",
+                ms=4,
+                color=matplotlib.rcParams["text.color"],
+                label=f"q \u2264 {q:g}",
+            )
+        )
     elif mark == "fade":
         keys.append(Patch(color="#B2182B", label=f"q \u2264 {q:g}, others faded"))
     if own.any():
@@ -259,7 +269,7 @@ def plot_filters(couplings, pairs=None, bin_size=None, level=0.95, share=True, a
     return given.ravel()[: len(pairs)]
 
 
-def strongest(couplings, number):
+def strongest(couplings, number, q=0.05):
     """Pairs of the strongest couplings between different cells, significant ones first.
 
     Returns
@@ -274,7 +284,7 @@ def strongest(couplings, number):
     if np.isfinite(couplings.q_value).any():
         left_out |= ~np.isfinite(couplings.standard_error)
     size = np.where(left_out, -1.0, size)
-    order = np.lexsort((-size.ravel(), ~couplings.significant().ravel()))
+    order = np.lexsort((-size.ravel(), ~couplings.significant(q).ravel()))
     order = order[size.ravel()[order] >= 0][:number]
     return [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, size.shape), strict=True)]
 
@@ -282,7 +292,7 @@ def strongest(couplings, number):
 # --- diagnostics ---
 
 
-def plot_ks(rescaling, receivers=None, level=0.95, difference=False, ax=None):
+def plot_ks(rescaling, receivers=None, level=0.95, difference=False, names=None, ax=None):
     """Distribution of rescaled intervals against the uniform one, with the band of the KS test.
 
     A curve that leaves its band is of a receiver that the model does not describe.
@@ -297,6 +307,8 @@ def plot_ks(rescaling, receivers=None, level=0.95, difference=False, ax=None):
     difference : bool
         Draw the difference from uniform: with thousands of events the band is too narrow to see
         otherwise.
+    names : sequence, optional
+        Of the receivers; numbers by default.
     ax : matplotlib Axes, optional
 
     Returns
@@ -306,7 +318,8 @@ def plot_ks(rescaling, receivers=None, level=0.95, difference=False, ax=None):
     Raises
     ------
     ValueError
-        If a receiver does not exist or was not tested, or the level is not between 0 and 1.
+        If a receiver does not exist or was not tested, the names do not fit, or the level is not
+        between 0 and 1.
 
     Examples
     --------
@@ -321,6 +334,7 @@ def plot_ks(rescaling, receivers=None, level=0.95, difference=False, ax=None):
     """
     band = rescaling.band(level)
     receivers = _tested(rescaling, receivers, band)
+    names = _names(names, band.size)
     ax = _axes(ax, (4.2, 4.0) if not difference else (4.6, 3.2))
     x = np.array([0.0, 1.0])
     base = 0 * x if difference else x
@@ -329,7 +343,7 @@ def plot_ks(rescaling, receivers=None, level=0.95, difference=False, ax=None):
         u = np.sort(rescaling.intervals[j])
         some = np.unique(np.linspace(0, u.size - 1, min(u.size, _MOST_POINTS)).astype(np.int64))
         share = (some + 0.5) / u.size
-        label = f"receiver {j}: {rescaling.statistic[j]:.3f}, band {band[j]:.3f}"
+        label = f"{names[j]}: {rescaling.statistic[j]:.3f}, band {band[j]:.3f}"
         curve = share - u[some] if difference else share
         ax.plot(u[some], curve, color=colour, lw=1.5, label=label)
         if len(receivers) == 1:
@@ -375,9 +389,7 @@ def plot_ks_distances(rescaling, level=0.95, names=None, ax=None):
     part = rescaling.statistic / rescaling.band(level)
     if not np.isfinite(part).any():
         raise ValueError("No receiver has the 5 intervals that a KS test wants; nothing to draw.")
-    names = np.arange(part.size) if names is None else np.asarray(names)
-    if names.shape != part.shape:
-        raise ValueError(f"names has shape {names.shape}; expected one for each of {part.size}.")
+    names = _names(names, part.size, "")
     ax = _axes(ax, (4.6, 3.2))
     number = np.arange(part.size)
     size = 5 if part.size <= 60 else 3
@@ -402,7 +414,7 @@ def plot_ks_distances(rescaling, level=0.95, names=None, ax=None):
     return ax
 
 
-def plot_autocorrelation(rescaling, receivers=None, n_lags=20, level=0.95, ax=None):
+def plot_autocorrelation(rescaling, receivers=None, n_lags=20, level=0.95, names=None, ax=None):
     """Autocorrelation of the rescaled intervals, which are independent if the model is right.
 
     Parameters
@@ -413,6 +425,8 @@ def plot_autocorrelation(rescaling, receivers=None, n_lags=20, level=0.95, ax=No
     n_lags : int
     level : float
         Of the band in which one correlation of independent intervals lies.
+    names : sequence, optional
+        Of the receivers; numbers by default.
     ax : matplotlib Axes, optional
 
     Returns
@@ -437,6 +451,7 @@ def plot_autocorrelation(rescaling, receivers=None, n_lags=20, level=0.95, ax=No
     """
     correlation, band = rescaling.autocorrelation(n_lags, level)
     receivers = _tested(rescaling, receivers, rescaling.band(level))
+    names = _names(names, band.size)
     ax = _axes(ax, (4.6, 3.2))
     lags = np.arange(1, n_lags + 1)
     ax.axhline(0, color=_GREY, lw=0.8)
@@ -446,7 +461,7 @@ def plot_autocorrelation(rescaling, receivers=None, n_lags=20, level=0.95, ax=No
         x = lags + width * (k / max(len(receivers) - 1, 1) - 0.5)
         values = correlation[:, j]
         ax.vlines(x, 0, np.nan_to_num(values), color=colour, lw=1.2)
-        ax.plot(x, values, ls="", marker="o", ms=3, color=colour, label=f"receiver {j}")
+        ax.plot(x, values, ls="", marker="o", ms=3, color=colour, label=str(names[j]))
         if len(receivers) == 1:
             ax.axhspan(-band[j], band[j], color=colour, alpha=0.15, lw=0)
         for side in (-1, 1):
@@ -516,11 +531,7 @@ def plot_path(path, receiver=0, groups=None, names=None, chosen=None, n_named=6,
             [np.linalg.norm(values[:, groups == g], axis=1) for g in range(groups.max() + 1)],
             axis=1,
         )
-    names = np.arange(values.shape[1]) if names is None else np.asarray(names)
-    if names.shape != (values.shape[1],):
-        raise ValueError(
-            f"names has shape {names.shape}; expected one for each of {values.shape[1]} curves."
-        )
+    names = _names(names, values.shape[1], "")
     ax = _axes(ax, (4.8, 3.6))
     x = path.strengths[:, receiver]
     order = np.argsort(-np.abs(np.nan_to_num(values[-1])))
@@ -865,6 +876,13 @@ def _tested(rescaling, receivers, band):
         if not np.isfinite(rescaling.statistic[j]):
             raise ValueError(f"Receiver {j} was not tested: it has fewer than 5 intervals.")
     return receivers
+
+
+def _names(names, n, prefix="receiver "):
+    names = np.array([f"{prefix}{k}" for k in range(n)]) if names is None else np.asarray(names)
+    if names.shape != (n,):
+        raise ValueError(f"names has shape {names.shape}; expected a name for each of {n}.")
+    return names
 
 
 def _check_receiver(receiver, n):
