@@ -67,7 +67,7 @@ EXAMPLES = [
     "slow_covariates",
     "diagnostics",
     "scaling_up",
-    "recordings",
+    "own_recording",
 ]
 
 

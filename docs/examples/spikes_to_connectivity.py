@@ -21,22 +21,23 @@ zero inhibits.
 # %%
 # 1. Spikes
 # ---------
-# Thirty cells for ten minutes, in bins of 5 ms. A tenth of the pairs is connected.
+# Thirty cells for twenty minutes, in bins of 5 ms. A tenth of the pairs is connected.
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 import fastglm
+from fastglm.plotting import plot_connectivity, plot_filters
 
 bin_size = 0.005  # seconds
 basis = fastglm.basis.RaisedCosineLogConv(5, window_size=20, label="coupling")
-network = fastglm.simulation.random_network(30, basis, bin_size=bin_size, strength=0.3)
-counts = network.simulate(120_000, random_key=1)
+network = fastglm.simulation.random_network(30, basis, bin_size=bin_size)
+counts = network.simulate(240_000, random_key=1)
 print(counts.shape, f"{counts.sum():,} spikes, {counts.mean() / bin_size:.1f} Hz on average")
 
-fig, ax = plt.subplots(figsize=(7, 3))
-shown = counts[:1000]
-ax.eventplot([np.flatnonzero(shown[:, i]) * bin_size for i in range(30)], color="k", lw=0.8)
+fig, ax = plt.subplots(figsize=(7, 2.6))
+trains = [np.flatnonzero(counts[:1000, i]) * bin_size for i in range(30)]
+ax.eventplot(trains, color="k", lw=0.8)
 ax.set(xlabel="time (s)", ylabel="cell", title="the first five seconds")
 plt.show()
 
@@ -47,20 +48,20 @@ plt.show()
 # %%
 # 2. Features
 # -----------
-# A basis describes what filters may look like: here five raised cosines over 100 ms, narrow at
-# short lags and wide at long ones. Five numbers a filter instead of twenty are easier to estimate.
+# A basis says what filters may look like: here five raised cosines over 100 ms, narrow at short
+# lags and wide at long ones. Five numbers a filter are easier to estimate than twenty.
 
-fig, ax = plt.subplots(figsize=(7, 2.4))
+fig, ax = plt.subplots(figsize=(7, 2.2))
 lag = np.arange(1, basis.window_size + 1) * bin_size * 1e3
 ax.plot(lag, basis.kernel_, ".-")
 ax.set(xlabel="lag (ms)", title="the basis")
 plt.show()
 
+# %%
+# ``X`` stands for an array of 240,000 bins x 150 features. It is never stored: only the spikes are.
+
 X = basis.compute_features(counts)
 X
-
-# %%
-# ``X`` stands for an array of 120,000 bins x 150 features. It is never stored: only the spikes are.
 
 # %%
 # 3. Fit
@@ -70,57 +71,62 @@ X
 
 model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-4)
 model.fit(X, counts)
-print(set(model.status_), f"largest gap to the optimum: {model.newton_decrement_.max():.0e}")
+print(f"{model.converged_.sum()} of 30 receivers converged")
+print(f"largest distance of an objective from its minimum: {model.newton_decrement_.max():.0e}")
 
 # %%
 # 4. Connectivity
 # ---------------
-# The coupling map gives each pair a strength (the area of its filter), a standard error, and a
-# q-value: the share of false discoveries among all couplings that look at least as sure.
+# The coupling map gives each pair a strength (the area of its filter), a standard error and a
+# q-value. Couplings with q below 0.05 are a set of which 5 % are expected to be false.
 
 coupling = model.coupling_map(X, counts)
-coupling
 
-# %%
-
-true_area = network.filters.sum(axis=1)
-np.fill_diagonal(true_area, np.nan)  # a cell's effect on itself is its refractoriness
-fitted = np.where(np.eye(30), np.nan, coupling.strength)
-fig, axes = plt.subplots(1, 3, figsize=(9.5, 3.4), sharey=True)
-limit = np.nanmax(np.abs(true_area))
-found = np.where(coupling.significant(), fitted, 0.0)
-panels = {"true": true_area, "fitted": fitted, "fitted, q < 0.05": found}
-for ax, (title, area) in zip(axes, panels.items(), strict=True):
-    image = ax.imshow(area, cmap="RdBu_r", vmin=-limit, vmax=limit)
-    ax.set(title=title, xlabel="receiver")
-axes[0].set_ylabel("sender")
-fig.colorbar(image, ax=axes, label="strength (log rate x bins)", shrink=0.9)
+fig, axes = plt.subplots(1, 2, figsize=(9, 4.4))
+true = np.where(np.eye(30), np.nan, network.filters.sum(axis=1))
+limit = np.nanmax(np.abs(true))
+axes[0].imshow(true, cmap="RdBu_r", vmin=-limit, vmax=limit)
+axes[0].set(title="true", xlabel="receiver", ylabel="sender")
+plot_connectivity(coupling, limit=limit, ax=axes[1])
+axes[1].set(title="fitted, dots: q < 0.05", ylabel="")
 plt.show()
 
 # %%
 # How many of the true connections were found, and how many of the discoveries are wrong?
 
 connected = network.adjacency != 0
-significant = coupling.significant()
+significant = coupling.significant(0.05)
 print(f"{(significant & connected).sum()} of {connected.sum()} connections found")
 print(f"{(significant & ~connected).sum()} of {significant.sum()} discoveries are wrong")
 
 # %%
+# ``coupling.to_frame()`` is a table with a row for each pair (pandas), ``coupling.to_networkx()``
+# a graph.
+
+# %%
 # 5. Filters
 # ----------
-# The strength is a summary. The filters tell the delay and the time course; the bands hold the
-# truth at 95 % of the lags.
+# The strength is a summary; filters tell the time course. An event of the sender multiplies the
+# rate of the receiver by this factor, at each lag. Bands are pointwise, at 95 %.
 
-filters, lower, upper = coupling.filters(level=0.95)
-strongest = np.argsort(-np.abs(np.nan_to_num(found)), axis=None)[:6]
-fig, axes = plt.subplots(2, 3, figsize=(9, 4.6), sharex=True)
-for ax, (i, j) in zip(axes.flat, np.transpose(np.unravel_index(strongest, (30, 30))), strict=True):
-    ax.axhline(0, color="0.5", lw=0.8)
-    ax.fill_between(lag, lower[:, i, j], upper[:, i, j], alpha=0.3)
-    ax.plot(lag, filters[:, i, j], label="fitted")
-    ax.plot(lag, network.filters[i, :, j], "k--", lw=1.2, label="true")
-    ax.set_title(f"{i} \N{RIGHTWARDS ARROW} {j}", fontsize=10)
-axes[0, 0].legend()
-fig.supxlabel("lag (ms)")
-fig.supylabel("change of log rate")
+axes = plot_filters(coupling, bin_size=bin_size)
+order = np.argsort(-np.abs(np.where(significant, coupling.strength, 0)), axis=None)[:6]
+for ax, pair in zip(axes, order, strict=True):
+    i, j = np.unravel_index(pair, significant.shape)
+    ax.plot(lag, np.exp(network.filters[i, :, j]), "k--", lw=1)
+axes[0].plot([], [], "k--", lw=1, label="true")
+axes[0].legend()
 plt.show()
+
+# %%
+# Where to go from here
+# ---------------------
+# - Cells follow a stimulus, a position or a movement? Put it beside the coupling:
+#   :ref:`head direction <sphx_glr_gallery_head_direction.py>`,
+#   :ref:`slow covariates <sphx_glr_gallery_slow_covariates.py>`.
+# - Few spikes need more penalty: :ref:`choosing a penalty
+#   <sphx_glr_gallery_choosing_a_penalty.py>`.
+# - How sure are these couplings? :ref:`Significance <sphx_glr_gallery_significance.py>`.
+# - The recording has trials or gaps: :ref:`trials and gaps
+#   <sphx_glr_gallery_trials_and_gaps.py>`.
+# - Does the model describe the data at all? :ref:`Diagnostics <sphx_glr_gallery_diagnostics.py>`.

@@ -1,0 +1,119 @@
+"""
+Does the model describe the data?
+=================================
+
+A converged fit is the best model of its kind. Whether that kind is any good is another question.
+Four looks: are spikes where the model expects them, how much is explained, of data that were not
+fitted, and does the network behave when it runs on its own?
+"""
+
+# %%
+# Two models of the same cells: with coupling, and each cell with its own history only. Ten cells,
+# eight minutes, bins of 5 ms.
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import fastglm
+from fastglm import diagnostics
+from fastglm.plotting import plot_autocorrelation, plot_ks, plot_ks_distances
+
+n_cells, bin_size = 10, 0.005
+basis = fastglm.basis.RaisedCosineLogConv(4, window_size=20)
+network = fastglm.simulation.random_network(
+    n_cells, basis, bin_size=bin_size, connection_probability=0.3, strength=0.5, random_key=7
+)
+counts = network.simulate(96_000, random_key=0)
+X = basis.compute_features(counts)
+
+own = np.repeat(np.eye(n_cells), basis.n_basis_funcs, axis=0)
+settings = {"regularizer": "Ridge", "regularizer_strength": 1e-4}
+coupled = fastglm.PopulationGLM(**settings).fit(X, counts)
+alone = fastglm.PopulationGLM(**settings, feature_mask=own).fit(X, counts)
+constant = fastglm.PopulationGLM(**settings, feature_mask=0 * own).fit(X, counts)
+models = {"constant rate": constant, "own history": alone, "coupled": coupled}
+
+# %%
+# Time rescaling
+# --------------
+# Measured in expected spikes instead of seconds, the intervals between spikes are exponential if
+# the model is right, and uniform after one more transformation. The curve of a right model stays
+# inside its band.
+
+rescaled = {name: diagnostics.time_rescaling(m, X, counts) for name, m in models.items()}
+worst = int((rescaled["constant rate"].statistic / rescaled["constant rate"].band()).argmax())
+fig, axes = plt.subplots(1, 3, figsize=(10, 3), sharey=True)
+for ax, (name, r) in zip(axes, rescaled.items(), strict=True):
+    plot_ks(r, worst, difference=True, ax=ax)
+    ax.set_title(name, loc="right", fontsize=9)
+plt.show()
+
+# %%
+# All cells at once: the distance of each curve, as a part of its band. In a good model 95 % of the
+# cells are below 1.
+
+fig, axes = plt.subplots(1, 3, figsize=(10, 3))
+for ax, (name, r) in zip(axes, rescaled.items(), strict=True):
+    plot_ks_distances(r, ax=ax)
+    ax.set_title(name, loc="right", fontsize=9)
+plt.show()
+
+# %%
+# Intervals should also be independent of each other. Correlations that remain point at slow
+# changes that the model does not know: drift, states, arousal.
+
+plot_autocorrelation(rescaled["coupled"], worst)
+plt.show()
+
+# %%
+# How much is explained
+# ---------------------
+# Bits per spike: how much better the model predicts each spike than the mean rate does. Score bins
+# that were not fitted, or more coefficients always win.
+
+scores = {name: diagnostics.cross_validated(m, X, counts, folds=4) for name, m in models.items()}
+fig, ax = plt.subplots(figsize=(6, 3))
+for name, score in scores.items():
+    ax.plot(score.bits_per_spike.mean(axis=0), "o-", label=name)
+ax.set(xlabel="cell", ylabel="held-out bits per spike")
+ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+plt.show()
+explained = {name: score.deviance_explained.mean() for name, score in scores.items()}
+print({name: f"{value:.1%}" for name, value in explained.items()}, "of the deviance")
+
+# %%
+# A few per cent of the deviance are good for single spikes: most of it is the coin toss of each
+# bin, which even the true rate does not explain.
+
+# %%
+# On its own
+# ----------
+# A fitted network that feeds itself can run away. The stability tells: do small deviations from
+# the mean rates die out?
+
+stability = diagnostics.stability(coupled, basis, rates=counts.mean(axis=0))
+print(f"stable: {stability.stable}, spectral radius {stability.radius:.2f}")
+
+# %%
+# If it is stable, let it run, and compare what the model does not see directly: rates, and the
+# correlation between cells at coarse bins.
+
+simulated, _ = fastglm.simulation.simulate_recurrent(
+    coupled.coef_.reshape(n_cells, 4, n_cells).transpose(2, 0, 1),
+    intercepts=coupled.intercept_,
+    coupling_basis_matrix=basis.kernel_,
+    n_bins=len(counts),
+    random_key=1,
+    inverse_link_function="exp",
+)
+fig, axes = plt.subplots(1, 2, figsize=(8, 3.4))
+rates = counts.mean(axis=0) / bin_size, simulated.mean(axis=0) / bin_size
+axes[0].plot(*rates, "o")
+coarse = [c.reshape(-1, 20, n_cells).sum(axis=1) for c in (counts, simulated)]  # 100 ms
+pairs = np.triu_indices(n_cells, 1)
+axes[1].plot(*(np.corrcoef(c.T)[pairs] for c in coarse), "o")
+for ax, name in zip(axes, ("rate (Hz)", "correlation over 100 ms"), strict=True):
+    ends = ax.get_xlim()
+    ax.plot(ends, ends, color="0.5", lw=0.8)
+    ax.set(xlabel=f"{name}, recorded", ylabel=f"{name}, simulated")
+plt.show()

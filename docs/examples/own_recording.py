@@ -1,0 +1,104 @@
+"""
+A recording of your own
+=======================
+
+From a file to a saved model, a table and a picture. Set ``FASTGLM_RECORDING`` to the path of an
+``.npz`` file to run this page on your recording:
+
+.. code-block:: bash
+
+    FASTGLM_RECORDING=session.npz python own_recording.py
+
+Without it, the page makes a file of that format first.
+"""
+
+# %%
+# The file
+# --------
+# ``spike_times`` (seconds, ascending within each unit), ``unit`` (0, 1, 2, ...), ``n_units``,
+# ``t_start``, ``t_stop``, and if there are gaps ``segments``, the intervals that were observed.
+
+import os
+import tempfile
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import fastglm
+from fastglm.plotting import plot_connectivity, plot_filters
+
+folder = Path(tempfile.mkdtemp())
+path = os.environ.get("FASTGLM_RECORDING")
+if path is None:
+    path = folder / "recording.npz"
+    maker = fastglm.basis.RaisedCosineLogConv(4, window_size=50)
+    network = fastglm.simulation.random_network(10, maker, bin_size=0.002, random_key=4)
+    bins, unit = np.nonzero(network.simulate(200_000, random_key=0))
+    order = np.lexsort((bins, unit))
+    np.savez(
+        path,
+        spike_times=(bins[order] + 0.5) * 0.002,
+        unit=unit[order],
+        n_units=10,
+        t_start=0.0,
+        t_stop=400.0,
+        segments=[[0.0, 180.0], [200.0, 400.0]],
+    )
+
+# %%
+# Load and look
+# -------------
+
+spikes = fastglm.load_spikes(path)
+seconds = np.diff(spikes.segments, axis=1).sum()
+rates = np.bincount(spikes.unit, minlength=spikes.n_units) / seconds
+print(f"{spikes.n_units} units, {len(spikes.segments)} segments, {seconds:.0f} s")
+print(f"rates from {rates.min():.2f} to {rates.max():.1f} Hz, median {np.median(rates):.2f} Hz")
+
+# %%
+# Bins and basis
+# --------------
+# Bins of 5 ms or less, so that few bins hold two spikes of a cell; a window as long as you believe
+# that one cell affects another, often 50 to 200 ms.
+
+bin_size, window = 0.005, 0.1
+counts, epochs = spikes.bin(bin_size)
+basis = fastglm.basis.RaisedCosineLogConv(5, window_size=round(window / bin_size), label="coupling")
+X = basis.compute_features(counts, epochs=epochs)
+
+# %%
+# Fit, look, keep
+# ---------------
+
+model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-4).fit(X, counts)
+print(dict(zip(*np.unique(model.status_, return_counts=True), strict=True)))
+coupling = model.coupling_map(X, counts, kind="robust")
+print(coupling)
+
+plot_connectivity(coupling)
+plt.show()
+
+# %%
+
+plot_filters(coupling, bin_size=bin_size)
+plt.show()
+
+# %%
+# Check it (:ref:`diagnostics <sphx_glr_gallery_diagnostics.py>`) and save it:
+
+rescaling = fastglm.diagnostics.time_rescaling(model, X, counts)
+inside = (rescaling.statistic < rescaling.band()).sum()
+print(f"{inside} of {spikes.n_units} units pass the test of time rescaling")
+
+model.save_params(folder / "model.npz")
+again = fastglm.load_model(folder / "model.npz")
+print(np.array_equal(again.coef_, model.coef_))
+
+# %%
+# The same from the command line:
+#
+# .. code-block:: bash
+#
+#     fastglm fit recording.npz --bin-size 0.005 --window 0.1 --n-basis 5 --ridge 1e-4 \
+#         --out model.npz --plot coupling.png

@@ -1,0 +1,120 @@
+"""
+Slow covariates beside fast coupling
+====================================
+
+Coupling needs bins of a few milliseconds. Position, speed or pupil are sampled at 30 Hz or so.
+Repeating each sample for all the bins that it covers would fill the memory with copies.
+`fastglm.features.hold` keeps the covariate at its own rate.
+
+Here: place cells on a square floor, with coupling between them.
+"""
+
+# %%
+# Position at 30 Hz, spikes in bins of 5 ms
+# -----------------------------------------
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import fastglm
+
+rng = np.random.default_rng(1)
+n_cells, bin_size, n_bins = 9, 0.005, 90_000
+n_frames = int(n_bins * bin_size * 30)
+step = rng.normal(size=(n_frames + 60, 2))
+smooth = np.stack([np.convolve(s, np.hanning(60), mode="same")[30:-30] for s in step.T], axis=1)
+walk = np.cumsum(0.0025 * smooth, axis=0)
+position = np.abs((walk + 0.5) % 2 - 1)  # reflected at the walls of a floor of 1 m x 1 m
+
+centres = np.array([(x, y) for x in (0.2, 0.5, 0.8) for y in (0.2, 0.5, 0.8)])
+frame = np.minimum((np.arange(n_bins) * bin_size * 30).astype(int), n_frames - 1)
+distance = ((position[:, None] - centres) ** 2).sum(axis=2)[frame]
+field = 3.0 * np.exp(-distance / (2 * 0.15**2))  # of the log rate
+
+basis = fastglm.basis.RaisedCosineLogConv(4, window_size=20, label="coupling")
+coupling = np.zeros((n_cells, n_cells, 4))  # receiver, sender, function
+coupling[range(1, n_cells), range(n_cells - 1)] = [0.7, 0.1, 0.0, 0.0]  # each drives the next
+coupling[range(n_cells), range(n_cells)] = [-2.0, -1.0, -0.2, 0.0]
+counts, _ = fastglm.simulation.simulate_recurrent(
+    coupling,
+    feedforward_coef=np.ones((n_cells, 1)),
+    intercepts=np.full(n_cells, np.log(1.0 * bin_size)),
+    random_key=0,
+    feedforward_input=field[:, :, None],
+    coupling_basis_matrix=basis.kernel_,
+    inverse_link_function="exp",
+)
+print(f"{counts.sum():,} spikes, {counts.mean() / bin_size:.1f} Hz on average")
+
+# %%
+# Hold
+# ----
+# ``every`` says how many bins a sample lasts; it need not be whole (200 bins a second at 30 frames
+# a second are 6.67). ``starts`` takes the first bin of each sample instead, for frames that come
+# irregularly, and ``samples`` the number of the sample of each bin, for a film that is repeated.
+
+x, y = (fastglm.features.hold(position[:, k], n_bins, every=1 / (30 * bin_size)) for k in range(2))
+
+# %%
+# A map over two dimensions is a product of two splines. It is evaluated once a sample, not once a
+# bin.
+
+spline = {"n_basis_funcs": 6, "bounds": (0, 1)}
+place = fastglm.basis.BSplineEval(**spline, label="x") * fastglm.basis.BSplineEval(
+    **spline, label="y"
+)
+place.label = "place"
+both = basis + place
+X = both.compute_features(counts, x, y)
+print(X)
+print(f"as an array it would take {X.size * 8 / 1e6:.0f} MB")
+
+# %%
+# Fit
+# ---
+
+settings = {"regularizer": "Ridge", "regularizer_strength": 1e-4}
+model = fastglm.PopulationGLM(**settings).fit(X, counts)
+alone = fastglm.PopulationGLM(**settings).fit(basis.compute_features(counts), counts)
+
+grid = np.linspace(0.01, 0.99, 40)
+gx, gy = np.meshgrid(grid, grid, indexing="ij")
+weights = both.split_by_feature(model.coef_, axis=0)["place"].reshape(36, n_cells)
+maps = place.evaluate(gx.ravel(), gy.ravel()) @ weights + model.intercept_
+fig, axes = plt.subplots(1, 4, figsize=(10, 2.8), sharey=True)
+for ax, j in zip(axes, (0, 4, 5, 8), strict=True):
+    hz = np.exp(maps[:, j]).reshape(40, 40).T / bin_size
+    image = ax.imshow(hz, origin="lower", extent=(0, 1, 0, 1), cmap="viridis")
+    ax.plot(*centres[j], "w+", ms=12, mew=2)
+    ax.set(title=f"cell {j}", xlabel="x (m)")
+    fig.colorbar(image, ax=ax, shrink=0.6)
+axes[0].set_ylabel("y (m)")
+fig.suptitle("rate without coupling (Hz); white: true centre of the field", fontsize=10)
+plt.show()
+
+# %%
+# Coupling with and without the position
+# --------------------------------------
+# Neighbouring fields make cells fire together. With the position in the model, the chain of true
+# connections is what remains.
+
+kernel = basis.kernel_.sum(axis=0)
+areas = {
+    "true": np.einsum("b,jib->ij", kernel, coupling),
+    "coupling only": np.einsum("b,ibj->ij", kernel, alone.coef_.reshape(n_cells, 4, n_cells)),
+    "with position": np.einsum(
+        "b,ibj->ij", kernel, both.split_by_feature(model.coef_, axis=0)["coupling"]
+    ),
+}
+fig, axes = plt.subplots(1, 3, figsize=(9, 3.2), sharey=True)
+for ax, (name, area) in zip(axes, areas.items(), strict=True):
+    shown = np.ma.masked_where(np.eye(n_cells, dtype=bool), area)
+    image = ax.imshow(shown, cmap="RdBu_r", vmin=-1.2, vmax=1.2)
+    ax.set(title=name, xlabel="receiver")
+axes[0].set_ylabel("sender")
+fig.colorbar(image, ax=axes, label="strength (log rate x bins)")
+plt.show()
+
+# %%
+# A coupling whose strength follows a covariate is a product too: ``basis * IdentityEval()`` with
+# the speed as its input. See :doc:`conventions </conventions>`.
