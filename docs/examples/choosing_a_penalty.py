@@ -1,6 +1,6 @@
 """
 Choosing a penalty
-================  =========================================  ======================================
+==================
 
 With few spikes, the fit that describes the recording best describes the next recording badly: it
 fits noise. A penalty pulls coefficients toward zero. Which one, and how strong?
