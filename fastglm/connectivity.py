@@ -162,7 +162,7 @@ def coupling_map(model, X, y, kind="observed", label=None, senders=None, receive
     """
     u = inference.uncertainty(model, X, y, kind)
     block, first = _history(X, label)
-    itself = model.coef_.ndim == 2 and _same(block.events.shift(block.shift), model._read_counts(y))
+    itself = _same(block.events.shift(block.shift), model._read_counts(y))
     senders = _names(senders, block.inputs, block.n_senders, "senders")
     receivers = _names(receivers, model._receiver_columns, u.coef.shape[1], "receivers")
     return _summarise(model, u, block.kernel, first, itself, senders, receivers)

@@ -257,7 +257,9 @@ def _notes(fit):
         found = model.status_ == status
         if status != "converged" and found.any():
             level = "note" if status in ("silent", "separated") else "warning"
-            notes.append((level, f"{_these(found, fit.names)} {status}: {sentence}."))
+            notes.append(
+                (level, f"{_these(found, fit.names, ('is', 'are'))} {status}: {sentence}.")
+            )
     few = (fit.n_events < fit.n_free) & (fit.n_events > 0)
     if few.any():
         notes.append(
@@ -312,11 +314,11 @@ def _notes(fit):
     return notes
 
 
-def _these(found, names):
+def _these(found, names, verbs=("has", "have")):
     """Names of the receivers that were found, as the subject of a sentence."""
     listed = ", ".join(names[found][:8])
     n = int(found.sum())
-    verb = "has" if n == 1 else "have"
+    verb = verbs[n != 1]
     more = f" and {n - 8} more" if n > 8 else ""
     return f"{n} receiver{'s' * (n != 1)} ({listed}{more}) {verb}"
 
@@ -377,7 +379,11 @@ def _fitted(fit, bin_size, basis, recording):
     rows = [
         *([("recording", recording)] if recording else []),
         ("bins", bins),
-        ("in the fit", f"{int(valid.sum()):,} bins with complete history, {n_stretches} stretches"),
+        (
+            "in the fit",
+            f"{int(valid.sum()):,} bins with complete history, "
+            f"{n_stretches} stretch{'es' * (n_stretches != 1)}",
+        ),
         ("receivers", f"{fit.names.size:,}, {int(fit.n_events.sum()):,} events"),
         ("rates", f"median {np.median(rates):.3g} {unit}, {rates.min():.3g} to {rates.max():.3g}"),
         ("features", f"{X.shape[1]:,} \N{EN DASH} " + "; ".join(blocks)),
