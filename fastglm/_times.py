@@ -214,12 +214,12 @@ def common_timeline(timelines, names):
                 f"{first} and {second} have different times: {one}; {other}. Bin both with the "
                 "same bin size, and restrict both to the same epochs."
             )
-        gap = np.abs(one.t - other.t)
-        worst = int(np.argmax(gap)) if gap.size else 0
-        if gap.size and gap[worst] > _TOLERANCE * (one.bin_size or np.inf):
+        off = np.abs(one.t - other.t) > _TOLERANCE * (one.bin_size or np.inf)
+        if off.any():
+            bin_ = int(np.argmax(off))
             raise ValueError(
-                f"{first} and {second} have different times: bin {worst} is at "
-                f"{one.t[worst]:.9g} s in the one and at {other.t[worst]:.9g} s in the other. Bin "
+                f"{first} and {second} have different times: bin {bin_} is at "
+                f"{one.t[bin_]:.9g} s in the one and at {other.t[bin_]:.9g} s in the other. Bin "
                 "both with the same bin size and epochs, or bring one to the times of the other "
                 "(value_from, interpolate)."
             )
