@@ -19,6 +19,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import fastglm
+from fastglm.plotting import plot_connectivity
 
 rng = np.random.default_rng(0)
 n_cells, n_bins, bin_size = 20, 90_000, 0.01
@@ -59,7 +60,7 @@ plt.show()
 
 direction = fastglm.basis.CyclicBSplineEval(8, bounds=(0, 2 * np.pi), label="direction")
 both = basis + direction
-settings = {"regularizer": "Ridge", "regularizer_strength": 1e-4}
+settings = {"regularizer": "Ridge", "regularizer_strength": 1e-5}
 
 X_alone = basis.compute_features(counts)
 alone = fastglm.PopulationGLM(**settings).fit(X_alone, counts)
@@ -70,32 +71,34 @@ X
 # %%
 # Coupling
 # --------
-# Without the direction, the whole neighbourhood seems to be connected. With it, the two true
-# connections of each cell stand out, in the right direction.
+# Without the direction, the whole neighbourhood seems to be connected, and significantly so: no
+# p-value knows of a common input that is not in the model. With the direction the two true
+# connections of each cell stand out, from sender to receiver and not the other way round.
 
-true = np.einsum("b,jib->ij", basis.kernel_.sum(axis=0), coupling)
-maps = {
-    "true": true,
-    "coupling only": alone.coupling_map(X_alone, counts).strength,
-    "coupling and direction": model.coupling_map(X, counts, label="coupling").strength,
-}
-fig, axes = plt.subplots(1, 3, figsize=(9.5, 3.6), sharey=True)
-limit = np.abs(true[~np.eye(n_cells, dtype=bool)]).max()
-for ax, (title, area) in zip(axes, maps.items(), strict=True):
-    shown = np.ma.masked_where(np.eye(n_cells, dtype=bool), area)
-    image = ax.imshow(shown, cmap="RdBu_r", vmin=-limit, vmax=limit)
-    error = np.sqrt(np.mean((shown - true) ** 2))
-    ax.set(title=title, xlabel=f"receiver\n(error {error:.2f})" if title != "true" else "receiver")
-axes[0].set_ylabel("sender")
-fig.colorbar(image, ax=axes, label="strength (log rate x bins)", shrink=0.85)
+true = np.einsum("lb,jib->ij", basis.kernel_, coupling)
+between = ~np.eye(n_cells, dtype=bool)
+limit = np.abs(true[between]).max()
+fig, axes = plt.subplots(1, 3, figsize=(10, 3.9))
+axes[0].imshow(np.where(between, true, np.nan), cmap="RdBu_r", vmin=-limit, vmax=limit)
+axes[0].set(title="true", xlabel="receiver", ylabel="sender", yticks=range(0, n_cells, 4))
+fits = {"coupling only": (alone, X_alone), "coupling and direction": (model, X)}
+for ax, (name, (fit, features)) in zip(axes[1:], fits.items(), strict=True):
+    fitted = fit.coupling_map(features, counts, label="coupling")
+    found = fitted.significant(0.05)
+    print(
+        f"{name}: {found[true != 0].sum()} of {(true != 0)[between].sum()} connections found, "
+        f"{found[true == 0].sum()} false"
+    )
+    plot_connectivity(fitted, limit=limit, bar=False, ax=ax)
+    ax.set(title=name, ylabel="")
 plt.show()
 
 # %%
 # Tuning
 # ------
 # The spline of the angle is the tuning that is left when coupling is accounted for. The tuning
-# curve that one usually plots, the mean rate at each direction, has the effect of the neighbours
-# in it and is narrower or wider than what drives the cell.
+# curve that one usually plots, the mean rate at each direction, has the effect of the other cells
+# in it.
 
 grid = np.linspace(0, 2 * np.pi, 100)
 weights = both.split_by_feature(model.coef_, axis=0)["direction"]  # function, receiver

@@ -17,9 +17,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import fastglm
+from fastglm.plotting import plot_connectivity
 
 rng = np.random.default_rng(1)
-n_cells, bin_size, n_bins = 9, 0.005, 90_000
+n_cells, bin_size, n_bins = 9, 0.005, 180_000
 n_frames = int(n_bins * bin_size * 30)
 step = rng.normal(size=(n_frames + 60, 2))
 smooth = np.stack([np.convolve(s, np.hanning(60), mode="same")[30:-30] for s in step.T], axis=1)
@@ -33,12 +34,12 @@ field = 3.0 * np.exp(-distance / (2 * 0.15**2))  # of the log rate
 
 basis = fastglm.basis.RaisedCosineLogConv(4, window_size=20, label="coupling")
 coupling = np.zeros((n_cells, n_cells, 4))  # receiver, sender, function
-coupling[range(1, n_cells), range(n_cells - 1)] = [0.7, 0.1, 0.0, 0.0]  # each drives the next
+coupling[range(1, n_cells), range(n_cells - 1)] = [1.0, 0.1, 0.0, 0.0]  # each drives the next
 coupling[range(n_cells), range(n_cells)] = [-2.0, -1.0, -0.2, 0.0]
 counts, _ = fastglm.simulation.simulate_recurrent(
     coupling,
     feedforward_coef=np.ones((n_cells, 1)),
-    intercepts=np.full(n_cells, np.log(1.0 * bin_size)),
+    intercepts=np.full(n_cells, np.log(2 * bin_size)),
     random_key=0,
     feedforward_input=field[:, :, None],
     coupling_basis_matrix=basis.kernel_,
@@ -73,9 +74,8 @@ print(f"as an array it would take {X.size * 8 / 1e6:.0f} MB")
 # Fit
 # ---
 
-settings = {"regularizer": "Ridge", "regularizer_strength": 1e-4}
+settings = {"regularizer": "Ridge", "regularizer_strength": 1e-5}
 model = fastglm.PopulationGLM(**settings).fit(X, counts)
-alone = fastglm.PopulationGLM(**settings).fit(basis.compute_features(counts), counts)
 
 grid = np.linspace(0.01, 0.99, 40)
 gx, gy = np.meshgrid(grid, grid, indexing="ij")
@@ -89,30 +89,33 @@ for ax, j in zip(axes, (0, 4, 5, 8), strict=True):
     ax.set(title=f"cell {j}", xlabel="x (m)")
     fig.colorbar(image, ax=ax, shrink=0.6)
 axes[0].set_ylabel("y (m)")
-fig.suptitle("rate without coupling (Hz); white: true centre of the field", fontsize=10)
+fig.suptitle("rate without coupling (Hz); cross: true centre of the field", fontsize=10)
 plt.show()
 
 # %%
 # Coupling with and without the position
 # --------------------------------------
-# Neighbouring fields make cells fire together. With the position in the model, the chain of true
-# connections is what remains.
+# Cells with fields side by side fire together and those with distant fields never do: both look
+# like coupling. With the position in the model, the chain of true connections remains.
 
-kernel = basis.kernel_.sum(axis=0)
-areas = {
-    "true": np.einsum("b,jib->ij", kernel, coupling),
-    "coupling only": np.einsum("b,ibj->ij", kernel, alone.coef_.reshape(n_cells, 4, n_cells)),
-    "with position": np.einsum(
-        "b,ibj->ij", kernel, both.split_by_feature(model.coef_, axis=0)["coupling"]
-    ),
-}
-fig, axes = plt.subplots(1, 3, figsize=(9, 3.2), sharey=True)
-for ax, (name, area) in zip(axes, areas.items(), strict=True):
-    shown = np.ma.masked_where(np.eye(n_cells, dtype=bool), area)
-    image = ax.imshow(shown, cmap="RdBu_r", vmin=-1.2, vmax=1.2)
-    ax.set(title=name, xlabel="receiver")
-axes[0].set_ylabel("sender")
-fig.colorbar(image, ax=axes, label="strength (log rate x bins)")
+X_alone = basis.compute_features(counts)
+alone = fastglm.PopulationGLM(**settings).fit(X_alone, counts)
+
+true = np.einsum("lb,jib->ij", basis.kernel_, coupling)
+between = ~np.eye(n_cells, dtype=bool)
+fig, axes = plt.subplots(1, 3, figsize=(10, 3.9))
+axes[0].imshow(np.where(between, true, np.nan), cmap="RdBu_r", vmin=-1.5, vmax=1.5)
+axes[0].set(title="true", xlabel="receiver", ylabel="sender")
+fits = {"coupling only": (alone, X_alone), "with position": (model, X)}
+for ax, (name, (fit, features)) in zip(axes[1:], fits.items(), strict=True):
+    fitted = fit.coupling_map(features, counts, label="coupling")
+    found = fitted.significant(0.05)
+    print(
+        f"{name}: {found[true != 0].sum()} of {(true != 0)[between].sum()} connections found, "
+        f"{found[true == 0].sum()} false"
+    )
+    plot_connectivity(fitted, limit=1.5, bar=False, ax=ax)
+    ax.set(title=name, ylabel="")
 plt.show()
 
 # %%
