@@ -47,6 +47,7 @@ MODULES = [
     "simulation",
     "plotting",
     "io",
+    "migration",
     "report",
 ]
 autosummary_generate = True

@@ -17,6 +17,7 @@ from fastglm import (
 )
 from fastglm.glm import GLM, PopulationGLM
 from fastglm.io import bin_spikes, load_model, load_spikes
+from fastglm.migration import from_nemos
 
 __version__ = "0.1.0"
 
@@ -29,6 +30,7 @@ __all__ = [
     "connectivity",
     "diagnostics",
     "features",
+    "from_nemos",
     "glm",
     "inference",
     "load_model",

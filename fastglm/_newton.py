@@ -65,6 +65,10 @@ STATUSES = {
     "interrupted": (
         "the fit was interrupted; coefficients are the last that were reached, NaN where none were"
     ),
+    "imported": (
+        "the coefficients are from elsewhere and how far they are from the optimum is not known; "
+        "fit the model, with init_params=(coef_, intercept_) to begin there"
+    ),
     "no_bins": "no bin has both a complete history and a count; the coefficients are NaN",
 }
 _ARMIJO = 1e-4

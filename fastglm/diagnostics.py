@@ -25,7 +25,7 @@ from fastglm._poisson import LOG_ZERO
 from fastglm.features import FeatureMatrix
 from fastglm.glm import _mean_count, fit_penalties
 from fastglm.model_selection import split
-from fastglm.simulation import gain_eigenvalues
+from fastglm.simulation import gain_eigenvalues, read_key
 
 _FEWEST = 5  # intervals that end in an event, below which a receiver is not tested
 _HIGHEST = 1000.0  # events per bin at which a mean field counts as running away
@@ -221,7 +221,7 @@ def time_rescaling(model, X, y, random_key=0):
     edges = np.searchsorted(receiver[order], np.arange(n + 1))
     statistic, p_value, n_censored = np.full(n, np.nan), np.full(n, np.nan), np.zeros(n, np.int64)
     intervals = []
-    for j, rng in enumerate(np.random.default_rng(random_key).spawn(n)):
+    for j, rng in enumerate(read_key(random_key).spawn(n)):
         some = order[edges[j] : edges[j + 1]]
         p = -np.expm1(-chance[some])  # 1 after an edge
         u = -np.expm1(-total[some] + np.log1p(-rng.random(some.size) * p))

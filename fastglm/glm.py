@@ -32,7 +32,7 @@ from fastglm.features import (
     as_numbers,
 )
 from fastglm.regularizer import UnRegularized, as_regularizer
-from fastglm.simulation import read_link
+from fastglm.simulation import read_key, read_link
 
 _SOLVERS = ("auto", "newton-cholesky", "newton-cg")
 _NEMOS_SOLVERS = (
@@ -83,7 +83,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
     intercept_ : ndarray of shape (n_receivers,)
     status_ : ndarray of str, shape (n_receivers,)
         "converged", "silent", "separated", "max_iter", "stalled", "overflow" or "no_bins"; one
-        warning says what to do.
+        warning says what to do. "imported" after `fastglm.from_nemos`.
     converged_ : ndarray of bool, shape (n_receivers,)
         The objective is at its minimum or infimum: "converged", "silent" or "separated".
     newton_decrement_, grad_norm_, objective_ : ndarrays of shape (n_receivers,)
@@ -175,8 +175,8 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         X : FeatureMatrix or array of shape (n_bins, n_features)
             From ``basis.compute_features``: never stored.
         y : array of shape (n_bins, n_receivers), or a list of such arrays (trials)
-            Events per bin; a SciPy sparse array or pynapple's TsdFrame will do. Bins where X or a
-            receiver's y is not finite are dropped.
+            Events per bin; a SciPy sparse array, `Events` or pynapple's TsdFrame will do. Bins
+            where X or a receiver's y is not finite are dropped.
         init_params : tuple (coef, intercept), optional
             Where to start; the optimum does not depend on it.
         progress : True or callable, optional
@@ -524,7 +524,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
 
         Parameters
         ----------
-        random_key : int, array of int, numpy Generator or None
+        random_key : int, array of int, key of JAX, numpy Generator or None
         feedforward_input : FeatureMatrix or array of shape (n_bins, n_features)
 
         Returns
@@ -535,7 +535,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         """
         X = self._check_fitted(feedforward_input)
         rates = self._expected(X)
-        rng = np.random.default_rng(random_key)
+        rng = read_key(random_key)
         known = np.isfinite(rates)
         drawn = rng.poisson(np.where(known, rates, 0.0))
         drawn = drawn if known.all() else np.where(known, drawn, np.nan)
@@ -596,7 +596,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
                 f"{type(self).__name__} requires y to be passed, but the target y is None; give "
                 "the counts of the receivers."
             )
-        y, timeline = read_values(y, "y")
+        y, timeline = (y, y.timeline) if isinstance(y, Events) else read_values(y, "y")
         if X is not None:
             common_timeline([X.timeline, timeline], ["X", "y"])
         if isinstance(y, list | tuple) and all(
@@ -608,9 +608,8 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
                     "n_receivers) with the same n_receivers in each."
                 )
             y = np.concatenate(y)
-        y = as_numbers(y, "y")
-        y = self._shape_counts(y)
-        events = Events.of(y)
+        y = y if isinstance(y, Events) else as_numbers(y, "y")
+        events = Events.of(self._shape_counts(y))
         events.timeline = timeline
         if np.isinf(events.amplitudes).any():
             raise ValueError(
@@ -762,6 +761,8 @@ class GLM(PopulationGLM):
         self.coef_ = result.coef[:, 0]
 
     def _shape_counts(self, y):
+        if isinstance(y, Events) and y.n_units == 1:
+            return y
         if y.ndim != 1:
             raise ValueError(
                 f"y has shape {y.shape}; expected (n_bins,). For many receivers use PopulationGLM."
@@ -961,8 +962,10 @@ def _mean_count(y, valid):
 
 def _any_known(y):
     """Bins where the count of some receiver is known."""
-    missing = np.bincount(y.bins[np.isnan(y.amplitudes)], minlength=y.n_bins)
-    return missing < y.n_units
+    missing = np.isnan(y.amplitudes)
+    if not missing.any():  # eight bytes a bin are a lot at 0.1 ms
+        return np.ones(y.n_bins, bool)
+    return np.bincount(y.bins[missing], minlength=y.n_bins) < y.n_units
 
 
 def _binary(mask):

@@ -331,7 +331,7 @@ def _tiles(fit, q):
     n = fit.names.size
     tiles = [
         (f"{int(model.converged_.sum())} of {n}", "receivers at their optimum"),
-        (f"{_largest(model.newton_decrement_):.0e}", "largest gap to it, predicted"),
+        (_number(_largest(model.newton_decrement_), ".0e"), "largest gap to it, predicted"),
         (f"{np.nanmedian(fit.bits_per_spike):.2f}" if np.isfinite(fit.bits_per_spike).any()
          else "\N{EN DASH}", "bits per spike, median"),
     ]  # fmt: skip

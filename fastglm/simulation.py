@@ -5,6 +5,7 @@
 The lag convention is that of the features: bin t never sees itself.
 """
 
+import sys
 import warnings
 from dataclasses import dataclass
 
@@ -101,7 +102,7 @@ def random_network(
     -------
     Network
     """
-    rng = np.random.default_rng(random_key)
+    rng = read_key(random_key)
     kernel = basis.kernel_
     n_funcs = kernel.shape[1]
     linked = rng.random((n_cells, n_cells)) < connection_probability
@@ -171,8 +172,8 @@ def simulate_recurrent(
         From a model: ``basis.split_by_feature(model.coef_, axis=0)[label].transpose(2, 0, 1)``.
     feedforward_coef : array of shape (n_neurons, n_inputs), optional
     intercepts : array of shape (n_neurons,)
-    random_key : int, array of int, or numpy Generator, optional
-        Seed; None draws a fresh one.
+    random_key : int, array of int, key of JAX, or numpy Generator, optional
+        Seed; None draws a fresh one. A key is a seed as well: the draws are not those of JAX.
     feedforward_input : array of shape (n_bins, n_neurons, n_inputs), optional
         Without it give ``n_bins``.
     coupling_basis_matrix : array of shape (window_size, n_basis_funcs), optional
@@ -292,7 +293,7 @@ def _warn_of_excitation(kernel, coupling, baseline, link, max_rate):
 
 def _simulate(kernel, coupling, intercepts, drive, n_bins, random_key, link, max_rate, init_y=None):
     """Yield ``(start, counts, rates)`` for chunk after chunk of bins."""
-    rng = np.random.default_rng(random_key)
+    rng = read_key(random_key)
     window_size, n_neurons = kernel.shape[0], coupling.shape[0]
     pending = np.zeros((window_size, n_neurons))
     if init_y is not None:
@@ -364,6 +365,28 @@ def _expect(name, value, shape):
     if not np.isfinite(array).all():
         raise ValueError(f"{name} holds NaN or infinity; expected finite numbers.")
     return array
+
+
+def read_key(random_key):
+    """A generator of random numbers from a seed, a generator, or a key of JAX, old or new.
+
+    Raises
+    ------
+    ValueError
+        If it is none of these.
+    """
+    if str(getattr(random_key, "dtype", "")).startswith("key<"):
+        # Who has a typed key has JAX: only it can read one.
+        random_key = np.asarray(sys.modules["jax"].random.key_data(random_key))
+    elif type(random_key).__module__.split(".")[0] in ("jax", "jaxlib"):
+        random_key = np.asarray(random_key)
+    try:
+        return np.random.default_rng(random_key)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"random_key is {random_key!r}; expected an integer, a NumPy generator, a key of JAX, "
+            "or None."
+        ) from None
 
 
 def read_link(link):

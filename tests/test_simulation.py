@@ -435,3 +435,9 @@ def test_a_network_stops_before_its_counts_leave_uint8():
         one, intercepts=[np.log(49.0)], n_bins=5000, random_key=0, inverse_link_function="exp"
     )
     np.testing.assert_array_equal(warm.simulate(5000, 0), expected)
+
+
+@pytest.mark.parametrize("key", ["seed", -1, 0.5])
+def test_what_is_no_seed_is_said(key):
+    with pytest.raises(ValueError, match=r"random_key is .*; expected an integer, a NumPy gener"):
+        simulate_recurrent(**make_network(), n_bins=5, random_key=key)

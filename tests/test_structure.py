@@ -77,6 +77,7 @@ MAY_IMPORT = {
         "plotting",
         "regularizer",
     },
+    "migration": {"_newton", "glm", "regularizer", "simulation"},
     "cli": {"__version__"},
     "__init__": {
         "basis",
@@ -86,6 +87,7 @@ MAY_IMPORT = {
         "glm",
         "inference",
         "io",
+        "migration",
         "model_selection",
         "regularizer",
         "simulation",
