@@ -15,9 +15,11 @@ from fastglm import (
     regularizer,
     simulation,
 )
+from fastglm.coupling import fit_coupling
 from fastglm.glm import GLM, PopulationGLM
-from fastglm.io import bin_spikes, load_model, load_spikes
+from fastglm.io import load_model
 from fastglm.migration import from_nemos
+from fastglm.recording import bin_spikes, load_spikes
 
 __version__ = "0.1.0"
 
@@ -30,6 +32,7 @@ __all__ = [
     "connectivity",
     "diagnostics",
     "features",
+    "fit_coupling",
     "from_nemos",
     "glm",
     "inference",

@@ -185,8 +185,9 @@ class Conv(Leaf):
         Parameters
         ----------
         xi : array of shape (n_bins, n_senders) or (n_bins,), or a list of such NumPy arrays
-            Events per bin; a SciPy sparse array or pynapple's TsdFrame or Tsd will do. A list is a
-            list of trials: they are put end to end, and no history crosses from one to the next.
+            Events per bin; a SciPy sparse array, `Events` of a recording, or pynapple's TsdFrame or
+            Tsd will do. A list is a list of trials: they are put end to end, and no history
+            crosses from one to the next.
         epochs : array-like of shape (n_epochs, 2), or IntervalSet, optional
             First bin and one past the last of every epoch, ascending, not overlapping. Bins
             outside have NaN rows. Default: one epoch, or the time support of a TsdFrame, of which
@@ -207,7 +208,7 @@ class Conv(Leaf):
             timeline.check_regular("Counts")
         self._input_shape = counts.shape[1:]
         n_bins = counts.shape[0]
-        if not scipy.sparse.issparse(counts):
+        if isinstance(counts, np.ndarray):
             counts = counts.reshape(n_bins, -1)
         kernel, shift = self.kernel_, self._shift()
         window_size = kernel.shape[0]
@@ -402,6 +403,8 @@ def _same_runs(block, other):
 def _read_samples(counts, epochs, name):
     """Counts or samples as one array with bins first; epochs as an array (n_epochs, 2); times."""
     timeline = getattr(counts, "timeline", None)
+    if isinstance(counts, Events) and name == "Counts":
+        return counts, read_epochs(epochs, counts.n_bins, timeline), timeline
     if timeline is None:
         counts, timeline = read_values(counts, name)
     if isinstance(counts, list | tuple) and all(isinstance(c, np.ndarray) for c in counts):

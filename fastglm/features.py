@@ -7,6 +7,8 @@ factors. People see an array of shape (n_bins, n_features); the solver sees a `S
 computes ``X C`` and ``X' R`` chunk by chunk, and `FeatureMatrix.rows`, which builds any few rows.
 """
 
+from functools import reduce
+
 import numpy as np
 import scipy.sparse
 from numpy.lib.mixins import NDArrayOperatorsMixin
@@ -41,6 +43,7 @@ class Events:
     """
 
     timeline = None  # when the bins are, where the counts came with times
+    ndim = 2
 
     def __init__(self, bins, units, amplitudes, shape):
         self.bins, self.units, self.amplitudes = bins, units, amplitudes
@@ -48,7 +51,9 @@ class Events:
 
     @classmethod
     def of(cls, counts):
-        """Events of an array or a SciPy sparse array of shape (n_bins, n_units)."""
+        """Events of an array or a SciPy sparse array of shape (n_bins, n_units), or of events."""
+        if isinstance(counts, Events):
+            return counts
         n_units = counts.shape[1]
         if scipy.sparse.issparse(counts):
             # Column by column: rows would take an entry a bin, 36 million an hour at 0.1 ms.
@@ -79,6 +84,20 @@ class Events:
     def n_events(self):
         """Number of bins and units with events."""
         return self.bins.shape[0]
+
+    @property
+    def shape(self):
+        """Shape of the table, (n_bins, n_units)."""
+        return self.n_bins, self.n_units
+
+    def toarray(self):
+        """The table, in the smallest signed integer type that holds it; float64 if it has NaN."""
+        whole = np.array_equal(self.amplitudes, np.round(self.amplitudes))
+        largest = int(np.abs(self.amplitudes).max(initial=1)) if whole else 0
+        dtype = np.min_scalar_type(-largest - 1) if whole else np.float64
+        table = np.zeros(self.shape, dtype)
+        table[self.bins, self.units] = self.amplitudes
+        return table
 
     def take(self, keep):
         """The events that a boolean array keeps."""
@@ -184,8 +203,9 @@ class HistoryColumns:
     @property
     def valid(self):
         """Rows that are complete and have seen no missing count."""
-        valid = self.complete.copy()
+        valid = self.complete
         if self.missing is not None:
+            valid = valid.copy()
             for seen, _ in self._missing_rows():
                 valid[seen] = False
         return valid
@@ -782,7 +802,7 @@ class FeatureMatrix(NDArrayOperatorsMixin):
         self.columns = tuple(columns)
         self.timeline = timeline
         if valid is None:
-            valid = np.logical_and.reduce([c.valid for c in self.columns])
+            valid = reduce(np.logical_and, (c.valid for c in self.columns))
         self.valid = valid
         edges = np.cumsum([0] + [c.n_columns for c in self.columns])
         self.column_ranges = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))

@@ -66,7 +66,9 @@ MAY_IMPORT = {
         "regularizer",
     },
     "diagnostics": {"_poisson", "features", "glm", "model_selection", "simulation"},
-    "io": {"_newton", "regularizer"},
+    "recording": {"_times", "features"},
+    "coupling": {"_times", "basis", "glm", "recording"},
+    "io": {"_newton", "recording", "regularizer"},
     "plotting": set(),
     "report": {
         "_newton",
@@ -82,6 +84,7 @@ MAY_IMPORT = {
     "__init__": {
         "basis",
         "connectivity",
+        "coupling",
         "diagnostics",
         "features",
         "glm",
@@ -89,6 +92,7 @@ MAY_IMPORT = {
         "io",
         "migration",
         "model_selection",
+        "recording",
         "regularizer",
         "simulation",
     },
