@@ -28,7 +28,7 @@ network = fastglm.simulation.random_network(
     n_cells, basis, bin_size=bin_size, connection_probability=0.3, random_key=2
 )
 network.coupling_coef *= near.T[:, :, None]  # receiver, sender, function
-counts = network.simulate(30_000, random_key=0)
+counts = network.simulate(30_000, random_key=3)
 X = basis.compute_features(counts)
 
 # %%
@@ -66,7 +66,8 @@ plt.show()
 # Is anything missing?
 # --------------------
 # The score test looks at every pair that the mask left out, without fitting it again. Here nothing
-# is there to be found.
+# is there to be found. In a recording, pairs with a small q-value say that the mask is too narrow,
+# or that far cells share an input.
 
 score = fastglm.inference.score_test(masked, X, counts)
 left_out = np.isfinite(score.p_value)

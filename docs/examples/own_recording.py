@@ -72,7 +72,8 @@ X = basis.compute_features(counts, epochs=epochs)
 # ---------------
 
 model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-4).fit(X, counts)
-print(dict(zip(*np.unique(model.status_, return_counts=True), strict=True)))
+for status, number in zip(*np.unique(model.status_, return_counts=True), strict=True):
+    print(f"{number} receivers {status}")
 coupling = model.coupling_map(X, counts, kind="robust")
 print(coupling)
 
@@ -93,7 +94,7 @@ print(f"{inside} of {spikes.n_units} units pass the test of time rescaling")
 
 model.save_params(folder / "model.npz")
 again = fastglm.load_model(folder / "model.npz")
-print(np.array_equal(again.coef_, model.coef_))
+print("the same after loading:", np.array_equal(again.coef_, model.coef_))
 
 # %%
 # The same from the command line:
