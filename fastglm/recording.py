@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastglm._times import read_intervals
+from fastglm._times import intersect, read_intervals
 from fastglm.features import Events
 
 _MAX_BINS = 2**31 - 2**20  # bins are counted in 32 bits
@@ -66,26 +66,63 @@ class SpikeTimes:
         return events, as_epochs(lengths)
 
 
-def load_spikes(path):
-    """Read a recording from an ``.npz`` file.
+def load_spikes(path, where=None, epochs=None):
+    """Read a recording from an NWB file or an ``.npz`` file.
 
     Parameters
     ----------
     path : str or Path
-        With arrays ``spike_times`` (seconds), ``unit``, ``n_units``, ``t_start``, ``t_stop`` and
-        optionally ``segments`` (n_segments, 2) and ``adjacency`` (n_units, n_units).
+        NWB (HDF5): the units table is read. Or ``.npz`` with arrays ``spike_times`` (seconds),
+        ``unit``, ``n_units``, ``t_start``, ``t_stop`` and optionally ``segments`` (n_segments, 2)
+        and ``adjacency`` (n_units, n_units).
+    where : str, optional
+        Which units of an NWB file: a condition on columns of the units table that hold one value a
+        unit, such as ``"quality == 'good' and rate > 0.5"``. Names of columns, numbers, texts,
+        comparisons, ``in``, ``and``, ``or`` and ``not``; nothing in it is run as code.
+    epochs : str, array of shape (n_epochs, 2) or IntervalSet, optional
+        Segments of the recording: "obs" for the times when all chosen units were observed
+        (``obs_intervals`` of NWB, ``segments`` of ``.npz``), the name of a table of intervals of an
+        NWB file, such as "trials", or intervals in seconds. All are cut to where the file says
+        that units were observed. Default: "obs" where there are some, else from the first to the
+        last spike of the file.
 
     Returns
     -------
     SpikeTimes
+        ``names`` are the ids of the units table.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
+    ImportError
+        If the file is NWB and h5py is not installed.
     ValueError
-        If it is not an ``.npz`` file, an array is missing, or the spikes are not as described.
+        If the file is neither, something is missing in it, the condition does not fit its
+        columns or keeps no unit, or the spikes and epochs are not as described.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> import numpy as np, fastglm
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "recording.npz")
+    ...     np.savez(path, spike_times=[0.1, 0.2], unit=[0, 1], n_units=2, t_start=0, t_stop=1)
+    ...     spikes = fastglm.load_spikes(path)
+    >>> spikes.bin(0.1)[0].sum(axis=0)
+    array([1, 1])
     """
+    path = Path(path)
+    if path.is_file() and (path.suffix == ".nwb" or _is_hdf5(path)):
+        return _load_nwb(path, where, epochs)
+    if where is not None:
+        raise ValueError(
+            f"{path} has no columns of units for where={where!r}; that needs an NWB file."
+        )
+    if isinstance(epochs, str) and epochs != "obs":
+        raise ValueError(
+            f"{path} has no intervals {epochs!r}; an .npz file has segments only (epochs='obs')."
+        )
     data = read_npz(path, "a recording")
     wanted = ("spike_times", "unit", "n_units", "t_start", "t_stop")
     missing = [name for name in wanted if name not in data]
@@ -102,6 +139,7 @@ def load_spikes(path):
             data["spike_times"], data["unit"], n_units, t_start, t_stop
         )
         segments = check_segments(data.get("segments"), t_start, t_stop)
+        segments = _within(segments, epochs)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     adjacency = data.get("adjacency")
@@ -345,6 +383,36 @@ def check_segments(segments, t_start, t_stop):
 
 
 # --- files ---
+
+
+def _load_nwb(path, where, epochs):
+    from fastglm import _nwb
+
+    named = epochs if isinstance(epochs, str) else None
+    spike_times, unit, names, segments, (t_start, t_stop) = _nwb.read_units(path, where, named)
+    t_start, t_stop = float(t_start), float(t_stop)
+    try:
+        spike_times, unit, n_units = check_spikes(spike_times, unit, len(names), t_start, t_stop)
+        segments = check_segments(segments, t_start, t_stop)
+        segments = _within(segments, epochs)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return SpikeTimes(spike_times, unit, n_units, t_start, t_stop, segments, names=names)
+
+
+def _within(segments, epochs):
+    """The part of the segments that is in some epochs, seconds."""
+    if epochs is None or isinstance(epochs, str):
+        return segments
+    segments = intersect(check_segments(epochs, -np.inf, np.inf), segments)
+    if len(segments) == 0:
+        raise ValueError("epochs have no time in common with the recording; they are seconds.")
+    return segments
+
+
+def _is_hdf5(path):
+    with open(path, "rb") as file:
+        return file.read(8) == b"\x89HDF\r\n\x1a\n"
 
 
 def read_npz(path, what):

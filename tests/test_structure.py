@@ -13,11 +13,12 @@ PACKAGE = Path(fastglm.__file__).parent
 # What each module may import of the package at its head.
 MAY_IMPORT = {
     "_kernels": set(),
+    "_html": set(),
     "_threads": set(),
     "_times": set(),
-    "features": {"_kernels", "_threads", "_times"},
+    "features": {"_html", "_kernels", "_threads", "_times"},
     "_families": {"features"},
-    "_composition": {"_times", "features"},
+    "_composition": {"_html", "_times", "features"},
     "_leaf": {"_composition", "_families", "_times", "features"},
     "basis": {"_composition", "_families", "_leaf"},
     "_poisson": {"_kernels"},
@@ -26,6 +27,7 @@ MAY_IMPORT = {
     "_observed": {"_times", "features"},
     "_quasi_newton": {"_kernels", "_observed", "_poisson", "_threads", "features"},
     "_newton": {
+        "_html",
         "_kernels",
         "_poisson",
         "_proximal",
@@ -38,7 +40,7 @@ MAY_IMPORT = {
     "_proximal": {"_kernels", "_threads", "features"},
     "regularizer": {"_penalty", "features"},
     "simulation": {"_kernels", "_poisson", "features"},
-    "_plan": {"_kernels", "_newton", "_quasi_newton", "_threads", "features"},
+    "_plan": {"_html", "_kernels", "_newton", "_quasi_newton", "_threads", "features"},
     "_monitor": {"_newton"},
     "glm": {
         "_monitor",
@@ -54,8 +56,9 @@ MAY_IMPORT = {
         "simulation",
     },
     "inference": {"_kernels", "_threads"},
-    "connectivity": {"inference"},
+    "connectivity": {"_html", "inference"},
     "model_selection": {
+        "_html",
         "_newton",
         "_plan",
         "_poisson",
@@ -66,6 +69,7 @@ MAY_IMPORT = {
         "regularizer",
     },
     "diagnostics": {"_poisson", "features", "glm", "model_selection", "simulation"},
+    "_nwb": {"_times"},
     "recording": {"_times", "features"},
     "coupling": {"_times", "basis", "glm", "recording"},
     "io": {"_newton", "recording", "regularizer"},
@@ -123,7 +127,8 @@ def test_compiled_functions_live_in_one_file():
 def test_import_needs_no_optional_package():
     code = (
         "import sys, fastglm; "
-        "print([m for m in ('matplotlib', 'click', 'tqdm', 'nemos', 'jax') if m in sys.modules])"
+        "names = 'matplotlib click tqdm nemos jax pynapple h5py'.split(); "
+        "print([m for m in names if m in sys.modules])"
     )
     out = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
