@@ -36,6 +36,8 @@ suppress_warnings = ["toc.not_readable", "config.cache"]
 # --- reference ---
 
 MODULES = [
+    "coupling",
+    "recording",
     "glm",
     "basis",
     "features",

@@ -27,6 +27,7 @@ import numpy as np
 
 import fastglm
 from fastglm.plotting import plot_connectivity, plot_filters
+from fastglm.report import write_report
 
 folder = Path(tempfile.mkdtemp())
 path = os.environ.get("FASTGLM_RECORDING")
@@ -57,24 +58,22 @@ print(f"{spikes.n_units} units, {len(spikes.segments)} segments, {seconds:.0f} s
 print(f"rates from {rates.min():.2f} to {rates.max():.1f} Hz, median {np.median(rates):.2f} Hz")
 
 # %%
-# Bins and basis
-# --------------
+# Fit
+# ---
 # Bins of 5 ms or less, so that few bins hold two spikes of a cell; a window as long as you believe
-# that one cell affects another, often 50 to 200 ms.
+# that one cell affects another, often 50 to 200 ms. No history crosses a gap.
 
-bin_size, window = 0.005, 0.1
-counts, epochs = spikes.bin(bin_size)
-basis = fastglm.basis.RaisedCosineLogConv(5, window_size=round(window / bin_size), label="coupling")
-X = basis.compute_features(counts, epochs=epochs)
-
-# %%
-# Fit, look, keep
-# ---------------
-
-model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-4).fit(X, counts)
+model = fastglm.fit_coupling(spikes, bin_size=0.005, window=0.1)
 for status, number in zip(*np.unique(model.status_, return_counts=True), strict=True):
     print(f"{number} receivers {status}")
-coupling = model.coupling_map(X, counts, kind="robust")
+
+# %%
+# Look
+# ----
+# ``model.X_`` and ``model.counts_`` are what the model was fitted to. Standard errors of the kind
+# "robust" do not rely on counts being exactly Poisson.
+
+coupling = model.coupling_map(model.X_, model.counts_, kind="robust")
 print(coupling)
 
 plot_connectivity(coupling)
@@ -82,16 +81,22 @@ plt.show()
 
 # %%
 
-plot_filters(coupling, bin_size=bin_size)
+plot_filters(coupling, bin_size=model.bin_size_)
 plt.show()
 
 # %%
-# Check it (:ref:`diagnostics <sphx_glr_gallery_diagnostics.py>`) and save it:
+# Check and keep
+# --------------
+# Do spikes come where the model expects them? More looks are in :ref:`diagnostics
+# <sphx_glr_gallery_diagnostics.py>`. The report is one page with all of it, to send around.
 
-rescaling = fastglm.diagnostics.time_rescaling(model, X, counts)
+rescaling = fastglm.diagnostics.time_rescaling(model, model.X_, model.counts_)
 inside = (rescaling.statistic < rescaling.band()).sum()
 print(f"{inside} of {spikes.n_units} units pass the test of time rescaling")
 
+write_report(
+    folder / "report.html", model, model.X_, model.counts_, bin_size=0.005, basis=model.basis_
+)
 model.save_params(folder / "model.npz")
 again = fastglm.load_model(folder / "model.npz")
 print("the same after loading:", np.array_equal(again.coef_, model.coef_))
@@ -101,5 +106,5 @@ print("the same after loading:", np.array_equal(again.coef_, model.coef_))
 #
 # .. code-block:: bash
 #
-#     fastglm fit recording.npz --bin-size 0.005 --window 0.1 --n-basis 5 --ridge 1e-4 \
+#     fastglm fit recording.npz --bin-size 0.005 --window 0.1 --ridge 1e-4 \
 #         --out model.npz --plot coupling.png
