@@ -74,13 +74,12 @@ def fit_coupling(
     PopulationGLM
         Fitted, with what other functions want beside the model:
 
-        ``X_`` : FeatureMatrix of shape (n_bins, n_features)
-            Of a TsGroup it has times, so that predictions are TsdFrames.
-        ``counts_`` : `Events` of shape (n_bins, n_units)
-            For functions that take y; ``counts_.toarray()`` is the table.
-        ``basis_`` : basis
-        ``bin_size_`` : float
-        ``epochs_`` : ndarray of shape (n_epochs, 2), first bin and one past the last
+        - ``X_``: FeatureMatrix of shape (n_bins, n_features). Of a TsGroup it has times, so that
+          predictions are TsdFrames.
+        - ``counts_``: `Events` of shape (n_bins, n_units), for functions that take y;
+          ``counts_.toarray()`` is the table.
+        - ``basis_`` and ``bin_size_``.
+        - ``epochs_``: ndarray of shape (n_epochs, 2), first bin and one past the last.
 
         These are kept in pickles (48 bytes an event), not by `save_params`.
 
