@@ -13,8 +13,11 @@ import numpy as np
 from sklearn import get_config
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from fastglm import _html
 from fastglm._times import common_timeline
 from fastglm.features import FeatureMatrix, ProductColumns, hstack
+
+_MOST_CURVES = 20  # functions of a basis that are drawn in a notebook
 
 
 class Basis(BaseEstimator):
@@ -65,6 +68,20 @@ class Basis(BaseEstimator):
         raise IndexError(
             f"No basis has the label {label!r}; there are {[n.label for n in self._nodes()]}."
         )
+
+    def _html_repr(self):  # what scikit-learn shows in a notebook
+        rows, drawn = [], []
+        for leaf in self._leaves():
+            n = leaf.n_output_features
+            columns = "set by the inputs" if n is None else str(n)
+            kind = type(leaf).__name__
+            rows.append([leaf.label, kind, str(leaf.n_basis_funcs), leaf._domain(), columns])
+            n = min(_MOST_CURVES, getattr(leaf, "window_size", 0) - 1)
+            if leaf.n_basis_funcs <= n:
+                drawn.append(_html.curves(leaf.kernel_))
+        name = self.label.removeprefix("(").removesuffix(")") if len(rows) > 1 else self.label
+        head = ["part", "basis", "functions", "domain", "columns"]
+        return _html.table(name, rows, head, below="".join(drawn))
 
     def __sklearn_clone__(self):
         # A clone knows its inputs, so that it can be fitted as a step of a pipeline.

@@ -235,6 +235,9 @@ class Conv(Leaf):
         block.inputs = timeline.columns if timeline is not None else None
         return FeatureMatrix([block], timeline=timeline)
 
+    def _domain(self):
+        return f"window of {self.window_size:,} bins"
+
     def _shift(self):
         """Bins by which the window is moved into the future, from the causality."""
         kwargs = self.conv_kwargs or {}
@@ -285,6 +288,10 @@ class Eval(Leaf):
 
     def _bounds_of_inputs(self):
         return [self.bounds] * self._n_inputs
+
+    def _domain(self):
+        bounds = self._bounds_of_inputs()
+        return ", ".join(f"{b[0]:g} to {b[1]:g}" if b else "range of the samples" for b in bounds)
 
     def compute_features(self, *xi, epochs=None):
         """The functions at the samples of every bin, as ordinary columns.

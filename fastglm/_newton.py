@@ -25,6 +25,7 @@ import numpy as np
 import scipy.linalg
 from scipy.linalg import LinAlgError
 
+from fastglm import _html
 from fastglm import _proximal as proximal
 from fastglm import _statistics as statistics
 from fastglm._kernels import LANES
@@ -129,6 +130,28 @@ class Result:
             status=np.full(n, "", dtype="<U16"),
             method=np.full(n, "", dtype="<U16"),
         )
+
+    def __repr__(self):
+        n_features, n = self.coef.shape
+        known = self.newton_decrement[~np.isnan(self.newton_decrement)]
+        gap = f", largest decrement {known.max():.1e}" if known.size else ""
+        return (
+            f"{n:,} receiver{'s' * (n != 1)} x {n_features:,} features: "
+            f"{_html.tally(self.status)}{gap}"
+        )
+
+    def _repr_html_(self):
+        n_features, n = self.coef.shape
+        known = self.newton_decrement[~np.isnan(self.newton_decrement)]
+        rows = [
+            ("receivers", f"{n:,}"),
+            ("features", f"{n_features:,}"),
+            ("status", _html.tally(self.status)),
+            ("largest decrement", f"{known.max():.1e}" if known.size else "not known"),
+            ("Newton steps", _html.span(self.n_iter, "d")),
+            ("passes over the data", _html.span(self.n_passes, "d")),
+        ]
+        return _html.table("Fit", rows)
 
     def of(self, receivers, features=slice(None)):
         """Coefficients and intercepts of some receivers, 0 where they are not known."""

@@ -12,6 +12,7 @@ from functools import cache
 
 import numpy as np
 
+from fastglm import _html
 from fastglm import _kernels as kernels
 from fastglm._newton import MAX_FALLBACK
 from fastglm._quasi_newton import Steps, sample_size
@@ -124,6 +125,9 @@ class Batch:
     seconds: float
 
 
+_HEAD = ["batches", "receivers", "features", "method", "products", "memory", "time"]
+
+
 @dataclass
 class Plan:
     """What a fit is going to do. ``print(plan)`` shows it as a table.
@@ -163,27 +167,38 @@ class Plan:
         """Estimated time of all batches."""
         return sum(batch.seconds for batch in self.batches)
 
-    def __str__(self):
-        lines = [
+    def __repr__(self):
+        return (
             f"{self.n_receivers} receivers x {self.n_features} features, {self.n_bins:,} bins: "
             f"about {_duration(self.seconds)}, {_size(self.peak_bytes)} of "
-            f"{_size(self.memory_budget)} beside the events",
-            f"{'batches':>7}  {'receivers':>9}  {'features':>8}  {'method':<15}  {'products':<8}"
-            f"  {'memory':>8}  {'time':>8}",
-        ]
+            f"{_size(self.memory_budget)} beside the events"
+        )
+
+    def __str__(self):
+        forms = "{:>7}  {:>9}  {:>8}  {:<15}  {:<8}  {:>8}  {:>8}"
+        return "\n".join([repr(self), *(forms.format(*row) for row in [_HEAD, *self._rows()])])
+
+    def _repr_html_(self):
+        return _html.table(repr(self), self._rows(), _HEAD)
+
+    def _rows(self):
+        """Batches that are alike, a row each."""
         groups = {}
         for batch in self.batches:
             key = batch.method, batch.products, batch.lanes
             groups.setdefault(key, []).append(batch)
-        for (method, products, _), group in groups.items():
-            lines.append(
-                f"{len(group):>7}  {sum(b.receivers.size for b in group):>9}  "
-                f"{max(b.n_features for b in group):>8}  {method:<15}  "
-                f"{products if method == 'newton-cg' else 'rows':<8}  "
-                f"{_size(max(b.bytes for b in group)):>8}  "
-                f"{_duration(sum(b.seconds for b in group)):>8}"
-            )
-        return "\n".join(lines)
+        return [
+            [
+                str(len(group)),
+                str(sum(b.receivers.size for b in group)),
+                str(max(b.n_features for b in group)),
+                method,
+                products if method == "newton-cg" else "rows",
+                _size(max(b.bytes for b in group)),
+                _duration(sum(b.seconds for b in group)),
+            ]
+            for (method, products, _), group in groups.items()
+        ]
 
 
 def make_plan(X, n_bins, receivers, free, settings):
@@ -424,10 +439,11 @@ def _size(n_bytes):
 
 
 def _duration(seconds):
-    if seconds < 1:
-        return f"{1e3 * seconds:.2g} ms"
-    if seconds < 100:
-        return f"{seconds:.2g} s"
-    if seconds < 6000:
-        return f"{seconds / 60:.2g} min"
-    return f"{seconds / 3600:.2g} h"
+    for unit, size, limit in (
+        ("ms", 1e-3, 1),
+        ("s", 1, 100),
+        ("min", 60, 6000),
+        ("h", 3600, np.inf),
+    ):
+        if seconds < limit:
+            return f"{float(f'{seconds / size:.2g}'):g} {unit}"

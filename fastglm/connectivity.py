@@ -16,7 +16,9 @@ from dataclasses import dataclass, field, fields
 
 import numpy as np
 
-from fastglm import inference
+from fastglm import _html, inference
+
+_N_SHOWN = 10  # couplings in a notebook
 
 
 @dataclass
@@ -62,6 +64,23 @@ class CouplingMap:
             f"CouplingMap of {n_senders} senders x {n_receivers} receivers, "
             f"{int(self.significant().sum())} couplings with q <= 0.05"
         )
+
+    def _repr_html_(self):
+        found = np.argwhere(self.significant())
+        found = found[np.argsort(-np.abs(self.strength[tuple(found.T)]), kind="stable")]
+        rows = [
+            [
+                f"{self.senders[i]} \N{RIGHTWARDS ARROW} {self.receivers[j]}",
+                f"{self.strength[i, j]:+.3g}",
+                f"{self.standard_error[i, j]:.2g}",
+                f"{self.gain[i, j]:+.3g}%",
+                f"{self.q_value[i, j]:.2g}",
+            ]
+            for i, j in found[:_N_SHOWN]
+        ]
+        more = f"{len(found) - _N_SHOWN:,} weaker ones are not shown." * (len(found) > _N_SHOWN)
+        head = ["coupling", "strength", "SE", "gain", "q"] if rows else None
+        return _html.table(repr(self), rows, head, more)
 
     def significant(self, q=0.05):
         """Couplings whose q-value is at most q, a boolean array."""

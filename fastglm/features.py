@@ -13,6 +13,7 @@ import numpy as np
 import scipy.sparse
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+from fastglm import _html
 from fastglm import _kernels as kernels
 from fastglm._threads import run_threads
 from fastglm._times import Columns, common_timeline, read_values
@@ -775,6 +776,15 @@ class Sweep:
         return grad
 
 
+def _describe(c):
+    """A block of columns in words."""
+    if hasattr(c, "kernel"):
+        lags = f"{c.kernel.shape[0]:,} bins"
+        return f"history of {c.n_senders:,} cells over {lags}, {c.n_funcs} functions each"
+    names = {"SlowColumns": "kept at their own rate", "ProductColumns": "products, not stored"}
+    return names.get(type(c).__name__, "an array")
+
+
 class FeatureMatrix(NDArrayOperatorsMixin):
     """Array-like of shape (n_bins, n_features) that keeps events and kernels, not values.
 
@@ -856,6 +866,16 @@ class FeatureMatrix(NDArrayOperatorsMixin):
             f"FeatureMatrix(shape={self.shape}, columns=({blocks}), "
             f"valid_rows={int(self.valid.sum())}, kept={self.nbytes / 1e6:.3g} MB)"
         )
+
+    def _repr_html_(self):
+        n_bins, n_features = self.shape
+        rows = [[c.label, _describe(c), f"{c.n_columns:,}"] for c in self.columns]
+        note = (
+            f"{int(self.valid.sum()):,} rows are complete. {self.nbytes / 1e6:.3g} MB are kept, as "
+            f"an array it would be {8e-6 * self.size:.3g} MB."
+        )
+        head = ["label", "what", "columns"]
+        return _html.table(f"Features, {n_bins:,} bins x {n_features:,}", rows, head, note)
 
     def rows(self, index, dtype=np.float64):
         """The rows at the ascending bins ``index``, which should be valid."""

@@ -142,6 +142,15 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
     _names = None  # of the features of the last fit, where they have some
     _receiver_columns = None  # what the receivers are called, where y has named columns
 
+    def __repr__(self, N_CHAR_MAX=700):
+        with np.printoptions(threshold=8, edgeitems=2):  # of a mask its corners and its shape
+            text = super().__repr__(N_CHAR_MAX)
+        return f"{text}\nfitted: {self.solver_result_}" if hasattr(self, "solver_result_") else text
+
+    def _html_repr(self):  # what scikit-learn shows in a notebook
+        fitted = hasattr(self, "solver_result_")
+        return super()._html_repr() + (self.solver_result_._repr_html_() if fitted else "")
+
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True

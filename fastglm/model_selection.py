@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from sklearn.base import clone
 
+from fastglm import _html
 from fastglm import _poisson as poisson
 from fastglm import _statistics as statistics
 from fastglm._newton import share
@@ -52,6 +53,28 @@ class Path:
     status: np.ndarray
     n_passes: np.ndarray
 
+    def __repr__(self):
+        n_strengths, n_features, n = self.coef.shape
+        return (
+            f"Path of {n_strengths} strengths ({_html.span(self.strengths)}) for {n:,} receivers x "
+            f"{n_features:,} features: {_html.tally(self.status)}"
+        )
+
+    def _repr_html_(self):
+        rows = [
+            [
+                _html.span(strength),
+                f"{np.median(n_nonzero):.4g}",
+                _html.tally(status),
+                _html.number(np.fmax.reduce(decrement), ".0e"),
+            ]
+            for strength, n_nonzero, status, decrement in zip(
+                self.strengths, self.n_nonzero, self.status, self.newton_decrement, strict=True
+            )
+        ]
+        head = ["strength", "not zero, median", "status", "largest decrement"]
+        return _html.table(repr(self), rows, head)
+
     @property
     def n_nonzero(self):
         """Number of coefficients that are not zero, (n_strengths, n_receivers)."""
@@ -80,6 +103,24 @@ class CrossValidation:
     chosen: np.ndarray
     rule: str
     model: object
+
+    def __repr__(self):
+        n_strengths, n_folds, n = self.scores.shape
+        return (
+            f"CrossValidation of {n_strengths} strengths in {n_folds} folds for {n:,} receivers, "
+            f"rule {self.rule!r}: strength {_html.span(self.strength)}"
+        )
+
+    def _repr_html_(self):
+        times = np.bincount(self.chosen, minlength=len(self.strengths))
+        rows = [
+            [_html.span(strength), _html.number(score, ".5g"), str(n)]
+            for strength, score, n in zip(
+                self.strengths, self.mean_score.mean(axis=1), times, strict=True
+            )
+        ]
+        head = ["strength", "held-out log-likelihood a bin", "receivers that chose it"]
+        return _html.table(repr(self), rows, head)
 
     @property
     def strength(self):
