@@ -76,7 +76,9 @@ def demo(out, cells, seconds, seed):
 
 
 @cli.command()
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument(
+    "files", nargs=-1, required=True, metavar="FILE...", type=click.Path(path_type=Path)
+)
 @click.option("--bin-size", required=True, type=float, help="Seconds.")
 @click.option("--window", required=True, type=float, help="Length of history, seconds.")
 @click.option(
@@ -89,6 +91,16 @@ def demo(out, cells, seconds, seed):
 @click.option("--n-basis", default=8, show_default=True, help="Functions; not for history.")
 @click.option("--ridge", default=None, type=float, help="Strength; no penalty without.")
 @click.option(
+    "--where", default=None, help="Units of NWB files, such as \"quality == 'good' and rate > 1\"."
+)
+@click.option(
+    "--epochs",
+    default=None,
+    metavar="obs|trials",
+    help="Intervals to fit: obs_intervals, or a table of intervals of NWB files. "
+    "[default: obs where there are some]",
+)
+@click.option(
     "--mask",
     "mask_path",
     default=None,
@@ -97,15 +109,17 @@ def demo(out, cells, seconds, seed):
 )
 @click.option("--out", default=None, type=click.Path(path_type=Path), help="Model, .npz.")
 @click.option("--plot", default=None, type=click.Path(path_type=Path), help="Picture.")
-def fit(file, bin_size, window, basis_name, n_basis, ridge, mask_path, out, plot):
-    """Fit all-to-all coupling to a recording FILE (.npz)."""
-    import fastglm
-    from fastglm.io import model_path, save_model
+@click.option("--report", default=None, type=click.Path(path_type=Path), help="Page, .html.")
+def fit(
+    files, bin_size, window, basis_name, n_basis, ridge, where, epochs, mask_path, out, plot, report
+):
+    """Fit all-to-all coupling to recordings, NWB or .npz.
 
-    plotting = _plotting() if plot else None
-    out = None if out is None else model_path(out)
-    if plot is not None:
-        plotting.check_path(plot)
+    With several FILEs, --out, --plot and --report are folders. A file that fails is reported, the
+    others are fitted, and the exit code is 1.
+    """
+    plotting = _plotting() if plot or report else None
+    outputs = _outputs(files, {"out": out, "plot": plot, "report": report}, plotting)
     if ridge is not None and not (np.isfinite(ridge) and ridge >= 0):
         raise ValueError(f"--ridge is {ridge}; expected a strength of at least 0.")
     if not (np.isfinite(bin_size) and bin_size > 0):
@@ -113,63 +127,170 @@ def fit(file, bin_size, window, basis_name, n_basis, ridge, mask_path, out, plot
     n_lags = window / bin_size
     if not (np.isfinite(n_lags) and n_lags >= 0.5):
         raise ValueError(f"--window is {window} s; expected at least one bin of {bin_size} s.")
-    window_size = round(n_lags)
-    cls = getattr(fastglm.basis, _BASES[basis_name])
-    arguments = (window_size,) if basis_name == "history" else (n_basis, window_size)
-    basis = cls(*arguments, label="coupling")
-    spikes = fastglm.load_spikes(file)
-    counts, epochs = spikes.bin(bin_size)
-    longest = int((epochs[:, 1] - epochs[:, 0]).max())
+    basis = _make_basis(basis_name, n_basis, round(n_lags))
+    if len(files) == 1:
+        _fit_file(files[0], basis, bin_size, ridge, where, epochs, mask_path, outputs[0])
+        return
+    rows, n_failed = [("file", *_SUMMARY)], 0
+    for file, paths in zip(files, outputs, strict=True):
+        try:
+            row = _fit_file(file, basis, bin_size, ridge, where, epochs, mask_path, paths)
+        except Exception as error:  # whatever is wrong with one file, the others go on
+            known = isinstance(error, ValueError | OSError | ImportError)
+            text = str(error) if known else f"{type(error).__name__}: {error}"
+            click.echo(
+                f"fastglm: error: {text if str(file) in text else f'{file}: {text}'}", err=True
+            )
+            row, n_failed = ("failed", *[""] * (len(_SUMMARY) - 1)), n_failed + 1
+        rows.append((str(file), *row))
+        click.echo()
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        click.echo("  ".join(f"{v:<{w}}" for v, w in zip(row, widths, strict=True)).rstrip())
+    if n_failed:
+        click.echo(f"fastglm: error: {n_failed} of {len(files)} files failed", err=True)
+        sys.exit(1)
+
+
+_SUMMARY = ("status", "units", "spikes", "bins", "pseudo-R2", "time")
+
+
+def _make_basis(name, n_basis, window_size):
+    import fastglm
+
+    cls = getattr(fastglm.basis, _BASES[name])
+    arguments = (window_size,) if name == "history" else (n_basis, window_size)
+    return cls(*arguments, label="coupling")
+
+
+def _outputs(files, options, plotting):
+    """Paths of model, picture and page for every file; all are checked before the first fit."""
+    from fastglm.io import model_path
+
+    given = {name: path for name, path in options.items() if path is not None}
+    if len(files) > 1 and given:
+        stems = [file.stem for file in files]
+        twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+        if twice:
+            raise ValueError(
+                f"Several files are called {', '.join(twice)}, and what is written would be too; "
+                "fit them one by one."
+            )
+        for name, path in given.items():
+            if path.suffix or path.is_file():
+                raise ValueError(f"--{name} is {path}; with several files it is a folder.")
+            path.mkdir(parents=True, exist_ok=True)
+    outputs = []
+    for file in files:
+        one = dict.fromkeys(options)
+        for name, path in given.items():
+            ending = {"out": ".npz", "plot": ".png", "report": ".html"}[name]
+            one[name] = path / f"{file.stem}{ending}" if len(files) > 1 else path
+        if one["out"] is not None:
+            one["out"] = model_path(one["out"])
+        if one["plot"] is not None:
+            plotting.check_path(one["plot"])
+        if one["report"] is not None:
+            from fastglm.report import check_path
+
+            check_path(one["report"])
+        outputs.append(one)
+    return outputs
+
+
+def _fit_file(file, basis, bin_size, ridge, where, epochs, mask_path, paths):
+    """Fit one recording, print its table, write what is asked for; a row of the last table."""
+    import fastglm
+    from fastglm.io import save_model
+    from fastglm.recording import as_epochs, full_bins
+
+    spikes = fastglm.load_spikes(file, where, epochs)
+    n_units, window_size = spikes.n_units, basis.window_size
+    longest = int(np.diff(as_epochs(full_bins(spikes.segments, bin_size))).max())
     if window_size >= longest:
         raise ValueError(
             f"--window of {window_size} bins leaves no bin of the longest epoch, {longest} bins; "
             "use a shorter window."
         )
-    X = basis.compute_features(counts, epochs=epochs)
-    n_units = spikes.n_units
     mask = None
-    if mask_path is not None:
-        mask = _read_map(mask_path, n_units, X.shape[1] // n_units)
-    model = fastglm.PopulationGLM(
-        regularizer=None if ridge is None else "Ridge",
-        regularizer_strength=ridge,
-        feature_mask=mask,
-    )
-    seconds_taken = _timed_fit(model, X, counts)
     kernel = basis.kernel_
+    if mask_path is not None:
+        mask = _read_map(mask_path, n_units, kernel.shape[1])
+    begin = time.perf_counter()
+    with _progress(n_units, "fitting", "receivers") as bar:
+        model = fastglm.fit_coupling(
+            spikes,
+            bin_size,
+            basis=basis,
+            regularizer=None if ridge is None else "Ridge",
+            regularizer_strength=ridge,
+            feature_mask=mask,
+            progress=bar.update,
+        )
+    seconds = time.perf_counter() - begin
+    X, counts = model.X_, model.counts_
     areas = _areas(model.coef_, n_units, kernel)
+    fit_rows = _fit_rows(model, X, counts, seconds)
     rows = [
         ("recording", str(file)),
         ("units, spikes", f"{n_units}, {spikes.spike_times.size}"),
         (
             "bins",
-            f"{counts.shape[0]} of {bin_size * 1e3:g} ms in {len(epochs)} epochs, "
+            f"{X.shape[0]} of {bin_size * 1e3:g} ms in {len(model.epochs_)} epochs, "
             f"{int(X.valid.sum())} with history",
         ),
         ("features", f"{X.shape[1]}: {n_units} senders x {X.shape[1] // n_units}"),
-        *_fit_rows(model, X, counts, seconds_taken),
+        *fit_rows,
         *_recovery_rows(spikes.adjacency, areas),
-        *_strongest_rows(model, areas),
+        *_strongest_rows(model, areas, spikes.names),
     ]
     _print_table(rows)
-    if out is not None:
+    if paths["out"] is not None:
         metadata = {
             "recording": file.name,
             "bin_size": bin_size,
-            "basis": cls.__name__,
+            "basis": type(basis).__name__,
             "basis_params": dict(basis.get_params(deep=False)),
         }
-        save_model(model, out, metadata)
-        click.echo(f"model: {out}")
-    if plot is not None:
-        plotting.fit_figure(
+        if spikes.names is not None:
+            metadata["units"] = spikes.names
+        save_model(model, paths["out"], metadata)
+        click.echo(f"model: {paths['out']}")
+    if paths["plot"] is not None:
+        _plotting().fit_figure(
             areas,
             _filters(model.coef_, n_units, kernel),
             bin_size,
-            plot,
+            paths["plot"],
             flagged=model.status_ != "converged",
         )
-        click.echo(f"picture: {plot}")
+        click.echo(f"picture: {paths['plot']}")
+    if paths["report"] is not None:
+        from fastglm.report import write_report
+
+        chosen = {"where": where, "epochs": epochs, "mask": mask_path and str(mask_path)}
+        write_report(
+            paths["report"],
+            model,
+            X,
+            counts,
+            bin_size=bin_size,
+            basis=basis,
+            recording=file.name,
+            seconds=seconds,
+            settings={name: value for name, value in chosen.items() if value is not None},
+            names=spikes.names,
+        )
+        click.echo(f"report: {paths['report']}")
+    found = dict(fit_rows)
+    return (
+        found["status"],
+        str(n_units),
+        str(spikes.spike_times.size),
+        str(X.shape[0]),
+        found["pseudo-R2 (McFadden)"],
+        f"{seconds:.2f} s",
+    )
 
 
 def _timed_fit(model, X, y):
@@ -269,13 +390,14 @@ def _recovery_rows(adjacency, areas):
     return rows
 
 
-def _strongest_rows(model, areas):
+def _strongest_rows(model, areas, names=None):
     """The five largest couplings between receivers whose fit is regular."""
     areas = np.where(np.eye(len(areas), dtype=bool), 0.0, areas)
     areas = np.where(model.status_ == "converged", areas, 0.0)
     order = np.argsort(-np.abs(areas), axis=None)[:5]
     pairs = [np.unravel_index(k, areas.shape) for k in order if areas.flat[k] != 0]
-    text = ", ".join(f"{i} -> {j} ({areas[i, j]:+.2f})" for i, j in pairs)
+    names = range(len(areas)) if names is None else names
+    text = ", ".join(f"{names[i]} -> {names[j]} ({areas[i, j]:+.2f})" for i, j in pairs)
     return [("strongest (filter area)", text)] if text else []
 
 
@@ -295,7 +417,7 @@ def main(arguments=None):
         click.echo(error.format_message())
     except click.ClickException as error:
         _fail(error.format_message())
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         _fail(error)
     except (click.Abort, KeyboardInterrupt):
         click.echo("fastglm: interrupted", err=True)

@@ -344,7 +344,7 @@ def test_a_missing_folder_is_refused_before_the_fit(recording, tmp_path, capsys,
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fit"], "Missing argument 'FILE'"),
+        (["fit"], "Missing argument 'FILE...'"),
         (["fit", "a.npz", "--window", "0.1"], "Missing option '--bin-size'"),
         (["fit", "a.npz", "--bin-size", "0.1"], "Missing option '--window'"),
         (["fit", "a.npz", "--colour", "red"], "No such option"),
@@ -382,7 +382,7 @@ def test_fit_works_without_matplotlib(recording, capsys):
 
 
 def test_an_interrupt_exits_with_130(recording, capsys, monkeypatch):
-    def interrupt(path):
+    def interrupt(*arguments):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(fastglm, "load_spikes", interrupt)
@@ -476,3 +476,167 @@ def test_a_tiny_bin_is_refused(recording, capsys, bin_size):
 def test_demo_of_a_network_without_links(tmp_path, capsys):
     main(["demo", "--cells", "3", "--seconds", "10", "--seed", "3", "--out", str(tmp_path)])
     assert "nan" not in capsys.readouterr().out
+
+
+# --- several files ---
+
+
+def test_several_files_end_in_a_table_and_a_failed_one_stops_nobody(
+    recording, counts, tmp_path, capsys
+):
+    (tmp_path / "in").mkdir()
+    other = write_recording(tmp_path / "in" / "other.npz", counts[:400])
+    damaged = tmp_path / "in" / "damaged.npz"
+    damaged.write_bytes(b"no zip")
+    folder = tmp_path / "new" / "models"
+    arguments = [recording, str(damaged), str(tmp_path / "in" / "none.npz"), other]
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", *arguments, *fit_arguments("")[2:], "--out", str(folder)])
+    assert stop.value.code == 1
+    out, err = capsys.readouterr()
+    head, *rows = (re.split(r"  +", line) for line in out.splitlines()[-5:])
+    assert head == ["file", "status", "units", "spikes", "bins", "pseudo-R2", "time"]
+    assert [row[0] for row in rows] == arguments
+    assert rows[0][1:5] == ["3 converged", "3", str(counts.sum()), "600"]
+    assert rows[1][1:] == rows[2][1:] == ["failed"]
+    assert rows[3][1:5] == ["3 converged", "3", str(counts[:400].sum()), "400"]
+    assert f"fastglm: error: {damaged} could not be read" in err
+    assert "There is no file" in err
+    assert err.endswith("fastglm: error: 2 of 4 files failed\n")
+    assert sorted(path.name for path in folder.iterdir()) == ["other.npz", "rec.npz"]
+    one = tmp_path / "one.npz"
+    main(fit_arguments(other, "--out", str(one)))
+    np.testing.assert_array_equal(
+        fastglm.load_model(folder / "other.npz").coef_, fastglm.load_model(one).coef_
+    )
+
+
+def test_what_nobody_foresaw_in_one_file_stops_nobody(recording, counts, tmp_path, monkeypatch):
+    other = write_recording(tmp_path / "other.npz", counts)
+    load = fastglm.load_spikes
+
+    def broken(path, *more):
+        if path.name == "rec.npz":
+            raise KeyError("units")
+        return load(path, *more)
+
+    monkeypatch.setattr(fastglm, "load_spikes", broken)
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", recording, other, *fit_arguments("")[2:], "--out", str(tmp_path / "models")])
+    assert stop.value.code == 1
+    assert (tmp_path / "models" / "other.npz").is_file()
+
+
+def test_several_files_that_all_fit_exit_with_nothing(recording, counts, tmp_path, capsys):
+    other = write_recording(tmp_path / "other.npz", counts)
+    main(["fit", recording, other, *fit_arguments("")[2:]])
+    assert capsys.readouterr().out.splitlines()[-1].startswith(other)
+
+
+@pytest.mark.parametrize("option", ["--out", "--plot", "--report"])
+def test_outputs_of_several_files_are_folders(recording, counts, tmp_path, capsys, option):
+    pytest.importorskip("matplotlib")
+    other = write_recording(tmp_path / "other.npz", counts)
+    with pytest.raises(SystemExit) as stop:
+        main(["fit", recording, other, *fit_arguments("")[2:], option, str(tmp_path / "one.npz")])
+    assert stop.value.code == 2
+    assert "with several files it is a folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["fit", other, other, *fit_arguments("")[2:], option, str(tmp_path / "folder")])
+    assert "Several files are called other" in capsys.readouterr().err
+
+
+# --- the page, and NWB ---
+
+
+def test_a_report_is_written_beside_the_table(recording, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "fit.html"
+    main(fit_arguments(recording, "--report", str(path)))
+    assert f"report: {path}" in capsys.readouterr().out
+    page = path.read_text()
+    assert page.startswith("<!DOCTYPE html>")
+    assert "rec.npz" in page
+    assert "RaisedCosineLogConv" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("page.txt", "expected it to end in .html"), ("none/page.html", "There is no folder")],
+)
+def test_a_report_that_cannot_be_written_is_refused_at_once(
+    recording, tmp_path, capsys, name, message
+):
+    pytest.importorskip("matplotlib")
+    with pytest.raises(SystemExit) as stop:
+        main(fit_arguments(recording, "--report", str(tmp_path / name)))
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert "fitting" not in err
+
+
+def write_session(path, counts):
+    """The spikes of the counts in the data sets that a units table has."""
+    h5py = pytest.importorskip("h5py")
+    times = [np.repeat((np.arange(len(c)) + 0.5) * BIN, c) for c in counts.T]
+    with h5py.File(path, "w") as file:
+        units = file.create_group("units")
+        units["id"] = np.arange(20, 20 + len(times))
+        units["spike_times"] = np.concatenate(times)
+        units["spike_times_index"] = np.cumsum([t.size for t in times])
+        units["rate"] = counts.sum(axis=0) / (len(counts) * BIN)
+        trials = file.create_group("intervals/trials")
+        trials["start_time"], trials["stop_time"] = np.array([0.0, 3.0]), np.array([2.0, 5.0])
+    return str(path)
+
+
+def test_a_session_is_fitted_with_chosen_units_and_trials(counts, tmp_path, capsys):
+    session = write_session(tmp_path / "session.nwb", counts)
+    rates = counts.sum(axis=0) / (len(counts) * BIN)
+    limit = np.sort(rates)[:2].mean()
+    where = f"rate > {limit}"
+    path = tmp_path / "model.npz"
+    more = ("--where", where, "--epochs", "trials", "--out", str(path))
+    main(fit_arguments(session, *more))
+    rows = table(capsys.readouterr().out)
+    chosen = np.flatnonzero(rates > limit)
+    assert rows["units, spikes"] == f"2, {counts[:, chosen].sum()}"
+    assert rows["bins"] == "400 of 10 ms in 2 epochs, 390 with history"
+    names = [str(20 + k) for k in chosen]
+    assert f"{names[0]} -> {names[1]}" in rows["strongest (filter area)"]
+    loaded = fastglm.load_model(path)
+    assert loaded.metadata_["units"] == (20 + chosen).tolist()
+    inside = np.concatenate([counts[:200, chosen], counts[300:500, chosen]])
+    basis = fastglm.basis.RaisedCosineLogConv(4, window_size=5)
+    X = basis.compute_features(inside, epochs=[[0, 200], [200, 400]])
+    reference = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-3)
+    np.testing.assert_allclose(loaded.coef_, reference.fit(X, inside).coef_, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (("--where", "depth > 1"), "has no column 'depth'"),
+        (("--epochs", "sleep"), "has no intervals 'sleep'; expected 'obs' or one of ['trials']"),
+        (("--epochs", "obs"), "has no obs_intervals"),
+    ],
+)
+def test_what_a_session_lacks_is_named(counts, tmp_path, capsys, more, message):
+    session = write_session(tmp_path / "session.nwb", counts)
+    with pytest.raises(SystemExit) as stop:
+        main(fit_arguments(session, *more))
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_one_line(counts, tmp_path, capsys, monkeypatch):
+    session = write_session(tmp_path / "session.nwb", counts)
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(SystemExit) as stop:
+        main(fit_arguments(session))
+    assert stop.value.code == 2
+    assert (
+        capsys.readouterr().err
+        == "fastglm: error: NWB files need h5py: pip install 'fastglm[nwb]'\n"
+    )
