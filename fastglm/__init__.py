@@ -4,6 +4,8 @@
 ``simulation`` have the names that its users type.
 """
 
+import logging
+
 from fastglm import (
     basis,
     connectivity,
@@ -21,6 +23,7 @@ from fastglm.io import load_model
 from fastglm.migration import from_nemos
 from fastglm.recording import bin_spikes, load_spikes
 
+logging.getLogger("fastglm").addHandler(logging.NullHandler())
 __version__ = "0.1.0"
 
 __all__ = [

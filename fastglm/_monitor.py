@@ -1,18 +1,22 @@
-"""What goes on beside a fit: a progress bar, and a checkpoint that survives the process."""
+"""What goes on beside a fit: progress bar, log, and a checkpoint that survives the process."""
 
 import hashlib
+import logging
 import os
 import time
+import warnings
 import zipfile
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 
+from fastglm import _html
 from fastglm._newton import Result
 
 _SAVE_EVERY = 20.0  # seconds between checkpoints inside a batch
 _FORMAT = "fastglm checkpoint"
+logger = logging.getLogger("fastglm")
 
 
 class Monitor:
@@ -26,16 +30,18 @@ class Monitor:
     progress : None, True or callable
         True draws a bar; a callable is given the number of receivers done since its last call.
     checkpoint : Checkpoint or None
+    log : str
+        What the lines of the log begin with; without it there are none.
     """
 
-    def __init__(self, result, tol, progress=None, checkpoint=None):
+    def __init__(self, result, tol, progress=None, checkpoint=None, log=""):
         self.result, self.tol, self.checkpoint = result, tol, checkpoint
-        self._n_done, self._saved = 0, time.monotonic()
+        self._log, self._n_done = log, 0
+        self._saved = self._began = self._begun = time.monotonic()
         self._report = progress if callable(progress) else None
         self._bar = None
         if progress is True:
-            from tqdm.auto import tqdm
-
+            tqdm = import_tqdm()
             self._bar = tqdm(
                 total=result.intercept.size,
                 desc="fitting",
@@ -52,6 +58,13 @@ class Monitor:
             with np.errstate(divide="ignore", invalid="ignore"):
                 part = np.log10(solved.newton_decrement / 1e-2) / np.log10(self.tol / 1e-2)
             part = np.clip(np.nan_to_num(part), 0, 0.95)
+            if self._log and logger.isEnabledFor(logging.DEBUG):
+                known = solved.newton_decrement[running & np.isfinite(solved.newton_decrement)]
+                gap = f", largest decrement {known.max():.1e}" if known.size else ""
+                logger.debug(
+                    "%s: pass %d, %d of %d receivers go on%s",
+                    self._log, passes, running.sum(), running.size, gap,
+                )  # fmt: skip
             self._show(int((~running).sum()), float(part[running].sum()), passes)
             if self.checkpoint is not None and time.monotonic() - self._saved > _SAVE_EVERY:
                 self.result.put(receivers, solved, columns)
@@ -64,6 +77,14 @@ class Monitor:
     def end(self, receivers):
         """Receivers whose results have been written."""
         self._n_done += len(receivers)
+        if self._log and len(receivers) and logger.isEnabledFor(logging.INFO):
+            now, some = time.monotonic(), self.result.status[receivers]
+            logger.info(
+                "%s: %d of %d receivers, %d now in %.3g s: %s",
+                self._log, self._n_done, self.result.intercept.size, len(receivers),
+                now - self._begun, _html.tally(some),
+            )  # fmt: skip
+            self._begun = now
         self._show(0, 0.0, int(self.result.n_passes.max(initial=0)))
         if self.checkpoint is not None and len(receivers):
             self.checkpoint.save(self.result)
@@ -81,9 +102,24 @@ class Monitor:
             self._bar.set_postfix_str(f"{n} of {self._bar.total} receivers, pass {passes}")
 
     def close(self):
-        """End the bar."""
+        """End the bar, and sum up in the log."""
         if self._bar is not None:
             self._bar.close()
+        if self._log:
+            logger.info(
+                "%s: ended after %.3g s: %r", self._log, time.monotonic() - self._began, self.result
+            )
+
+
+def import_tqdm():
+    """``tqdm.auto.tqdm``: a widget in notebooks that have ipywidgets, else text.
+
+    Without ipywidgets a notebook gets the text: nothing that a user needs to be warned of.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        from tqdm.auto import tqdm
+    return tqdm
 
 
 class Checkpoint:

@@ -250,7 +250,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         # What an earlier process had begun goes on from its last point.
         begun = (result.status == "") & (result.n_passes > 0)
         again = result.coef.copy(), result.intercept.copy()
-        monitor = Monitor(result, settings.tol, progress, saved)
+        monitor = Monitor(result, settings.tol, progress, saved, log="fit")
         monitor.end(np.flatnonzero(result.status != ""))
         try:
             with single_threaded_blas():
@@ -823,7 +823,7 @@ class _Collect:
         return aggregate(np.concatenate(self.parts))
 
 
-def fit_penalties(X, y, valid, free, penalties, settings, shared=None, guide=None):
+def fit_penalties(X, y, valid, free, penalties, settings, shared=None, guide=None, log="path"):
     """Fit every receiver with each of some penalties, every fit from where the last one ended.
 
     Parameters
@@ -839,19 +839,22 @@ def fit_penalties(X, y, valid, free, penalties, settings, shared=None, guide=Non
         Of X and a superset of the valid bins.
     guide : list of Result, optional
         Of nearly the same problems, such as those with all bins beside those without a fold.
+    log : str
+        What the lines of the log begin with.
 
     Returns
     -------
     list of Result
     """
     results = [newton.Result.empty(X.shape[1], y.n_units) for _ in penalties]
-    monitor = Monitor(results[-1], settings.tol)
+    monitor = Monitor(results[-1], settings.tol, log=log)
     with single_threaded_blas():
         for some, receivers in _by_missing(valid, y):
             _fit_group(
                 X, Observed(y), some, receivers, free, penalties, None, settings, results, monitor,
                 shared, guide,
             )  # fmt: skip
+    monitor.close()
     return results
 
 

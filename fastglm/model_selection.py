@@ -243,7 +243,8 @@ def cross_validate(model, X, y, strengths=None, folds=5, rule="best"):
         guide = fit_penalties(X, y, X.valid, free, penalties, loose, shared)
     scores = np.full((len(strengths), len(parts), y.n_units), np.nan)
     for k, (train, test) in enumerate(parts):
-        results = fit_penalties(X, y, train, free, penalties, loose, shared, guide)
+        log = f"fold {k + 1} of {len(parts)}"
+        results = fit_penalties(X, y, train, free, penalties, loose, shared, guide, log)
         for s, result in enumerate(results):
             scores[s, k] = held_out(X, y, test, result.coef, result.intercept, settings.link)
     chosen = _choose(scores, rule)

@@ -1,7 +1,9 @@
 """Nothing is lost: interruption, checkpoints that survive a kill, and the progress bar."""
 
 import io
+import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -236,3 +238,92 @@ def test_the_bar_shows_receivers_passes_and_time_left(monkeypatch):
     assert "fitting: 100%" in last
     assert "40 of 40 receivers, pass" in last
     assert "<" in last  # time left
+
+
+WITHOUT_WIDGETS = """
+import sys, types, warnings
+warnings.simplefilter("always")
+shell = types.SimpleNamespace(config={"IPKernelApp": {}})
+sys.modules["IPython"] = types.SimpleNamespace(get_ipython=lambda: shell)
+sys.modules["ipykernel.zmqshell"] = types.SimpleNamespace()
+sys.modules["ipywidgets"] = None
+from fastglm._monitor import import_tqdm
+print(import_tqdm().__module__)
+"""
+
+
+def test_a_notebook_without_widgets_gets_text_and_no_warning():
+    """tqdm.auto warns there that ipywidgets is missing."""
+    quiet = subprocess.run(
+        [sys.executable, "-c", WITHOUT_WIDGETS], capture_output=True, text=True, check=True
+    )
+    assert quiet.stdout.startswith("tqdm.")
+    assert "notebook" not in quiet.stdout
+    assert quiet.stderr == ""
+    code = WITHOUT_WIDGETS.replace("import_tqdm().__module__", "__import__('tqdm.auto')")
+    loud = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "IProgress not found" in loud.stderr  # what users are kept from
+
+
+def lines(caplog, level):
+    return [r.getMessage() for r in caplog.records if r.levelname == level]
+
+
+def test_the_log_has_a_line_for_every_batch_and_a_summary(caplog):
+    X, counts = problem()
+    counts[:, 7] = 0
+    whole = model()
+    with caplog.at_level("INFO", logger="fastglm"), pytest.warns(match="silent"):
+        whole.fit(X, counts)
+    batches = whole.plan(X, counts).batches
+    assert len(batches) > 1
+    assert lines(caplog, "DEBUG") == []
+    *each, summary = lines(caplog, "INFO")
+    assert len(each) == 1 + len(batches)  # and the silent
+    assert re.fullmatch(r"fit: 1 of 40 receivers, 1 now in .* s: 1 silent", each[0])
+    first = batches[0].receivers.size
+    assert re.fullmatch(
+        rf"fit: {1 + first} of 40 receivers, {first} now in .* s: {first} converged", each[1]
+    )
+    assert each[-1].startswith("fit: 40 of 40 receivers")
+    assert re.fullmatch(r"fit: ended after .* s: (.*)", summary)[1] == repr(whole.solver_result_)
+
+
+def test_the_log_has_every_pass_for_those_who_debug(caplog):
+    X, counts = problem()
+    with caplog.at_level("DEBUG", logger="fastglm"):
+        whole = model(memory_budget="1GB").fit(X, counts)
+    passes = lines(caplog, "DEBUG")
+    assert len(passes) == whole.n_passes_.max()
+    assert re.fullmatch(r"fit: pass 1, 40 of 40 receivers go on, largest decrement .*", passes[0])
+    assert passes[-1] == f"fit: pass {len(passes)}, 0 of 40 receivers go on"
+
+
+def test_folds_and_paths_are_logged_by_name(caplog):
+    X, counts = problem(n_cells=3)
+    with caplog.at_level("INFO", logger="fastglm"):
+        fastglm.model_selection.cross_validate(
+            fastglm.PopulationGLM(regularizer="Ridge"), X, counts, [1e-2, 1e-3], folds=2
+        )
+    starts = [line.split(":")[0] for line in lines(caplog, "INFO")]
+    assert list(dict.fromkeys(starts)) == ["path", "fold 1 of 2", "fold 2 of 2", "fit"]
+    caplog.clear()
+    with caplog.at_level("INFO", logger="fastglm"):
+        model().fit(X, counts).score(X, counts, score_type="pseudo-r2-Cohen")
+    assert {line.split(":")[0] for line in lines(caplog, "INFO")} == {"fit"}
+
+
+def test_nothing_is_logged_unless_asked(capfd):
+    X, counts = problem(n_cells=3)
+    model().fit(X, counts)
+    assert capfd.readouterr() == ("", "")
+    handlers = logging.getLogger("fastglm").handlers
+    assert [type(h) for h in handlers] == [logging.NullHandler]
+
+
+def test_an_interrupt_is_in_the_log(monkeypatch, caplog):
+    X, counts = problem()
+    interrupt_after(monkeypatch, 0)
+    with caplog.at_level("INFO", logger="fastglm"), pytest.raises(KeyboardInterrupt):
+        model().fit(X, counts)
+    assert lines(caplog, "INFO")[-1].endswith("40 receivers x 120 features: 40 interrupted")

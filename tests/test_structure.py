@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "regularizer": {"_penalty", "features"},
     "simulation": {"_kernels", "_poisson", "features"},
     "_plan": {"_html", "_kernels", "_newton", "_quasi_newton", "_threads", "features"},
-    "_monitor": {"_newton"},
+    "_monitor": {"_html", "_newton"},
     "glm": {
         "_monitor",
         "_names",
