@@ -24,7 +24,7 @@ extensions = [
     "sphinx_design",
     "sphinx_gallery.gen_gallery",
 ]
-exclude_patterns = ["examples", "_build"]
+exclude_patterns = ["examples", "_build", "**sg_execution_times.rst"]
 templates_path = ["_templates"]
 default_role = "py:obj"  # a name in single backticks is a link where there is such a thing
 highlight_language = "python3"
@@ -121,7 +121,9 @@ html_show_sourcelink = False
 html_copy_source = False
 html_theme_options = {
     "logo": {"text": "fastglm"},
+    "navbar_persistent": ["search-button"],
     "navbar_end": ["theme-switcher"],
+    "header_links_before_dropdown": 6,
     "show_toc_level": 2,
     "show_prev_next": True,
     "footer_start": [],
