@@ -130,7 +130,9 @@ html_theme_options = {
     "footer_end": [],
     "navigation_with_keys": False,
 }
-html_sidebars = {"index": []}
+# No empty list of sections beside pages that have none.
+SINGLE = ["index", "conventions", "engine", "coming-from-nemos", "data", "validation", "changelog"]
+html_sidebars = {page: [] for page in [*SINGLE, "search", "genindex", "py-modindex"]}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
