@@ -21,6 +21,7 @@ from scipy import stats
 from scipy.special import gammaln, xlogy
 from sklearn.base import clone
 
+from fastglm import _html
 from fastglm._poisson import LOG_ZERO
 from fastglm.features import FeatureMatrix
 from fastglm.glm import _mean_count, fit_penalties
@@ -61,6 +62,14 @@ class Rescaling:
     n_intervals: np.ndarray
     n_censored: np.ndarray
     n_extra: np.ndarray
+
+    def __repr__(self):
+        tested = np.isfinite(self.statistic)
+        n_inside = int((self.statistic[tested] <= self.band()[tested]).sum())
+        return (
+            f"Rescaling of {int(self.n_intervals.sum()):,} intervals of {tested.size:,} receivers: "
+            f"{n_inside:,} of {int(tested.sum()):,} tested inside the 95 % band"
+        )
 
     def band(self, level=0.95):
         """Distance that a right model exceeds with probability ``1 - level``.
@@ -255,6 +264,14 @@ class HeldOut:
     log_likelihood: np.ndarray
     status: np.ndarray
 
+    def __repr__(self):
+        n_folds, n = self.status.shape
+        return (
+            f"HeldOut scores of {n:,} receivers in {n_folds} folds: deviance explained "
+            f"{_html.span(self.deviance_explained)}, bits per spike "
+            f"{_html.span(self.bits_per_spike)}; {_html.tally(self.status)}"
+        )
+
 
 def deviance_explained(model, X, y):
     """Part of the deviance that the model explains, receiver by receiver.
@@ -367,9 +384,10 @@ def cross_validated(model, X, y, folds=5):
     X, y, free, settings = model._read(X, y)
     penalty = model._read_penalty(X, free)
     deviance, bits, log_likelihood, status = [], [], [], []
-    for train, test in split(X, folds, y.n_bins):
+    for k, (train, test) in enumerate(split(X, folds, y.n_bins)):
         fold = clone(model)
-        fold._finish(fit_penalties(X, y, train, free, [penalty], settings)[0])
+        log = f"fold {k + 1}"
+        fold._finish(fit_penalties(X, y, train, free, [penalty], settings, log=log)[0])
         null = _mean_count(y, train)
         null[null == 0] = np.nan  # silent, or no bins: there is no null model
         sums = _sums(fold, FeatureMatrix(X.columns, test), y)
@@ -455,6 +473,12 @@ class Stability:
     radius: float
     leading: float
     n_growing: int
+
+    def __repr__(self):
+        return (
+            f"Stability of {self.rates.size:,} cells: radius {self.radius:.3g}, {self.n_growing} "
+            "growing modes"
+        )
 
     @property
     def stable(self):

@@ -30,6 +30,7 @@ import numpy as np
 import scipy.linalg
 from scipy import stats
 
+from fastglm import _html
 from fastglm import _kernels as kernels
 from fastglm._threads import run_threads, single_threaded_blas
 
@@ -64,6 +65,14 @@ class Uncertainty:
     kind: str
     filters: np.ndarray
     covariance: list
+
+    def __repr__(self):
+        n_features, n = self.coef.shape
+        errors = _html.span(self.standard_errors[np.isfinite(self.standard_errors)])
+        return (
+            f"Uncertainty ({self.kind}) of {n_features:,} features x {n:,} receivers in "
+            f"{len(self.covariance):,} filters; standard errors {errors}"
+        )
 
     def wald_test(self):
         """Wald test of every filter against zero.
@@ -167,6 +176,14 @@ class Test:
     degrees: np.ndarray
 
     __test__ = False  # not one of pytest's
+
+    def __repr__(self):
+        n_filters, n = self.statistic.shape
+        found, tested = int((self.q_value <= 0.05).sum()), int((self.degrees > 0).sum())
+        return (
+            f"Test of {n_filters:,} filters x {n:,} receivers: {found:,} of {tested:,} with "
+            "q <= 0.05"
+        )
 
     @property
     def p_value(self):

@@ -339,7 +339,7 @@ def _tiles(fit, q):
         possible = int(np.isfinite(couplings.q_value).sum())
         if possible:
             found = f"{int(couplings.significant(q).sum()):,}"
-            tiles.insert(0, (found, f"of {possible:,} couplings with q \u2264 {q:g}"))
+            tiles.insert(0, (found, f"of {possible:,} couplings with q\u00a0\u2264\u00a0{q:g}"))
         else:
             tiles.insert(0, (f"{couplings.strength.size:,}", "couplings, not tested"))
     items = "".join(f"<div><b>{escape(a)}</b><span>{escape(b)}</span></div>" for a, b in tiles)

@@ -37,6 +37,13 @@ class Network:
     kernel: np.ndarray
     adjacency: np.ndarray
 
+    def __repr__(self):
+        n_excite, n_inhibit = ((self.adjacency * sign > 0).sum() for sign in (1, -1))
+        return (
+            f"Network of {self.intercepts.size:,} cells: {n_excite:,} exciting and "
+            f"{n_inhibit:,} inhibiting connections over {self.kernel.shape[0]:,} bins"
+        )
+
     @property
     def filters(self):
         """Coupling filters of shape (n_senders, window_size, n_receivers)."""

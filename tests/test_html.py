@@ -215,3 +215,36 @@ def test_numbers_as_words():
     assert _html.span(np.array([2, 2, np.nan])) == "2"
     assert _html.span(np.array([2, 1, 30]), "d") == "1 to 30"
     assert _html.tally(np.array(["b", "", "b", "a"])) == "2 b, 1 a, 1 not fitted"
+
+
+def test_reprs_of_results_are_a_line(data, model):
+    basis, X, counts = data
+    u = fastglm.inference.uncertainty(model, X, counts)
+    errors = f"{u.standard_errors.min():.3g} to {u.standard_errors.max():.3g}"
+    assert repr(u) == (
+        f"Uncertainty (observed) of 9 features x 3 receivers in 3 filters; standard errors {errors}"
+    )
+    test = u.wald_test()
+    found = (fastglm.inference.benjamini_hochberg(test.p_value) <= 0.05).sum()
+    assert repr(test) == f"Test of 3 filters x 3 receivers: {found} of 9 with q <= 0.05"
+    rescaling = fastglm.diagnostics.time_rescaling(model, X, counts)
+    inside = (rescaling.statistic <= rescaling.band(0.95)).sum()
+    assert repr(rescaling) == (
+        f"Rescaling of {rescaling.n_intervals.sum():,} intervals of 3 receivers: {inside} of 3 "
+        "tested inside the 95 % band"
+    )
+    held = fastglm.diagnostics.cross_validated(model, X, counts, folds=2)
+    bits = f"{held.bits_per_spike.min():.3g} to {held.bits_per_spike.max():.3g}"
+    assert repr(held).startswith("HeldOut scores of 3 receivers in 2 folds: deviance explained ")
+    assert repr(held).endswith(f", bits per spike {bits}; 6 converged")
+    stability = fastglm.diagnostics.stability(model, basis.kernel_)
+    assert repr(stability) == (
+        f"Stability of 3 cells: radius {stability.radius:.3g}, {stability.n_growing} growing modes"
+    )
+    network = fastglm.simulation.random_network(20, basis, random_key=0)
+    links = (network.adjacency > 0).sum(), (network.adjacency < 0).sum()
+    assert min(links) > 0
+    assert repr(network) == (
+        f"Network of 20 cells: {links[0]} exciting and {links[1]} inhibiting connections over "
+        "10 bins"
+    )

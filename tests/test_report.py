@@ -173,7 +173,7 @@ def test_couplings_are_those_of_the_map(page, model, data):
     assert not any(significant[p] for p in pairs[k:])
     strengths = np.abs([couplings.strength[p] for p in pairs[:k]])
     assert (np.diff(strengths) <= 0).all()
-    assert f"<b>{k}</b><span>of {N * (N - 1)} couplings with q \u2264 0.05" in page.source
+    assert f"<b>{k}</b><span>of {N * (N - 1)} couplings with q\u00a0\u2264\u00a00.05" in page.source
 
 
 def test_what_was_fitted_and_how(page):

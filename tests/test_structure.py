@@ -55,7 +55,7 @@ MAY_IMPORT = {
         "regularizer",
         "simulation",
     },
-    "inference": {"_kernels", "_threads"},
+    "inference": {"_html", "_kernels", "_threads"},
     "connectivity": {"_html", "inference"},
     "model_selection": {
         "_html",
@@ -68,7 +68,7 @@ MAY_IMPORT = {
         "glm",
         "regularizer",
     },
-    "diagnostics": {"_poisson", "features", "glm", "model_selection", "simulation"},
+    "diagnostics": {"_html", "_poisson", "features", "glm", "model_selection", "simulation"},
     "_nwb": {"_times"},
     "recording": {"_times", "features"},
     "coupling": {"_times", "basis", "glm", "recording"},
