@@ -12,9 +12,9 @@ Newton decrement, the gap in the objective that the quadratic model predicts.
 Two ways to the step, which share the loop:
 
 - `DenseProblem` ("newton-cholesky") forms S from rows of X in blocks and factorises it;
-- `EventProblem` ("newton-cg") applies S to a vector with one pass over the events in float32, and
-  preconditions conjugate gradients with S estimated on a sample of bins. Gradients and objectives
-  are float64, so the rounding of the products costs steps, not accuracy.
+- `EventProblem` ("newton-cg") takes quasi-Newton steps: every pass over the events is a gradient at
+  a new point, preconditioned with S estimated on a sample of bins (see `_quasi_newton`). Sums are
+  float32 on the way and float64 at the end, so rounding costs steps, not accuracy.
 
 No receiver sees another: sums run in an order that does not depend on the batch.
 """
