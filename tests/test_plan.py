@@ -180,7 +180,8 @@ def test_memory_is_what_the_plan_says_whatever_the_length(n_bins):
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.0321, "32 ms"), (4.21, "4.2 s"), (600, "10 min"), (7200, "2 h")]
+    ("value", "text"),
+    [(0.0321, "32 ms"), (0.573, "570 ms"), (4.21, "4.2 s"), (600, "10 min"), (7200, "2 h")],
 )
 def test_durations_read_well(value, text):
     assert plan._duration(value) == text
