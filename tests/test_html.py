@@ -1,5 +1,6 @@
 """What notebooks show: short, escaped, without colours of its own, and the numbers of the fit."""
 
+import inspect
 import re
 from html import unescape
 from html.parser import HTMLParser
@@ -248,3 +249,24 @@ def test_reprs_of_results_are_a_line(data, model):
         f"Network of 20 cells: {links[0]} exciting and {links[1]} inhibiting connections over "
         "10 bins"
     )
+
+
+@recent
+@pytest.mark.parametrize("name", sorted(set(fastglm.basis.__all__) - {"TransformerBasis"}))
+def test_every_basis_is_shown(name):
+    arguments = {
+        "n_basis_funcs": 5,
+        "window_size": 12,
+        "decay_rates": np.arange(1, 6) / 5,
+        "frequencies": 3,
+        "funcs": [np.sin, np.cos],
+        "basis1": HistoryConv(3),
+        "basis2": IdentityEval(),
+    }
+    cls = getattr(fastglm.basis, name)
+    needed = inspect.signature(cls).parameters.values()
+    basis = cls(**{p.name: arguments[p.name] for p in needed if p.default is p.empty})
+    rows = cells(shown(basis))
+    assert len(rows) == 1 + len(basis._leaves())
+    assert rows[-1][2] == str(basis._leaves()[-1].n_basis_funcs)
+    assert "class=" in basis.to_transformer()._repr_mimebundle_()["text/html"]
