@@ -86,6 +86,9 @@ class Events:
         """Number of bins and units with events."""
         return self.bins.shape[0]
 
+    def __repr__(self):
+        return f"Events(shape={self.shape}, n_events={self.n_events})"
+
     @property
     def shape(self):
         """Shape of the table, (n_bins, n_units)."""

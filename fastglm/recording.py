@@ -113,7 +113,9 @@ def load_spikes(path, where=None, epochs=None):
     array([1, 1])
     """
     path = Path(path)
-    if path.is_file() and (path.suffix == ".nwb" or _is_hdf5(path)):
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no file {path}.")
+    if path.suffix == ".nwb" or _is_hdf5(path):
         return _load_nwb(path, where, epochs)
     if where is not None:
         raise ValueError(

@@ -66,6 +66,7 @@ def test_a_dict_of_times_gives_the_fit_of_the_counts(fitted, times):
     assert isinstance(fitted.predict(fitted.X_), np.ndarray)
 
 
+@pytest.mark.slow
 def test_a_list_of_times_is_binned_from_zero_to_the_last_spike(times):
     counts = fastglm.bin_spikes(*flat(times), 0.002)
     model = fastglm.fit_coupling(times, bin_size=0.002, window=0.04)
@@ -75,6 +76,7 @@ def test_a_list_of_times_is_binned_from_zero_to_the_last_spike(times):
     assert model.coupling_map(model.X_, model.counts_).senders.tolist() == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_the_range_cuts_spikes_and_epochs(times):
     model = fastglm.fit_coupling(times, BIN, 0.1, t_start=5.0, t_stop=25.0, epochs=EPOCHS)
     kept = [t[(t >= 5) & (t <= 25)] for t in times]
@@ -159,6 +161,7 @@ def test_a_table_of_events_holds_any_count():
     table = Events(bins, units, np.array([1.0, 200.0]), (3, 2)).toarray()
     assert table.dtype == np.int16
     np.testing.assert_array_equal(table, [[0, 1], [0, 0], [200, 0]])
+    assert repr(Events(bins, units, units, (3, 2))) == "Events(shape=(3, 2), n_events=2)"
     table = Events(bins, units, np.array([0.5, np.nan]), (3, 2)).toarray()
     np.testing.assert_array_equal(table, [[0, 0.5], [0, 0], [np.nan, 0]])
 
@@ -174,7 +177,9 @@ def make_group(nap, times, support):
     )
 
 
-@pytest.mark.parametrize("bin_size", [0.005, 0.0001, 1 / 30, 0.0333])
+@pytest.mark.parametrize(
+    "bin_size", [0.005, 1 / 30, 0.0333, pytest.param(1e-4, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("end", [29.0, 28.9971, 28.99987])  # whole bins, less and more than half
 def test_events_of_a_group_are_its_counts(times, bin_size, end):
     nap = pytest.importorskip("pynapple")
@@ -247,6 +252,7 @@ def test_an_hour_at_a_tenth_of_a_millisecond_takes_memory_by_the_spikes():
     assert X.shape == (n_bins, 8 * n_units)
 
 
+@pytest.mark.slow
 def test_bins_of_a_tenth_of_a_millisecond_give_the_fit_of_the_counts(times):
     model = fastglm.fit_coupling(times, bin_size=1e-4, window=0.01, epochs=[[0, 10]])
     counts, epochs = fastglm.bin_spikes(*flat(times), 1e-4, epochs=[[0, 10]], t_stop=31)

@@ -41,6 +41,7 @@ def array_path(times, epochs):
     return fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-4).fit(X, counts)
 
 
+@pytest.mark.slow
 def test_pynapple(tmp_path, monkeypatch):
     nap = pytest.importorskip("pynapple")
     pytest.importorskip("matplotlib")
@@ -61,6 +62,7 @@ def test_pynapple(tmp_path, monkeypatch):
     assert names["X"].valid.sum() == 40_000 - 20 + 10_000 - 20
 
 
+@pytest.mark.slow
 def test_nwb_and_the_command_line(tmp_path, monkeypatch, capsys):
     pytest.importorskip("pynwb")
     pytest.importorskip("matplotlib")

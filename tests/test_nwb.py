@@ -123,6 +123,7 @@ def test_without_intervals_it_is_from_the_first_to_the_last_spike(tmp_path):
     assert spikes.n_units == 1
 
 
+@pytest.mark.slow
 def test_a_session_gives_the_fit_of_its_counts(session):
     spikes = fastglm.load_spikes(session, where="quality == 'good'")
     model = fastglm.fit_coupling(spikes, bin_size=BIN, window=0.1)
@@ -186,7 +187,7 @@ def test_files_that_hold_no_units_are_refused(tmp_path):
     with pytest.raises(ValueError, match="could not be read as NWB: it is not an HDF5 file"):
         fastglm.load_spikes(text)
     with pytest.raises(FileNotFoundError, match="There is no file"):
-        fastglm.load_spikes(tmp_path / "none.nwb")
+        fastglm.load_spikes(tmp_path / "none.nwb", "quality == 'good'")
     whole = bare.read_bytes()
     cut = tmp_path / "cut.nwb"
     cut.write_bytes(whole[: len(whole) // 2])

@@ -271,6 +271,17 @@ def test_trials_that_overlap_are_refused(counts):
         make_basis().compute_features(trials)
 
 
+def test_spikes_are_binned_in_an_interval_set(units):
+    inside = nap.IntervalSet([1.0, 30.003], [2.0, 31.003])
+    times = [units[k].t for k in units]
+    unit = np.repeat(np.arange(3), [t.size for t in times])
+    counts, epochs = fastglm.bin_spikes(
+        np.concatenate(times), unit, BIN, epochs=inside, t_stop=61.0
+    )
+    np.testing.assert_array_equal(counts, units.count(BIN, ep=inside).values)
+    np.testing.assert_array_equal(epochs, [[0, 100], [100, 200]])
+
+
 # --- pieces ---
 
 
