@@ -53,8 +53,20 @@ MODULES = [
     "report",
 ]
 autosummary_generate = True
+# What other modules call but nobody types: not in the reference.
+autosummary_context = {
+    "hidden": [
+        *("read_units", "read_link", "read_key", "read_npz", "check_path", "check_bin_size"),
+        *("check_lengths", "check_segments", "check_spikes", "count_events", "end_of_last_bin"),
+        *("full_bins", "as_epochs", "is_number", "as_numbers", "tiled_dot", "column_dot", "Sweep"),
+        *("HistoryColumns", "DenseColumns", "SlowColumns", "ProductColumns", "fit_penalties"),
+        *("split", "held_out", "demo_figure", "fit_figure", "model_path", "gain_eigenvalues"),
+        "as_regularizer",
+    ]
+}
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
+toc_object_entries_show_parents = "hide"
 numpydoc_show_class_members = False
 numpydoc_xref_param_type = False
 

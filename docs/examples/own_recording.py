@@ -2,21 +2,22 @@
 A recording of your own
 =======================
 
-From a file to a saved model, a table and a picture. Set ``FASTGLM_RECORDING`` to the path of an
-``.npz`` file to run this page on your recording:
+From a file to a picture, a report and a saved model. Set ``FASTGLM_RECORDING`` to the path of an
+NWB or ``.npz`` file to run this page on your recording:
 
 .. code-block:: bash
 
-    FASTGLM_RECORDING=session.npz python own_recording.py
+    FASTGLM_RECORDING=session.nwb python own_recording.py
 
-Without it, the page makes a file of that format first.
+Without it, the page makes a file first.
 """
 
 # %%
 # The file
 # --------
-# ``spike_times`` (seconds, ascending within each unit), ``unit`` (0, 1, 2, ...), ``n_units``,
-# ``t_start``, ``t_stop``, and if there are gaps ``segments``, the intervals that were observed.
+# An ``.npz`` file has ``spike_times`` (seconds, ascending within each unit), ``unit`` (0, 1, ...),
+# ``n_units``, ``t_start``, ``t_stop``, and if there are gaps ``segments``, the intervals that were
+# observed. NWB files and other ways in are in :doc:`your data </data>`.
 
 import os
 import tempfile
@@ -107,4 +108,4 @@ print("the same after loading:", np.array_equal(again.coef_, model.coef_))
 # .. code-block:: bash
 #
 #     fastglm fit recording.npz --bin-size 0.005 --window 0.1 --ridge 1e-4 \
-#         --out model.npz --plot coupling.png
+#         --out model.npz --plot coupling.png --report report.html

@@ -16,6 +16,7 @@ what this page can afford.
 import tempfile
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 import fastglm
@@ -28,9 +29,18 @@ model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-3)
 print(model.plan(X, counts))
 
 # %%
-# The features are never stored. As an array they would be much larger than what is kept:
+# The features are never stored, so memory grows with the spikes:
 
 print(f"{X.nbytes / 1e6:.1f} MB kept, {X.size * 8 / 1e6:.0f} MB as an array")
+
+n_cells = np.array([5, 10, 20, 40, 60])
+parts = [basis.compute_features(counts[:, :n]) for n in n_cells]
+fig, ax = plt.subplots(figsize=(5, 2.8))
+ax.semilogy(n_cells, [part.size * 8 / 1e6 for part in parts], "o-", label="as an array")
+ax.semilogy(n_cells, [part.nbytes / 1e6 for part in parts], "o-", label="kept")
+ax.set(xlabel="cells", ylabel="MB", title="features of one minute at 2 ms")
+ax.legend()
+plt.show()
 
 # %%
 # Less memory
