@@ -21,6 +21,7 @@ from fastglm.coupling import fit_coupling
 from fastglm.glm import GLM, PopulationGLM
 from fastglm.io import load_model
 from fastglm.migration import from_nemos
+from fastglm.recipe import infer_connectivity
 from fastglm.recording import bin_spikes, load_spikes
 
 logging.getLogger("fastglm").addHandler(logging.NullHandler())
@@ -38,6 +39,7 @@ __all__ = [
     "fit_coupling",
     "from_nemos",
     "glm",
+    "infer_connectivity",
     "inference",
     "load_model",
     "load_spikes",

@@ -168,6 +168,8 @@ class Result:
                 target[receivers] = source
 
 
+# A trial point may overflow: its objective is then inf or NaN, and it is refused.
+@np.errstate(over="ignore", invalid="ignore")
 def minimize(problem, coef, intercept, tol, maxiter, watch=None, retreat=None):
     """Newton's method for every receiver of a problem, in step but independent.
 

@@ -74,6 +74,7 @@ MAY_IMPORT = {
     "coupling": {"_times", "basis", "glm", "recording"},
     "io": {"_newton", "recording", "regularizer"},
     "plotting": set(),
+    "recipe": {"_times", "basis", "connectivity", "coupling", "features", "glm", "recording"},
     "report": {
         "_newton",
         "connectivity",
@@ -96,6 +97,7 @@ MAY_IMPORT = {
         "io",
         "migration",
         "model_selection",
+        "recipe",
         "recording",
         "regularizer",
         "simulation",
