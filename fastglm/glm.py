@@ -62,10 +62,10 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         A number, one for each receiver, or one for each coefficient, shape (n_features,
         n_receivers). ElasticNet takes a pair ``(strength, ratio)`` too. Default 1.0, as in NeMoS.
     solver_name : None, "auto", "newton-cholesky" or "newton-cg"
-        Exact Hessians, or conjugate gradients on products with the events. "auto" takes the
-        cheaper for each receiver; without ridge, exact Hessians take over where conjugate gradients
-        meet separation. NeMoS's names are accepted and mean "auto": the optimum does
-        not depend on the solver.
+        Exact Hessians, or quasi-Newton steps whose passes see all events. "auto" takes the
+        cheaper for each receiver; without ridge, exact Hessians take over where these steps
+        meet separation. NeMoS's names are accepted and mean "auto": the optimum does not depend on
+        the solver.
     solver_kwargs : dict, optional
         ``tol``: Newton decrement at which a receiver has converged, default 1e-16 (1e-8
         is within a fraction of a standard error at half the passes); ``maxiter``: steps, default
@@ -100,9 +100,9 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
 
     Notes
     -----
-    Memory of a fit, beyond the counts: 32 bytes an event, 8 MB or so of chunks, and for a batch
-    of receivers ``4 * n_bins + 4 * n_features**2`` bytes each ("newton-cg") or blocks of rows of
-    256 MB in all ("newton-cholesky"). Nothing grows with n_bins * n_features.
+    Memory of a fit: the events (28 and 16 bytes each as senders and receivers), what all receivers
+    share (up to 36 bytes times n_features**2 and a sample of bins), and a batch of receivers sized
+    by ``memory_budget``; `plan` tells how much. Nothing grows with n_bins * n_features.
 
     Where features are collinear and there is no ridge, the answer is the optimum of least norm.
 

@@ -42,8 +42,8 @@ ax.set(xlabel="time (s)", ylabel="cell", title="the first five seconds")
 plt.show()
 
 # %%
-# With your own spikes, begin with ``counts = fastglm.bin_spikes(spike_times, unit, bin_size)``:
-# times in seconds, and the number of the unit of each spike.
+# With your own spikes, ``fastglm.fit_coupling(units, bin_size=0.005, window=0.1)`` takes steps 2
+# and 3 in one line; see :doc:`your data </data>`.
 
 # %%
 # 2. Features
@@ -78,7 +78,7 @@ print(f"largest distance of an objective from its minimum: {model.newton_decreme
 # 4. Connectivity
 # ---------------
 # The coupling map gives each pair a strength (the area of its filter), a standard error and a
-# q-value. Couplings with q below 0.05 are a set of which 5 % are expected to be false.
+# q-value. Of the couplings with q below 0.05 at most 5 % are expected to be false.
 
 coupling = model.coupling_map(X, counts)
 
