@@ -37,6 +37,7 @@ suppress_warnings = ["toc.not_readable", "config.cache"]
 
 MODULES = [
     "coupling",
+    "recipe",
     "recording",
     "glm",
     "basis",
