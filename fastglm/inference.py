@@ -426,7 +426,7 @@ def _score_test(fit, max_bins):
         if not fit.usable[j]:
             return
         own_j = own[j] * scale
-        own_j[np.diag_indices(fit.free[j].size)] += fit.n_penalty_diagonal(j)
+        own_j[:-1, :-1] += fit.n_penalty(j)
         solved = np.linalg.lstsq(own_j, cross[j].T * scale, rcond=1e-12)[0]
         for g, m in enumerate(members):
             if np.isin(m, fit.free[j]).any():
@@ -473,6 +473,9 @@ class _Fitted:
         known = ("converged", "separated", "max_iter", "stalled", "imported")
         self.usable = np.isin(model.status_, known)
         self.kept = self.X.valid.copy()
+        # The penalty is one of the mean loss, and the mean is over the bins of each receiver.
+        gone = np.isnan(self.y.amplitudes) & self.kept[self.y.bins]
+        self.n_bins = self.kept.sum() - np.bincount(self.y.units[gone], minlength=n)
         inside = self.mask & ((self.coef != 0) | ~self.penalty.sparse)
         self.free = [np.flatnonzero(inside[:, j]) if self.usable[j] else np.zeros(0, int)
                      for j in range(n)]  # fmt: skip
@@ -512,10 +515,9 @@ class _Fitted:
         """Curvature of all receivers."""
         return self.derivatives(block, rows.astype(np.float64), slice(None))[1]
 
-    def n_penalty_diagonal(self, j):
-        """Diagonal of the penalty's Hessian over the features of receiver j, times n_bins."""
-        diagonal = np.broadcast_to(self.penalty.diagonal([j]), (self.coef.shape[0], 1))
-        return self.kept.sum() * diagonal[self.free[j], 0]
+    def n_penalty(self, j):
+        """The penalty's Hessian over the free features of receiver j, times its bins."""
+        return self.n_bins[j] * self.penalty.hessian(j, self.free[j])
 
     def score(self):
         """``X' (y - mu)`` of all features and receivers, in float64."""
@@ -534,7 +536,7 @@ class _Fitted:
         if self._squares is None:
             self._squares = sum((rows**2).sum(axis=0) for _, rows in self._rows())
         known = ~np.isnan(self.y.amplitudes) & (self.y.units == j) & self.kept[self.y.bins]
-        rate = self.y.amplitudes[known].sum() / self.kept.sum()
+        rate = self.y.amplitudes[known].sum() / self.n_bins[j]
         return _NULL * rate * self._squares[self.free[j]]
 
     def log_likelihood(self, coef, intercept, receivers=slice(None)):
@@ -574,16 +576,14 @@ class _Fitted:
                         scores[k][at] = scores[k].get(at, 0.0) + part
 
             run_threads(add, used)
-        n_bins = self.kept.sum()
         for k in used:
             bread[k] = _symmetric(bread[k])
-            bread[k][:-1, :-1] += n_bins * self.penalty.hessian(
-                receivers[k], self.free[receivers[k]]
-            )
+            bread[k][:-1, :-1] += self.n_penalty(receivers[k])
             if kind == "robust":
                 meat[k] = _symmetric(meat[k])
             elif kind == "blocks":
                 u = np.array(list(scores[k].values()))
+                u = u[u.any(axis=1)]  # a block without a known count is none
                 meat[k] = u.T @ u * (len(u) / max(len(u) - 1, 1))
         return bread, meat
 
