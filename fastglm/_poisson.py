@@ -110,3 +110,10 @@ def log_likelihood(y, mu):
 def deviance(y, mu):
     """``2 * (y * log(y / mu) - (y - mu))`` of every bin, with ``0 * log(0) = 0``."""
     return 2 * (xlogy(y, y) - xlogy(y, mu) - (y - mu))
+
+
+RESIDUALS = {
+    "response": lambda y, mu: y - mu,
+    "pearson": lambda y, mu: (y - mu) / np.sqrt(mu),
+    "deviance": lambda y, mu: np.sign(y - mu) * np.sqrt(np.maximum(deviance(y, mu), 0)),
+}

@@ -417,6 +417,43 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         X = self._check_fitted(X)
         return self._with_times(X, self._expected(X, offset))
 
+    def residuals(self, X, y, kind="response", offset=None):
+        """What the model leaves of the counts, bin by bin.
+
+        | kind | residual |
+        |---|---|
+        | "response" | ``y - mu`` |
+        | "pearson" | ``(y - mu) / sqrt(mu)``, variance about 1 where counts are Poisson |
+        | "deviance" | ``sign(y - mu) * sqrt(2 * (y * log(y / mu) - (y - mu)))`` |
+
+        Parameters
+        ----------
+        X, y, offset
+            As in `fit`.
+        kind : {"response", "pearson", "deviance"}
+
+        Returns
+        -------
+        array of shape (n_bins, n_receivers), or TsdFrame
+            NaN where X or the count is NaN; with times where `predict` has them.
+
+        Raises
+        ------
+        ValueError
+            If the kind is not known, or y does not fit.
+        """
+        if kind not in poisson.RESIDUALS:
+            raise ValueError(f"kind is {kind!r}; expected one of {list(poisson.RESIDUALS)}.")
+        X = self._check_fitted(X)
+        y = self._read_counts(y, X)
+        n = self._coef().shape[1]
+        self._check_shape(y, X, n)
+        out = np.full((X.shape[0], n), np.nan)
+        for index, mu in self._rates(X, read_offset(offset, X.shape[0], n)):
+            with np.errstate(divide="ignore", invalid="ignore"):
+                out[index] = poisson.RESIDUALS[kind](y.rows(index), mu)
+        return self._with_times(X, self._like_y(out))
+
     def _expected(self, X, offset=None):
         n = self._coef().shape[1]
         out = np.full((X.shape[0], n), np.nan)
@@ -471,11 +508,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         X = self._check_fitted(X)
         y = self._read_counts(y, X)
         n = self._coef().shape[1]
-        if (y.n_bins, y.n_units) != (X.shape[0], n):
-            raise ValueError(
-                f"y has shape {(y.n_bins, y.n_units)}; expected (n_bins, n_receivers) = "
-                f"{(X.shape[0], n)}."
-            )
+        self._check_shape(y, X, n)
         weight = read_weight(sample_weight, y.n_bins)
         offset = read_offset(offset, y.n_bins, n)
         kept = X.valid & _any_known(y)
@@ -508,6 +541,14 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
                 # 0 / 0 where the null model is perfect: the score is NaN.
                 score = 1 - np.divide(score, base.result(aggregate_sample_scores))
         return score
+
+    @staticmethod
+    def _check_shape(y, X, n):
+        if (y.n_bins, y.n_units) != (X.shape[0], n):
+            raise ValueError(
+                f"y has shape {(y.n_bins, y.n_units)}; expected (n_bins, n_receivers) = "
+                f"{(X.shape[0], n)}."
+            )
 
     def _null_rates(self, observed, kept, score_type):
         """A function of bins: the rates of the model without features."""

@@ -75,7 +75,8 @@ def write_report(
     q : float
         q-value up to which a coupling counts as significant.
     names : sequence of str, optional
-        Of the receivers, which are the senders too where the population drives itself.
+        Of the receivers, which are the senders too where the population drives itself. Default:
+        those of the columns of the counts of the fit, or numbers.
 
     Returns
     -------
@@ -180,7 +181,10 @@ def _read(model, X, y, standard_errors, q, names):
     events, X = model._read_counts(y), as_feature_matrix(X)
     n = model._coef().shape[1]
     free = model._read_mask(X, n).sum(axis=0)
-    names = np.arange(n).astype(str) if names is None else np.asarray(names).astype(str)
+    columns = model._receiver_columns
+    if names is None:
+        names = np.arange(n) if columns is None else columns.names
+    names = np.asarray(names).astype(str)
     if names.shape != (n,):
         raise ValueError(f"names has shape {names.shape}; expected a name for each of {n}.")
     inside = np.isnan(events.amplitudes) & X.valid[events.bins]

@@ -208,7 +208,10 @@ def test_a_group_gives_the_fit_of_its_counts_and_results_with_times(times):
     assert list(rates.columns) == [3, 7, 8]
     assert list(rates["area"]) == ["CA1", "CA3", "CA1"]
     assert model.coupling_map(model.X_, model.counts_).senders.tolist() == [3, 7, 8]
-    residuals = counts - rates.values
+    residuals = model.residuals(model.X_, counts)
+    assert isinstance(residuals, nap.TsdFrame)
+    assert list(residuals["area"]) == ["CA1", "CA3", "CA1"]
+    np.testing.assert_array_equal(residuals.values, counts.values - rates.values)
     assert abs(np.nanmean(residuals.values)) < 1e-9  # the intercept's equation
 
 

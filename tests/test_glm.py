@@ -616,3 +616,34 @@ def test_hstack_of_two_histories_fits(page):
     rows = np.asarray(both)[6:]
     coef, _ = naive_glm.fit(rows, page[6:, 0])
     np.testing.assert_allclose(model.coef_[:, 0], coef, atol=1e-8)
+
+
+def test_residuals_are_what_is_left_of_the_counts():
+    counts = np.random.default_rng(5).poisson(0.4, size=(300, 3)).astype(float)
+    counts[50:60, 1] = np.nan
+    X = fastglm.basis.RaisedCosineLogConv(3, 10).compute_features(counts)
+    model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-2).fit(X, counts)
+    mu = model.predict(X)
+    left = model.residuals(X, counts)
+    np.testing.assert_array_equal(left, counts - mu)
+    np.testing.assert_allclose(np.nanmean(left, axis=0), 0, atol=1e-12)  # the intercept's equation
+    pearson = model.residuals(X, counts, "pearson")
+    np.testing.assert_allclose(pearson, (counts - mu) / np.sqrt(mu))
+    deviance = model.residuals(X, counts, "deviance")
+    null = np.nanmean(np.where(np.isnan(mu), np.nan, counts), axis=0)
+    d0 = poisson_deviance(counts, np.where(np.isnan(mu), np.nan, null))
+    explained = 1 - np.nansum(deviance**2, axis=0) / np.nansum(d0, axis=0)
+    np.testing.assert_allclose(
+        explained, fastglm.diagnostics.deviance_explained(model, X, counts), rtol=1e-10
+    )
+    one = fastglm.GLM(regularizer="Ridge", regularizer_strength=1e-2).fit(X, counts[:, 0])
+    np.testing.assert_allclose(one.residuals(X, counts[:, 0]), left[:, 0], atol=1e-8)
+    with pytest.raises(ValueError, match=r"kind is 'raw'; expected one of \['response'"):
+        model.residuals(X, counts, "raw")
+    with pytest.raises(ValueError, match=r"expected \(n_bins, n_receivers\)"):
+        model.residuals(X, counts[:, :2])
+
+
+def poisson_deviance(y, mu):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 2 * (np.where(y > 0, y * np.log(y / mu), 0) - (y - mu)) + 0 * y

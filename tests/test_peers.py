@@ -58,6 +58,12 @@ def test_statsmodels(tiny):
         assert model.score(X, counts, aggregate_sample_scores=per_receiver)[j] == (
             pytest.approx(peer.llf / len(rows), abs=1e-10)
         )
+        for kind in ("response", "pearson", "deviance"):
+            residuals = model.residuals(X, counts, kind)
+            assert np.isnan(residuals[:12]).all()
+            np.testing.assert_allclose(
+                residuals[12:, j], getattr(peer, f"resid_{kind}"), rtol=1e-6, atol=1e-8
+            )
 
 
 def per_receiver(values):

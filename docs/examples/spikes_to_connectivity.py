@@ -119,6 +119,20 @@ axes[0].legend()
 plt.show()
 
 # %%
+# In one call
+# -----------
+# `fastglm.infer_connectivity` takes counts or spike times and makes the choices above by itself:
+# window, basis, penalty, and covariates for the activity that all cells share. What it chose is in
+# ``settings``.
+
+one_call = fastglm.infer_connectivity(counts, bin_size=bin_size)
+for name, choice in one_call.settings.items():
+    print(f"{name}: {choice}")
+found = one_call.significant(0.05)
+print(f"{(found & connected).sum()} of {connected.sum()} connections found")
+print(f"{(found & ~connected).sum()} of {found.sum()} discoveries are wrong")
+
+# %%
 # Where to go from here
 # ---------------------
 # - Cells follow a stimulus, a position or a movement? Put it beside the coupling:

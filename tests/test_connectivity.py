@@ -1,0 +1,201 @@
+"""The map of couplings against numbers made one by one from the coefficients and a full inverse."""
+
+import re
+
+import naive_inference as naive
+import numpy as np
+import pytest
+from scipy import stats
+
+import fastglm
+from fastglm import connectivity, inference
+
+N_CELLS, N_FUNCS, WINDOW = 4, 3, 15
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """Cell 0 excites 1 and silences 2; 3 is in no link. Counts, X, model."""
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(0.15, size=(6000, N_CELLS))
+    counts[2:, 1] += counts[:-2, 0] * rng.binomial(1, 0.4, size=5998)
+    for lag in range(1, 5):
+        counts[lag:, 2] *= 1 - np.minimum(counts[:-lag, 0], 1) * rng.binomial(1, 0.7, 6000 - lag)
+    basis = fastglm.basis.RaisedCosineLogConv(N_FUNCS, WINDOW)
+    X = basis.compute_features(counts)
+    return counts, X, fastglm.PopulationGLM().fit(X, counts)
+
+
+def by_hand(X, counts, model, i, j):
+    """Filter, area, its standard error and the p-value of one pair, from the inverse of all."""
+    z = np.column_stack([np.asarray(X)[WINDOW:], np.ones(len(counts) - WINDOW)])
+    theta = np.append(model.coef_[:, j], model.intercept_[j])
+    covariance = naive.covariance(z, counts[WINDOW:, j], theta)
+    part = slice(N_FUNCS * i, N_FUNCS * (i + 1))
+    c, v = model.coef_[part, j], covariance[part, part]
+    kernel = X.columns[0].kernel
+    area = kernel.sum(axis=0)
+    p = stats.chi2.sf(c @ np.linalg.solve(v, c), N_FUNCS)
+    return kernel @ c, area @ c, np.sqrt(area @ v @ area), p
+
+
+def test_every_number_is_that_of_the_pair(fitted):
+    counts, X, model = fitted
+    couplings = model.coupling_map(X, counts)
+    filters, _, _ = couplings.filters()
+    for i in range(N_CELLS):
+        for j in range(N_CELLS):
+            h, area, error, p = by_hand(X, counts, model, i, j)
+            peak = h[np.abs(h).argmax()]
+            np.testing.assert_allclose(filters[:, i, j], h, rtol=1e-12, atol=1e-15)
+            assert couplings.strength[i, j] == pytest.approx(area, rel=1e-12)
+            assert couplings.standard_error[i, j] == pytest.approx(error, rel=1e-6)
+            assert couplings.peak[i, j] == pytest.approx(peak, rel=1e-12)
+            assert couplings.gain[i, j] == pytest.approx(100 * (np.exp(peak) - 1), rel=1e-9)
+            assert couplings.p_value[i, j] == pytest.approx(p, rel=1e-4, abs=1e-200)
+    off = ~np.eye(N_CELLS, dtype=bool)
+    assert np.isnan(np.diag(couplings.q_value)).all()
+    np.testing.assert_allclose(
+        couplings.q_value[off], stats.false_discovery_control(couplings.p_value[off]), rtol=1e-12
+    )
+
+
+def test_the_links_and_their_signs_are_found(fitted):
+    counts, X, model = fitted
+    couplings = model.coupling_map(X, counts)
+    assert np.argwhere(couplings.significant(0.01)).tolist() == [[0, 1], [0, 2]]
+    assert couplings.strength[0, 1] > 0 > couplings.strength[0, 2]
+    assert repr(couplings) == ("CouplingMap of 4 senders x 4 receivers, 2 couplings with q <= 0.05")
+
+
+@pytest.mark.parametrize("kind", inference.KINDS)
+def test_the_kind_of_errors_is_the_one_asked_for(fitted, kind):
+    counts, X, model = fitted
+    u = inference.uncertainty(model, X, counts, kind)
+    area = X.columns[0].kernel.sum(axis=0, keepdims=True)
+    expected = np.vstack([u.linear(i, area)[1] for i in range(N_CELLS)])
+    couplings = model.coupling_map(X, counts, kind)
+    np.testing.assert_array_equal(couplings.standard_error, expected)
+    assert couplings.uncertainty.kind == kind
+
+
+def test_of_several_histories_the_one_with_the_label(fitted):
+    counts, _, _ = fitted
+    stimulus = np.random.default_rng(1).poisson(0.3, size=(6000, 2))
+    drive = np.random.default_rng(2).normal(size=(6000, 1))
+    coupling = fastglm.basis.RaisedCosineLogConv(N_FUNCS, WINDOW, label="coupling")
+    events = fastglm.basis.RaisedCosineLogConv(2, 8, label="events")
+    X = fastglm.features.hstack(
+        [drive, events.compute_features(stimulus), coupling.compute_features(counts)]
+    )
+    model = fastglm.PopulationGLM().fit(X, counts)
+    first = model.coupling_map(X, counts)
+    assert first.strength.shape == (2, N_CELLS)
+    np.testing.assert_allclose(
+        first.strength,
+        np.einsum("b,ibj->ij", events.kernel_.sum(0), model.coef_[1:5].reshape(2, 2, -1)),
+    )
+    assert np.isfinite(first.q_value).all()  # senders are not the receivers: no diagonal
+    couplings = model.coupling_map(X, counts, label="coupling")
+    assert couplings.strength.shape == (N_CELLS, N_CELLS)
+    area = coupling.kernel_.sum(axis=0)
+    expected = np.einsum("b,ibj->ij", area, model.coef_[5:].reshape(N_CELLS, N_FUNCS, -1))
+    np.testing.assert_allclose(couplings.strength, expected)
+    filters, _, _ = couplings.filters()
+    np.testing.assert_allclose(filters.sum(axis=0), expected)
+    with pytest.raises(ValueError, match=r"no history labelled 'stim'.*\['events', 'coupling'\]"):
+        model.coupling_map(X, counts, label="stim")
+
+
+def test_pairs_outside_the_mask_are_no_number(fitted):
+    counts, X, _ = fitted
+    kept = np.ones((N_CELLS, N_CELLS), bool)
+    kept[3, 0] = kept[0, 3] = False
+    model = fastglm.PopulationGLM(feature_mask=np.repeat(kept, N_FUNCS, axis=0)).fit(X, counts)
+    couplings = model.coupling_map(X, counts)
+    for name in ("standard_error", "p_value", "q_value"):
+        np.testing.assert_array_equal(np.isnan(getattr(couplings, name))[~kept], True)
+    assert np.isfinite(couplings.p_value[kept]).all()
+    tested = kept & ~np.eye(N_CELLS, dtype=bool)
+    np.testing.assert_allclose(
+        couplings.q_value[tested], stats.false_discovery_control(couplings.p_value[tested])
+    )
+    assert not couplings.significant(1.0)[~kept].any()
+
+
+def test_a_pair_that_the_data_do_not_determine_has_infinite_error(fitted):
+    counts, _, _ = fitted
+    counts = counts.copy()
+    counts[:, 3] = 0  # a silent sender, fitted without a penalty
+    X = fastglm.basis.RaisedCosineLogConv(N_FUNCS, WINDOW).compute_features(counts)
+    with pytest.warns(fastglm.glm.ConvergenceWarning):
+        model = fastglm.PopulationGLM().fit(X, counts)
+    couplings = model.coupling_map(X, counts)
+    assert not np.isfinite(couplings.standard_error[3, :3]).any()
+    assert np.isfinite(couplings.standard_error[:3, :3]).all()
+    assert not couplings.significant(1.0)[3].any()
+
+
+def test_one_receiver(fitted):
+    counts, X, model = fitted
+    one = fastglm.GLM().fit(X, counts[:, 1])
+    couplings = one.coupling_map(X, counts[:, 1])
+    whole = model.coupling_map(X, counts)
+    assert couplings.strength.shape == (N_CELLS, 1)
+    np.testing.assert_allclose(couplings.strength[:, 0], whole.strength[:, 1], rtol=1e-6)
+    np.testing.assert_allclose(couplings.standard_error[:, 0], whole.standard_error[:, 1], 1e-6)
+
+
+def test_names(fitted):
+    counts, X, model = fitted
+    couplings = model.coupling_map(X, counts, senders=list("abcd"), receivers=list("wxyz"))
+    assert couplings.senders.tolist() == list("abcd")
+    assert couplings.receivers.tolist() == list("wxyz")
+    with pytest.raises(ValueError, match=re.escape("senders has shape (2,); expected a name for")):
+        model.coupling_map(X, counts, senders=["a", "b"])
+
+
+def test_without_a_history(fitted):
+    counts, _, _ = fitted
+    rows = np.random.default_rng(3).normal(size=(6000, 2))
+    model = fastglm.PopulationGLM().fit(rows, counts)
+    with pytest.raises(ValueError, match="has no history; expected features of a convolution"):
+        model.coupling_map(model._check_fitted(rows), counts)
+
+
+def test_frame(fitted):
+    pytest.importorskip("pandas")
+    counts, X, model = fitted
+    couplings = model.coupling_map(X, counts, senders=list("abcd"), receivers=list("abcd"))
+    frame = couplings.to_frame()
+    assert len(frame) == N_CELLS**2
+    row = frame[(frame.sender == "a") & (frame.receiver == "c")].iloc[0]
+    for name in ("strength", "standard_error", "peak", "gain", "p_value", "q_value"):
+        assert row[name] == getattr(couplings, name)[0, 2]
+
+
+def test_graph(fitted):
+    networkx = pytest.importorskip("networkx")
+    counts, X, model = fitted
+    couplings = model.coupling_map(X, counts, senders=list("abcd"), receivers=list("abcd"))
+    graph = couplings.to_networkx(0.01)
+    assert isinstance(graph, networkx.DiGraph)
+    assert set(graph.edges) == {("a", "b"), ("a", "c")}
+    assert set(graph.nodes) == set("abcd")
+    assert graph["a"]["b"]["weight"] == couplings.strength[0, 1]
+    assert graph["a"]["c"]["q_value"] == couplings.q_value[0, 2]
+    assert networkx.to_numpy_array(graph, nodelist=list("abcd"))[0, 2] < 0
+
+
+@pytest.mark.parametrize(
+    ("method", "package"), [("to_frame", "pandas"), ("to_networkx", "networkx")]
+)
+def test_what_is_missing_is_named(fitted, monkeypatch, method, package):
+    counts, X, model = fitted
+    monkeypatch.setitem(__import__("sys").modules, package, None)
+    with pytest.raises(ImportError, match=f"pip install {package}"):
+        getattr(model.coupling_map(X, counts), method)()
+
+
+def test_public_names():
+    assert set(connectivity.__all__) == {"CouplingMap", "coupling_map"}
