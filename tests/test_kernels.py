@@ -626,3 +626,32 @@ def test_aligned_zeros_begin_on_a_cache_line(shape, dtype):
     assert array.ctypes.data % 64 == 0
     assert array.flags.c_contiguous
     assert not array.any()
+
+
+@pytest.mark.parametrize("part", [0.0, 0.05, 1.0])
+@pytest.mark.parametrize("n_rows", [1, 31, 32, 33, 100])
+@pytest.mark.parametrize("n_columns", [1, 7, 40])
+def test_weighted_gram_of_packed_rows(n_rows, n_columns, part):
+    rng = np.random.default_rng(n_rows + n_columns)
+    rows = rng.normal(size=(n_rows, n_columns)) * (rng.random((n_rows, n_columns)) < part)
+    weights = rng.random(n_rows) * (rng.random(n_rows) < 0.8)
+    n_blocks = -(-n_rows // kernels.GRAM_BLOCK)
+    sizes = np.zeros(n_blocks, np.int64)
+    columns = np.zeros((n_blocks, n_columns), np.int64)
+    values = np.full((n_blocks, kernels.GRAM_BLOCK * n_columns), np.nan)
+    kernels.pack_rows(rows, sizes, columns, values)
+    for k in range(n_blocks):
+        block = rows[k * kernels.GRAM_BLOCK : (k + 1) * kernels.GRAM_BLOCK]
+        assert columns[k, : sizes[k]].tolist() == np.flatnonzero(block.any(axis=0)).tolist()
+    padded = np.zeros(n_blocks * kernels.GRAM_BLOCK)
+    padded[:n_rows] = weights
+    for chosen in (np.arange(n_columns), np.arange(0, n_columns, 3)):
+        place = np.full(n_columns, -1)
+        place[chosen] = np.arange(chosen.size)
+        out = np.tri(chosen.size)  # is added to
+        kernels.add_weighted_gram(sizes, columns, values, padded, place, out)
+        expected = np.zeros((chosen.size, chosen.size))
+        for t in range(n_rows):
+            expected += weights[t] * np.outer(rows[t, chosen], rows[t, chosen])
+        expected = np.tril(expected + 1)
+        np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-12)
