@@ -274,6 +274,85 @@ history_forward, history_backward = _event_kernels(LANES, BLOCK)
 history_forward_narrow, history_backward_narrow = _event_kernels(1, NARROW_BLOCK)
 
 
+# --- columns that are constant over runs of bins ------------------------------------------------
+
+
+def _run_kernels(lanes):
+    """Forward and backward kernels for columns that change from run to run only.
+
+    A run costs ``n_columns * lanes`` multiply-adds, its bins one addition a receiver each. Run r
+    holds ``values[samples[r]]`` over the rows ``edges[r]`` to ``edges[r + 1]`` of a chunk, nothing
+    where the sample is -1.
+    """
+
+    @njit(cache=True, parallel=True, fastmath=FASTMATH)
+    def forward(values, edges, samples, coef, tiles, eta):
+        """``eta[t, :] += values[sample of t] @ coef``; coef of a tile is flat, column-major."""
+        n_columns = values.shape[1]
+        n_rows = edges[-1]
+        n_segments = (n_rows + SEGMENT - 1) // SEGMENT
+        for task in prange(tiles.shape[0] * n_segments):
+            tile = task // n_segments
+            begin = (task % n_segments) * SEGMENT
+            end = min(n_rows, begin + SEGMENT)
+            shift = np.empty(lanes, eta.dtype)
+            r = np.searchsorted(edges, begin, side="right") - 1
+            while begin < end:
+                stop = min(end, edges[r + 1])
+                if samples[r] >= 0:
+                    x = values[samples[r]]
+                    for k in range(lanes):
+                        shift[k] = 0
+                    for c in range(n_columns):
+                        row = coef[tile][c * lanes : (c + 1) * lanes]
+                        for k in range(lanes):
+                            shift[k] += x[c] * row[k]
+                    for t in range(begin, stop):
+                        total = eta[tiles[tile]][(PAD + t) * lanes : (PAD + t + 1) * lanes]
+                        for k in range(lanes):
+                            total[k] += shift[k]
+                begin = stop
+                r += 1
+
+    @njit(cache=True, parallel=True, fastmath=FASTMATH)
+    def backward(values, edges, samples, residual, tiles, sums):
+        """``sums[tile, segment] = values' residual`` over each segment; one row for every tile."""
+        n_columns = values.shape[1]
+        n_rows = edges[-1]
+        n_segments = (n_rows + SEGMENT - 1) // SEGMENT
+        for task in prange(tiles.shape[0] * n_segments):
+            tile = task // n_segments
+            segment = task % n_segments
+            begin = segment * SEGMENT
+            end = min(n_rows, begin + SEGMENT)
+            out = sums[tile, segment]
+            out[:] = 0
+            total = np.empty(lanes, residual.dtype)
+            r = np.searchsorted(edges, begin, side="right") - 1
+            while begin < end:
+                stop = min(end, edges[r + 1])
+                if samples[r] >= 0:
+                    for k in range(lanes):
+                        total[k] = 0
+                    for t in range(begin, stop):
+                        row = residual[tiles[tile]][(PAD + t) * lanes : (PAD + t + 1) * lanes]
+                        for k in range(lanes):
+                            total[k] += row[k]
+                    x = values[samples[r]]
+                    for c in range(n_columns):
+                        row = out[c * lanes : (c + 1) * lanes]
+                        for k in range(lanes):
+                            row[k] += x[c] * total[k]
+                begin = stop
+                r += 1
+
+    return forward, backward
+
+
+runs_forward, runs_backward = _run_kernels(LANES)
+runs_forward_narrow, runs_backward_narrow = _run_kernels(1)
+
+
 # --- weighted Gram matrix -----------------------------------------------------------------------
 
 GRAM_BLOCK = 32  # rows that share their list of columns; a multiple of 4

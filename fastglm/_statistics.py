@@ -16,10 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastglm import _kernels as kernels
-from fastglm.features import Sweep
+from fastglm.features import FeatureMatrix, Sweep
 
 _TABLE_BYTES = 1 << 26  # correlograms that are held at a time
 _ROWS = 4096  # rows that are built at a time
+_CROSS = 32  # columns that stand for receivers at a time: two tiles
 
 
 @dataclass
@@ -73,6 +74,10 @@ def gram(X, valid):
                 for first in range(0, edges.size, _ROWS):
                     index = edges[first : first + _ROWS]
                     part -= _rows(block, index).T @ _rows(other, index)
+            elif few and hasattr(block, "kernel"):
+                part[:] = _history_cross(block, other, valid)
+            elif few and hasattr(other, "kernel"):
+                part[:] = _history_cross(other, block, valid).T
             else:
                 index = np.flatnonzero(valid)
                 for first in range(0, index.size, _ROWS):
@@ -106,6 +111,20 @@ def _history_gram(block, other):
     for some, table in _correlograms(other, block.events, overlap.shape[0]):
         result[:, :, some] += _project(table, overlap).transpose(2, 3, 0, 1)
     return result.reshape(block.n_columns, other.n_columns)
+
+
+def _history_cross(block, other, valid):
+    """``X'Z`` of a history block and other columns: a pass with these for receivers."""
+    result = np.empty((block.n_columns, other.n_columns))
+    for first in range(0, other.n_columns, _CROSS):
+        some = slice(first, min(first + _CROSS, other.n_columns))
+        sweep = Sweep(FeatureMatrix([block]), some.stop - first)
+        for start, n_rows in sweep.chunks():
+            rows = _finite_rows(other, np.arange(start, start + n_rows))[:, some]
+            rows[~valid[start : start + n_rows]] = 0
+            sweep.backward(start, n_rows, sweep.put(rows))
+        result[:, some] = sweep.collect()[:, : some.stop - first]
+    return result
 
 
 def _project(table, overlap):

@@ -23,6 +23,7 @@ _GROUP_BYTES = (
     64 * 100 * 64
 )  # filters of senders that stay in a core's L2, 4 bytes x 16 lanes a lag
 _ROWS = 512  # rows of a dense block that one thread multiplies at a time
+_FEW_COLUMNS = 8  # up to which an ordinary block goes without BLAS and its temporaries
 _SMALL_PRODUCT = 1 << 22  # BLAS orders the sums of a product below 1e6 by its width
 _ROUNDING = 1e-12  # a kernel entry above minus this is not negative
 _NO_FEATURES = (
@@ -424,9 +425,15 @@ class DenseColumns:
         block.__dict__.update(self.__dict__, values=self.values[:, index], n_funcs=index.size)
         return block, index
 
+    def runs(self, start, n_rows):
+        """Values, edges and samples of the runs of some bins, as the kernels take them."""
+        every = np.arange(n_rows + 1)
+        return self.values[start : start + n_rows], every, every[:-1]
+
     def sweep(self, n_tiles, lanes, dtype, products="rows"):
         """Products with one batch of receivers."""
-        return _DenseSweep(self, n_tiles, lanes, dtype)
+        few = self.n_columns <= _FEW_COLUMNS
+        return (_RunSweep if few else _DenseSweep)(self, n_tiles, lanes, dtype)
 
 
 class SlowColumns(DenseColumns):
@@ -479,15 +486,23 @@ class SlowColumns(DenseColumns):
     def rows(self, index, out):
         """Write the rows at the ascending bins ``index``, which may repeat, into ``out``."""
         if _is_range(index):
-            first, last = index[0], index[-1] + 1
-            low, high = np.searchsorted(self.starts, [first + 1, last])
-            runs = slice(low - 1, high)
-            lengths = np.diff(np.clip(self.starts[runs], first, None), append=last)
-            samples = np.repeat(self.samples[runs], lengths)
+            _, edges, samples = self.runs(index[0], index.size)
+            samples = np.repeat(samples, np.diff(edges))
         else:
             samples = self.samples[np.searchsorted(self.starts, index, side="right") - 1]
         out[:] = self.values[samples]
         out[samples < 0] = np.nan
+
+    def runs(self, start, n_rows):
+        """Values, edges and samples of the runs of some bins, as the kernels take them."""
+        low, high = np.searchsorted(self.starts, [start + 1, start + n_rows])
+        edges = np.append(self.starts[low - 1 : high] - start, n_rows)
+        edges[0] = 0
+        return self.values, edges, self.samples[low - 1 : high]
+
+    def sweep(self, n_tiles, lanes, dtype, products="rows"):
+        """Products with one batch of receivers."""
+        return _RunSweep(self, n_tiles, lanes, dtype)
 
 
 class ProductColumns:
@@ -670,6 +685,53 @@ class _DenseSweep:
 
     def collect(self, grad):
         grad += self.grad
+        self.grad[:] = 0
+
+
+class _RunSweep:
+    """Products of columns that are constant over runs of bins, or of a few ordinary columns.
+
+    An addition a bin and receiver each way, and ``n_columns`` multiply-adds a run and receiver.
+    Memory: the kernel's sums, ``n_columns`` values a receiver and segment of a chunk, and the
+    samples in the precision of the pass.
+    """
+
+    def __init__(self, block, n_tiles, lanes, dtype):
+        self.block, self.lanes, self.dtype = block, lanes, dtype
+        wide = lanes == kernels.LANES
+        self._forward = kernels.runs_forward if wide else kernels.runs_forward_narrow
+        self._backward = kernels.runs_backward if wide else kernels.runs_backward_narrow
+        self.coef = np.zeros((n_tiles, block.n_columns * lanes), dtype)
+        self.grad = np.zeros((n_tiles, block.n_columns * lanes))
+        self.sums = np.zeros((n_tiles, 0, block.n_columns * lanes), dtype)
+        self._at, self._taken = None, None
+
+    def set_coef(self, coef, tiles):
+        part = coef[:, _lanes_of(tiles, self.lanes)].reshape(len(coef), tiles.size, self.lanes)
+        self.coef[: tiles.size] = part.transpose(1, 0, 2).reshape(tiles.size, -1)
+
+    def _runs(self, start, n_rows):
+        values, edges, samples = self.block.runs(start, n_rows)
+        at = "all" if values is self.block.values else start
+        if self._at != at:
+            self._at, self._taken = at, np.array(values, self.dtype, order="C")
+            self._taken[~np.isfinite(self._taken)] = 0  # such rows are not valid
+        return self._taken, edges, samples
+
+    def forward(self, start, n_rows, tiles, eta):
+        kernels.launch(self._forward, *self._runs(start, n_rows), self.coef, tiles, eta)
+
+    def backward(self, start, n_rows, tiles, residual):
+        n_segments = -(-n_rows // kernels.SEGMENT)
+        if self.sums.shape[1] < n_segments:
+            self.sums = np.zeros((len(self.sums), n_segments, self.sums.shape[2]), self.dtype)
+        kernels.launch(self._backward, *self._runs(start, n_rows), residual, tiles, self.sums)
+        self.grad[tiles] += self.sums[: tiles.size, :n_segments].sum(axis=1, dtype=np.float64)
+
+    def collect(self, grad):
+        grad += self.grad.reshape(len(self.grad), -1, self.lanes).transpose(1, 0, 2).reshape(
+            len(grad), -1
+        )  # fmt: skip
         self.grad[:] = 0
 
 

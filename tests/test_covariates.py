@@ -171,6 +171,7 @@ def test_a_fit_with_a_held_covariate_is_that_of_the_array(path, link):
             regularizer="Ridge",
             regularizer_strength=1e-3,
             solver_name=path,
+            solver_kwargs={"tol": 1e-12},
             feature_mask=mask,
             inverse_link_function=link,
         ).fit(x, counts)
