@@ -729,9 +729,9 @@ class _RunSweep:
         self.grad[tiles] += self.sums[: tiles.size, :n_segments].sum(axis=1, dtype=np.float64)
 
     def collect(self, grad):
-        grad += self.grad.reshape(len(self.grad), -1, self.lanes).transpose(1, 0, 2).reshape(
-            len(grad), -1
-        )  # fmt: skip
+        n = len(grad)
+        tiles = self.grad.reshape(len(self.grad), n, self.lanes)
+        grad += tiles.transpose(1, 0, 2).reshape(n, len(tiles) * self.lanes)
         self.grad[:] = 0
 
 

@@ -9,6 +9,7 @@ The intercept is never penalised. This module checks inputs, sorts receivers int
 reports; `fastglm._newton` does the numbers.
 """
 
+import gc
 import warnings
 
 import numpy as np
@@ -957,6 +958,11 @@ def _fit_group(
         monitor.end(batch.receivers)
         if (solved[-1].status == "interrupted").any():
             raise KeyboardInterrupt
+        if len(batches) > 1:
+            # The first call of a compiled kernel leaves a cycle that holds the frames, and with
+            # them the batch: 1 GB at 831 cells.
+            del solved
+            gc.collect()
 
 
 def _alike(penalties, receivers):

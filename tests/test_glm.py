@@ -1,5 +1,6 @@
 """Fits: known optima, invariances, masks, every status, every path of the solver."""
 
+import gc
 import warnings
 
 import naive_glm
@@ -9,6 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 import fastglm
 from fastglm import _newton as newton
+from fastglm._quasi_newton import EventProblem
 from fastglm.features import hstack
 
 PATHS = ("newton-cholesky", "newton-cg")
@@ -647,3 +649,57 @@ def test_residuals_are_what_is_left_of_the_counts():
 def poisson_deviance(y, mu):
     with np.errstate(divide="ignore", invalid="ignore"):
         return 2 * (np.where(y > 0, y * np.log(y / mu), 0) - (y - mu)) + 0 * y
+
+
+def test_receivers_that_take_long_get_bins_of_their_own(monkeypatch):
+    """Events in bursts: the bins that all share hold little of what a few receivers see."""
+    helped = []
+    factorise = EventProblem._factorise_own
+
+    def counted(self, j, index, weights):
+        helped.append(int(j))
+        return factorise(self, j, index, weights)
+
+    monkeypatch.setattr(EventProblem, "_factorise_own", counted)
+    rng = np.random.default_rng(0)
+    burst = np.repeat(rng.random(600) < 0.02, 50) * 4.5
+    rates = 0.003 * np.exp(burst)[:, None] * rng.lognormal(size=12)
+    counts = rng.poisson(rates, size=(30_000, 12))
+    X = fastglm.basis.RaisedCosineLogConv(6, 40).compute_features(counts)
+
+    def fit(receivers, solver_name):
+        model = fastglm.PopulationGLM(
+            regularizer="Ridge",
+            regularizer_strength=1e-5,
+            solver_name=solver_name,
+            solver_kwargs={"tol": 1e-13},
+        )
+        return model.fit(X, counts[:, receivers])
+
+    model = fit(slice(None), "newton-cg")
+    assert 0 < len(set(helped)) < 12
+    assert (model.status_ == "converged").all()
+    exact = fit(slice(None), "newton-cholesky")
+    # Within sqrt(2 * 1e-13 / ridge) of the optimum.
+    np.testing.assert_allclose(model.coef_, exact.coef_, atol=1.5e-4)
+    for j in set(helped):
+        alone = fit([j], "newton-cg")
+        np.testing.assert_array_equal(alone.coef_[:, 0], model.coef_[:, j])
+
+
+def test_a_fit_leaves_nothing_behind():
+    """No cycle keeps a batch in memory until the garbage collector comes by."""
+    counts = np.random.default_rng(0).poisson(0.1, size=(3000, 4))
+    X = fastglm.basis.RaisedCosineLogConv(4, 20).compute_features(counts)
+    model = fastglm.PopulationGLM(
+        regularizer="Ridge", regularizer_strength=1e-4, solver_name="newton-cg"
+    )
+    model.fit(X, counts)  # the first call of a compiled kernel does leave one
+    gc.collect()
+    gc.disable()
+    try:
+        model.fit(X, counts)
+        left = [o for o in gc.get_objects() if isinstance(o, EventProblem)]
+    finally:
+        gc.enable()
+    assert not left
