@@ -35,6 +35,7 @@ _DOUBLE_SPECTRUM = 1500  # features up to which X'X is diagonalised in float64
 # 0.3 began lowest of 0.02 to 0.3. For the steps it hides that cells are refractory: with 0.3, 0.1
 # and 0.02 the slowest of 100 receivers took 11, 9 and 7 passes to 1e-8.
 _START_BLEND, _BLEND = 0.3, 0.02
+_LIFT = 4.0  # most that a closed form may raise the log rate of a sampled bin
 _SAMPLE, _MIN_SAMPLE = 20, 2000  # sampled bins a feature, and at least
 _POOL, _UNIFORM = 4, 0.3  # bins looked at for each one drawn; part drawn evenly
 # Mean square changes of eta: below the first the Hessian is as good as constant, below the second
@@ -287,10 +288,25 @@ class SampleProblem:
         g = moments.xty / n - np.outer(moments.x / n, rate)
         g = self._pad(np.where(self.free, g, 0.0))
         start = self.shared.spectrum.solve(self._pad(self.level), self._pad(self.penalty.level), g)
-        self.start = np.where(self.free, start[:, : rate.size], 0.0)
+        self.start = self._damp(np.where(self.free, start[:, : rate.size], 0.0))
         self.blend = _START_BLEND
         self.steps = Steps(self, self.level.size, self.lanes)
         return self.start
+
+    def _damp(self, start):
+        """Shorten closed forms that raise a sampled rate more than `_LIFT`.
+
+        They are linear in what is exponential: where events come in bursts they overshoot, to
+        rates that overflow, and the way back is longer than that from nothing: 19 passes in place
+        of 16 in a bursting culture.
+        """
+        rows, padded = self.shared.rows, self._pad(start, 0.0).astype(np.float32)
+
+        def lift(first):
+            return rows.dot(rows.values[first : first + rows.size], padded).max(axis=0)
+
+        lifts = np.max(run_threads(lift, rows.starts), axis=0)[: start.shape[1]]
+        return start * np.minimum(1, _LIFT / np.maximum(lifts, 1e-30))
 
     def begin_near(self, coef, intercept, grad, grad_intercept):
         """Make it a problem of its own whose gradient at a point is that of all events.
