@@ -878,6 +878,7 @@ class EventProblem:
         it; in a bursting culture (100 cells, an hour at 1 ms) 16 passes were 28.
         """
         receivers = self.active[moved]
+        self.own = {j: self.own[j] for j in self.active if j in self.own}  # not of who has left
         self.n_steps[receivers] += 1
         passes = np.zeros(receivers.size, np.int64)
         shared = self.sample.shared
@@ -946,10 +947,10 @@ class EventProblem:
         hess += self.penalty.hessian(j, free)
         hess[np.diag_indices_from(hess)] *= 1 + 1e-7
         try:
-            factor = scipy.linalg.cho_factor(hess, lower=True, check_finite=False)
+            factor, _ = scipy.linalg.cho_factor(hess, lower=True, check_finite=False)
         except scipy.linalg.LinAlgError:
             return None
-        return free, factor
+        return free, factor.astype(np.float32)
 
     def harmless(self, active, grad, grad_intercept):
         """Trial points that are taken whatever the objective; see `Steps`."""
@@ -1010,7 +1011,8 @@ class EventProblem:
             z[:, rest] = self.sample.solve(residual[:, rest], columns[rest])
         for k, j in zip(place[alone], receivers[alone], strict=True):
             free, factor = self.own[j]
-            z[free, k] = scipy.linalg.cho_solve(factor, residual[free, k], check_finite=False)
+            right = residual[free, k].astype(np.float32)
+            z[free, k] = scipy.linalg.cho_solve((factor, True), right, check_finite=False)
         return self.off_null(z, place, receivers)
 
     def off_null(self, coef, columns, receivers):
