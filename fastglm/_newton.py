@@ -371,8 +371,7 @@ class DenseProblem:
                 eta += rows[:, fixed[k]] @ coef[fixed[k], k]
             if shift is not None:
                 eta += shift[:, j if shift.shape[1] > 1 else 0]
-            with np.errstate(over="ignore", invalid="ignore"):
-                loss, residual, curvature = self.link.derivatives(eta, counts[:, j])
+            loss, residual, curvature = self.link.derivatives(eta, counts[:, j])
             if weight is not None:
                 loss, residual, curvature = weight * loss, weight * residual, weight * curvature
             objective[k] += loss.sum()
@@ -382,12 +381,16 @@ class DenseProblem:
             grad_intercept[k] += residual.sum()
             if self.due[j]:
                 weighted = Z * np.sqrt(curvature)[:, None]
-                with np.errstate(over="ignore", invalid="ignore"):
-                    parts = weighted.T @ weighted, Z.T @ curvature, curvature.sum()
+                parts = weighted.T @ weighted, Z.T @ curvature, curvature.sum()
                 if self.hess[j] is None:
                     self.hess[j] = parts
                 else:
                     self.hess[j] = [a + b for a, b in zip(self.hess[j], parts, strict=True)]
+
+        def add_silently(k):
+            # A trial point may have infinite rates; a thread does not inherit its caller's state.
+            with np.errstate(over="ignore", invalid="ignore"):
+                add(k)
 
         for block in range(len(self.blocks)):
             rows, counts = self._block(block)
@@ -396,7 +399,7 @@ class DenseProblem:
                 shift = self.counts.offset[index]
             if self.counts.weight is not None:
                 weight = self.counts.weight[index]
-            run_threads(add, range(active.size), rows.size * active.size)
+            run_threads(add_silently, range(active.size), rows.size * active.size)
         penalised = np.zeros_like(coef)
         for k, j in enumerate(active):
             penalised[self.free[j], k] = coef[self.free[j], k]
