@@ -391,6 +391,23 @@ def recordings():
     return result
 
 
+def recordings_table(rows):
+    """The table of the recordings in the README."""
+    lines = [
+        "| recording | cells | bins | features | fit | passes, mean and largest |"
+        " largest decrement | statuses |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, row in rows.items():
+        statuses = ", ".join(f"{n} {status}" for status, n in row["statuses"].items())
+        lines.append(
+            f"| {name} | {row['n_receivers']} | {row['n_bins']:,} | {row['n_features']:,} | "
+            f"{row['seconds']:.0f} s | {row['passes_mean']:.1f} and {row['passes_max']} | "
+            f"{row['decrement_max']:.1e} | {statuses} |"
+        )
+    return "\n".join(lines)
+
+
 PARTS = {
     "kernels": kernels,
     "gradients": gradients,
@@ -414,6 +431,12 @@ def main():
         print(part, json.dumps(results[part], indent=1), flush=True)
         if args.write:
             path.write_text(json.dumps(results, indent=1) + "\n")
+    if args.write and "recordings" in results:
+        readme = HERE / "README.md"
+        before, rest = readme.read_text().split("<!-- recordings -->\n")
+        after = rest.split("<!-- end of recordings -->")[1]
+        text = f"<!-- recordings -->\n{recordings_table(results['recordings'])}\n"
+        readme.write_text(f"{before}{text}<!-- end of recordings -->{after}")
     if args.write and "curves" in results:
         draw(results["curves"], HERE.parent / "docs" / "images" / "scaling.png")
 
