@@ -393,7 +393,8 @@ Largest relative difference over all coefficients and intercepts of a coupled fi
 ## Penalised optima are those of the peers
 
 The mean objective at the peer's solution minus that at ours, both computed apart from either (1e-16
-is rounding), and how many zeros differ. Every fit has a certificate: the last column bounds its own gap.
+is rounding), and how many zeros differ. Every fit has a certificate: the last column bounds its own
+gap.
 
 {objectives}
 
