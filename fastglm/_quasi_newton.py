@@ -914,8 +914,9 @@ class EventProblem:
         for start, n_rows in sweep.chunks():
             sweep.forward(start, n_rows)
             self._shift(sweep, np.arange(start, start + n_rows), places)
-            mu = sweep.get(n_rows, n) + self.point[-1, places]
-            kernels.launch(kernels.exp_array, np.minimum(mu, 80.0).ravel(), mu.reshape(-1))
+            eta = np.minimum(sweep.get(n_rows, n) + self.point[-1, places], 80.0)
+            mu = np.empty((n_rows, n))
+            kernels.launch(kernels.exp_array, eta.ravel(), mu.reshape(-1))
             # The same random numbers for every receiver: it must not matter who else is fitted.
             uniform = np.random.default_rng(start).random(n_rows)
             uniform[~self.valid[start : start + n_rows]] = np.inf
