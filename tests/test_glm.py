@@ -10,6 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 import fastglm
 from fastglm import _newton as newton
+from fastglm import _quasi_newton as quasi_newton
 from fastglm._quasi_newton import EventProblem
 from fastglm.features import hstack
 
@@ -685,6 +686,37 @@ def test_receivers_that_take_long_get_bins_of_their_own(monkeypatch):
     for j in set(helped):
         alone = fit([j], "newton-cg")
         np.testing.assert_array_equal(alone.coef_[:, 0], model.coef_[:, j])
+
+
+@pytest.mark.parametrize("n_senders", [4, 12])  # tiles of one receiver, and whole ones
+def test_bins_of_their_own_are_drawn_by_rates(monkeypatch, n_senders):
+    drawn = []
+    factorise = EventProblem._factorise_own
+
+    def counted(self, j, index, weights):
+        drawn.append((self.lanes, index.size / self.free.shape[0], weights.sum() / self.n_bins))
+        return factorise(self, j, index, weights)
+
+    monkeypatch.setattr(EventProblem, "_factorise_own", counted)
+    monkeypatch.setattr(quasi_newton, "_FIRST", 1)
+    monkeypatch.setattr(quasi_newton, "_LATE", 0)
+    counts = np.random.default_rng(0).poisson(0.02, size=(30_000, 12))
+    X = fastglm.basis.RaisedCosineLogConv(6, 40).compute_features(counts)
+    # Two receivers each have the same senders.
+    first = 2 * (np.arange(12) // 2)
+    senders = (np.arange(12)[:, None] - first) % 12 < n_senders
+    model = fastglm.PopulationGLM(
+        regularizer="Ridge",
+        regularizer_strength=1e-5,
+        solver_name="newton-cg",
+        feature_mask=np.repeat(senders, 6, axis=0),
+    )
+    model.fit(X, counts)
+    lanes, per_feature, rate = np.array(drawn).T
+    assert set(lanes) == {1 if n_senders == 4 else 16}
+    # Ten a feature are drawn, and weighted they stand for the mean rate.
+    np.testing.assert_allclose(per_feature, 10, rtol=0.4)
+    np.testing.assert_allclose(rate, 0.02, rtol=0.2)
 
 
 def test_a_fit_leaves_nothing_behind():
