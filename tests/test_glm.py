@@ -4,6 +4,7 @@ import gc
 import warnings
 
 import naive_glm
+import numba
 import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
@@ -15,6 +16,9 @@ from fastglm._quasi_newton import EventProblem
 from fastglm.features import hstack
 
 PATHS = ("newton-cholesky", "newton-cg")
+compiled_only = pytest.mark.skipif(
+    bool(numba.config.DISABLE_JIT), reason="takes minutes in pure Python"
+)
 # Conjugate gradients stop at a decrement of 1e-16: sqrt(2e-16 / curvature) in a coefficient.
 COEF = {"newton-cholesky": 1e-8, "newton-cg": 1e-7}
 
@@ -652,6 +656,7 @@ def poisson_deviance(y, mu):
         return 2 * (np.where(y > 0, y * np.log(y / mu), 0) - (y - mu)) + 0 * y
 
 
+@compiled_only
 def test_receivers_that_take_long_get_bins_of_their_own(monkeypatch):
     """Events in bursts: the bins that all share hold little of what a few receivers see."""
     helped = []
@@ -688,6 +693,7 @@ def test_receivers_that_take_long_get_bins_of_their_own(monkeypatch):
         np.testing.assert_array_equal(alone.coef_[:, 0], model.coef_[:, j])
 
 
+@compiled_only
 @pytest.mark.parametrize("n_senders", [4, 12])  # tiles of one receiver, and whole ones
 def test_bins_of_their_own_are_drawn_by_rates(monkeypatch, n_senders):
     drawn = []
