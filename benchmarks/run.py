@@ -43,15 +43,25 @@ def main():
             print(f"{name}: no recordings here, skipped")
             continue
         results["cases"][name] = measure(name, case)
-    table = to_markdown(results)
-    print(table)
+    text = to_markdown(results)
+    print(text)
     if args.write:
         (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-        readme = HERE / "README.md"
-        before, rest = readme.read_text().split("<!-- table -->\n")[0], ""
-        text = readme.read_text()
-        rest = text.split("<!-- end of table -->")[1]
-        readme.write_text(f"{before}<!-- table -->\n{table}\n<!-- end of table -->{rest}")
+        replace_section("table", text)
+
+
+def replace_section(name, text):
+    """Put a text between the marks of that name in the README."""
+    readme = HERE / "README.md"
+    before, rest = readme.read_text().split(f"<!-- {name} -->\n")
+    _, after = rest.split(f"<!-- end of {name} -->")
+    readme.write_text(f"{before}<!-- {name} -->\n{text}\n<!-- end of {name} -->{after}")
+
+
+def table(head, rows):
+    """A table in Markdown."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
 def machine():
@@ -116,11 +126,9 @@ def measure(name, case):
 
 
 def to_markdown(results):
-    lines = [
-        "| case | implementation | time / fastglm | fastglm's seconds | largest gap in the "
-        "objective | largest gradient | peak memory (MB) |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    head = ["case", "implementation", "time / fastglm", "fastglm's seconds",
+            "largest gap in the objective", "largest gradient", "peak memory (MB)"]  # fmt: skip
+    rows = []
     for name, case in results["cases"].items():
         title = (
             f"{name}: {case['n_bins']:,} bins, {case['n_cells']} cells, "
@@ -133,13 +141,13 @@ def to_markdown(results):
                 if row["receivers_timed"] == case["n_cells"]
                 else f" ({row['receivers_timed']} receivers timed)"
             )
-            lines.append(
-                f"| {title} | {implementation}{note} | {row['times_fastglm']:.3g} | {own} | "
-                f"{row['gap']:.1e} | {row['gradient']:.1e} | {row['peak_mb']:.3g} |"
-            )
+            rows.append(
+                [title, f"{implementation}{note}", f"{row['times_fastglm']:.3g}", own,
+                 f"{row['gap']:.1e}", f"{row['gradient']:.1e}", f"{row['peak_mb']:.3g}"]
+            )  # fmt: skip
             title = ""
     made = ", ".join(f"{k} {v}" for k, v in results["machine"].items())
-    return "\n".join(lines) + f"\n\nMade by `run.py` on {made}."
+    return table(head, rows) + f"\n\nMade by `run.py` on {made}."
 
 
 if __name__ == "__main__":

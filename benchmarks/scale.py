@@ -16,7 +16,7 @@ from pathlib import Path
 import numba
 import numpy as np
 from cases import DATA, fit_glum, fit_nemos, fit_sklearn, judge, simulated
-from run import machine
+from run import machine, replace_section, table
 
 import fastglm
 from fastglm._kernels import FASTMATH, aligned_zeros
@@ -393,19 +393,18 @@ def recordings():
 
 def recordings_table(rows):
     """The table of the recordings in the README."""
-    lines = [
-        "| recording | cells | bins | features | fit | passes, mean and largest |"
-        " largest decrement | statuses |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name, row in rows.items():
-        statuses = ", ".join(f"{n} {status}" for status, n in row["statuses"].items())
-        lines.append(
-            f"| {name} | {row['n_receivers']} | {row['n_bins']:,} | {row['n_features']:,} | "
-            f"{row['seconds']:.0f} s | {row['passes_mean']:.1f} and {row['passes_max']} | "
-            f"{row['decrement_max']:.1e} | {statuses} |"
-        )
-    return "\n".join(lines)
+    head = ["recording", "cells", "bins", "features", "fit", "passes, mean and largest",
+            "largest decrement", "statuses"]  # fmt: skip
+    return table(
+        head,
+        [
+            [name, row["n_receivers"], f"{row['n_bins']:,}", f"{row['n_features']:,}",
+             f"{row['seconds']:.0f} s", f"{row['passes_mean']:.1f} and {row['passes_max']}",
+             f"{row['decrement_max']:.1e}",
+             ", ".join(f"{n} {status}" for status, n in row["statuses"].items())]
+            for name, row in rows.items()
+        ],
+    )  # fmt: skip
 
 
 PARTS = {
@@ -432,11 +431,7 @@ def main():
         if args.write:
             path.write_text(json.dumps(results, indent=1) + "\n")
     if args.write and "recordings" in results:
-        readme = HERE / "README.md"
-        before, rest = readme.read_text().split("<!-- recordings -->\n")
-        after = rest.split("<!-- end of recordings -->")[1]
-        text = f"<!-- recordings -->\n{recordings_table(results['recordings'])}\n"
-        readme.write_text(f"{before}{text}<!-- end of recordings -->{after}")
+        replace_section("recordings", recordings_table(results["recordings"]))
     if args.write and "curves" in results:
         draw(results["curves"], HERE.parent / "docs" / "images" / "scaling.png")
 

@@ -18,7 +18,7 @@ import matplotlib
 import numpy as np
 import scipy.sparse
 from cases import DATA, simulated
-from run import machine
+from run import machine, table
 from scipy import stats
 from sklearn.exceptions import ConvergenceWarning
 
@@ -470,11 +470,6 @@ def page(results):
         truth=table(head, rows),
         where=f"{m['processor']}, {m['threads']} threads",
     )
-
-
-def table(head, rows):
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
 def main():

@@ -387,11 +387,6 @@ class DenseProblem:
                 else:
                     self.hess[j] = [a + b for a, b in zip(self.hess[j], parts, strict=True)]
 
-        def add_silently(k):
-            # A trial point may have infinite rates; a thread does not inherit its caller's state.
-            with np.errstate(over="ignore", invalid="ignore"):
-                add(k)
-
         for block in range(len(self.blocks)):
             rows, counts = self._block(block)
             index, shift, weight = self.blocks[block], None, None
@@ -399,7 +394,8 @@ class DenseProblem:
                 shift = self.counts.offset[index]
             if self.counts.weight is not None:
                 weight = self.counts.weight[index]
-            run_threads(add_silently, range(active.size), rows.size * active.size)
+            with np.errstate(over="ignore", invalid="ignore"):  # a trial point may be far off
+                run_threads(add, range(active.size), rows.size * active.size)
         penalised = np.zeros_like(coef)
         for k, j in enumerate(active):
             penalised[self.free[j], k] = coef[self.free[j], k]

@@ -20,7 +20,7 @@ from fastglm.features import FeatureMatrix, Sweep
 
 _TABLE_BYTES = 1 << 26  # correlograms that are held at a time
 _ROWS = 4096  # rows that are built at a time
-_CROSS = 32  # columns that stand for receivers at a time: two tiles
+_CROSS = 32  # columns that may stand for receivers: two tiles; rows and BLAS for more
 
 
 @dataclass
@@ -74,9 +74,9 @@ def gram(X, valid):
                 for first in range(0, edges.size, _ROWS):
                     index = edges[first : first + _ROWS]
                     part -= _rows(block, index).T @ _rows(other, index)
-            elif few and hasattr(block, "kernel"):
+            elif few and hasattr(block, "kernel") and other.n_columns <= _CROSS:
                 part[:] = _history_cross(block, other, valid)
-            elif few and hasattr(other, "kernel"):
+            elif few and hasattr(other, "kernel") and block.n_columns <= _CROSS:
                 part[:] = _history_cross(other, block, valid).T
             else:
                 index = np.flatnonzero(valid)
@@ -114,17 +114,13 @@ def _history_gram(block, other):
 
 
 def _history_cross(block, other, valid):
-    """``X'Z`` of a history block and other columns: a pass with these for receivers."""
-    result = np.empty((block.n_columns, other.n_columns))
-    for first in range(0, other.n_columns, _CROSS):
-        some = slice(first, min(first + _CROSS, other.n_columns))
-        sweep = Sweep(FeatureMatrix([block]), some.stop - first)
-        for start, n_rows in sweep.chunks():
-            rows = _finite_rows(other, np.arange(start, start + n_rows))[:, some]
-            rows[~valid[start : start + n_rows]] = 0
-            sweep.backward(start, n_rows, sweep.put(rows))
-        result[:, some] = sweep.collect()[:, : some.stop - first]
-    return result
+    """``X'Z`` of a history block and a few other columns: a pass with these for receivers."""
+    sweep = Sweep(FeatureMatrix([block]), other.n_columns)
+    for start, n_rows in sweep.chunks():
+        rows = _finite_rows(other, np.arange(start, start + n_rows))
+        rows[~valid[start : start + n_rows]] = 0
+        sweep.backward(start, n_rows, sweep.put(rows))
+    return sweep.collect()[:, : other.n_columns]
 
 
 def _project(table, overlap):

@@ -4,6 +4,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 import numba
+import numpy as np
 from threadpoolctl import ThreadpoolController
 
 _pool = None
@@ -13,9 +14,9 @@ _blas = None
 def run_threads(function, items, work=1 << 20):
     """Results of a function over items, on as many threads as the kernels have.
 
-    For calls of BLAS, LAPACK and NumPy, which release the interpreter. Below about 1e5 numbers of
-    ``work`` a thread costs more than it saves. Not for compiled kernels: OpenMP would keep a team
-    of its own for each thread.
+    For calls of BLAS, LAPACK and NumPy, which release the interpreter; NumPy warns in a thread of
+    what it warns of here. Below about 1e5 numbers of ``work`` a thread costs more than it saves.
+    Not for compiled kernels: OpenMP would keep a team of its own for each thread.
     """
     global _pool
     n_threads = min(numba.get_num_threads(), len(items))
@@ -23,7 +24,13 @@ def run_threads(function, items, work=1 << 20):
         return [function(item) for item in items]
     if _pool is None or _pool[0] != os.getpid() or _pool[1] < n_threads:
         _pool = os.getpid(), n_threads, ThreadPoolExecutor(n_threads)
-    return list(_pool[2].map(function, items))
+    state = np.geterr()
+
+    def call(item):
+        with np.errstate(**state):
+            return function(item)
+
+    return list(_pool[2].map(call, items))
 
 
 def all_blas_threads():

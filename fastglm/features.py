@@ -704,19 +704,21 @@ class _RunSweep:
         self.coef = np.zeros((n_tiles, block.n_columns * lanes), dtype)
         self.grad = np.zeros((n_tiles, block.n_columns * lanes))
         self.sums = np.zeros((n_tiles, 0, block.n_columns * lanes), dtype)
-        self._at, self._taken = None, None
+        self._at, self._chunk, self._given = None, None, None
 
     def set_coef(self, coef, tiles):
         part = coef[:, _lanes_of(tiles, self.lanes)].reshape(len(coef), tiles.size, self.lanes)
         self.coef[: tiles.size] = part.transpose(1, 0, 2).reshape(tiles.size, -1)
 
     def _runs(self, start, n_rows):
-        values, edges, samples = self.block.runs(start, n_rows)
-        at = "all" if values is self.block.values else start
-        if self._at != at:
-            self._at, self._taken = at, np.array(values, self.dtype, order="C")
-            self._taken[~np.isfinite(self._taken)] = 0  # such rows are not valid
-        return self._taken, edges, samples
+        """The runs of a chunk, looked up once for both ways."""
+        if self._at != (start, n_rows):
+            values, edges, samples = self.block.runs(start, n_rows)
+            if values is not self._given:  # those of slow columns are the same for every chunk
+                self._given, self._taken = values, np.array(values, self.dtype, order="C")
+                self._taken[~np.isfinite(self._taken)] = 0  # such rows are not valid
+            self._at, self._chunk = (start, n_rows), (self._taken, edges, samples)
+        return self._chunk
 
     def forward(self, start, n_rows, tiles, eta):
         kernels.launch(self._forward, *self._runs(start, n_rows), self.coef, tiles, eta)

@@ -960,7 +960,7 @@ def _fit_group(
             raise KeyboardInterrupt
         if len(batches) > 1:
             # The first call of a compiled kernel leaves a cycle that holds the frames, and with
-            # them the batch: 1 GB at 831 cells.
+            # them the batch.
             del solved
             gc.collect()
 

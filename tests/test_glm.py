@@ -4,7 +4,6 @@ import gc
 import warnings
 
 import naive_glm
-import numba
 import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
@@ -14,11 +13,9 @@ from fastglm import _newton as newton
 from fastglm import _quasi_newton as quasi_newton
 from fastglm._quasi_newton import EventProblem
 from fastglm.features import hstack
+from fastglm.simulation import random_network
 
 PATHS = ("newton-cholesky", "newton-cg")
-compiled_only = pytest.mark.skipif(
-    bool(numba.config.DISABLE_JIT), reason="takes minutes in pure Python"
-)
 # Conjugate gradients stop at a decrement of 1e-16: sqrt(2e-16 / curvature) in a coefficient.
 COEF = {"newton-cholesky": 1e-8, "newton-cg": 1e-7}
 
@@ -656,7 +653,7 @@ def poisson_deviance(y, mu):
         return 2 * (np.where(y > 0, y * np.log(y / mu), 0) - (y - mu)) + 0 * y
 
 
-@compiled_only
+@pytest.mark.slow
 def test_receivers_that_take_long_get_bins_of_their_own(monkeypatch):
     """Events in bursts: the bins that all share hold little of what a few receivers see."""
     helped = []
@@ -693,7 +690,7 @@ def test_receivers_that_take_long_get_bins_of_their_own(monkeypatch):
         np.testing.assert_array_equal(alone.coef_[:, 0], model.coef_[:, j])
 
 
-@compiled_only
+@pytest.mark.slow
 @pytest.mark.parametrize("n_senders", [4, 12])  # tiles of one receiver, and whole ones
 def test_bins_of_their_own_are_drawn_by_rates(monkeypatch, n_senders):
     drawn = []
@@ -706,6 +703,7 @@ def test_bins_of_their_own_are_drawn_by_rates(monkeypatch, n_senders):
     monkeypatch.setattr(EventProblem, "_factorise_own", counted)
     monkeypatch.setattr(quasi_newton, "_FIRST", 1)
     monkeypatch.setattr(quasi_newton, "_LATE", 0)
+    monkeypatch.setattr(quasi_newton, "_MIN_OWN", 0)
     counts = np.random.default_rng(0).poisson(0.02, size=(30_000, 12))
     X = fastglm.basis.RaisedCosineLogConv(6, 40).compute_features(counts)
     # Two receivers each have the same senders.
@@ -723,6 +721,22 @@ def test_bins_of_their_own_are_drawn_by_rates(monkeypatch, n_senders):
     # Ten a feature are drawn, and weighted they stand for the mean rate.
     np.testing.assert_allclose(per_feature, 10, rtol=0.4)
     np.testing.assert_allclose(rate, 0.02, rtol=0.2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_few_events_and_next_to_no_ridge_take_few_passes(seed):
+    """Optima far out: filters of sender and receiver that never met are held by the ridge alone."""
+    basis = fastglm.basis.RaisedCosineLogConv(6, 60)
+    network = random_network(4, basis, bin_size=1e-3, strength=0.6, random_key=seed)
+    counts = network.simulate(20_000, seed)
+    X = basis.compute_features(counts)
+    model = fastglm.PopulationGLM(
+        regularizer="Ridge", regularizer_strength=1e-6, solver_name="newton-cg"
+    )
+    model.fit(X, counts)
+    assert (model.status_ == "converged").all()
+    assert model.n_passes_.max() <= 20
 
 
 def test_a_fit_leaves_nothing_behind():
