@@ -25,7 +25,8 @@ import math
 import threading
 
 import numpy as np
-from numba import njit, prange
+from numba import njit, prange, types
+from numba.extending import overload
 
 FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
 LANES = 16  # receivers a tile: one AVX-512 register of float32, two of AVX2
@@ -147,8 +148,12 @@ def collect_filters(kernel, lag_sums, lanes, grad):
                 grad[i * n_funcs + b, tile * lanes + k] += total
 
 
-def _event_kernels(lanes, block):
-    """Forward and backward kernels for tiles of ``lanes`` receivers and blocks of ``block`` rows.
+# What runs in parallel is compiled once for tiles of any width and calls one of these by its global
+# name: Numba finds a function in its cache again only if it encloses numbers, not functions.
+
+
+def _event_segments(lanes, block):
+    """What a thread does at a time, for tiles of ``lanes`` receivers and blocks of ``block`` rows.
 
     Four events are added per visit of the accumulator: five loads and one store for four
     multiply-adds, which is what the load ports bound.
@@ -189,25 +194,6 @@ def _event_kernels(lanes, block):
                     total[k] += a0 * h0[k]
                 e += 1
 
-    @njit(cache=True, parallel=True, fastmath=FASTMATH)
-    def forward(bins, senders, amplitudes, filters, window_size, start, n_rows, tiles, eta):
-        """``eta[t, :] += sum over events (s, i) of amplitude * filters[i, t - 1 - s, :]``."""
-        n_segments = (n_rows + SEGMENT - 1) // SEGMENT
-        for task in prange(tiles.shape[0] * n_segments):
-            tile = tiles[task // n_segments]
-            begin = (task % n_segments) * SEGMENT
-            forward_segment(
-                bins,
-                senders,
-                amplitudes,
-                filters[tile],
-                window_size,
-                start,
-                begin,
-                min(n_rows, begin + SEGMENT),
-                eta[tile],
-            )
-
     @njit(cache=True, fastmath=FASTMATH)
     def backward_sender(bins, amplitudes, residual, window_size, start, n_rows, total, lag_sums):
         for lag in range(0, window_size, block):
@@ -242,36 +228,53 @@ def _event_kernels(lanes, block):
             for k in range(size):
                 sums[k] += total[k]
 
-    @njit(cache=True, parallel=True, fastmath=FASTMATH)
-    def backward(bins, starts, amplitudes, residual, window_size, start, n_rows, tiles, lag_sums):
-        """``lag_sums[i, l, :] += sum over events (s, i) of amplitude * residual[s + 1 + l, :]``.
-
-        Events are sorted by sender, then by bin; ``starts[i]`` is the first of sender i. Sums run
-        in the dtype of the residual inside a chunk and in float64 between chunks.
-        """
-        n_senders = lag_sums.shape[1]
-        n_groups = min(n_senders, 8)
-        for task in prange(tiles.shape[0] * n_groups):
-            tile = tiles[task // n_groups]
-            group = task % n_groups
-            total = np.empty(size, residual.dtype)
-            for i in range(group * n_senders // n_groups, (group + 1) * n_senders // n_groups):
-                backward_sender(
-                    bins[starts[i] : starts[i + 1]],
-                    amplitudes[starts[i] : starts[i + 1]],
-                    residual[tile],
-                    window_size,
-                    start,
-                    n_rows,
-                    total,
-                    lag_sums[tile, i],
-                )
-
-    return forward, backward
+    return forward_segment, backward_sender
 
 
-history_forward, history_backward = _event_kernels(LANES, BLOCK)
-history_forward_narrow, history_backward_narrow = _event_kernels(1, NARROW_BLOCK)
+_forward_wide, _backward_wide = _event_segments(LANES, BLOCK)
+_forward_narrow, _backward_narrow = _event_segments(1, NARROW_BLOCK)
+
+
+@njit(cache=True, parallel=True, fastmath=FASTMATH)
+def history_forward(
+    bins, senders, amplitudes, filters, window_size, start, n_rows, lanes, tiles, eta
+):
+    """``eta[t, :] += sum over events (s, i) of amplitude * filters[i, t - 1 - s, :]``."""
+    n_segments = (n_rows + SEGMENT - 1) // SEGMENT
+    for task in prange(tiles.shape[0] * n_segments):
+        tile = tiles[task // n_segments]
+        begin = (task % n_segments) * SEGMENT
+        end = min(n_rows, begin + SEGMENT)
+        args = bins, senders, amplitudes, filters[tile], window_size, start, begin, end, eta[tile]
+        if lanes == 1:
+            _forward_narrow(*args)
+        else:
+            _forward_wide(*args)
+
+
+@njit(cache=True, parallel=True, fastmath=FASTMATH)
+def history_backward(
+    bins, starts, amplitudes, residual, window_size, start, n_rows, lanes, tiles, lag_sums
+):
+    """``lag_sums[i, l, :] += sum over events (s, i) of amplitude * residual[s + 1 + l, :]``.
+
+    Events are sorted by sender, then by bin; ``starts[i]`` is the first of sender i. Sums run
+    in the dtype of the residual inside a chunk and in float64 between chunks.
+    """
+    n_senders = lag_sums.shape[1]
+    n_groups = min(n_senders, 8)
+    for task in prange(tiles.shape[0] * n_groups):
+        tile = tiles[task // n_groups]
+        group = task % n_groups
+        total = np.empty(max(LANES * BLOCK, NARROW_BLOCK), residual.dtype)
+        for i in range(group * n_senders // n_groups, (group + 1) * n_senders // n_groups):
+            events = slice(starts[i], starts[i + 1])
+            args = bins[events], amplitudes[events], residual[tile]
+            window = window_size, start, n_rows
+            if lanes == 1:
+                _backward_narrow(*args, *window, total, lag_sums[tile, i])
+            else:
+                _backward_wide(*args, *window, total, lag_sums[tile, i])
 
 
 # --- columns that are constant over runs of bins ------------------------------------------------
@@ -521,72 +524,77 @@ def exp_array(x, out):
             out[k] = exp(x[k])
 
 
-def _poisson_exp_kernels(exp):
-    """The pointwise pass for exponential link, for tiles of many receivers and of one.
+def exp_of(x):
+    """`exp` or `exp32`, by the dtype of x."""
+    return exp32(x) if np.asarray(x).dtype == np.float32 else exp(x)
 
-    ``exp`` is that of the dtype of eta: `exp` for float64, `exp32` for float32.
-    """
 
-    @njit(cache=True, parallel=True, fastmath=FASTMATH)
-    def wide(eta, counts, intercept, valid, start, n_rows, lanes, tiles, sums):
-        """Poisson with exponential link: ``eta`` becomes mu.
+@overload(exp_of)
+def _exp_of(x):
+    return (lambda x: exp32(x)) if x == types.float32 else (lambda x: exp(x))
 
-        ``sums[tile, segment, :, lane]`` holds the sums of the loss and of the residual over the
-        segment. The terms linear in the counts, ``-y * eta`` and ``-y``, are the
-        caller's: they follow from ``X'Y`` without a pass. ``counts`` is not read.
-        """
-        n_segments = (n_rows + SEGMENT - 1) // SEGMENT
-        for task in prange(tiles.shape[0] * n_segments):
-            tile = tiles[task // n_segments]
-            segment = task % n_segments
-            total = np.zeros(LANES)
-            offsets = np.empty(NARROW_BLOCK * LANES, eta.dtype)
-            for row in range(NARROW_BLOCK):
+
+@njit(cache=True, fastmath=FASTMATH)
+def _poisson_exp_wide(eta, intercept, valid, start, begin, end, sums):
+    total = np.zeros(LANES)
+    offsets = np.empty(NARROW_BLOCK * LANES, eta.dtype)
+    for row in range(NARROW_BLOCK):
+        for k in range(LANES):
+            offsets[row * LANES + k] = intercept[k]
+    for first in range(begin, end, NARROW_BLOCK):
+        n = min(NARROW_BLOCK, end - first)
+        block = eta[(PAD + first) * LANES : (PAD + first + n) * LANES]
+        for k in range(block.shape[0]):  # a loop this long is one that LLVM vectorises
+            block[k] = exp_of(block[k] + offsets[k])
+        for row in range(n):
+            values = block[row * LANES : (row + 1) * LANES]
+            if valid[start + first + row]:
                 for k in range(LANES):
-                    offsets[row * LANES + k] = intercept[tile * LANES + k]
-            end = min(n_rows, segment * SEGMENT + SEGMENT)
-            for begin in range(segment * SEGMENT, end, NARROW_BLOCK):
-                n = min(NARROW_BLOCK, end - begin)
-                block = eta[tile, (PAD + begin) * LANES : (PAD + begin + n) * LANES]
-                for k in range(block.shape[0]):  # a loop this long is one that LLVM vectorises
-                    block[k] = exp(block[k] + offsets[k])
-                for row in range(n):
-                    values = block[row * LANES : (row + 1) * LANES]
-                    if valid[start + begin + row]:
-                        for k in range(LANES):
-                            total[k] += values[k]
-                    else:
-                        for k in range(LANES):
-                            values[k] = 0
-            for k in range(LANES):
-                sums[tile, segment, 0, k] = total[k]
-                sums[tile, segment, 1, k] = total[k]
-
-    @njit(cache=True, parallel=True, fastmath=FASTMATH)
-    def narrow(eta, counts, intercept, valid, start, n_rows, lanes, tiles, sums):
-        """As ``wide`` for tiles of one receiver: the vector runs along the bins."""
-        n_segments = (n_rows + SEGMENT - 1) // SEGMENT
-        for task in prange(tiles.shape[0] * n_segments):
-            tile = tiles[task // n_segments]
-            segment = task % n_segments
-            begin, end = segment * SEGMENT, min(n_rows, segment * SEGMENT + SEGMENT)
-            values = eta[tile, PAD + begin : PAD + end]
-            keep = valid[start + begin : start + end]
-            offset = intercept[tile]
-            total = 0.0
-            zero = eta.dtype.type(0)
-            for k in range(values.shape[0]):
-                mu = exp(values[k] + offset)
-                mu = mu if keep[k] else zero
-                total += mu
-                values[k] = mu
-            sums[tile, segment, :, 0] = total
-
-    return wide, narrow
+                    total[k] += values[k]
+            else:
+                for k in range(LANES):
+                    values[k] = 0
+    for k in range(LANES):
+        sums[0, k] = total[k]
+        sums[1, k] = total[k]
 
 
-poisson_exp, poisson_exp_narrow = _poisson_exp_kernels(exp)
-poisson_exp_coarse, poisson_exp_coarse_narrow = _poisson_exp_kernels(exp32)
+@njit(cache=True, fastmath=FASTMATH)
+def _poisson_exp_narrow(eta, intercept, valid, start, begin, end, sums):
+    """For tiles of one receiver the vector runs along the bins."""
+    values = eta[PAD + begin : PAD + end]
+    keep = valid[start + begin : start + end]
+    offset = intercept[0]
+    total = 0.0
+    zero = eta.dtype.type(0)
+    for k in range(values.shape[0]):
+        mu = exp_of(values[k] + offset)
+        mu = mu if keep[k] else zero
+        total += mu
+        values[k] = mu
+    sums[:, 0] = total
+
+
+@njit(cache=True, parallel=True, fastmath=FASTMATH)
+def poisson_exp(eta, counts, intercept, valid, start, n_rows, lanes, tiles, sums):
+    """Poisson with exponential link: ``eta`` becomes mu, in float32 or float64.
+
+    ``sums[tile, segment, :, lane]`` holds the sums of the loss and of the residual over the
+    segment. The terms linear in the counts, ``-y * eta`` and ``-y``, are the caller's: they follow
+    from ``X'Y`` without a pass. ``counts`` is not read.
+    """
+    n_segments = (n_rows + SEGMENT - 1) // SEGMENT
+    for task in prange(tiles.shape[0] * n_segments):
+        tile = tiles[task // n_segments]
+        segment = task % n_segments
+        begin = segment * SEGMENT
+        end = min(n_rows, begin + SEGMENT)
+        offsets = intercept[tile * lanes : (tile + 1) * lanes]
+        args = eta[tile], offsets, valid, start, begin, end, sums[tile, segment]
+        if lanes == 1:
+            _poisson_exp_narrow(*args)
+        else:
+            _poisson_exp_wide(*args)
 
 
 _SQRT_HALF = np.int64(0x3FE6A09E667F3BCD)  # the bits of sqrt(1/2)
@@ -639,74 +647,82 @@ def log32(x):
     return exponent * _LN2_HIGH_32 + (p * s + exponent * _LN2_LOW_32)
 
 
-def _poisson_softplus_kernel(exp, log, dtype, lowest):
-    """The pointwise pass for softplus link s, for tiles of any width, in float32 or float64.
+def log_of(x):
+    """`log` or `log32`, by the dtype of x."""
+    return log32(x) if np.asarray(x).dtype == np.float32 else log(x)
 
-    Loss ``s - y log(s)`` and residual ``s' (1 - y / s)``. With ``u = exp(-|eta|)``,
-    ``s = max(eta, 0) + log1p(u)``. Far below zero s and s' are both u, and their ratio 1.
+
+@overload(log_of)
+def _log_of(x):
+    return (lambda x: log32(x)) if x == types.float32 else (lambda x: log(x))
+
+
+# Short functions in loops of their own, which LLVM inlines and vectorises: 1 ns an element in
+# float32 on two cores, where the C library's exp, log1p and log take 10.
+
+
+@njit(cache=True, fastmath={"nsz", "contract"}, error_model="numpy")
+def _decay(x):
+    return exp_of(-abs(x))
+
+
+@njit(cache=True, fastmath={"nsz", "contract"}, error_model="numpy")
+def _softplus(x, u, zero, one):
+    w = u + one
+    return max(x, zero) + (log_of(w) + (u - (w - one)) / w)
+
+
+@njit(cache=True, fastmath={"nsz", "contract"}, error_model="numpy")
+def _softplus_slope(x, u, zero, one):
+    return (one if x > zero else u) / (u + one)
+
+
+@njit(cache=True, parallel=True, fastmath=FASTMATH, error_model="numpy")
+def poisson_softplus(eta, counts, intercept, valid, start, n_rows, lanes, tiles, sums):
+    """Poisson with softplus link s: ``eta`` becomes the residual, in float32 or float64.
+
+    Loss ``s - y log(s)`` and residual ``s' (1 - y / s)``; ``sums`` as in `poisson_exp`, counts
+    included. With ``u = exp(-|eta|)``, ``s = max(eta, 0) + log1p(u)``. Far below zero s and s' are
+    both u, and their ratio 1.
     """
-
-    one, zero, lowest = dtype(1), dtype(0), dtype(lowest)
-
-    # Short functions in loops of their own, which LLVM inlines and vectorises: 1 ns an element in
-    # float32 on two cores, where the C library's exp, log1p and log take 10.
-    @njit(cache=True, fastmath={"nsz", "contract"}, error_model="numpy")
-    def decay(x):
-        return exp(-abs(x))
-
-    @njit(cache=True, fastmath={"nsz", "contract"}, error_model="numpy")
-    def softplus_of(x, u):
-        w = u + one
-        return max(x, zero) + (log(w) + (u - (w - one)) / w)
-
-    @njit(cache=True, fastmath={"nsz", "contract"}, error_model="numpy")
-    def slope_of(x, u):
-        return (one if x > zero else u) / (u + one)
-
-    @njit(cache=True, parallel=True, fastmath=FASTMATH, error_model="numpy")
-    def softplus(eta, counts, intercept, valid, start, n_rows, lanes, tiles, sums):
-        """``eta`` becomes the residual; ``sums`` as in the exponential pass, counts included."""
-        n_segments = (n_rows + SEGMENT - 1) // SEGMENT
-        for task in prange(tiles.shape[0] * n_segments):
-            tile = tiles[task // n_segments]
-            segment = task % n_segments
-            total = np.zeros((2, lanes))
-            loss = np.empty(NARROW_BLOCK * lanes, eta.dtype)
-            decays = np.empty(NARROW_BLOCK * lanes, eta.dtype)
-            offsets = np.empty(NARROW_BLOCK * lanes, eta.dtype)
-            for row in range(NARROW_BLOCK):
-                for k in range(lanes):
-                    offsets[row * lanes + k] = intercept[tile * lanes + k]
-            end = min(n_rows, segment * SEGMENT + SEGMENT)
-            for begin in range(segment * SEGMENT, end, NARROW_BLOCK):
-                n = min(NARROW_BLOCK, end - begin)
-                block = eta[tile, (PAD + begin) * lanes : (PAD + begin + n) * lanes]
-                y = counts[tile, (PAD + begin) * lanes : (PAD + begin + n) * lanes]
-                for k in range(block.shape[0]):
-                    block[k] = max(block[k] + offsets[k], lowest)
-                    decays[k] = decay(block[k])
-                for k in range(block.shape[0]):
-                    loss[k] = softplus_of(block[k], decays[k])
-                for k in range(block.shape[0]):
-                    block[k] = slope_of(block[k], decays[k])
-                    block[k] -= y[k] * (block[k] / loss[k])
-                for k in range(block.shape[0]):
-                    loss[k] -= y[k] * log(loss[k])
-                for row in range(n):
-                    if valid[start + begin + row]:
-                        for k in range(lanes):
-                            total[0, k] += loss[row * lanes + k]
-                            total[1, k] += block[row * lanes + k]
-                    else:
-                        for k in range(lanes):
-                            block[row * lanes + k] = 0
-            sums[tile, segment] = total
-
-    return softplus
-
-
-poisson_softplus = _poisson_softplus_kernel(exp, log, np.float64, -700)
-poisson_softplus_coarse = _poisson_softplus_kernel(exp32, log32, np.float32, -80)
+    # Numbers of the dtype of eta: a float64 would widen every operation.
+    zero, one = eta.dtype.type(0), eta.dtype.type(1)
+    lowest = eta.dtype.type(-700 if eta.itemsize > 4 else -80)
+    n_segments = (n_rows + SEGMENT - 1) // SEGMENT
+    for task in prange(tiles.shape[0] * n_segments):
+        tile = tiles[task // n_segments]
+        segment = task % n_segments
+        total = np.zeros((2, lanes))
+        loss = np.empty(NARROW_BLOCK * lanes, eta.dtype)
+        decays = np.empty(NARROW_BLOCK * lanes, eta.dtype)
+        offsets = np.empty(NARROW_BLOCK * lanes, eta.dtype)
+        for row in range(NARROW_BLOCK):
+            for k in range(lanes):
+                offsets[row * lanes + k] = intercept[tile * lanes + k]
+        end = min(n_rows, segment * SEGMENT + SEGMENT)
+        for begin in range(segment * SEGMENT, end, NARROW_BLOCK):
+            n = min(NARROW_BLOCK, end - begin)
+            block = eta[tile, (PAD + begin) * lanes : (PAD + begin + n) * lanes]
+            y = counts[tile, (PAD + begin) * lanes : (PAD + begin + n) * lanes]
+            for k in range(block.shape[0]):
+                block[k] = max(block[k] + offsets[k], lowest)
+                decays[k] = _decay(block[k])
+            for k in range(block.shape[0]):
+                loss[k] = _softplus(block[k], decays[k], zero, one)
+            for k in range(block.shape[0]):
+                block[k] = _softplus_slope(block[k], decays[k], zero, one)
+                block[k] -= y[k] * (block[k] / loss[k])
+            for k in range(block.shape[0]):
+                loss[k] -= y[k] * log_of(loss[k])
+            for row in range(n):
+                if valid[start + begin + row]:
+                    for k in range(lanes):
+                        total[0, k] += loss[row * lanes + k]
+                        total[1, k] += block[row * lanes + k]
+                else:
+                    for k in range(lanes):
+                        block[row * lanes + k] = 0
+        sums[tile, segment] = total
 
 
 # --- sparse penalties ---------------------------------------------------------------------------

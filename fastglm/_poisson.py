@@ -23,13 +23,7 @@ class PoissonExp:
 
     name = "exp"
     canonical = True
-
-    @staticmethod
-    def pointwise(dtype, lanes):
-        """The kernel of the pass, for eta of a dtype and tiles of a width."""
-        if dtype == np.float32:
-            return kernels.poisson_exp_coarse if lanes > 1 else kernels.poisson_exp_coarse_narrow
-        return kernels.poisson_exp if lanes > 1 else kernels.poisson_exp_narrow
+    pointwise = staticmethod(kernels.poisson_exp)
 
     @staticmethod
     def rate(eta):
@@ -59,12 +53,7 @@ class PoissonSoftplus:
 
     name = "softplus"
     canonical = False
-
-    @staticmethod
-    def pointwise(dtype, lanes):
-        """The kernel of the pass."""
-        coarse = dtype == np.float32
-        return kernels.poisson_softplus_coarse if coarse else kernels.poisson_softplus
+    pointwise = staticmethod(kernels.poisson_softplus)
 
     @staticmethod
     def rate(eta):

@@ -805,9 +805,7 @@ class EventProblem:
         """Sums of loss and residual, and ``X' residual``, for some of the active receivers."""
         lanes, n = self.lanes, some.size
         tiles = np.arange(-(-n // lanes))
-        dtype = sweep.eta.dtype.type
-        kernel = self.link.pointwise(dtype, lanes)
-        offsets = np.full(tiles.size * lanes, LOG_ZERO, dtype)
+        offsets = np.full(tiles.size * lanes, LOG_ZERO, sweep.eta.dtype)
         offsets[:n] = self.point[-1, some]
         sweep.set_coef(self.point[:-1, some], tiles)
         totals = np.zeros((2, tiles.size * lanes))
@@ -826,7 +824,16 @@ class EventProblem:
                 continue
             self._shift(sweep, index, some)
             kernels.launch(
-                kernel, eta, counts, offsets, self.valid, start, n_rows, lanes, tiles, self.sums
+                self.link.pointwise,
+                eta,
+                counts,
+                offsets,
+                self.valid,
+                start,
+                n_rows,
+                lanes,
+                tiles,
+                self.sums,
             )
             sums = self.sums[: tiles.size, : -(-n_rows // kernels.SEGMENT)]
             totals += sums.sum(axis=1).transpose(1, 0, 2).reshape(2, -1)

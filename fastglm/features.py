@@ -290,16 +290,7 @@ class _HistorySweep:
     def __init__(self, block, n_tiles, lanes, dtype):
         self.block, self.lanes = block, lanes
         self.window_size = block.kernel.shape[0]
-        if lanes == kernels.LANES:
-            self._forward, self._backward = (
-                kernels.history_forward,
-                kernels.history_backward,
-            )
-            size = kernels.BLOCK
-        else:
-            self._forward = kernels.history_forward_narrow
-            self._backward = kernels.history_backward_narrow
-            size = kernels.NARROW_BLOCK
+        size = kernels.BLOCK if lanes == kernels.LANES else kernels.NARROW_BLOCK
         n_lags = -(-self.window_size // size) * size
         span = self.window_size + 2 * kernels.PAD
         self.filters = kernels.aligned_zeros((n_tiles, block.n_senders, span, lanes), dtype)
@@ -321,7 +312,7 @@ class _HistorySweep:
         filters = self.filters.reshape(self.filters.shape[0], -1)
         for events, amplitudes in zip(self.block.groups, self.amplitudes, strict=True):
             kernels.launch(
-                self._forward,
+                kernels.history_forward,
                 events.bins,
                 events.units,
                 amplitudes,
@@ -329,13 +320,14 @@ class _HistorySweep:
                 self.window_size,
                 start,
                 n_rows,
+                self.lanes,
                 tiles,
                 eta,
             )
 
     def backward(self, start, n_rows, tiles, residual):
         kernels.launch(
-            self._backward,
+            kernels.history_backward,
             self.block.bins_by_sender,
             self.block.starts,
             self.amplitudes_by_sender,
@@ -343,6 +335,7 @@ class _HistorySweep:
             self.window_size,
             start,
             n_rows,
+            self.lanes,
             tiles,
             self.lag_sums,
         )

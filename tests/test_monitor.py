@@ -131,7 +131,7 @@ from fastglm import _monitor
 _monitor._SAVE_EVERY = 0.0
 sys.path.insert(0, {tests!r})
 from test_monitor import model, problem
-X, counts = problem(n_cells=64, n_bins=60_000)
+X, counts = problem(n_cells=32, n_bins=30_000)
 print("begun", flush=True)
 while True:
     tight = dict(solver_kwargs=dict(tol=1e-20), memory_budget="75MB")
@@ -152,7 +152,7 @@ def test_a_checkpoint_survives_kill_9(tmp_path):
     assert process.wait() == -signal.SIGKILL  # it was still at work
     assert path.exists()
     process.stdout.close()
-    X, counts = problem(n_cells=64, n_bins=60_000)
+    X, counts = problem(n_cells=32, n_bins=30_000)
     tight = {"solver_kwargs": {"tol": 1e-20}, "memory_budget": "75MB"}
     again = model(**tight).fit(X, counts, checkpoint=path)
     whole = model(**tight).fit(X, counts)
