@@ -441,22 +441,16 @@ class DenseProblem:
         """Begin a new fit: the first pass brings Hessians."""
         self.due[:] = True
 
-    def linearise(self, active, coef, intercept):
-        """Keep the Hessians of the last pass."""
-        self.active = active
-        for j in active:
-            if self.hess[j] is not None:
-                hess, moment, total = self.hess[j]
-                bordered = np.block([[hess, moment[:, None]], [moment[None], total]])
-                self.last_hess[j] = (bordered / self.n_bins).astype(np.float32)
-                self.hess[j] = None
+    def curvature(self, j, coef, intercept, features):
+        """Hessian of the mean loss of receiver j, and where in it some features are.
 
-    def curvature(self, k, features):
-        """Hessian of the mean loss of active receiver k, and where in it some features are.
-
-        The intercept last.
+        That of the last pass which made one, as float32, the intercept last.
         """
-        j = self.active[k]
+        if self.hess[j] is not None:
+            hess, moment, total = self.hess[j]
+            bordered = np.block([[hess, moment[:, None]], [moment[None], total]])
+            self.last_hess[j] = (bordered / self.n_bins).astype(np.float32)
+            self.hess[j] = None
         place = np.searchsorted(self.free[j], features)
         return self.last_hess[j], np.append(place, self.free[j].size)
 

@@ -15,7 +15,6 @@ Source: Lee, Sun & Saunders, "Proximal Newton-type methods for minimizing compos
 """
 
 import numpy as np
-import scipy.linalg
 
 from fastglm import _kernels as kernels
 from fastglm._threads import run_threads
@@ -59,7 +58,7 @@ def minimize(problem, penalty, result, tol, maxiter, known=None, watch=None):
     if known is not None:
         # The penalty may have changed since; the smooth part has not.
         result.objective[:] = state.objective + norms(penalty, result.coef, active)
-        _step(problem, penalty, result, state, active, active, step, step_intercept, promised, tol)
+        _step(problem, penalty, result, state, active, step, step_intercept, promised)
         length[:] = 1.0
         _stop(problem, result, active, tol, maxiter)
         active = active[result.status[active] == ""]
@@ -106,10 +105,7 @@ def minimize(problem, penalty, result, tol, maxiter, known=None, watch=None):
             result.objective[index] = objective[moved]
             result.n_iter[index] += ~first[moved]
             if moved.size:
-                _step(
-                    problem, penalty, result, state, active, index, step, step_intercept, promised,
-                    tol,
-                )  # fmt: skip
+                _step(problem, penalty, result, state, index, step, step_intercept, promised)
                 length[index] = 1.0
             _stop(problem, result, index, tol, maxiter)
             active = active[result.status[active] == ""]
@@ -150,18 +146,16 @@ def violation(penalty, coef, grad, free, j):
     return float(left.max(initial=0.0))
 
 
-def _step(problem, penalty, result, state, active, index, step, step_intercept, promised, tol):
+def _step(problem, penalty, result, state, index, step, step_intercept, promised):
     """Steps of some receivers, and the decrease that their models promise."""
-    problem.linearise(active, result.coef[:, active], result.intercept[active])
-    where = {j: k for k, j in enumerate(active)}
 
     def one(j):
         free = np.flatnonzero(problem.is_free[:, j])
-        grad, coef = state.grad[:, j], result.coef[:, j]
+        grad, coef = np.ascontiguousarray(state.grad[:, j]), np.ascontiguousarray(result.coef[:, j])
         breach = violation(penalty, coef, grad, free, j)
         result.grad_norm[j] = max(breach, abs(state.grad_intercept[j]))
         features = _working_set(penalty, coef, grad, free, j)
-        data, chosen = problem.curvature(where[j], features)
+        data, chosen = problem.curvature(j, coef, result.intercept[j], features)
         n, g_b = features.size, state.grad_intercept[j]
         mean, schur = np.empty(n), np.empty((n, n), np.float32)
         ridge, matrix = problem.penalty.hessian_parts(j, features)
@@ -171,9 +165,10 @@ def _step(problem, penalty, result, state, active, index, step, step_intercept, 
         g = grad[features] - mean * g_b
         c = coef[features]
         starts, weight = _groups(penalty, features, j)
-        z = solve_model(schur, g, c, starts, weight, _INNER * max(breach, 1e-14))
+        goal = _INNER * max(breach, 1e-14)
+        z, slope = kernels.solve_groups(schur, g, c, starts, weight, goal)
         d = z - c
-        gain = -(g @ d + 0.5 * d @ (schur @ d)) + 0.5 * g_b**2 / total
+        gain = -0.5 * (g + slope) @ d + 0.5 * g_b**2 / total
         gain += _group_norms(c, starts) @ weight - _group_norms(z, starts) @ weight
         step[:, j] = 0
         step[features, j] = d
@@ -183,34 +178,6 @@ def _step(problem, penalty, result, state, active, index, step, step_intercept, 
 
     run_threads(one, list(index))
     problem.announce(index, result.newton_decrement[index])
-
-
-def solve_model(S, g, c, starts, weights, goal):
-    """Minimise ``g (z - c) + (z - c) S (z - c) / 2 + sum_g weight_g |z_g|`` over z.
-
-    Newton's method on the support finds the values, and sweeps of block descent find the support:
-    descent alone takes hundreds of sweeps where basis functions overlap. Ends where the optimality
-    condition is broken by ``goal`` at most, or after 60 rounds.
-    """
-    z, r, bounds = c.copy(), g.copy(), np.empty(weights.size)
-    kernels.bound_groups(S, starts, bounds)
-    sweeps = 0  # the support of the last step is the best guess
-    for _ in range(60):
-        how = S, g, c, z, r, starts, weights
-        if kernels.descend_groups(*how, bounds, goal, sweeps) <= goal:
-            break
-        sweeps = 5
-        support = np.flatnonzero(z)
-        if support.size == 0:
-            continue
-        hess, rhs = np.empty((support.size,) * 2, np.float32), np.empty(support.size, np.float32)
-        kernels.newton_groups(S, r, z, starts, weights, support, hess, rhs)
-        # In float32, as the model: the residual r is float64, so that rounds correct each other.
-        _, step, failed = scipy.linalg.lapack.sposv(hess.T, rhs, overwrite_a=True)
-        step = step.astype(np.float64)
-        if failed == 0 and np.isfinite(step).all():
-            kernels.step_groups(*how, support, step)
-    return z
 
 
 def _stop(problem, result, index, tol, maxiter):

@@ -51,7 +51,8 @@ _LATE, _FIRST, _RENEW, _LEAST_GAIN = 6, 5, 5, 1.2
 # Own bins a feature, and at least; part of them drawn evenly. Four cells, 20 s at 1 ms, a ridge of
 # 1e-6: with 240 bins for 24 features the slowest of 32 receivers took 135 passes, with 5000 13.
 _OWN, _MIN_OWN, _EVEN = 10, 5000, 0.2
-_STALE = 1  # root mean square change of log curvatures at which a kept Hessian is made anew
+_STALE = 0.6  # root mean square change of log curvatures at which a kept Hessian is made anew
+_EVERY = 16  # sampled bins of which one is looked at for that
 _KEEP = 600  # features up to which a kept Hessian is over all of them
 _RANK = 1e-12  # an eigenvalue of the scaled Gram matrix below this is a collinear direction
 
@@ -266,7 +267,8 @@ class SampleProblem:
         self.shared, self.penalty, self.link, self.lanes = shared, penalty, link, lanes
         # What weights and offsets add to eta at the sampled bins, and multiply the curvature by.
         self._shift = observed.shift(shared.index, link.canonical)
-        self._factor = observed.factor(shared.index, link.canonical)
+        factor = observed.factor(shared.index, link.canonical)
+        self._share = shared.share if factor is None else shared.share * factor
         self.free, self.level, self.blend = free, level, _BLEND
         self.plain = np.zeros(level.size, bool)  # only asked of where a fit ends
         self.certain = np.ones(level.size, bool)
@@ -335,7 +337,7 @@ class SampleProblem:
         coef = self._pad(coef, 0.0).astype(np.float32)
         intercept = self._pad(intercept, LOG_ZERO).astype(np.float32)
         self.weights = np.empty((n, coef.shape[1]), np.float32)
-        shift, share = self._terms()
+        shift = self._active_shift()
 
         def weigh(block, part):
             with np.errstate(over="ignore", invalid="ignore"):
@@ -343,7 +345,7 @@ class SampleProblem:
                 if shift is not None:
                     eta += shift[part]
                 weights = link.expected_curvature(eta)
-                weights *= share[part]
+                weights *= self._share[part]
                 self.weights[part] = weights
                 return (
                     rows.dot(block.T, weights),
@@ -367,13 +369,12 @@ class SampleProblem:
         self._mask = self._lane(self.free, False)
         self._columns = None
 
-    def _terms(self):
-        """Of the active receivers: what is added to eta, and what multiplies the curvature."""
-        shift, share = self._shift, self.shared.share
-        if shift is not None:
-            shift = np.broadcast_to(shift, (shift.shape[0], self.level.size))
-            shift = self._lane(shift, 0.0).astype(np.float32)
-        return shift, share if self._factor is None else share * self._factor
+    def _active_shift(self):
+        """What is added to eta of the active receivers."""
+        if self._shift is None:
+            return None
+        shift = np.broadcast_to(self._shift, (self._shift.shape[0], self.level.size))
+        return self._lane(shift, 0.0).astype(np.float32)
 
     def _lane(self, values, fill=1.0):
         """Values of the active receivers, padded to whole tiles."""
@@ -413,7 +414,7 @@ class SampleProblem:
         coef = self._pad(coef, 0.0).astype(np.float32)
         intercept = self._pad(intercept, LOG_ZERO).astype(np.float32)
         self.weights = np.empty((n, coef.shape[1]), np.float32)
-        shift, share = self._terms()
+        shift = self._active_shift()
 
         def weigh(block, part):
             with np.errstate(over="ignore", invalid="ignore"):
@@ -421,36 +422,44 @@ class SampleProblem:
                 if shift is not None:
                     eta += shift[part]
                 weights = link.expected_curvature(eta)
-                weights *= share[part]
+                weights *= self._share[part]
                 self.weights[part] = weights
                 return (weights.sum(axis=0, dtype=np.float64),)
 
         (total,) = rows.map(weigh)
         self.total = total / n
 
-    def curvature(self, k, features):
-        """Hessian of the mean loss of active receiver k, and where in it some features are.
+    def curvature(self, j, coef, intercept, features):
+        """Hessian of the mean loss of receiver j, and where in it some features are.
 
-        Float32, the intercept last. Kept until the curvatures have changed by much: it is a model,
-        and steps correct it (`EventProblem.learn`).
+        Float32, the intercept last. Kept until the curvatures have changed by much, which some of
+        the sampled bins tell: it is a model, and steps correct it (`EventProblem.learn`).
         """
-        j = self.active[k]
-        weights = self.weights[:, k]
+        at = j, coef.astype(np.float32), np.float32(intercept)
+        root = np.sqrt(self._curvatures(*at, slice(None, None, _EVERY)))
         model = self.models.get(j)
         if model is not None:
             known, place, was, data = model
-            with np.errstate(divide="ignore", invalid="ignore"):
-                change = np.sqrt(weights) - np.sqrt(was)
-            stale = 4 * (change @ change) > _STALE**2 * weights.sum()
+            change = root - was
+            stale = 4 * (change @ change) > _STALE**2 * (root @ root)
             if stale or (place[features] < 0).any():
                 model = None
         if model is None:
             known = self._worth_keeping(j, features)
-            data = self._sampled_hessian(j, known, weights)
+            data = self._sampled_hessian(j, known, self._curvatures(*at, slice(None)))
             place = np.full(self.free.shape[0], -1)
             place[known] = np.arange(known.size)
-            self.models[j] = known, place, weights.copy(), data
+            self.models[j] = known, place, root, data
         return data, np.append(place[features], known.size)
+
+    def _curvatures(self, j, coef, intercept, part):
+        """Of receiver j at some of the sampled bins."""
+        eta = self.shared.rows.values[part] @ coef + intercept
+        if self._shift is not None:
+            eta += columns(self._shift, [j])[part, 0]
+        with np.errstate(over="ignore", invalid="ignore"):  # a trial point may be far off
+            weights = self.link.expected_curvature(eta)
+            return weights * self._share[part, 0]
 
     def _sampled_hessian(self, j, features, weights):
         """Of the mean loss of receiver j over some features and, last, the intercept."""
@@ -968,14 +977,9 @@ class EventProblem:
 
     # --- what a proximal step asks for ---
 
-    def linearise(self, active, coef, intercept):
-        """Weigh the sampled bins at the points of the active receivers."""
-        self.active = active
-        self.sample.weigh(active, coef, intercept)
-
-    def curvature(self, k, features):
-        """Sampled Hessian of active receiver k; see `SampleProblem.curvature`."""
-        return self.sample.curvature(k, features)
+    def curvature(self, j, coef, intercept, features):
+        """Sampled Hessian of receiver j; see `SampleProblem.curvature`."""
+        return self.sample.curvature(j, coef, intercept, features)
 
     def learn(self, receivers, step, step_intercept, change, change_intercept):
         """Correct the kept Hessians by how steps have changed the gradients (BFGS)."""
