@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fastglm import _html
 from fastglm._times import intersect, read_intervals
 from fastglm.features import Events
 
@@ -17,7 +18,7 @@ _MAX_BINS = 2**31 - 2**20  # bins are counted in 32 bits
 _EDGE = 1e-6  # of a bin: a spike less than that before an edge is on it
 
 
-@dataclass
+@dataclass(repr=False)
 class SpikeTimes:
     """A recording: when each unit fired, and when it was observed.
 
@@ -46,6 +47,29 @@ class SpikeTimes:
     segments: np.ndarray
     adjacency: np.ndarray | None = None
     names: list | None = None
+
+    def __repr__(self):
+        n = len(self.segments)
+        parts = "" if n == 1 else f" in {n:,} segments"
+        units = "1 unit" if self.n_units == 1 else f"{self.n_units:,} units"
+        return (
+            f"SpikeTimes of {units}: {self.spike_times.size:,} spikes, "
+            f"{self._seconds():,.6g} s{parts}"
+        )
+
+    def _repr_html_(self):
+        names = range(self.n_units) if self.names is None else self.names
+        sizes = np.bincount(self.unit, minlength=self.n_units)
+        seconds = self._seconds()
+        rows = [
+            [str(name), f"{size:,}", _html.number(size / seconds if seconds else np.nan)]
+            for name, size in zip(names, sizes, strict=True)
+        ]
+        return _html.table(repr(self), rows, ["unit", "spikes", "rate (Hz)"])
+
+    def _seconds(self):
+        """For how long the units were observed."""
+        return float(np.diff(self.segments).sum())
 
     def bin(self, bin_size):
         """Counts of shape (n_bins, n_units) and epochs in bins; see `bin_spikes`."""

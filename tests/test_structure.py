@@ -70,7 +70,7 @@ MAY_IMPORT = {
     },
     "diagnostics": {"_html", "_poisson", "features", "glm", "model_selection", "simulation"},
     "_nwb": {"_times"},
-    "recording": {"_times", "features"},
+    "recording": {"_html", "_times", "features"},
     "coupling": {"_times", "basis", "glm", "recording"},
     "io": {"_newton", "recording", "regularizer"},
     "plotting": set(),
