@@ -57,7 +57,8 @@ class Monitor:
             # Decrements fall by a factor with every pass: their logarithm is the part done.
             with np.errstate(divide="ignore", invalid="ignore"):
                 part = np.log10(solved.newton_decrement / 1e-2) / np.log10(self.tol / 1e-2)
-            part = np.clip(np.nan_to_num(part), 0, 0.95)
+            # Far from the optimum they say nothing yet; most fits take some eight passes.
+            part = np.clip(np.nan_to_num(part), passes / (passes + 8), 0.95)
             if self._log and logger.isEnabledFor(logging.DEBUG):
                 known = solved.newton_decrement[running & np.isfinite(solved.newton_decrement)]
                 gap = f", largest decrement {known.max():.1e}" if known.size else ""

@@ -119,8 +119,9 @@ class Spectrum:
 
     def __init__(self, covariance, lanes):
         self.diagonal = np.diag(covariance).astype(np.float64)
+        driver = "evd" if len(covariance) > 1 else None  # SciPy 1.11 fails at a single number
         with all_blas_threads():
-            values, vectors = scipy.linalg.eigh(covariance, check_finite=False, driver="evd")
+            values, vectors = scipy.linalg.eigh(covariance, check_finite=False, driver=driver)
         self.values = np.maximum(values, 0).astype(np.float32)[:, None]
         self.vectors = Rows(np.ascontiguousarray(vectors.T, np.float32), lanes)
 

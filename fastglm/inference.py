@@ -94,7 +94,7 @@ class Uncertainty:
                 known = np.isfinite(np.diag(covariance[j]))
                 if known.any():
                     v = covariance[j][np.ix_(known, known)]
-                    statistic[g, j] = c[known, j] @ np.linalg.lstsq(v, c[known, j])[0]
+                    statistic[g, j] = c[known, j] @ np.linalg.lstsq(v, c[known, j], rcond=None)[0]
                     degrees[g, j] = known.sum()
         return Test(statistic, degrees)
 
