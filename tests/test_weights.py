@@ -146,7 +146,7 @@ def test_large_offsets_start_near_enough():
 def test_peer_scikit_learn():
     from sklearn.linear_model import PoissonRegressor
 
-    rows = X.valid
+    rows = X.valid & (WEIGHT > 0)  # scikit-learn 1.4 takes the others for a flat objective
     peer = PoissonRegressor(alpha=1e-2, solver="newton-cholesky", tol=1e-12, max_iter=1000)
     peer.fit(DENSE[rows], COUNTS[rows, 1], sample_weight=WEIGHT[rows])
     model = fastglm.GLM(
