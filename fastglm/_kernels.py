@@ -729,6 +729,48 @@ def poisson_softplus(eta, counts, intercept, valid, start, n_rows, lanes, tiles,
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def screen_groups(coef, grad, free, group_of, order, weights, margin):
+    """The breach of the optimality condition at a point, and the groups that a step may move.
+
+    The breach is the largest over the groups of free features: ``|grad_g + weight_g c_g / |c_g||``,
+    or ``|grad_g| - weight_g`` for those at zero. A step moves groups that are not zero, and those
+    at zero whose gradient is above ``weight_g * (1 - margin)``.
+
+    Returns the breach, the features of these groups, sorted by group (``order`` sorts all), where
+    each group of them starts, and its weight.
+    """
+    n, n_groups = coef.shape[0], weights.shape[0]
+    size, slope, left = np.zeros(n_groups), np.zeros(n_groups), np.zeros(n_groups)
+    for k in range(n):
+        if free[k]:
+            size[group_of[k]] += coef[k] * coef[k]
+            slope[group_of[k]] += grad[k] * grad[k]
+    size, slope = np.sqrt(size), np.sqrt(slope)
+    for k in range(n):
+        group = group_of[k]
+        if free[k] and size[group] > 0:
+            left[group] += (grad[k] + weights[group] * coef[k] / size[group]) ** 2
+    breach = 0.0
+    for group in range(n_groups):
+        at_zero = slope[group] - weights[group]
+        breach = max(breach, math.sqrt(left[group]) if size[group] > 0 else at_zero)
+    features = np.empty(n, np.int64)
+    starts, weight = np.empty(n_groups + 1, np.int64), np.empty(n_groups)
+    count, found, last = 0, 0, -1
+    for place in range(n):
+        k = order[place]
+        group = group_of[k]
+        if free[k] and (size[group] > 0 or slope[group] > weights[group] * (1 - margin)):
+            if group != last:
+                starts[found], weight[found] = count, weights[group]
+                found, last = found + 1, group
+            features[count] = k
+            count += 1
+    starts[found] = count
+    return breach, features[:count], starts[: found + 1], weight[:found]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def _shrink_group(S, r, z, begin, end, weight, bound):
     """One proximal step of a group, in place; the change of z, and of ``r = g + S (z - c)``."""
     size = 0.0

@@ -131,30 +131,21 @@ def norms(penalty, coef, receivers):
     return column_dot(penalty.weight[:, receivers], np.sqrt(size))
 
 
-def violation(penalty, coef, grad, free, j):
-    """Largest breach of the optimality condition of one receiver over its features.
-
-    For a group that is not zero ``|grad_g + weight_g c_g / |c_g||``, else ``|grad_g| - weight_g``.
-    """
-    g, c, group_of = grad[free], coef[free], penalty.group_of[free]
-    n_groups = penalty.weight.shape[0]
-    size = np.sqrt(np.bincount(group_of, c * c, n_groups))
-    weight = penalty.weight[:, j]
-    pull = np.where(size > 0, weight / np.where(size > 0, size, 1), 0)[group_of]
-    left = np.sqrt(np.bincount(group_of, (g + pull * c) ** 2, n_groups))
-    left = np.where(size > 0, left, np.maximum(left - weight, 0))
-    return float(left.max(initial=0.0))
-
-
 def _step(problem, penalty, result, state, index, step, step_intercept, promised):
     """Steps of some receivers, and the decrease that their models promise."""
 
+    group_of = penalty.group_of
+    order = np.argsort(group_of, kind="stable")
+
     def one(j):
-        free = np.flatnonzero(problem.is_free[:, j])
-        grad, coef = np.ascontiguousarray(state.grad[:, j]), np.ascontiguousarray(result.coef[:, j])
-        breach = violation(penalty, coef, grad, free, j)
+        coef, grad, free, weights = (
+            np.ascontiguousarray(values[:, j])
+            for values in (result.coef, state.grad, problem.is_free, penalty.weight)
+        )
+        breach, features, starts, weight = kernels.screen_groups(
+            coef, grad, free, group_of, order, weights, _MARGIN
+        )
         result.grad_norm[j] = max(breach, abs(state.grad_intercept[j]))
-        features = _working_set(penalty, coef, grad, free, j)
         data, chosen = problem.curvature(j, coef, result.intercept[j], features)
         n, g_b = features.size, state.grad_intercept[j]
         mean, schur = np.empty(n), np.empty((n, n), np.float32)
@@ -164,7 +155,6 @@ def _step(problem, penalty, result, state, index, step, step_intercept, promised
             schur += matrix
         g = grad[features] - mean * g_b
         c = coef[features]
-        starts, weight = _groups(penalty, features, j)
         goal = _INNER * max(breach, 1e-14)
         z, slope = kernels.solve_groups(schur, g, c, starts, weight, goal)
         d = z - c
@@ -188,30 +178,10 @@ def _stop(problem, result, index, tol, maxiter):
     result.status[index[(result.n_iter[index] >= maxiter) & ~done]] = "max_iter"
 
 
-def _working_set(penalty, coef, grad, free, j):
-    """Features of the groups that are not zero, not penalised, or break the condition.
-
-    Sorted by group.
-    """
-    group_of = penalty.group_of[free]
-    n_groups, weight = penalty.weight.shape[0], penalty.weight[:, j]
-    nonzero = np.bincount(group_of, coef[free] != 0, n_groups) > 0
-    size = np.sqrt(np.bincount(group_of, grad[free] ** 2, n_groups))
-    chosen = free[(nonzero | (size > weight * (1 - _MARGIN)))[group_of]]
-    return chosen[np.argsort(penalty.group_of[chosen], kind="stable")]
-
-
-def _groups(penalty, features, j):
-    """Where each group of the sorted features starts, and its weight."""
-    groups = penalty.group_of[features]
-    starts = np.flatnonzero(np.diff(groups, prepend=-1))
-    return np.append(starts, groups.size), penalty.weight[groups[starts], j]
-
-
 def _group_norms(c, starts):
     if c.size == 0:
         return np.zeros(0)
     return np.sqrt(np.add.reduceat(c * c, starts[:-1]))
 
 
-__all__ = ["State", "minimize", "norms", "violation"]
+__all__ = ["State", "minimize", "norms"]
