@@ -34,6 +34,7 @@ from fastglm._quasi_newton import (
     EventProblem,
     SampleProblem,
     Shared,
+    n_own_factors,
     sample_size,
     split_space,
 )
@@ -644,6 +645,7 @@ class _Fit:
         self.problem = EventProblem(
             X, valid, counts, free, penalty, link, self.sums, sample, lanes, self.settings.tol,
             self.batch.products, self.settings.rough,
+            n_own_factors(X.shape[1], self.settings.memory_budget),
         )  # fmt: skip
 
     def _run_sparse(self, penalty, coef, intercept):

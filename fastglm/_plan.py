@@ -15,7 +15,7 @@ import numpy as np
 from fastglm import _html
 from fastglm import _kernels as kernels
 from fastglm._newton import MAX_FALLBACK
-from fastglm._quasi_newton import Steps, sample_size
+from fastglm._quasi_newton import Steps, n_own_factors, sample_size
 from fastglm._threads import run_threads, single_threaded_blas
 from fastglm.features import CHUNK, FeatureMatrix, HistoryColumns, Sweep
 
@@ -348,6 +348,9 @@ class _Cost:
             if self.products(self.work(free[:, receivers].any(axis=1))) == "rows":
                 fixed += 8 * CHUNK * n_features
         budget = self.settings.memory_budget
+        if method == "newton-cg":
+            n_own = n_own_factors(n_features, budget)
+            fixed += 4 * n_features**2 * (min(n_own, receivers.size) + 3) * (n_own > 0)
         needed = max(making, fixed + lanes * each)
         if needed > budget:
             raise ValueError(

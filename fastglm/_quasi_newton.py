@@ -51,6 +51,7 @@ _LATE, _FIRST, _RENEW, _LEAST_GAIN = 6, 5, 5, 1.2
 # Own bins a feature, and at least; part of them drawn evenly. Four cells, 20 s at 1 ms, a ridge of
 # 1e-6: with 240 bins for 24 features the slowest of 32 receivers took 135 passes, with 5000 13.
 _OWN, _MIN_OWN, _EVEN = 10, 5000, 0.2
+_STRIPE = 128  # columns of a Hessian that one thread makes
 _STALE = 0.6  # root mean square change of log curvatures at which a kept Hessian is made anew
 _EVERY = 16  # sampled bins of which one is looked at for that
 _KEEP = 600  # features up to which a kept Hessian is over all of them
@@ -61,6 +62,15 @@ def sample_size(n_features, n_bins, memory_budget=np.inf):
     """Sampled bins: twenty a feature, as far as four tenths of the memory hold them."""
     fits = memory_budget / (10 * max(n_features, 1))
     return int(min(max(_MIN_SAMPLE, min(_SAMPLE * n_features, fits)), n_bins))
+
+
+def n_own_factors(n_features, memory_budget):
+    """Receivers that may have bins of their own: a tenth of the memory holds their factors.
+
+    One more is being made, in float64 and then again in float32. None below 100 MB, most of which
+    the rest takes.
+    """
+    return int(max((memory_budget - 1e8) / (40 * max(n_features, 1) ** 2) - 3, 0))
 
 
 class Rows:
@@ -195,6 +205,15 @@ class Shared:
         share = self.share[keep] if len(self.share) == keep.size else np.ones((keep.sum(), 1))
         part.share = (share * (len(share) / share.sum())).astype(np.float32)
         return part
+
+    def add_covariance(self, matrix, level, features):
+        """Add ``level * covariance`` of some features; where it is not kept, its diagonal."""
+        if self.covariance is None:
+            matrix[np.diag_indices(features.size)] += level * self.spectrum.diagonal[features]
+        elif features.size == self.covariance.shape[0]:
+            matrix += level * self.covariance
+        else:
+            matrix += level * self.covariance[np.ix_(features, features)]
 
     def _draw(self, X, index, mean, n_sample):
         """Bins drawn from a pool by their leverage, and how many bins each stands for.
@@ -472,13 +491,7 @@ class SampleProblem:
         out[-1, :-1] = out[:-1, -1] = rows.T @ root
         out[-1, -1] = weights.sum(dtype=np.float64)
         out /= n
-        covariance, blend = self.shared.covariance, self.blend * self.level[j]
-        if covariance is None:
-            out[np.diag_indices(features.size)] += blend * self.shared.spectrum.diagonal[features]
-        elif features.size == covariance.shape[0]:
-            out[:-1, :-1] += blend * covariance
-        else:
-            out[:-1, :-1] += blend * covariance[np.ix_(features, features)]
+        self.shared.add_covariance(out[:-1, :-1], self.blend * self.level[j], features)
         return out
 
     def _worth_keeping(self, j, features):
@@ -719,7 +732,20 @@ class EventProblem:
     polish = 0
 
     def __init__(
-        self, X, valid, counts, free, penalty, link, moments, sample, lanes, tol, products, rough
+        self,
+        X,
+        valid,
+        counts,
+        free,
+        penalty,
+        link,
+        moments,
+        sample,
+        lanes,
+        tol,
+        products,
+        rough,
+        n_own,
     ):
         self.X, self.valid, self.counts, self.link = X, valid, counts, link
         self.sample = sample
@@ -745,6 +771,7 @@ class EventProblem:
         # Receivers that take long: their own factors, the steps that they have taken and, at the
         # rate of the last one, still have to take.
         self.own, self.n_steps, self.n_left = {}, np.zeros(n, np.int64), np.zeros(n)
+        self.n_own = n_own  # most of them at a time
         self.next, self.last = np.zeros(n, np.int64), np.zeros(n)
         self.forget()
         self.set_penalty(penalty)
@@ -900,11 +927,13 @@ class EventProblem:
         self.own = {j: self.own[j] for j in self.active if j in self.own}  # not of who has left
         self.n_steps[receivers] += 1
         passes = np.zeros(receivers.size, np.int64)
-        shared = self.sample.shared
-        if shared.covariance is None or shared.activity is None or not self.link.canonical:
+        if self.sample.shared.activity is None or not self.link.canonical:
             return passes
         late = (self.n_left[receivers] > _LATE) & (self.n_steps[receivers] >= self.next[receivers])
         late &= ~self.certain[receivers]
+        new = np.flatnonzero(late & ~np.isin(receivers, list(self.own)))
+        room = max(self.n_own - len(self.own), 0)
+        late[new[np.argsort(-self.n_left[receivers[new]], kind="stable")[room:]]] = False
         if not late.any():
             return passes
         self.next[receivers[late]] = self.n_steps[receivers[late]] + _RENEW
@@ -952,22 +981,30 @@ class EventProblem:
 
     def _factorise_own(self, j, index, weights):
         """Cholesky factor of the Schur complement on a receiver's own bins."""
-        shared, free = self.sample.shared, np.flatnonzero(self.free[:, j])
-        root = np.sqrt(weights).astype(np.float32)[:, None]
-        rows = Rows(self.X.rows(index, np.float32) * root, self.lanes)
+        sample, free = self.sample, np.flatnonzero(self.free[:, j])
+        hess, moment = np.zeros((free.size, free.size)), np.zeros(free.size)
+        n_rows = max(256, 2 * _BLOCK_BYTES // (4 * max(free.size, 1)))
+        for first in range(0, index.size, n_rows):
+            part = slice(first, first + n_rows)
+            root = np.sqrt(weights[part]).astype(np.float32)
+            rows = self.X.rows(index[part], np.float32)[:, free] * root[:, None]
 
-        def products(block, part):
-            return block.T @ block, block.T @ root[part, 0]
+            def stripe(start, rows=rows):  # of the lower triangle: the bits depend on no thread
+                columns = rows[:, start : start + _STRIPE]
+                hess[start:, start : start + _STRIPE] += rows[:, start:].T @ columns
 
-        hess, moment = rows.map(products)
-        total = max(float(weights.sum()), 1e-300)
-        hess = hess[np.ix_(free, free)] - np.outer(moment[free], moment[free] / total)
+            run_threads(stripe, range(0, free.size, _STRIPE), rows.size * _STRIPE)
+            moment += rows.T @ root
+        for row, value in zip(hess, moment, strict=True):
+            row -= value * (moment / max(float(weights.sum()), 1e-300))
         hess /= self.n_bins
-        hess += _BLEND * self.sample.level[j] * shared.covariance[np.ix_(free, free)]
+        sample.shared.add_covariance(hess, _BLEND * sample.level[j], free)
         hess += self.penalty.hessian(j, free)
         hess[np.diag_indices_from(hess)] *= 1 + 1e-7
         try:
-            factor, _ = scipy.linalg.cho_factor(hess, lower=True, check_finite=False)
+            factor, _ = scipy.linalg.cho_factor(
+                hess, lower=True, overwrite_a=True, check_finite=False
+            )
         except scipy.linalg.LinAlgError:
             return None
         return free, factor.astype(np.float32)

@@ -723,10 +723,37 @@ def test_bins_of_their_own_are_drawn_by_rates(monkeypatch, n_senders):
     np.testing.assert_allclose(rate, 0.02, rtol=0.2)
 
 
+def test_factors_of_own_bins_stay_within_a_tenth_of_the_memory(monkeypatch):
+    monkeypatch.setattr(quasi_newton, "_FIRST", 1)
+    monkeypatch.setattr(quasi_newton, "_LATE", 0)
+    monkeypatch.setattr("fastglm._newton.n_own_factors", lambda n_features, memory_budget: 3)
+    held = []
+    assist = EventProblem._assist
+
+    def counted(self, moved):
+        passes = assist(self, moved)
+        held.append(len(self.own))
+        return passes
+
+    monkeypatch.setattr(EventProblem, "_assist", counted)
+    counts = np.random.default_rng(0).poisson(0.02, size=(30_000, 12))
+    X = fastglm.basis.RaisedCosineLogConv(6, 40).compute_features(counts)
+    model = fastglm.PopulationGLM(
+        regularizer="Ridge", regularizer_strength=1e-5, solver_name="newton-cg"
+    )
+    model.fit(X, counts)
+    assert max(held) == 3
+    assert (model.status_ == "converged").all()
+    assert 4 * 800**2 * (quasi_newton.n_own_factors(800, 1e9) + 3) <= 1e8
+    assert quasi_newton.n_own_factors(6648, 2.2e9) == 0
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("n_kept", [1500, 10])  # features up to which the covariance is kept
 @pytest.mark.parametrize("seed", range(1, 5))
-def test_few_events_and_next_to_no_ridge_take_few_passes(seed):
+def test_few_events_and_next_to_no_ridge_take_few_passes(monkeypatch, seed, n_kept):
     """Optima far out: filters of sender and receiver that never met are held by the ridge alone."""
+    monkeypatch.setattr(quasi_newton, "_DOUBLE_SPECTRUM", n_kept)
     basis = fastglm.basis.RaisedCosineLogConv(6, 60)
     network = random_network(4, basis, bin_size=1e-3, strength=0.6, random_key=seed)
     counts = network.simulate(20_000, seed)
