@@ -188,3 +188,10 @@ def run(case, name, repeats=1):
         "gradient": gradient,
         "peak": peak,
     }
+
+
+def auc(score, positive, negative):
+    """Area under the ROC curve; a tie counts half."""
+    rest, hits = np.sort(score[negative]), score[positive]
+    ranks = np.searchsorted(rest, hits) + np.searchsorted(rest, hits, "right")
+    return float(np.mean(ranks / (2 * rest.size)))

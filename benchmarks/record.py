@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from cases import auc
 from run import machine
 
 import fastglm
@@ -57,7 +58,7 @@ def main():
     bound = gap_bound(model, X, counts, checked)
     linked = network.adjacency != 0
     area = np.einsum("ibj,b->ij", model.coef_.reshape(args.cells, 8, -1), basis.kernel_.sum(axis=0))
-    np.fill_diagonal(area, 0)
+    off = ~np.eye(args.cells, dtype=bool)
     evidence = {
         "machine": machine(),
         "n_cells": args.cells,
@@ -80,8 +81,8 @@ def main():
         "gradient_max": float(model.grad_norm_.max()),
         "receivers_checked": checked.tolist(),
         "gap_bound_max": float(bound.max()),
-        "auc_excitatory": auc(area, network.adjacency > 0, linked),
-        "auc_inhibitory": auc(-area, network.adjacency < 0, linked),
+        "auc_excitatory": auc(area, (network.adjacency > 0) & off, ~linked & off),
+        "auc_inhibitory": auc(-area, (network.adjacency < 0) & off, ~linked & off),
     }
     print(json.dumps(evidence, indent=1))
     if args.write:
@@ -108,13 +109,6 @@ def gap_bound(model, X, counts, receivers):
     grad = grad / index.size + RIDGE * coef
     own = (grad_intercept / index.size) ** 2 / (2 * total / index.size)
     return (grad**2).sum(axis=0) / (2 * RIDGE) + own
-
-
-def auc(score, positive, linked):
-    """Area under the ROC curve of true links against unconnected pairs."""
-    off = ~np.eye(score.shape[0], dtype=bool)
-    hits, rest = score[positive & off], np.sort(score[~linked & off])
-    return float(np.mean(np.searchsorted(rest, hits) / rest.size))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import scipy.sparse
-from cases import DATA, simulated
+from cases import DATA, auc, simulated
 from run import machine, table
 from scipy import stats
 from sklearn.exceptions import ConvergenceWarning
@@ -312,12 +312,6 @@ def correlogram_score(counts, lags=(2, 15)):
     total = columns.sum(axis=0)
     expected = np.outer(total, total) * (lags[1] - lags[0] + 1) / n_bins
     return (score - score.T) / np.sqrt(np.maximum(expected, 1))
-
-
-def auc(score, positive, negative):
-    rest, hits = np.sort(score[negative]), score[positive]
-    ranks = np.searchsorted(rest, hits) + np.searchsorted(rest, hits, "right")
-    return float(np.mean(ranks / (2 * rest.size)))
 
 
 def roc(score, positive, negative):

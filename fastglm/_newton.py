@@ -159,6 +159,11 @@ class Result:
         coef = self.coef[features][:, receivers]
         return np.nan_to_num(coef), np.nan_to_num(self.intercept[receivers])
 
+    def copy_from(self, other, receivers):
+        """Copy some receivers of another result of the same size."""
+        for field in fields(self):
+            getattr(self, field.name)[..., receivers] = getattr(other, field.name)[..., receivers]
+
     def put(self, receivers, other, features=slice(None)):
         """Copy the result of a batch to its receivers (and features)."""
         for field in fields(self):
@@ -438,9 +443,9 @@ class DenseProblem:
 
     # --- what a proximal step asks for ---
 
-    def forget(self):
-        """Begin a new fit: the first pass brings Hessians."""
-        self.due[:] = True
+    def forget(self, receivers=slice(None)):
+        """Some receivers begin a new fit: the first pass brings Hessians."""
+        self.due[receivers] = True
 
     def curvature(self, j, coef, intercept, features):
         """Hessian of the mean loss of receiver j, and where in it some features are.
@@ -560,11 +565,12 @@ def solve(
     results = []
     # How far the last two fits ended from their guide: the next one begins as far from its own.
     ahead = before = (0.0, 0.0)
-    for k, penalty in enumerate(penalties):
-        guided = guide is not None and not penalty.sparse.any()
+    while len(results) < len(penalties):
+        k = len(results)
+        guided = guide is not None and not penalties[k].sparse.any()
         if guided:
             start = tuple(g + 2 * a - b for g, a, b in zip(guide[k], ahead, before, strict=True))
-        results.append(fit.run(penalty, start, guided))
+        results += fit.run(penalties[k:], start, guided)
         start = results[-1].coef, results[-1].intercept
         if guided:
             now = tuple(c - g for c, g in zip(start, guide[k], strict=True))
@@ -583,7 +589,7 @@ class _Fit:
         self.sums = statistics.moments(X, valid, counts.weighted_events(), counts.weight)
         self.mean = self.sums.sum_y / int(valid.sum())
         self.unmasked = free
-        self.state, self.anchor = None, None  # what is known where the last fit ended
+        self.anchor = None  # what is known where the last fit ended
         self.keep = keep
         self.level = settings.link.expected_curvature(settings.link.eta(self.mean))
         self.shared = shared
@@ -591,14 +597,15 @@ class _Fit:
             self.shared = share(X, valid, settings.memory_budget, batch.lanes)
         self.problem, self.free = None, None
 
-    def run(self, penalty, start, guided=False):
-        """Fit with one penalty.
+    def run(self, penalties, start, guided=False):
+        """Fit with the first of some penalties, or as many as go together; a result for each.
 
         Without one, features that are always zero are taken out, and features that are only active
         where there are no events are set to their limit first: with ``x >= 0``, ``X'y = 0`` and
         ``X'1 > 0`` the objective falls for ever as the coefficient goes to minus infinity (Correia,
         Guimaraes & Zylkin, 2019).
         """
+        penalty = penalties[0]
         coef, intercept = start or (
             np.zeros(self.unmasked.shape),
             self.settings.link.eta(self.mean) - self.counts.lift(self.valid),
@@ -608,12 +615,22 @@ class _Fit:
             coef = np.where(fixed, limit[:, None], np.where(free, coef, 0.0))
         self._prepare(penalty, free)
         if penalty.sparse.any():
-            result = self._run_sparse(penalty, coef, intercept)
+            results = self._run_sparse(self._alike(penalties, free, fixed), coef, intercept)
         else:
-            result = self._run_smooth(penalty, coef, intercept, fixed, start is None, guided)
-        separated = fixed.any(axis=0) & (result.status == "converged")
-        result.status[separated] = "separated"
-        return result
+            results = [self._run_smooth(penalty, coef, intercept, fixed, start is None, guided)]
+        for result in results:
+            separated = fixed.any(axis=0) & (result.status == "converged")
+            result.status[separated] = "separated"
+        return results
+
+    def _alike(self, penalties, free, fixed):
+        """The first penalties, as many as are sparse and leave the same features free."""
+        for k, other in enumerate(penalties):
+            other_free, other_fixed, _ = self._separate(other)
+            same = np.array_equal(free, other_free) and np.array_equal(fixed, other_fixed)
+            if not (other.sparse.any() and same):
+                return penalties[:k]
+        return penalties
 
     def _separate(self, penalty):
         """Features that stay free, those that run to minus infinity, and what stands for it."""
@@ -635,7 +652,7 @@ class _Fit:
         if self.problem is not None and np.array_equal(free, self.free):
             self.problem.set_penalty(penalty)
             return
-        self.free, self.state, self.anchor = free, None, None
+        self.free, self.anchor = free, None
         X, valid, counts, link = self.X, self.valid, self.counts, self.settings.link
         if self.batch.method == "newton-cholesky":
             self.problem = DenseProblem(X, valid, counts, free, penalty, link)
@@ -648,25 +665,16 @@ class _Fit:
             n_own_factors(X.shape[1], self.settings.memory_budget),
         )  # fmt: skip
 
-    def _run_sparse(self, penalty, coef, intercept):
+    def _run_sparse(self, penalties, coef, intercept):
         self.anchor = None
-        result = Result.empty(*coef.shape)
-        result.coef[:], result.intercept[:] = coef, intercept
+        results = [Result.empty(*coef.shape) for _ in penalties]
+        results[0].coef[:], results[0].intercept[:] = coef, intercept
         tol = self.settings.tol * (0.01 if self.settings.rough else 1)  # there is no last step
-        self.state = proximal.minimize(
-            self.problem,
-            penalty,
-            result,
-            tol,
-            self.settings.maxiter,
-            self.state,
-            self.watch,
-        )
-        return result
+        proximal.minimize(self.problem, penalties, results, tol, self.settings.maxiter, self.watch)
+        return results
 
     def _run_smooth(self, penalty, coef, intercept, fixed, cold, guided):
         problem, tol, maxiter = self.problem, self.settings.tol, self.settings.maxiter
-        self.state = None
         plain, retreat = problem.plain, None
         by_events = self.batch.method == "newton-cg"
         if by_events:

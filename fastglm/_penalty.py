@@ -106,6 +106,22 @@ class Penalty:
             weight=weight,
         )
 
+    def copy(self):
+        """The same with arrays of its own, for `put`."""
+        return replace(
+            self,
+            ridge=self.ridge.copy(),
+            strength=None if self.strength is None else self.strength.copy(),
+            weight=None if self.weight is None else self.weight.copy(),
+        )
+
+    def put(self, receivers, other):
+        """Take over what another penalty of the same groups and matrix says of some receivers."""
+        self.__dict__.pop("level", None)
+        for name in ("ridge", "strength", "weight"):
+            if getattr(self, name) is not None:
+                getattr(self, name)[..., receivers] = getattr(other, name)[..., receivers]
+
     def arrays(self):
         """All that a fit depends on, as arrays."""
         parts = [self.ridge]

@@ -352,30 +352,14 @@ class SampleProblem:
 
     def set_point(self, active, coef, intercept):
         """Curvatures at a point: their sum over the sample, ``X'w``, and the diagonal of S."""
-        rows, link, n = self.shared.rows, self.link, self.shared.index.size
-        self.active = active
-        coef = self._pad(coef, 0.0).astype(np.float32)
-        intercept = self._pad(intercept, LOG_ZERO).astype(np.float32)
-        self.weights = np.empty((n, coef.shape[1]), np.float32)
-        shift = self._active_shift()
-
-        def weigh(block, part):
-            with np.errstate(over="ignore", invalid="ignore"):
-                eta = rows.dot(block, coef) + intercept
-                if shift is not None:
-                    eta += shift[part]
-                weights = link.expected_curvature(eta)
-                weights *= self._share[part]
-                self.weights[part] = weights
-                return (
-                    rows.dot(block.T, weights),
-                    rows.dot((block * block).T, weights),
-                    weights.sum(axis=0, dtype=np.float64),
-                )
-
-        moment, diagonal, total = rows.map(weigh)
+        rows, n = self.shared.rows, self.shared.index.size
+        moment, diagonal, total = self.weigh(
+            active,
+            coef,
+            intercept,
+            lambda block, weights: (rows.dot(block.T, weights), rows.dot((block**2).T, weights)),
+        )
         with np.errstate(divide="ignore", invalid="ignore"):
-            self.total = total / n
             self.mean = moment / np.maximum(total, 1e-300)
             diagonal = diagonal / n - self.mean**2 * self.total
         level, ridge = self._lane(self.level), self._lane(self.penalty.level)
@@ -427,8 +411,8 @@ class SampleProblem:
         z = self.shared.spectrum.solve(self._level[columns], ridge, residual / scale) / scale
         return np.where(self._mask[:, columns], z, 0.0)
 
-    def weigh(self, active, coef, intercept):
-        """As `set_point`, but only the curvatures and their sums."""
+    def weigh(self, active, coef, intercept, sums=lambda block, weights: ()):
+        """Curvatures at a point. Returns sums over the sample, the last that of the curvatures."""
         rows, link, n = self.shared.rows, self.link, self.shared.index.size
         self.active = active
         coef = self._pad(coef, 0.0).astype(np.float32)
@@ -444,10 +428,12 @@ class SampleProblem:
                 weights = link.expected_curvature(eta)
                 weights *= self._share[part]
                 self.weights[part] = weights
-                return (weights.sum(axis=0, dtype=np.float64),)
+                return (*sums(block, weights), weights.sum(axis=0, dtype=np.float64))
 
-        (total,) = rows.map(weigh)
-        self.total = total / n
+        *others, total = rows.map(weigh)
+        with np.errstate(invalid="ignore"):
+            self.total = total / n
+        return *others, total
 
     def curvature(self, j, coef, intercept, features):
         """Hessian of the mean loss of receiver j, and where in it some features are.
@@ -784,14 +770,15 @@ class EventProblem:
         covariance = self.sample.shared.covariance
         self.null = _null_spaces(covariance, self.free, penalty, self.plain)
 
-    def forget(self):
-        """Begin a new fit: float32 sums, no pairs of steps."""
-        self.steps.forget()
-        self.own.clear()
-        self.n_steps[:], self.n_left[:] = 0, 0
-        self.next[:], self.last[:] = _FIRST, np.inf
-        self.certain[:] = False
-        self._was_rounded[:] = 0
+    def forget(self, receivers=slice(None)):
+        """Some receivers begin a new fit: float32 sums, no pairs of steps, no bins of their own."""
+        self.steps.forget(receivers)
+        for j in np.arange(self.certain.size)[receivers]:
+            self.own.pop(j, None)
+        self.n_steps[receivers], self.n_left[receivers] = 0, 0
+        self.next[receivers], self.last[receivers] = _FIRST, np.inf
+        self.certain[receivers] = False
+        self._was_rounded[receivers] = 0
 
     def anchor(self):
         """The last accepted points, and the gradient of the mean loss alone there."""
