@@ -90,6 +90,9 @@ class _Fit:
         self.step, self.step_intercept = np.zeros(shape), np.zeros(shape[1])
         self.length, self.promised = np.zeros((2, shape[1]))
         self.smooth = np.full(shape[1], np.inf)
+        # The factor of a Newton system of each receiver, and the features that it is over.
+        nothing = [np.zeros(0, np.int64), np.zeros((0, 0), np.float32)]
+        self.held = [nothing] * shape[1]
         self.grad, self.grad_intercept = np.zeros(shape), np.zeros(shape[1])
 
     def begin(self, index):
@@ -187,7 +190,9 @@ class _Fit:
             g = grad[features] - mean * g_b
             c = coef[features]
             goal = _INNER * max(breach, 1e-14)
-            z, slope = kernels.solve_groups(schur, g, c, starts, weight, goal)
+            z, slope, *self.held[j] = kernels.solve_groups(
+                schur, g, c, starts, weight, goal, features, *self.held[j]
+            )
             d = z - c
             gain = -0.5 * (g + slope) @ d + 0.5 * g_b**2 / total
             gain += _group_norms(c, starts) @ weight - _group_norms(z, starts) @ weight

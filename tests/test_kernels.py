@@ -664,3 +664,43 @@ def test_weighted_gram_of_packed_rows(n_rows, n_columns, part):
             expected += weights[t] * np.outer(rows[t, chosen], rows[t, chosen])
         expected = np.tril(expected + 1)
         np.testing.assert_allclose(out, expected, rtol=1e-12, atol=1e-12)
+
+
+def nothing_held():
+    return np.zeros(0, np.int64), np.zeros((0, 0), np.float32)
+
+
+@pytest.mark.parametrize("size", [1, 4])  # lasso, and groups of four
+def test_the_factor_of_a_system_nearby_gives_the_same_minimum(size):
+    rng = np.random.default_rng(0)
+    n = 40
+    rows = rng.normal(size=(200, n)) @ (np.eye(n) + 0.05 * rng.normal(size=(n, n)))
+    g, c = 0.5 * rng.normal(size=n), np.zeros(n)
+    starts, features = np.arange(0, n + 1, size), 3 * np.arange(n)
+
+    def solve(scale, strength, *held):
+        S = (rows.T @ (scale[:, None] * rows) / len(rows)).astype(np.float32)
+        weights = np.full(n // size, strength * size**0.7)
+        found = kernels.solve_groups(S, g, c, starts, weights, 1e-9, features, *held)
+        return S, weights, found
+
+    flat, bent = np.ones(200), 1 + 0.1 * rng.random(200)
+    _, _, (_, _, *held) = solve(flat, 0.3, *nothing_held())
+    S, weights, (cold, slope, *_) = solve(bent, 0.28, *nothing_held())
+    _, _, (warm, _, *after) = solve(bent, 0.28, *held)
+    np.testing.assert_array_equal(after[0], held[0])  # conjugate gradients did it all
+    np.testing.assert_allclose(warm, cold, atol=1e-6)
+    assert 0 < (warm == 0).sum() < n
+    np.testing.assert_allclose(slope, g + S @ cold, atol=1e-9)
+    # The optimality condition, group by group.
+    for first, strength in zip(starts, weights, strict=False):
+        part = slice(first, first + size)
+        norm = np.linalg.norm(warm[part])
+        pull = strength * warm[part] / norm if norm else np.zeros(size)
+        left = np.linalg.norm((g + S @ warm)[part] + pull)
+        assert left <= (1e-6 if norm else strength)
+    # A factor of something else is replaced.
+    other = [held[0], held[1] * (1 + 30 * rng.random((n, 1)))[: len(held[1])].astype(np.float32)]
+    _, _, (renewed, _, *now) = solve(bent, 0.28, *other)
+    np.testing.assert_allclose(renewed, cold, atol=1e-6)
+    assert not np.array_equal(now[1], other[1])
