@@ -41,6 +41,14 @@ def fit(case, tol=TOL, **kwargs):
     return model, time.perf_counter() - begin
 
 
+def best(case, tol=TOL, **kwargs):
+    """The fastest of three fits; of one, where that takes over 20 s."""
+    found = fit(case, tol, **kwargs)
+    for _ in range(2 if found[1] < 20 else 0):
+        found = min(found, fit(case, tol, **kwargs), key=lambda pair: pair[1])
+    return found
+
+
 def report(model, seconds):
     return {
         "seconds": seconds,
@@ -121,8 +129,7 @@ def kernels():
 def gradients(n_cells=100, n_bins=1_000_000):
     """A whole fit against one dense float32 gradient in the same run, and exact decrements."""
     case = simulated("gradients", n_cells, n_bins, RIDGE)
-    fit(case)
-    model, seconds = min((fit(case) for _ in range(3)), key=lambda pair: pair[1])
+    model, seconds = best(case)
     dense = min(dense_gradient(case) for _ in range(2))
     worst = np.argsort(model.newton_decrement_)[::-1][:2]
     exact = {int(j): exact_decrement(case, model, int(j)) for j in worst}
@@ -207,17 +214,20 @@ def peer_case(name):
     X = case.X
 
     def gap(coef, intercept, n=None):
-        return float((judge(case, everyone[:n], coef, intercept)[0] - best[:n]).mean())
+        return float((judge(case, everyone[:n], coef, intercept)[0] - least[:n]).mean())
 
-    fit(case, **kwargs)
+    tracemalloc.start()
     tight, _ = fit(case, 1e-16, **kwargs)
-    best = judge(case, everyone, tight.coef_, tight.intercept_)[0]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    least = judge(case, everyone, tight.coef_, tight.intercept_)[0]
     work = 2 * X.columns[0].n_events * X.columns[0].kernel.shape[0]
     row = {"n_cells": n_cells, "n_bins": n_bins, "n_features": X.shape[1]}
-    row |= {"mean_count": float(case.counts.mean()), "objective": float(best.mean())}
+    row |= {"mean_count": float(case.counts.mean()), "objective": float(least.mean())}
+    row["peak_bytes"] = peak
 
     def own(tol):
-        model, seconds = min((fit(case, tol, **kwargs) for _ in range(3)), key=lambda pair: pair[1])
+        model, seconds = best(case, tol, **kwargs)
         return {
             **report(model, seconds),
             "gap": gap(model.coef_, model.intercept_),
@@ -225,13 +235,9 @@ def peer_case(name):
             "products": model.plan(X, case.counts).batches[0].products,
         }
 
-    row["to a relative gap of 1e-6"] = own(1e-6 * abs(best.mean()))
+    row["to a relative gap of 1e-6"] = own(1e-6 * abs(least.mean()))
     row["to the certificate"] = own(TOL)
     row["to the last digit"] = own(1e-16)
-    tracemalloc.start()
-    fit(case, **kwargs)
-    row["peak_bytes"] = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
     for peer, function in (("scikit-learn", fit_sklearn), ("glum", fit_glum)):
         if peer in others:
             begin = time.perf_counter()
@@ -257,7 +263,7 @@ def peer_case(name):
                 "fastglm_gap": same["gap"],
                 "times fastglm": seconds / same["seconds"],
             }
-            if left < 1e-6 * abs(best.mean()) or seconds > 300:
+            if left < 1e-6 * abs(least.mean()) or seconds > 300:
                 break
     return row
 
@@ -305,12 +311,11 @@ def curves():
                 numba.set_num_threads(value)
             size = {**base, **({name: value} if name != "threads" else {})}
             case = simulated(name, ridge=1e-5, **size)
-            fit(case)
-            model, seconds = min((fit(case) for _ in range(3)), key=lambda pair: pair[1])
             tracemalloc.start()
             fit(case)
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
+            model, seconds = best(case)
             n_events = int(np.count_nonzero(case.counts))
             rows.append({name: value, **report(model, seconds), "peak": peak, "events": n_events})
             print(name, rows[-1], flush=True)
