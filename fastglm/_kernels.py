@@ -968,30 +968,34 @@ def _step_groups(S, g, c, z, r, starts, weights, support, step):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
-def _solve_triangles(upper, v):
-    """``v = (U' U)^-1 v`` in place."""
-    n = v.shape[0]
-    for k in range(n):
-        row = upper[k]
-        v[k] /= row[k]
-        for a in range(k + 1, n):
-            v[a] -= row[a] * v[k]
-    for k in range(n - 1, -1, -1):
-        row = upper[k]
-        total = v[k]
-        for a in range(k + 1, n):
-            total -= row[a] * v[a]
-        v[k] = total / row[k]
+def _solve_triangles(lower, v):
+    """``v = (L L')^-1 v`` in place.
+
+    Rows of L both ways, and slices of them: an index that Numba cannot tell from a negative one
+    keeps LLVM from vectors.
+    """
+    for k in range(v.shape[0]):
+        row, done = lower[k, :k], v[:k]
+        total = np.float32(0)
+        for a in range(k):
+            total += row[a] * done[a]
+        v[k] = (v[k] - total) / lower[k, k]
+    for k in range(v.shape[0] - 1, -1, -1):
+        row, rest = lower[k, :k], v[:k]
+        value = v[k] / lower[k, k]
+        v[k] = value
+        for a in range(k):
+            rest[a] -= row[a] * value
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
-def _solve_nearby(hess, rhs, at, upper):
+def _solve_nearby(hess, rhs, at, lower):
     """Solve a positive definite system into ``rhs`` with the factor of one like it.
 
     Conjugate gradients, preconditioned by the factor, in which coefficient ``a`` is ``at[a]`` (or
     by the diagonal, where that is negative). Returns whether ten steps were enough.
     """
-    m, n = rhs.shape[0], upper.shape[0]
+    m, n = rhs.shape[0], lower.shape[0]
     x, r, z, p = np.zeros_like(rhs), rhs.copy(), np.empty_like(rhs), np.zeros_like(rhs)
     v = np.empty(n, rhs.dtype)
     first = before = 1.0
@@ -1000,7 +1004,7 @@ def _solve_nearby(hess, rhs, at, upper):
         for a in range(m):
             if at[a] >= 0:
                 v[at[a]] = r[a]
-        _solve_triangles(upper, v)
+        _solve_triangles(lower, v)
         rho = 0.0
         for a in range(m):
             z[a] = v[at[a]] if at[a] >= 0 else r[a] / hess[a, a]
@@ -1032,22 +1036,22 @@ def _solve_nearby(hess, rhs, at, upper):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _factorise(hess):
-    """Whether a matrix is positive definite, and its upper Cholesky factor."""
+    """Whether a matrix is positive definite, and its lower Cholesky factor, by rows."""
     try:
-        return True, np.linalg.cholesky(hess).T  # column-major, as LAPACK leaves it
+        return True, np.linalg.cholesky(hess)
     except Exception:
         return False, hess
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def solve_groups(S, g, c, starts, weights, goal, features, held, upper):
+def solve_groups(S, g, c, starts, weights, goal, features, held, lower):
     """Minimise ``g (z - c) + (z - c) S (z - c) / 2 + sum_g weight_g |z_g|`` over z.
 
     Newton's method on the support finds the values, and sweeps of block descent find the support:
     descent alone takes hundreds of sweeps where basis functions overlap. Ends where the optimality
     condition is broken by ``goal`` at most, or after 60 rounds.
 
-    The coefficients are of ``features``; ``upper`` is the factor of an earlier system, over the
+    The coefficients are of ``features``; ``lower`` is the factor of an earlier system, over the
     features ``held``. From one step to the next, and from one strength to the next, little changes:
     that factor makes a system easy for conjugate gradients, at a tenth of the price of its own.
 
@@ -1076,18 +1080,18 @@ def solve_groups(S, g, c, starts, weights, goal, features, held, upper):
         step = np.empty(support.shape[0], np.float32)
         _newton_groups(S, r, z, starts, weights, support, hess, step)
         at = place[features[support]]
-        solved = 4 * (at >= 0).sum() > 3 * at.size and _solve_nearby(hess, step, at, upper)
+        solved = 4 * (at >= 0).sum() > 3 * at.size and _solve_nearby(hess, step, at, lower)
         if not solved:
             solved, own = _factorise(hess)
             if solved:
                 place[:] = -1
-                held, upper = features[support], own
+                held, lower = features[support], own
                 for k in range(held.shape[0]):
                     place[held[k]] = k
-                _solve_triangles(upper, step)
+                _solve_triangles(lower, step)
         if solved and np.isfinite(step).all():
             _step_groups(S, g, c, z, r, starts, weights, support, step)
-    return z, r, held, upper
+    return z, r, held, lower
 
 
 # --- simulation ---------------------------------------------------------------------------------
