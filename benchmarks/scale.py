@@ -295,8 +295,9 @@ def masks(n_cells=500, n_bins=100_000):
 def curves():
     """Time and memory of a fit as one quantity doubles."""
     base = {"n_cells": 50, "n_bins": 200_000, "window_size": 100, "n_funcs": 8, "mean_rate_hz": 8.0}
+    base["strength"] = 0.15  # at 0.3 a network of 200 cells runs away
     sweeps = {
-        "n_bins": [100_000, 200_000, 400_000, 800_000],
+        "n_bins": [200_000, 400_000, 800_000, 1_600_000, 3_200_000],
         "n_cells": [25, 50, 100, 200],
         "window_size": [25, 50, 100, 200],
         "n_funcs": [4, 8, 16],
