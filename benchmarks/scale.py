@@ -333,7 +333,7 @@ def draw(curves, path):
     import matplotlib.pyplot as plt
 
     labels = {
-        "n_bins": "bins",
+        "n_bins": "bins (millions)",
         "n_cells": "cells (senders and receivers)",
         "window_size": "window (bins)",
         "n_funcs": "basis functions",
@@ -342,12 +342,17 @@ def draw(curves, path):
     }
     figure, axes = plt.subplots(2, 3, figsize=(10, 6), constrained_layout=True)
     for ax, (name, rows) in zip(axes.flat, curves.items(), strict=True):
-        x = np.array([row[name] for row in rows], float)
+        x = np.array([row[name] for row in rows], float) / (1e6 if name == "n_bins" else 1)
         seconds = np.array([row["seconds"] for row in rows])
         power = {"n_cells": 2, "threads": -1}.get(name, 1)
         ax.loglog(x, seconds, "o-", color="#0072B2", label="time of the fit")
         line = seconds[0] * (x / x[0]) ** power
         ax.loglog(x, line, "--", color="0.6", label=f"slope {power}")
+        low, high = 0.75 * min(seconds.min(), line.min()), 1.3 * max(seconds.max(), line.max())
+        ticks = [v * 10.0**k for k in range(-2, 4) for v in (1, 2, 5)]
+        ax.set(xlim=(0.85 * x[0], 1.35 * x[-1]), ylim=(low, high))
+        ax.set_yticks(ticks, [f"{v:g}" for v in ticks])
+        ax.set_ylim(low, high)
         ax.set_xticks(x, [f"{v:g}" for v in x])
         ax.minorticks_off()
         ax.set_xlabel(labels[name])
