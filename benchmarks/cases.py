@@ -119,18 +119,24 @@ def fit_nemos(case, receivers, maxiter=500):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import jax
-        import nemos
 
         jax.config.update("jax_enable_x64", True)
         features = case.X
         X = np.where(features.valid[:, None], np.asarray(features), np.nan)
-        model = nemos.glm.PopulationGLM(
-            regularizer="Ridge" if case.ridge else "UnRegularized",
-            regularizer_strength=case.ridge or None,
-            solver_name="LBFGS",
-            solver_kwargs={"tol": 1e-12, "maxiter": maxiter},
-        ).fit(X, case.counts[:, receivers].astype(float))
+        model = nemos_model(case.ridge, maxiter).fit(X, case.counts[:, receivers].astype(float))
     return np.asarray(model.coef_), np.asarray(model.intercept_)
+
+
+def nemos_model(ridge, maxiter):
+    """A population for LBFGS, with a tolerance that is not reached."""
+    import nemos
+
+    return nemos.glm.PopulationGLM(
+        regularizer="Ridge" if ridge else "UnRegularized",
+        regularizer_strength=ridge or None,
+        solver_name="LBFGS",
+        solver_kwargs={"tol": 1e-12, "maxiter": maxiter},
+    )
 
 
 # name: (function, most receivers it is asked for; its time is scaled to all of them)

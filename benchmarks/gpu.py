@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numba
 import numpy as np
-from cases import simulated
+from cases import nemos_model, simulated
 from run import machine, replace_section, table
 from scale import RIDGE, TOL, best, fit, report
 
@@ -96,15 +96,8 @@ def objective(X, y, coef, intercept, ridge):
 
 def fit_nemos(X, y, case, maxiter):
     """LBFGS; seconds of the second of two fits."""
-    import nemos
-
     for _ in range(2):
-        model = nemos.glm.PopulationGLM(
-            regularizer="Ridge",
-            regularizer_strength=case.ridge,
-            solver_name="LBFGS",
-            solver_kwargs={"tol": 1e-12, "maxiter": maxiter},
-        )
+        model = nemos_model(case.ridge, maxiter)
         begin = time.perf_counter()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

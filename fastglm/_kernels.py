@@ -1015,7 +1015,7 @@ def _solve_nearby(hess, rhs, at, lower):
             rhs[:] = x
             return rho >= 0
         if step == 10:
-            return False
+            break
         for a in range(m):
             p[a] = z[a] + (rho / before if step > 0 else 0.0) * p[a]
         bend = 0.0
@@ -1026,7 +1026,7 @@ def _solve_nearby(hess, rhs, at, lower):
             z[a] = total
             bend += p[a] * total
         if not bend > 0:
-            return False
+            break
         for a in range(m):
             x[a] += rho / bend * p[a]
             r[a] -= rho / bend * z[a]
@@ -1041,6 +1041,14 @@ def _factorise(hess):
         return True, np.linalg.cholesky(hess)
     except Exception:
         return False, hess
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _locate(features, place):
+    """Where among some features each one is, in ``place``; -1 for all others."""
+    place[:] = -1
+    for k in range(features.shape[0]):
+        place[features[k]] = k
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -1059,14 +1067,9 @@ def solve_groups(S, g, c, starts, weights, goal, features, held, lower):
     """
     z, r, bounds = c.copy(), g.copy(), np.empty(weights.shape[0])
     _bound_groups(S, starts, bounds)
-    last = 0
-    for k in range(features.shape[0]):
-        last = max(last, features[k])
-    for k in range(held.shape[0]):
-        last = max(last, held[k])
-    place = np.full(last + 1, -1)
-    for k in range(held.shape[0]):
-        place[held[k]] = k
+    last = max(np.append(features, 0).max(), np.append(held, 0).max())
+    place = np.empty(last + 1, np.int64)
+    _locate(held, place)
     n_sweeps = 0  # the support of the last step is the best guess
     for _ in range(60):
         if _descend_groups(S, z, r, starts, weights, bounds, goal, n_sweeps) <= goal:
@@ -1084,10 +1087,8 @@ def solve_groups(S, g, c, starts, weights, goal, features, held, lower):
         if not solved:
             solved, own = _factorise(hess)
             if solved:
-                place[:] = -1
                 held, lower = features[support], own
-                for k in range(held.shape[0]):
-                    place[held[k]] = k
+                _locate(held, place)
                 _solve_triangles(lower, step)
         if solved and np.isfinite(step).all():
             _step_groups(S, g, c, z, r, starts, weights, support, step)

@@ -613,19 +613,20 @@ class _Fit:
         free, fixed, limit = self._separate(penalty)
         if fixed.any() or not free.all():
             coef = np.where(fixed, limit[:, None], np.where(free, coef, 0.0))
-        self._prepare(penalty, free)
         if penalty.sparse.any():
-            results = self._run_sparse(self._alike(penalties, free, fixed), coef, intercept)
+            self._prepare(penalty.copy(), free)
+            results = self._run_sparse(self._together(penalties, free, fixed), coef, intercept)
         else:
+            self._prepare(penalty, free)
             results = [self._run_smooth(penalty, coef, intercept, fixed, start is None, guided)]
         for result in results:
             separated = fixed.any(axis=0) & (result.status == "converged")
             result.status[separated] = "separated"
         return results
 
-    def _alike(self, penalties, free, fixed):
+    def _together(self, penalties, free, fixed):
         """The first penalties, as many as are sparse and leave the same features free."""
-        for k, other in enumerate(penalties):
+        for k, other in enumerate(penalties[1:], 1):
             other_free, other_fixed, _ = self._separate(other)
             same = np.array_equal(free, other_free) and np.array_equal(fixed, other_fixed)
             if not (other.sparse.any() and same):

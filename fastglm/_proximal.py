@@ -37,7 +37,8 @@ def minimize(problem, penalties, results, tol, maxiter, watch=None):
     Parameters
     ----------
     problem : DenseProblem or EventProblem
-        Gives objective and gradient of the smooth part, and its curvature over a few features.
+        Gives objective and gradient of the smooth part, and its curvature over a few features. Its
+        penalty is a copy of the first, and becomes what each receiver has reached.
     penalties : list of Penalty
         Of the same groups and quadratic matrix.
     results : list of Result
@@ -49,7 +50,7 @@ def minimize(problem, penalties, results, tol, maxiter, watch=None):
         Called with the result so far after every pass.
     """
     now, n = deepcopy(results[0]), results[0].intercept.size
-    fit = _Fit(problem, penalties[0].copy(), now, tol, maxiter)
+    fit = _Fit(problem, now, tol, maxiter)
     stage, active = np.zeros(n, np.int64), np.arange(n)
 
     def finish(index):
@@ -65,7 +66,6 @@ def minimize(problem, penalties, results, tol, maxiter, watch=None):
             for k in np.unique(stage[index]):
                 fit.renew(index[stage[index] == k], penalties[k])
 
-    problem.set_penalty(fit.penalty)
     fit.begin(active)
     try:
         while active.size:
@@ -83,12 +83,13 @@ def minimize(problem, penalties, results, tol, maxiter, watch=None):
 class _Fit:
     """Where the receivers are: the points, their steps, and the smooth part there."""
 
-    def __init__(self, problem, penalty, result, tol, maxiter):
-        self.problem, self.penalty, self.result = problem, penalty, result
+    def __init__(self, problem, result, tol, maxiter):
+        self.problem, self.penalty, self.result = problem, problem.penalty, result
         self.tol, self.maxiter = tol, maxiter
         shape = result.coef.shape
         self.step, self.step_intercept = np.zeros(shape), np.zeros(shape[1])
         self.length, self.promised = np.zeros((2, shape[1]))
+        self.by_group = np.argsort(self.penalty.group_of, kind="stable")
         self.smooth = np.full(shape[1], np.inf)
         # The factor of a Newton system of each receiver, and the features that it is over.
         nothing = [np.zeros(0, np.int64), np.zeros((0, 0), np.float32)]
@@ -168,8 +169,6 @@ class _Fit:
     def _next(self, index):
         """Steps of some receivers, the decrease that their models promise, and who is done."""
         problem, penalty, result = self.problem, self.penalty, self.result
-        group_of = penalty.group_of
-        order = np.argsort(group_of, kind="stable")
 
         def one(j):
             coef, grad, free, weights = (
@@ -177,7 +176,7 @@ class _Fit:
                 for values in (result.coef, self.grad, problem.is_free, penalty.weight)
             )
             breach, features, starts, weight = kernels.screen_groups(
-                coef, grad, free, group_of, order, weights, _MARGIN
+                coef, grad, free, penalty.group_of, self.by_group, weights, _MARGIN
             )
             result.grad_norm[j] = max(breach, abs(self.grad_intercept[j]))
             data, chosen = problem.curvature(j, coef, result.intercept[j], features)

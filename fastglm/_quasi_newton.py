@@ -986,8 +986,9 @@ class EventProblem:
 
             run_threads(stripe, range(0, free.size, _STRIPE), rows.size * _STRIPE)
             moment += rows.T @ root
+        mean = moment / max(float(weights.sum()), 1e-300)
         for row, value in zip(hess, moment, strict=True):
-            row -= value * (moment / max(float(weights.sum()), 1e-300))
+            row -= value * mean
         hess /= self.n_bins
         sample.shared.add_covariance(hess, _BLEND * sample.level[j], free)
         hess += self.penalty.hessian(j, free)
