@@ -723,6 +723,7 @@ def test_bins_of_their_own_are_drawn_by_rates(monkeypatch, n_senders):
     np.testing.assert_allclose(rate, 0.02, rtol=0.2)
 
 
+@pytest.mark.slow
 def test_factors_of_own_bins_stay_within_a_tenth_of_the_memory(monkeypatch):
     monkeypatch.setattr(quasi_newton, "_FIRST", 1)
     monkeypatch.setattr(quasi_newton, "_LATE", 0)
@@ -766,6 +767,7 @@ def test_few_events_and_next_to_no_ridge_take_few_passes(monkeypatch, seed, n_ke
     assert model.n_passes_.max() <= 20
 
 
+@pytest.mark.slow
 def test_a_fit_leaves_nothing_behind():
     """No cycle keeps a batch in memory until the garbage collector comes by."""
     counts = np.random.default_rng(0).poisson(0.1, size=(3000, 4))

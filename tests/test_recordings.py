@@ -21,16 +21,15 @@ RIDGE = 1e-4
 
 
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("path", ["newton-cholesky", "newton-cg"])
 @pytest.mark.parametrize(
     ("name", "bin_size", "receivers"),
     [
-        ("locust10_al", 0.005, [0, 4, 9]),
+        ("locust10_al", 0.005, [0, 9]),
         ("placecells49_ca1", 0.01, [3, 40]),
-        ("spycon20_gt", 0.01, [0, 11, 19]),
+        ("spycon20_gt", 0.01, [0, 11]),
     ],
 )
-def test_agrees_with_scikit_learn(name, bin_size, receivers, path, masked):
+def test_agrees_with_scikit_learn(name, bin_size, receivers, masked):
     case = cases.recorded(name, bin_size, 0.1, 5, RIDGE)
     X = case.X
     mask = None
@@ -39,21 +38,25 @@ def test_agrees_with_scikit_learn(name, bin_size, receivers, path, masked):
         n = case.counts.shape[1]
         mask = np.repeat(rng.random((n, n)) < 0.3, 5, axis=0)[:, receivers]
     y = case.counts[:, receivers]
-    model = fastglm.PopulationGLM(
-        regularizer="Ridge",
-        regularizer_strength=RIDGE,
-        solver_name=path,
-        feature_mask=mask,
-    ).fit(X, y)
-    assert (model.status_ == "converged").all()
+    models = [
+        fastglm.PopulationGLM(
+            regularizer="Ridge",
+            regularizer_strength=RIDGE,
+            solver_name=path,
+            feature_mask=mask,
+        ).fit(X, y)
+        for path in ("newton-cholesky", "newton-cg")
+    ]
     rows, y = X.rows(np.flatnonzero(X.valid)), y[X.valid]
     for k in range(len(receivers)):
         columns = slice(None) if mask is None else mask[:, k]
         peer = PoissonRegressor(alpha=RIDGE, solver="newton-cholesky", tol=1e-9)
         peer.fit(rows[:, columns], y[:, k])
-        np.testing.assert_allclose(model.coef_[columns, k], peer.coef_, atol=1e-5)
         value = naive_glm.objective(rows[:, columns], y[:, k], peer.coef_, peer.intercept_, RIDGE)
-        assert model.objective_[k] == pytest.approx(value, abs=1e-8)
+        for model in models:
+            assert model.status_[k] == "converged"
+            np.testing.assert_allclose(model.coef_[columns, k], peer.coef_, atol=1e-5)
+            assert model.objective_[k] == pytest.approx(value, abs=1e-8)
 
 
 def test_epochs_of_the_recording_keep_history_apart():
