@@ -271,7 +271,7 @@ def peer_case(name):
 # --- masks --------------------------------------------------------------------------------------
 
 
-def masks(n_cells=500, n_bins=100_000):
+def masks(n_cells=500, n_bins=1_000_000):
     """A map that keeps a tenth of 500 x 500 couplings, against the full fit."""
     case = simulated("masks", n_cells, n_bins, 1e-5, strength=0.15)
     rng = np.random.default_rng(0)
@@ -280,7 +280,9 @@ def masks(n_cells=500, n_bins=100_000):
         "ten groups": np.arange(n_cells)[:, None] % 10 == np.arange(n_cells) % 10,
     }
     model, seconds = fit(case)
-    result = {"all to all": report(model, seconds)}
+    result = {"n_cells": n_cells, "n_bins": n_bins, "mean_count": float(case.counts.mean())}
+    result["all to all"] = report(model, seconds)
+    print(result, flush=True)
     for name, kept in maps.items():
         np.fill_diagonal(kept, True)
         model, own = fit(case, feature_mask=np.repeat(kept, 8, axis=0))

@@ -101,15 +101,17 @@ def _history_moments(block, events):
 def _history_gram(block, other):
     """``X'X`` of two history blocks over all bins from minus to plus infinity."""
     n, m = block.n_funcs, other.n_funcs
-    result = np.empty((block.n_senders, n, other.n_senders, m))
-    overlap = _kernel_overlap(block.kernel, other.kernel)
-    for some, table in _correlograms(block, other.events, overlap.shape[0]):
-        result[some] = _project(table, overlap)
-    # The other sign of the lag; lag 0 was counted above.
-    overlap = _kernel_overlap(other.kernel, block.kernel)
-    overlap[0] = 0
-    for some, table in _correlograms(other, block.events, overlap.shape[0]):
-        result[:, :, some] += _project(table, overlap).transpose(2, 3, 0, 1)
+    result = np.zeros((block.n_senders, n, other.n_senders, m))
+    ahead = _kernel_overlap(block.kernel, other.kernel)
+    behind = _kernel_overlap(other.kernel, block.kernel)
+    behind[0] = 0  # lag 0 is counted in the other
+    for some, table in _correlograms(block, other.events, ahead.shape[0]):
+        result[some] += _project(table, ahead)
+        if other is block:
+            result[:, :, some] += _project(table, behind).transpose(2, 3, 0, 1)
+    if other is not block:
+        for some, table in _correlograms(other, block.events, behind.shape[0]):
+            result[:, :, some] += _project(table, behind).transpose(2, 3, 0, 1)
     return result.reshape(block.n_columns, other.n_columns)
 
 
