@@ -463,6 +463,10 @@ class DenseProblem:
     def learn(self, receivers, step, step_intercept, change, change_intercept):
         """Nothing: Hessians are exact."""
 
+    def fill(self, active):
+        """Receivers of the next pass: all."""
+        return active
+
     def trust(self, j):
         """Part of its curvature that a model is sure of."""
         return 1.0

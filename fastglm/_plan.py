@@ -306,12 +306,19 @@ class _Cost:
         )
 
     def shared(self, n_features):
-        """Seconds of the parts that all receivers of a matrix share: spectrum and sample."""
+        """Seconds of the parts that all receivers of a matrix share: spectrum and sample.
+
+        A tenth of 300 cells, 1e6 bins: 0.02 s select the events, 0.03 s sum them up for every bin,
+        0.07 s count their pairs, 0.05 s make rows of the bins that are looked at.
+        """
         n_sample = sample_size(n_features, self.n_bins, self.settings.memory_budget)
+        n_events = sum(c.n_events for c in self.X.columns if hasattr(c, "kernel"))
         return (
             10 * n_features**3 / self.rates.hessian
-            + 4 * n_sample * n_features**2 / self.rates.rows
-            + 1e-8 * n_sample * n_features
+            + 4 * n_sample * n_features * min(n_features, 64) / self.rates.rows
+            + 1.5e-8 * n_sample * n_features
+            + 5e-8 * self.n_bins
+            + 5e-8 * n_events
         )
 
     def shared_bytes(self, n_features):

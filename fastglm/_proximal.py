@@ -23,7 +23,7 @@ from fastglm._threads import run_threads
 from fastglm.features import column_dot
 
 _ARMIJO = 1e-4
-_INNER = 1e-3  # part of the violation that the inner solution may leave
+_INNER = 1e-2  # part of the violation that the inner solution may leave
 _MARGIN = 0.2  # a group whose gradient comes this near to its weight may enter the step
 
 
@@ -31,8 +31,9 @@ def minimize(problem, penalties, results, tol, maxiter, watch=None):
     """Proximal Newton for every receiver of a problem, with one penalty after the other.
 
     A receiver goes on to its next penalty as soon as it is done with one, whatever the others do,
-    so that passes are shared by as many as there are: on a path of 30 strengths a receiver waited
-    for others in a seventh of them.
+    and a pass is for as many as fill its tiles, those first that are behind: on a path of 30
+    strengths a receiver waited for others in a seventh of the passes, and a quarter of the lanes
+    were idle.
 
     Parameters
     ----------
@@ -65,11 +66,12 @@ def minimize(problem, penalties, results, tol, maxiter, watch=None):
             stage[index] += 1
             for k in np.unique(stage[index]):
                 fit.renew(index[stage[index] == k], penalties[k])
+            fit.resume(index)
 
     fit.begin(active)
     try:
         while active.size:
-            fit.advance(active)
+            fit.advance(np.sort(problem.fill(active[np.argsort(stage[active], kind="stable")])))
             finish(active)
             active = active[now.status[active] == ""]
             if watch is not None:
@@ -107,7 +109,7 @@ class _Fit:
         self.problem.forget(index)
 
     def renew(self, index, penalty):
-        """Some receivers begin a fit with another penalty, where they are: no pass is needed."""
+        """Some receivers have another penalty."""
         problem, result = self.problem, self.result
         coef = np.where(problem.is_free[:, index], result.coef[:, index], 0.0)
         before = self.penalty.times(coef, index)
@@ -115,8 +117,11 @@ class _Fit:
         change = self.penalty.times(coef, index) - before
         self.smooth[index] += 0.5 * column_dot(coef, change)
         self.grad[:, index] += np.where(problem.is_free[:, index], change, 0.0)
+
+    def resume(self, index):
+        """Some receivers begin a fit where they are: no pass is needed."""
         self.begin(index)
-        known = index[np.isfinite(self.smooth[index])]
+        result, known = self.result, index[np.isfinite(self.smooth[index])]
         if known.size:
             result.objective[known] = self.smooth[known] + norms(
                 self.penalty, result.coef[:, known], known

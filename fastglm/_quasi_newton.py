@@ -816,7 +816,7 @@ class EventProblem:
         """Objective and gradient at the given points: one pass."""
         self.active, n = active, active.size
         self.point = np.vstack([coef, intercept])
-        wants = self.steps.expected[active] <= self.precise_below
+        wants = self._wants_precise(active)
         self.certain[active] = wants | self.rough
         rounded = np.where(wants, _ROUNDING[np.float64], _ROUNDING[np.float32])
         self.rounding[active] = np.maximum(rounded, self._was_rounded[active])
@@ -1051,6 +1051,18 @@ class EventProblem:
             )
 
         run_threads(one, range(receivers.size))
+
+    def _wants_precise(self, receivers):
+        return self.steps.expected[receivers] <= self.precise_below
+
+    def fill(self, active):
+        """Receivers of the next pass: the first of some that fill tiles, all where none do."""
+        wants = self._wants_precise(active)
+        whole = [
+            some[: some.size - some.size % self.lanes] for some in (active[~wants], active[wants])
+        ]
+        chosen = np.concatenate(whole)
+        return chosen if chosen.size else active
 
     def trust(self, j):
         """Part of its curvature that a model is sure of."""
