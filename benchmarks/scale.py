@@ -194,10 +194,10 @@ PEER_CASES = {
 }
 
 
-def peers():
+def peers(cases=PEER_CASES):
     """Time to a gap and to the certificate, and what others take to reach theirs."""
     result = {}
-    for name in PEER_CASES:
+    for name in cases:
         result[name] = peer_case(name)
         print(name, json.dumps(result[name], indent=1), flush=True)
     return result
@@ -420,6 +420,51 @@ def recordings_table(rows):
     )  # fmt: skip
 
 
+def masks_table(rows):
+    """The table of the masks in the README."""
+    maps = {name: row for name, row in rows.items() if isinstance(row, dict)}
+    return table(
+        ["couplings", "fit", "part of all to all", "passes, mean and largest", "largest decrement",
+         "converged"],
+        [
+            [name, f"{row['seconds']:.0f} s", f"{row.get('part of all to all', 1):.2f}",
+             f"{row['passes_mean']:.1f} and {row['passes_max']}", f"{row['decrement_max']:.1e}",
+             row["converged"]]
+            for name, row in maps.items()
+        ],
+    )  # fmt: skip
+
+
+def peers_table(cases):
+    """The table of the peers in the README."""
+    rows = []
+    for name, case in cases.items():
+        title = f"{name}: {case['n_cells']} cells, {case['n_bins']:,} bins, "
+        title += f"{case['n_features']} features"
+        for goal in ("to a relative gap of 1e-6", "to the certificate", "to the last digit"):
+            row = case[goal]
+            rows.append(
+                [title, f"fastglm {goal}", f"{row['seconds']:.3g}", f"{row['gap']:.1e}", "",
+                 f"{row['passes_mean']:.1f}", f"{row['additions a second'] / 1e9:.1f}"]
+            )  # fmt: skip
+            title = ""
+        for peer, row in case.items():
+            if isinstance(row, dict) and "times fastglm" in row:
+                times = f"{row['times fastglm']:.0f} (fastglm to a gap of {row['fastglm_gap']:.0e})"
+            elif isinstance(row, dict) and "times fastglm's certificate" in row:
+                times = ", ".join(
+                    f"{row[key]:.0f} ({key.removeprefix('times fastglm')[3:]})"
+                    for key in ("times fastglm's certificate", "times fastglm's last digit")
+                )
+            else:
+                continue
+            rows.append(["", peer, f"{row['seconds']:.3g}", f"{row['gap']:.1e}", times, "", ""])
+    head = ["case", "implementation", "seconds", "mean gap", "times fastglm", "passes",
+            "1e9 additions a second"]  # fmt: skip
+    return table(head, rows)
+
+
+TABLES = {"recordings": recordings_table, "masks": masks_table, "peers": peers_table}
 PARTS = {
     "kernels": kernels,
     "gradients": gradients,
@@ -433,18 +478,23 @@ PARTS = {
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", nargs="+", default=["kernels", "gradients"], choices=PARTS)
+    parser.add_argument("--cases", nargs="+", choices=PEER_CASES, help="of the peers; others stay")
     parser.add_argument("--write", action="store_true", help="update scale.json and the figure")
     args = parser.parse_args()
     path = HERE / "scale.json"
     results = json.loads(path.read_text()) if path.exists() else {}
     results["machine"] = machine()
     for part in args.parts:
-        results[part] = PARTS[part]()
+        if part == "peers" and args.cases:
+            results[part] = results.get(part, {}) | peers(args.cases)
+        else:
+            results[part] = PARTS[part]()
         print(part, json.dumps(results[part], indent=1), flush=True)
         if args.write:
             path.write_text(json.dumps(results, indent=1) + "\n")
-    if args.write and "recordings" in results:
-        replace_section("recordings", recordings_table(results["recordings"]))
+    for name, make in TABLES.items():
+        if args.write and name in results:
+            replace_section(name, make(results[name]))
     if args.write and "curves" in results:
         draw(results["curves"], HERE.parent / "docs" / "images" / "scaling.png")
 

@@ -34,6 +34,7 @@ from fastglm._quasi_newton import (
     EventProblem,
     SampleProblem,
     Shared,
+    activity,
     n_own_factors,
     sample_size,
     split_space,
@@ -732,6 +733,23 @@ class _Fit:
         again.n_iter += result.n_iter[rest]
         again.n_passes += result.n_passes[rest]
         result.put(rest, again)
+
+
+class Common:
+    """What receivers with masks of their own take from the sums of all features.
+
+    Memory: ``8 * n_features**2 + 4 * n_bins`` bytes, twice that while it is made.
+    """
+
+    def __init__(self, X, valid):
+        self.gram, self.sums = statistics.gram(X, valid), statistics.column_sums(X, valid)
+        self.activity = activity(X)
+
+    def share(self, X, valid, columns, memory_budget, lanes):
+        """The `Shared` part of the fits with some columns, which X holds."""
+        n_sample = sample_size(X.shape[1], int(valid.sum()), memory_budget)
+        gram = self.gram[np.ix_(columns, columns)]
+        return Shared(X, valid, gram, self.sums[columns], n_sample, lanes, self.activity)
 
 
 def share(X, valid, memory_budget, lanes=LANES):

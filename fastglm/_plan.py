@@ -7,7 +7,7 @@ does not depend on who else is fitted.
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -22,6 +22,7 @@ from fastglm.features import CHUNK, FeatureMatrix, HistoryColumns, Sweep
 PRODUCTS = ("events", "rows")
 _FREE_PART = 0.5  # of the memory that is free, unless said
 _SHARED = 0.4  # a mask that keeps this part of the work is cheaper inside a tile of 16
+_COMMON = 0.2  # of the memory, that the sums of all features may take while they are made
 _SMALL_WORK = 2e9  # multiply-adds below which the rates of `TYPICAL` will do
 _UNITS = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
 _UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -144,6 +145,8 @@ class Plan:
     n_bins, n_features, n_receivers : int
     rates : Rates
         Measured on this machine, or typical ones where the problem is small.
+    common : bool
+        Whether the sums of all features are made once, for many small masks to take theirs from.
     """
 
     batches: list
@@ -151,6 +154,7 @@ class Plan:
     n_bins: int
     n_features: int
     rates: Rates
+    common: bool = False
 
     @property
     def n_receivers(self):
@@ -240,11 +244,17 @@ def make_plan(X, n_bins, receivers, free, settings):
             narrow.setdefault(column.tobytes(), []).append(j)
     batches = cost.split(dense, "newton-cholesky", kernels.LANES, free)
     batches += cost.split(wide, "newton-cg", kernels.LANES, free)
+    small = []
     for group in narrow.values():
         # Receivers of one mask share its senders: a tile of them costs what two alone do.
         lanes = kernels.LANES if len(group) > 2 else 1
-        batches += cost.split(group, "newton-cg", lanes, free, selected=True)
-    return Plan(batches, settings.memory_budget, n_bins, X.shape[1], rates)
+        small += cost.split(group, "newton-cg", lanes, free, selected=True)
+    making = 16 * X.shape[1] ** 2 + 4 * X.shape[0]
+    common = sum(batch.n_features**2 for batch in small) > X.shape[1] ** 2
+    common = common and making < _COMMON * settings.memory_budget
+    if common:
+        small = [replace(b, bytes=max(making, making / 2 + b.bytes)) for b in small]
+    return Plan(batches + small, settings.memory_budget, n_bins, X.shape[1], rates, common)
 
 
 def _is_large(X, n_bins, n_receivers):

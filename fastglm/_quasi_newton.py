@@ -175,9 +175,12 @@ class Spectrum:
 
 
 class Shared:
-    """What the receivers of a feature matrix have in common: spectrum and sampled rows."""
+    """What the receivers of a feature matrix have in common: spectrum and sampled rows.
 
-    def __init__(self, X, valid, gram, column_sums, n_sample, lanes):
+    ``seen`` is their `activity`, or that of more features.
+    """
+
+    def __init__(self, X, valid, gram, column_sums, n_sample, lanes, seen=None):
         index = np.flatnonzero(valid)
         self.n_bins = index.size
         mean = column_sums / self.n_bins
@@ -197,7 +200,7 @@ class Shared:
         self.share = np.ones((self.n_bins, 1), np.float32)
         self.activity = None
         if n_sample < self.n_bins:
-            self.activity = _activity(X)
+            self.activity = activity(X) if seen is None else seen
             index, self.share = self._draw(X, index, mean, n_sample)
         self.index = index
         self.rows = Rows(X.rows(index, np.float32), lanes)
@@ -246,7 +249,7 @@ class Shared:
         return index[pool[drawn]], share[:, None].astype(np.float32)
 
 
-def _activity(X):
+def activity(X):
     """Events that each bin sees, those of a rare sender more; 1 in the mean.
 
     The leverage where senders are independent, for the price of a sum over the events.

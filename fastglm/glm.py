@@ -924,16 +924,19 @@ def _fit_group(
     receivers = receivers[sums[receivers] > 0]
     if shared is not None:
         shared = shared.restrict(valid)
-    batches = [
-        batch
-        for some in _alike(penalties, receivers)
-        for batch in make_plan(X, n_bins, some, free, settings).batches
-    ]
+    plans = [make_plan(X, n_bins, some, free, settings) for some in _alike(penalties, receivers)]
+    batches = [batch for plan in plans for batch in plan.batches]
+    common = None
+    if any(plan.common for plan in plans):
+        common = newton.Common(X, valid)
     for batch in batches:
         columns, part, batch_free = slice(None), X, free[:, batch.receivers]
+        own = None
         if batch.selected:
             part, columns = X.select(batch_free.any(axis=1))
             batch_free = batch_free[columns]
+            if common is not None:
+                own = common.share(part, valid, columns, settings.memory_budget, batch.lanes)
         begin = None
         if start is not None:
             coef = np.where(batch_free, start[0][columns][:, batch.receivers], 0.0)
@@ -949,7 +952,7 @@ def _fit_group(
             begin,
             batch,
             settings,
-            None if batch.selected else shared,
+            own if batch.selected else shared,
             monitor.watch(batch.receivers, columns),
             guide and [g.of(batch.receivers, columns) for g in guide],
         )

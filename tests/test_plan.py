@@ -147,6 +147,23 @@ def test_masks_that_are_shared_give_what_each_receiver_gives_alone():
         assert not model.coef_[~mask[:, j], j].any()
 
 
+def test_many_masks_take_their_sums_from_those_of_all_features():
+    X, counts = network(n_bins=9000, n_cells=40)
+    mask = np.repeat(np.random.default_rng(0).random((40, 40)) < 0.3, 4, axis=0)
+    model = ridge_model(solver_name="newton-cg", feature_mask=mask)
+    assert model.plan(X, counts).common
+    model.fit(X, counts)
+    for j in (0, 11, 39):
+        kept = mask[:, j]
+        some = ridge_model(solver_name="newton-cg", feature_mask=mask[:, [j]])
+        assert not some.plan(X, counts[:, [j]]).common
+        some.fit(X, counts[:, [j]])
+        np.testing.assert_allclose(model.coef_[:, j], some.coef_[:, 0], atol=1e-7)
+        alone = ridge_model(solver_name="newton-cholesky")
+        alone.fit(np.asarray(X)[:, kept], counts[:, [j]])
+        np.testing.assert_allclose(model.coef_[kept, j], alone.coef_[:, 0], atol=1e-7)
+
+
 def test_a_plan_reads_as_a_table():
     X, counts = network()
     text = str(ridge_model(solver_name="newton-cg", memory_budget="1GB").plan(X, counts))
