@@ -25,7 +25,7 @@ RIDGE = 1e-4
     ("name", "bin_size", "receivers"),
     [
         ("locust10_al", 0.005, [0, 9]),
-        ("placecells49_ca1", 0.01, [3, 40]),
+        ("placecells49_ca1", 0.01, [40]),
         ("spycon20_gt", 0.01, [0, 11]),
     ],
 )
