@@ -194,6 +194,9 @@ PEER_CASES = {
 }
 
 
+_TIMES = "times fastglm's "  # certificate, last digit: keys of a peer's results
+
+
 def peers(cases=PEER_CASES):
     """Time to a gap and to the certificate, and what others take to reach theirs."""
     result = {}
@@ -246,8 +249,8 @@ def peer_case(name):
             row[peer] = {
                 "seconds": seconds,
                 "gap": gap(coef, intercept, 1),
-                "times fastglm's certificate": seconds / row["to the certificate"]["seconds"],
-                "times fastglm's last digit": seconds / row["to the last digit"]["seconds"],
+                _TIMES + "certificate": seconds / row["to the certificate"]["seconds"],
+                _TIMES + "last digit": seconds / row["to the last digit"]["seconds"],
             }
     if "NeMoS" in others:
         for maxiter in (100, 400, 1600):
@@ -451,10 +454,9 @@ def peers_table(cases):
         for peer, row in case.items():
             if isinstance(row, dict) and "times fastglm" in row:
                 times = f"{row['times fastglm']:.0f} (fastglm to a gap of {row['fastglm_gap']:.0e})"
-            elif isinstance(row, dict) and "times fastglm's certificate" in row:
+            elif isinstance(row, dict) and _TIMES + "certificate" in row:
                 times = ", ".join(
-                    f"{row[key]:.0f} ({key.removeprefix('times fastglm')[3:]})"
-                    for key in ("times fastglm's certificate", "times fastglm's last digit")
+                    f"{row[_TIMES + goal]:.0f} ({goal})" for goal in ("certificate", "last digit")
                 )
             else:
                 continue

@@ -2,7 +2,8 @@
 
 A cost model turns counts of operations into seconds with rates that are measured once per process,
 in some 50 ms. The choice for a receiver looks at its own mask and the data only, so that its result
-does not depend on who else is fitted.
+does not depend on who else is fitted, but for the last digits where many masks differ
+(`Plan.common`).
 """
 
 import os
@@ -15,7 +16,7 @@ import numpy as np
 from fastglm import _html
 from fastglm import _kernels as kernels
 from fastglm._newton import MAX_FALLBACK
-from fastglm._quasi_newton import Steps, n_own_factors, sample_size
+from fastglm._quasi_newton import SKETCH, Steps, n_own_factors, sample_size
 from fastglm._threads import run_threads, single_threaded_blas
 from fastglm.features import CHUNK, FeatureMatrix, HistoryColumns, Sweep
 
@@ -325,7 +326,7 @@ class _Cost:
         n_events = sum(c.n_events for c in self.X.columns if hasattr(c, "kernel"))
         return (
             10 * n_features**3 / self.rates.hessian
-            + 4 * n_sample * n_features * min(n_features, 64) / self.rates.rows
+            + 4 * n_sample * n_features * min(n_features, SKETCH) / self.rates.rows
             + 1.5e-8 * n_sample * n_features
             + 5e-8 * self.n_bins
             + 5e-8 * n_events

@@ -38,7 +38,7 @@ _START_BLEND, _BLEND = 0.3, 0.02
 _LIFT = 4.0  # most that a closed form may raise the log rate of a sampled bin
 _SAMPLE, _MIN_SAMPLE = 20, 2000  # sampled bins a feature, and at least
 _POOL, _UNIFORM = 4, 0.3  # bins looked at for each one drawn; part drawn evenly
-_SKETCH = 64  # directions in which a bin is looked at
+SKETCH = 64  # directions in which a bin is looked at
 # Mean square changes of eta: below the first the Hessian is as good as constant, below the second
 # the change of a float32 gradient is as good as rounding.
 _SMALL, _TINY = 0.05, 1e-10
@@ -139,16 +139,16 @@ class Spectrum:
     def leverage(self, X, index, mean):
         """``(x - mean)' covariance^-1 (x - mean)`` of the rows at some bins.
 
-        Of many features an estimate, right to 18 %: the square of the whitened row on `_SKETCH`
+        Of many features an estimate, right to 18 %: the square of the whitened row on `SKETCH`
         random directions (Drineas, Magdon-Ismail, Mahoney & Woodruff, 2012).
         """
         floor = 1e-6 * float(self.values.max(initial=0))
         root = np.where(self.values > floor, 1 / np.sqrt(np.maximum(self.values, 1e-30)), 0)
         whiten = (root * self.vectors.values).T
-        if whiten.shape[1] > _SKETCH:
-            directions = np.random.default_rng(0).standard_normal((whiten.shape[1], _SKETCH))
+        if whiten.shape[1] > SKETCH:
+            directions = np.random.default_rng(0).standard_normal((whiten.shape[1], SKETCH))
             with all_blas_threads():
-                whiten = whiten @ (directions / np.sqrt(_SKETCH)).astype(np.float32)
+                whiten = whiten @ (directions / np.sqrt(SKETCH)).astype(np.float32)
         whiten = np.ascontiguousarray(whiten)
         mean, size = mean.astype(np.float32), self.vectors.size
         leverage = []
@@ -1081,12 +1081,10 @@ class EventProblem:
         place = np.flatnonzero(columns < self.active.size)
         receivers = self.active[columns[place]]
         alone = np.array([self.own.get(j) is not None for j in receivers], bool)
-        tiles = np.unique(columns[place[~alone]] // self.lanes)
-        rest = np.flatnonzero(np.isin(columns // self.lanes, tiles))
-        if rest.size:
-            right = residual[:, rest]
-            right[:, np.isin(rest, place[alone])] = 0
-            z[:, rest] = self.sample.solve(right, columns[rest])
+        if not alone.all():
+            rest = residual.copy()
+            rest[:, place[alone]] = 0  # such columns take no part
+            z = self.sample.solve(rest, columns)
         for k, j in zip(place[alone], receivers[alone], strict=True):
             free, factor = self.own[j]
             right = residual[free, k].astype(np.float32)
