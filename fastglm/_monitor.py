@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import threading
 import time
 import warnings
 import zipfile
@@ -15,6 +16,7 @@ from fastglm import _html
 from fastglm._newton import Result
 
 _SAVE_EVERY = 20.0  # seconds between checkpoints inside a batch
+_SAVE_PART = 20  # times as long as the last checkpoint took passes before the next
 _FORMAT = "fastglm checkpoint"
 logger = logging.getLogger("fastglm")
 
@@ -37,6 +39,8 @@ class Monitor:
     def __init__(self, result, tol, progress=None, checkpoint=None, log=""):
         self.result, self.tol, self.checkpoint = result, tol, checkpoint
         self._log, self._n_done = log, 0
+        self.lock, self._stopped = threading.RLock(), False
+        self._unsaved, self._cost = False, 0.0  # seconds of the last checkpoint
         self._saved = self._began = self._begun = time.monotonic()
         self._report = progress if callable(progress) else None
         self._bar = None
@@ -49,9 +53,18 @@ class Monitor:
             )
 
     def watch(self, receivers, columns):
-        """A function that is called after every pass with the result of a batch so far."""
+        """A function that is called after every pass with the result of a batch so far.
+
+        From any thread; it raises KeyboardInterrupt after `stop`.
+        """
 
         def watch(solved):
+            if self._stopped:
+                raise KeyboardInterrupt
+            with self.lock:
+                tell(solved)
+
+        def tell(solved):
             running = solved.status == ""
             passes = int(solved.n_passes.max(initial=0))
             # Decrements fall by a factor with every pass: their logarithm is the part done.
@@ -69,11 +82,14 @@ class Monitor:
             self._show(int((~running).sum()), float(part[running].sum()), passes)
             if self.checkpoint is not None and time.monotonic() - self._saved > _SAVE_EVERY:
                 self.result.put(receivers, solved, columns)
-                self.checkpoint.save(self.result)
+                self._save()
                 self.result.status[receivers] = ""
-                self._saved = time.monotonic()
 
         return watch
+
+    def stop(self):
+        """End what is being watched."""
+        self._stopped = True
 
     def end(self, receivers):
         """Receivers whose results have been written."""
@@ -88,8 +104,16 @@ class Monitor:
             self._begun = now
         self._show(0, 0.0, int(self.result.n_passes.max(initial=0)))
         if self.checkpoint is not None and len(receivers):
-            self.checkpoint.save(self.result)
-            self._saved = time.monotonic()
+            self._unsaved = True
+            # Of 500 receivers with 4,000 features a save takes 0.05 s, a small batch 0.1.
+            if time.monotonic() - self._saved >= _SAVE_PART * self._cost:
+                self._save()
+
+    def _save(self):
+        begin = time.monotonic()
+        self.checkpoint.save(self.result)
+        self._saved, self._unsaved = time.monotonic(), False
+        self._cost = self._saved - begin
 
     def _show(self, n_more, part, passes):
         n = self._n_done + n_more
@@ -102,8 +126,14 @@ class Monitor:
             self._bar.n = max(self._bar.n, n + part)
             self._bar.set_postfix_str(f"{n} of {self._bar.total} receivers, pass {passes}")
 
+    def flush(self):
+        """Save what is not saved."""
+        if self._unsaved:
+            self._save()
+
     def close(self):
-        """End the bar, and sum up in the log."""
+        """End the bar, save what is not saved, and sum up in the log."""
+        self.flush()
         if self._bar is not None:
             self._bar.close()
         if self._log:

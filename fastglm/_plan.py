@@ -8,9 +8,10 @@ does not depend on who else is fitted, but for the last digits where many masks 
 
 import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 
+import numba
 import numpy as np
 
 from fastglm import _html
@@ -24,6 +25,9 @@ PRODUCTS = ("events", "rows")
 _FREE_PART = 0.5  # of the memory that is free, unless said
 _SHARED = 0.4  # a mask that keeps this part of the work is cheaper inside a tile of 16
 _COMMON = 0.2  # of the memory, that the sums of all features may take while they are made
+# Squares of the features of small masks, as a part of the square of all: for forty masks of a
+# tenth of 500 cells the sums of all features cost as much as they save.
+_WORTH = 0.4
 _SMALL_WORK = 2e9  # multiply-adds below which the rates of `TYPICAL` will do
 _UNITS = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
 _UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -126,6 +130,11 @@ class Batch:
     bytes: float
     seconds: float
 
+    @property
+    def alone(self):
+        """Whether it is one or two receivers whose senders nobody shares: a thread's work."""
+        return self.selected and self.lanes == 1
+
 
 _HEAD = ["batches", "receivers", "features", "method", "products", "memory", "time"]
 
@@ -148,6 +157,8 @@ class Plan:
         Measured on this machine, or typical ones where the problem is small.
     common : bool
         Whether the sums of all features are made once, for many small masks to take theirs from.
+    at_once : int
+        Batches of single receivers that are fitted side by side, a thread each.
     """
 
     batches: list
@@ -156,6 +167,7 @@ class Plan:
     n_features: int
     rates: Rates
     common: bool = False
+    at_once: int = 1
 
     @property
     def n_receivers(self):
@@ -245,17 +257,25 @@ def make_plan(X, n_bins, receivers, free, settings):
             narrow.setdefault(column.tobytes(), []).append(j)
     batches = cost.split(dense, "newton-cholesky", kernels.LANES, free)
     batches += cost.split(wide, "newton-cg", kernels.LANES, free)
+    # Receivers of one mask share its senders: a tile of them costs what two alone do.
+    groups = [(group, kernels.LANES if len(group) > 2 else 1) for group in narrow.values()]
+    sizes = [int(free[:, group].sum(axis=0).max()) for group, _ in groups]
+    common = cost.common(sizes)
     small = []
-    for group in narrow.values():
-        # Receivers of one mask share its senders: a tile of them costs what two alone do.
-        lanes = kernels.LANES if len(group) > 2 else 1
-        small += cost.split(group, "newton-cg", lanes, free, selected=True)
-    making = 16 * X.shape[1] ** 2 + 4 * X.shape[0]
-    common = sum(batch.n_features**2 for batch in small) > X.shape[1] ** 2
-    common = common and making < _COMMON * settings.memory_budget
-    if common:
-        small = [replace(b, bytes=max(making, making / 2 + b.bytes)) for b in small]
-    return Plan(batches + small, settings.memory_budget, n_bins, X.shape[1], rates, common)
+    for group, lanes in groups:
+        small += cost.split(group, "newton-cg", lanes, free, selected=True, common=common)
+    at_once = 1
+    if small:
+        making, keeping, seconds = cost.common_parts(sizes) if common else (0.0, 0.0, 0.0)
+        n_threads, alone = numba.get_num_threads(), [batch for batch in small if batch.alone]
+        each = max((batch.bytes for batch in alone), default=1.0)
+        room = max(1, (settings.memory_budget - keeping) // each)
+        at_once = int(max(1, min(n_threads, len(alone), room)))
+        for batch in small:
+            batch.bytes = max(making, keeping + (at_once if batch.alone else 1) * batch.bytes)
+            batch.seconds *= n_threads / at_once if batch.alone else 1
+        small[0].seconds += seconds
+    return Plan(batches + small, settings.memory_budget, n_bins, X.shape[1], rates, common, at_once)
 
 
 def _is_large(X, n_bins, n_receivers):
@@ -316,6 +336,26 @@ class _Cost:
             + 2e-3
         )
 
+    def alone(self, work, n_free, n):
+        """Seconds of n receivers with senders of their own, on all threads, a receiver on each.
+
+        Their additions take twice as long as in a tile; a Hessian or two on the sample, and 30 ms
+        of a thread for all that is small.
+        """
+        n_sample = sample_size(n_free, self.n_bins, self.settings.memory_budget)
+        return self.passes([2 * part for part in work], n_free, n) + n * (
+            n_sample * n_free**2 / self.rates.rows + 0.03 / numba.get_num_threads()
+        )
+
+    def pairs(self, n_features):
+        """Seconds of the pairs of events within a window of some features: 3 ns each."""
+        seconds = 0.0
+        for c in self.X.columns:
+            if hasattr(c, "kernel"):
+                n_events = c.n_events * min(1, n_features / self.X.shape[1])
+                seconds += 3e-9 * n_events**2 * c.kernel.shape[0] / max(self.n_bins, 1)
+        return seconds
+
     def shared(self, n_features):
         """Seconds of the parts that all receivers of a matrix share: spectrum and sample.
 
@@ -323,14 +363,29 @@ class _Cost:
         0.07 s count their pairs, 0.05 s make rows of the bins that are looked at.
         """
         n_sample = sample_size(n_features, self.n_bins, self.settings.memory_budget)
-        n_events = sum(c.n_events for c in self.X.columns if hasattr(c, "kernel"))
         return (
             10 * n_features**3 / self.rates.hessian
             + 4 * n_sample * n_features * min(n_features, SKETCH) / self.rates.rows
             + 1.5e-8 * n_sample * n_features
             + 5e-8 * self.n_bins
-            + 5e-8 * n_events
+            + self.pairs(n_features)
         )
+
+    def common(self, sizes):
+        """Whether many masks take their sums from those of all features."""
+        n_features = self.X.shape[1]
+        if np.square(np.array(sizes, float)).sum() <= _WORTH * n_features**2:
+            return False
+        return self.common_parts(sizes)[0] < _COMMON * self.settings.memory_budget
+
+    def common_parts(self, sizes):
+        """Bytes of these sums and the sample while they are made, and afterwards; seconds."""
+        n_features = self.X.shape[1]
+        n_sample = sample_size(int(np.mean(sizes)), self.n_bins, self.settings.memory_budget)
+        gram, rows = 8 * n_features**2, 4 * n_sample * n_features
+        keeping = gram + rows + 4 * self.X.shape[0]
+        seconds = self.pairs(n_features) + 1e-8 * n_sample * n_features + 1e-7 * self.n_bins
+        return keeping + max(gram, rows), keeping, seconds
 
     def shared_bytes(self, n_features):
         """Bytes of Gram matrix, eigenvectors and sample while they are made, and afterwards."""
@@ -350,7 +405,7 @@ class _Cost:
                 total += senders * lags * 12 + senders * (lags - kernels.PAD) * 16
         return total + 12 * (CHUNK + 2 * kernels.PAD)
 
-    def split(self, receivers, method, lanes, free, selected=False):
+    def split(self, receivers, method, lanes, free, selected=False, common=False):
         """Batches of as many receivers as the budget holds."""
         if len(receivers) == 0:
             return []
@@ -388,8 +443,9 @@ class _Cost:
             if method == "newton-cholesky":
                 seconds = sum(self.hessian(int(free[:, j].sum())) for j in some)
             else:
-                seconds = self.passes(work, n_features, some.size)
-                if selected or not first:
+                alone = selected and lanes == 1
+                seconds = (self.alone if alone else self.passes)(work, n_features, some.size)
+                if not common and (selected or not first):
                     seconds += self.shared(n_features)
             batches.append(
                 Batch(

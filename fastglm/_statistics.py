@@ -32,11 +32,12 @@ class Moments:
     sum_y: np.ndarray  # (n_receivers,)
 
 
-def moments(X, valid, events, weight=None):
+def moments(X, valid, events, weight=None, sums=None):
     """``X'Y``, ``X'1`` and ``sum(Y)`` over the valid bins, from the events of Y in float64.
 
     ``events`` holds the bins, receivers and amplitudes of Y, sorted by bin, and the number of
-    receivers. ``weight``, one for each bin, stands in the place of 1.
+    receivers. ``weight``, one for each bin, stands in the place of 1. ``sums`` is ``X'1``, where it
+    is known.
     """
     keep = valid[events.bins]
     if not keep.all():
@@ -53,7 +54,7 @@ def moments(X, valid, events, weight=None):
                 rows *= events.amplitudes[part, None]
                 for j in np.unique(events.units[part]):
                     xty[start:stop, j] += rows[events.units[part] == j].sum(axis=0)
-    return Moments(xty, column_sums(X, valid, weight), sum_y)
+    return Moments(xty, column_sums(X, valid, weight) if sums is None else sums, sum_y)
 
 
 def gram(X, valid):

@@ -1,7 +1,8 @@
 """Threads beside the compiled kernels: BLAS on one, many BLAS calls on as many as the kernels."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
 
 import numba
 import numpy as np
@@ -31,6 +32,40 @@ def run_threads(function, items, work=1 << 20):
             return function(item)
 
     return list(_pool[2].map(call, items))
+
+
+def side_by_side(function, items, n_threads, take, stop):
+    """Call ``take(item, function(item))`` for items as they get done, each on one thread.
+
+    For work too small to be divided: kernels inside it run on its thread alone. ``take`` is called
+    here. An interrupt calls ``stop``, takes what the items that were begun return then, and leaves
+    the others.
+    """
+    if n_threads < 2:
+        for item in items:
+            take(item, function(item))
+        return
+    state = np.geterr()
+
+    def call(item):
+        with np.errstate(**state):
+            return function(item)
+
+    with ThreadPoolExecutor(n_threads, "fit", numba.set_num_threads, (1,)) as pool:
+        left = {pool.submit(call, item): item for item in items}
+        try:
+            for future in as_completed(list(left)):
+                take(left[future], future.result())
+                del left[future]
+        except BaseException:
+            stop()
+            begun = [future for future in left if not future.cancel()]
+            for future in begun:
+                if future.exception() is not None:
+                    continue
+                with suppress(KeyboardInterrupt):  # says again what is known
+                    take(left[future], future.result())
+            raise
 
 
 def all_blas_threads():

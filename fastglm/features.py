@@ -7,7 +7,7 @@ factors. People see an array of shape (n_bins, n_features); the solver sees a `S
 computes ``X C`` and ``X' R`` chunk by chunk, and `FeatureMatrix.rows`, which builds any few rows.
 """
 
-from functools import reduce
+from functools import cached_property, reduce
 
 import numpy as np
 import scipy.sparse
@@ -30,6 +30,7 @@ _NO_FEATURES = (
     "X has shape {0}; expected at least one feature: 0 feature(s) (shape={0}) while a minimum of 1 "
     "is required."
 )
+_FEW_UNITS = 8  # units of which one is selected: looking at all events takes longer than sorting
 _NEGLIGIBLE = 1e-6  # a kernel entry below this part of the peak does not count as support
 
 
@@ -109,8 +110,26 @@ class Events:
         shape = self.n_bins, self.n_units
         return Events(self.bins[keep], self.units[keep], self.amplitudes[keep], shape)
 
+    @cached_property
+    def by_unit(self):
+        """Places of the events sorted by unit, then by bin, and where those of each unit begin."""
+        # Of 16 bits at most, NumPy sorts by digits, ten times as fast.
+        order = np.argsort(self.units.astype(np.min_scalar_type(self.n_units)), kind="stable")
+        starts = np.searchsorted(self.units[order], np.arange(self.n_units + 1))
+        return order.astype(np.min_scalar_type(order.size)), starts
+
     def select(self, units):
         """The events of some units, which are renumbered in the given order."""
+        if len(units) * _FEW_UNITS <= self.n_units:
+            order, starts = self.by_unit
+            places = [order[starts[i] : starts[i + 1]] for i in units]
+            keep = np.concatenate([order[:0], *places])
+            units_of = np.repeat(np.arange(len(units), dtype=np.int32), np.diff(starts)[units])
+            if len(units) > 1:
+                at = np.argsort(keep, kind="stable")
+                keep, units_of = keep[at], units_of[at]
+            shape = self.n_bins, len(units)
+            return Events(self.bins[keep], units_of, self.amplitudes[keep], shape)
         number = np.full(self.n_units, -1, np.int32)
         number[units] = np.arange(len(units))
         # Places, not booleans: a few of many are found three times as fast.
@@ -167,23 +186,39 @@ class HistoryColumns:
         self.shift = shift
 
     def _set_events(self, events):
-        self.events = events
-        # Forward, the filters of one group of senders at a time stay in the second-level cache.
-        self.groups = [events]
-        size = max(8, _GROUP_BYTES // (4 * kernels.LANES * self.kernel.shape[0]))
-        if events.n_units > size:
-            group = events.units // size
-            self.groups = [events.take(group == g) for g in range(int(group.max(initial=0)) + 1)]
-        # Of 16 bits at most, NumPy sorts by digits, ten times as fast.
-        order = np.argsort(events.units.astype(np.min_scalar_type(self.n_senders)), kind="stable")
+        self._events, self.n_bins = events, events.n_bins
+        order, self.starts = events.by_unit
         self.bins_by_sender = events.bins[order]
         self.amplitudes_by_sender = events.amplitudes[order]
-        self.starts = np.searchsorted(events.units[order], np.arange(self.n_senders + 1))
+
+    @property
+    def events(self):
+        """The events sorted by bin."""
+        if self._events is None:
+            order = np.argsort(self.bins_by_sender, kind="stable")
+            units = np.repeat(np.arange(self.n_senders, dtype=np.int32), np.diff(self.starts))
+            self._events = Events(
+                self.bins_by_sender[order],
+                units[order],
+                self.amplitudes_by_sender[order],
+                (self.n_bins, self.n_senders),
+            )
+        return self._events
+
+    @cached_property
+    def groups(self):
+        """The events of some senders at a time, whose filters stay in the second-level cache."""
+        events = self.events
+        size = max(8, _GROUP_BYTES // (4 * kernels.LANES * self.kernel.shape[0]))
+        if events.n_units <= size:
+            return [events]
+        group = events.units // size
+        return [events.take(group == g) for g in range(int(group.max(initial=0)) + 1)]
 
     @property
     def n_senders(self):
         """Number of senders."""
-        return self.events.n_units
+        return self.starts.size - 1
 
     @property
     def n_funcs(self):
@@ -198,7 +233,7 @@ class HistoryColumns:
     @property
     def n_events(self):
         """Number of bins and senders with events."""
-        return self.events.n_events
+        return self.bins_by_sender.size
 
     def arrays(self):
         """The arrays that the columns follow from."""
@@ -269,8 +304,15 @@ class HistoryColumns:
         """
         senders = np.flatnonzero(columns.reshape(self.n_senders, self.n_funcs).any(1))
         block = object.__new__(HistoryColumns)
-        block.__dict__.update(self.__dict__, missing=None)
-        block._set_events(self.events.select(senders))
+        block.__dict__.update(self.__dict__, missing=None, _events=None)
+        block.__dict__.pop("groups", None)
+        sizes = np.diff(self.starts)[senders]
+        block.starts = np.concatenate([[0], np.cumsum(sizes)])
+        # Sorted by bin where that is asked for: a product for one receiver does not.
+        parts = [slice(self.starts[i], self.starts[i + 1]) for i in senders]
+        for name in ("bins_by_sender", "amplitudes_by_sender"):
+            values = getattr(self, name)
+            setattr(block, name, np.concatenate([values[:0], *(values[part] for part in parts)]))
         index = senders[:, None] * self.n_funcs + np.arange(self.n_funcs)
         return block, index.ravel()
 
@@ -295,7 +337,9 @@ class _HistorySweep:
         span = self.window_size + 2 * kernels.PAD
         self.filters = kernels.aligned_zeros((n_tiles, block.n_senders, span, lanes), dtype)
         self.lag_sums = kernels.aligned_zeros((n_tiles, block.n_senders, n_lags * lanes))
-        self.amplitudes = [g.amplitudes.astype(dtype, copy=False) for g in block.groups]
+        self.amplitudes = []  # of every group
+        if lanes > 1:
+            self.amplitudes = [g.amplitudes.astype(dtype, copy=False) for g in block.groups]
         self.amplitudes_by_sender = block.amplitudes_by_sender.astype(dtype, copy=False)
 
     def set_coef(self, coef, tiles):
@@ -309,7 +353,21 @@ class _HistorySweep:
         )
 
     def forward(self, start, n_rows, tiles, eta):
-        filters = self.filters.reshape(self.filters.shape[0], -1)
+        filters, window = self.filters.reshape(self.filters.shape[0], -1), self.window_size
+        if self.lanes == 1:
+            kernels.launch(
+                kernels.history_forward_narrow,
+                self.block.bins_by_sender,
+                self.block.starts,
+                self.amplitudes_by_sender,
+                filters,
+                window,
+                start,
+                n_rows,
+                tiles,
+                eta,
+            )
+            return
         for events, amplitudes in zip(self.block.groups, self.amplitudes, strict=True):
             kernels.launch(
                 kernels.history_forward,
@@ -317,10 +375,9 @@ class _HistorySweep:
                 events.units,
                 amplitudes,
                 filters,
-                self.window_size,
+                window,
                 start,
                 n_rows,
-                self.lanes,
                 tiles,
                 eta,
             )

@@ -23,7 +23,7 @@ from fastglm._names import check_names, feature_names, keep_names
 from fastglm._observed import Observed, read_offset, read_weight
 from fastglm._plan import PRODUCTS, make_plan, read_budget
 from fastglm._poisson import LOG_ZERO
-from fastglm._threads import single_threaded_blas
+from fastglm._threads import side_by_side, single_threaded_blas
 from fastglm._times import common_timeline, read_values
 from fastglm.features import (
     Events,
@@ -193,7 +193,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
             True draws a bar with receivers done, passes and time left. A callable is given the
             number of receivers done since its last call.
         checkpoint : path, optional
-            File that keeps what is finished, written after every batch and every 20 s. A fit with
+            File that keeps what is finished, written after a batch and every 20 s. A fit with
             the same data and settings goes on from there, however it ended.
         sample_weight : array of shape (n_bins,), optional
             How often each bin counts: the fit is that of rows repeated so many times. A bin of
@@ -266,6 +266,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
                             monitor,
                         )  # fmt: skip
         except KeyboardInterrupt:
+            monitor.flush()
             left = result.status == ""
             result.coef[:, left] = result.intercept[left] = np.nan
             result.status[left] = "interrupted"
@@ -928,21 +929,22 @@ def _fit_group(
     batches = [batch for plan in plans for batch in plan.batches]
     common = None
     if any(plan.common for plan in plans):
-        common = newton.Common(X, valid)
-    for batch in batches:
-        columns, part, batch_free = slice(None), X, free[:, batch.receivers]
-        own = None
+        typical = int(np.mean([batch.n_features for batch in batches if batch.selected]))
+        n_sample = newton.sample_size(typical, n_bins, settings.memory_budget)
+        common = newton.Common(X, valid, n_sample)
+
+    def solve(batch):
+        """Results of a batch, one a penalty, and the features that they are of."""
+        columns, part, batch_free, own = slice(None), X, free[:, batch.receivers], shared
         if batch.selected:
             part, columns = X.select(batch_free.any(axis=1))
-            batch_free = batch_free[columns]
+            batch_free, own = batch_free[columns], None
             if common is not None:
                 own = common.share(part, valid, columns, settings.memory_budget, batch.lanes)
         begin = None
         if start is not None:
             coef = np.where(batch_free, start[0][columns][:, batch.receivers], 0.0)
             begin = coef, start[1][batch.receivers]
-        if batch.method == "newton-cg" and not batch.selected and shared is None:
-            shared = newton.share(X, valid, settings.memory_budget)
         solved = newton.solve(
             part,
             valid,
@@ -952,20 +954,34 @@ def _fit_group(
             begin,
             batch,
             settings,
-            own if batch.selected else shared,
+            own,
             monitor.watch(batch.receivers, columns),
             guide and [g.of(batch.receivers, columns) for g in guide],
         )
-        for result, one in zip(results, solved, strict=False):
-            result.put(batch.receivers, one, columns)
-        monitor.end(batch.receivers)
+        return solved, columns
+
+    def take(batch, done):
+        solved, columns = done
+        with monitor.lock:
+            for result, one in zip(results, solved, strict=False):
+                result.put(batch.receivers, one, columns)
+            monitor.end(batch.receivers)
         if (solved[-1].status == "interrupted").any():
             raise KeyboardInterrupt
+
+    for batch in batches:
+        if batch.alone:
+            continue
+        if batch.method == "newton-cg" and not batch.selected and shared is None:
+            shared = newton.share(X, valid, settings.memory_budget)
+        take(batch, solve(batch))
         if len(batches) > 1 and (batch is batches[0] or not batch.selected):
             # The first call of a compiled kernel leaves a cycle that holds the frames, and with
             # them the batch. A collection takes 0.1 s, as much as a small batch.
-            del solved
             gc.collect()
+    for plan in plans:
+        alone = [batch for batch in plan.batches if batch.alone]
+        side_by_side(solve, alone, plan.at_once, take, monitor.stop)
 
 
 def _alike(penalties, receivers):

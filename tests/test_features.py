@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from fastglm.basis import HistoryConv, RaisedCosineLinearConv
 from fastglm.features import (
     DenseColumns,
+    Events,
     FeatureMatrix,
     HistoryColumns,
     as_feature_matrix,
@@ -527,3 +528,27 @@ def test_indexing_is_numpys():
         np.testing.assert_array_equal(got, expected)
     np.testing.assert_array_equal(X[np.isnan(A)], A[np.isnan(A)])
     np.testing.assert_array_equal(X.T, A.T)
+
+
+@pytest.mark.parametrize("units", [[3], [7, 2], [0, 1, 2], list(range(0, 40, 2)), []])
+def test_events_of_some_units_are_their_columns(units):
+    counts = np.random.default_rng(0).poisson(0.1, size=(200, 40))
+    events = Events.of(counts)
+    some = events.select(np.array(units, int))
+    np.testing.assert_array_equal(some.toarray(), counts[:, units])
+    assert (np.diff(some.bins) >= 0).all()
+
+
+def test_a_block_of_some_senders_is_that_of_their_counts():
+    counts = np.random.default_rng(0).poisson(0.1, size=(200, 9))
+    whole = HistoryConv(4).compute_features(counts)
+    keep = np.repeat(np.isin(np.arange(9), [1, 5, 6]), 4)
+    some, index = whole.select(keep)
+    own = HistoryConv(4).compute_features(counts[:, [1, 5, 6]])
+    np.testing.assert_array_equal(index, np.flatnonzero(keep))
+    for name in ("starts", "bins_by_sender", "amplitudes_by_sender"):
+        np.testing.assert_array_equal(getattr(some.columns[0], name), getattr(own.columns[0], name))
+    for name in ("bins", "units", "amplitudes"):
+        np.testing.assert_array_equal(
+            getattr(some.columns[0].events, name), getattr(own.columns[0].events, name)
+        )

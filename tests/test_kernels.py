@@ -164,11 +164,47 @@ def test_products_from_rows_equal_those_from_events(dtype):
 def test_groups_of_senders_add_up(monkeypatch):
     counts, kernel, coef, _ = make_problem((300, 20, 9, 3))
     whole = history_matrix(counts, kernel)
+    assert len(whole.columns[0].groups) == 1
     monkeypatch.setattr(features, "_GROUP_BYTES", 0)
     grouped = history_matrix(counts, kernel)
-    assert len(whole.columns[0].groups) == 1
     assert len(grouped.columns[0].groups) == 3
     np.testing.assert_allclose(forward(grouped, coef), forward(whole, coef), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(
+    "start", [0, 1_000_003]
+)  # the first chunk, and one that others come before
+def test_segments_of_one_receiver_join_without_a_seam(start, dtype):
+    """Events beside the edges of segments, whose windows run over them, and of the chunk."""
+    rng, window_size = np.random.default_rng(0), 30
+    n_rows = 2 * kernels.NARROW_SEGMENT + 100
+    edges = np.append(np.arange(0, n_rows, kernels.NARROW_SEGMENT), n_rows)
+    near = edges[:, None] + np.arange(-window_size - 2, 3)
+    bins = np.unique(np.append(near, rng.integers(0, n_rows, 50)))
+    bins = bins[(bins >= (-start if start == 0 else -50)) & (bins < n_rows + 5)] + start
+    events = features.Events(
+        bins.astype(np.int32),
+        rng.integers(0, 3, bins.size).astype(np.int32),
+        rng.normal(size=bins.size),
+        (start + n_rows + 10, 3),
+    )
+    kernel = rng.normal(size=(window_size, 2))
+    X = FeatureMatrix([HistoryColumns(events, kernel)])
+    rows = np.zeros((n_rows, 6))
+    for t, i, amplitude in zip(events.bins - start, events.units, events.amplitudes, strict=True):
+        for lag in range(window_size):
+            if 0 <= t + 1 + lag < n_rows:
+                rows[t + 1 + lag, 2 * i : 2 * i + 2] += amplitude * kernel[lag]
+    coef, residual = rng.normal(size=(6, 1)), rng.normal(size=(n_rows, 1))
+    sweep = Sweep(X, 1, dtype, 1)
+    assert sweep.n_rows >= n_rows
+    sweep.set_coef(coef)
+    sweep.forward(start, n_rows)
+    tolerance = {np.float64: 1e-13, np.float32: 1e-5}[dtype]
+    np.testing.assert_allclose(sweep.get(n_rows, 1), rows @ coef, atol=tolerance)
+    sweep.backward(start, n_rows, sweep.put(residual))
+    np.testing.assert_allclose(sweep.collect(), rows.T @ residual, atol=100 * tolerance)
 
 
 @pytest.mark.parametrize("shift", [-2, 1, 3, 9])
@@ -334,6 +370,7 @@ def test_another_shape_compiles_nothing_anew(dtype, lanes):
         kernels.project_filters,
         kernels.collect_filters,
         kernels.history_forward,
+        kernels.history_forward_narrow,
         kernels.history_backward,
         kernels.poisson_exp,
         kernels.count_pairs,

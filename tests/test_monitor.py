@@ -125,6 +125,26 @@ def test_a_batch_that_was_under_way_goes_on_from_its_last_point(monkeypatch, tmp
     assert len(calls) < n_batches * passes
 
 
+def test_checkpoints_of_many_small_batches_take_a_small_part_of_the_time(monkeypatch, tmp_path):
+    X, counts = problem(12)
+    mask = np.repeat(np.random.default_rng(1).random((12, 12)) < 0.3, 3, axis=0)
+    save, saved = monitor.Checkpoint.save, []
+
+    def slow(self, result):
+        time.sleep(0.2)
+        saved.append((result.status != "").sum())
+        save(self, result)
+
+    monkeypatch.setattr(monitor.Checkpoint, "save", slow)
+    path, args = tmp_path / "fit.checkpoint", {"feature_mask": mask, "memory_budget": None}
+    fitted = model(**args).fit(X, counts, checkpoint=path)
+    assert len(saved) <= 3
+    assert saved[-1] == 12  # what was not saved on the way is saved at the end
+    monkeypatch.setattr(newton, "solve", None)
+    again = model(**args).fit(X, counts, checkpoint=path)
+    np.testing.assert_array_equal(again.coef_, fitted.coef_)
+
+
 KILLED = """
 import sys, numpy as np, fastglm
 from fastglm import _monitor
