@@ -927,11 +927,8 @@ def _fit_group(
         shared = shared.restrict(valid)
     plans = [make_plan(X, n_bins, some, free, settings) for some in _alike(penalties, receivers)]
     batches = [batch for plan in plans for batch in plan.batches]
-    common = None
-    if any(plan.common for plan in plans):
-        typical = int(np.mean([batch.n_features for batch in batches if batch.selected]))
-        n_sample = newton.sample_size(typical, n_bins, settings.memory_budget)
-        common = newton.Common(X, valid, n_sample)
+    n_sample = max((plan.common for plan in plans), default=0)
+    common = newton.Common(X, valid, n_sample) if n_sample else None
 
     def solve(batch):
         """Results of a batch, one a penalty, and the features that they are of."""
