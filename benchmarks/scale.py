@@ -280,6 +280,7 @@ def masks(n_cells=500, n_bins=1_000_000):
     rng = np.random.default_rng(0)
     maps = {
         "random tenth": rng.random((n_cells, n_cells)) < 0.1,
+        "random twentieth": rng.random((n_cells, n_cells)) < 0.05,
         "ten groups": np.arange(n_cells)[:, None] % 10 == np.arange(n_cells) % 10,
     }
     model, seconds = fit(case)
