@@ -38,7 +38,7 @@ PAD = NARROW_BLOCK  # bins of zeros around a chunk; at least every block size
 SEGMENT = 1024  # bins of one parallel task, a multiple of every block size
 
 _TILE = LANES * BLOCK
-NARROW_SEGMENT = 16 * SEGMENT  # the same for tiles of one receiver
+NARROW_SEGMENT = 8 * SEGMENT  # the same for tiles of one receiver: 32 KB of float32
 
 _launch_lock = threading.Lock()
 
@@ -49,17 +49,9 @@ def launch(kernel, *args):
     Numba's workqueue layer aborts the process when two threads launch at once. Overflow is silent,
     in pure Python as in compiled code; callers look for it.
     """
-    beside = numba.get_num_threads() == 1 and _may_launch_beside()
-    with nullcontext() if beside else _launch_lock, np.errstate(over="ignore", invalid="ignore"):
+    alone = numba.get_num_threads() == 1 and numba.threading_layer() in ("omp", "tbb")
+    with nullcontext() if alone else _launch_lock, np.errstate(over="ignore", invalid="ignore"):
         return kernel(*args)
-
-
-def _may_launch_beside():
-    """Whether Numba's threading layer allows launches from several threads at once."""
-    try:
-        return numba.threading_layer() in ("omp", "tbb")
-    except ValueError:  # nothing has been launched yet
-        return False
 
 
 def aligned_zeros(shape, dtype=np.float64):

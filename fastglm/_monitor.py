@@ -30,7 +30,8 @@ class Monitor:
         Of all receivers; filled as batches end.
     tol : float
     progress : None, True or callable
-        True draws a bar; a callable is given the number of receivers done since its last call.
+        True draws a bar; a callable is given the number of receivers done since its last call, from
+        whatever thread fits them.
     checkpoint : Checkpoint or None
     log : str
         What the lines of the log begin with; without it there are none.
@@ -80,7 +81,8 @@ class Monitor:
                     self._log, passes, running.sum(), running.size, gap,
                 )  # fmt: skip
             self._show(int((~running).sum()), float(part[running].sum()), passes)
-            if self.checkpoint is not None and time.monotonic() - self._saved > _SAVE_EVERY:
+            pause = max(_SAVE_EVERY, _SAVE_PART * self._cost)
+            if self.checkpoint is not None and time.monotonic() - self._saved > pause:
                 self.result.put(receivers, solved, columns)
                 self._save()
                 self.result.status[receivers] = ""

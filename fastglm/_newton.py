@@ -720,8 +720,8 @@ class _Fit:
 class Common:
     """What receivers with masks of their own take from the sums and a sample of all features.
 
-    Memory: ``8 * n_features**2 + 4 * n_sample * n_features + 4 * n_bins`` bytes, and as much again
-    as the first while it is made.
+    Memory: ``8 * n_features**2 + 4 * n_sample * n_features + 4 * n_bins`` bytes, and the larger of
+    the first two again while it is made.
     """
 
     def __init__(self, X, valid, n_sample):
@@ -730,12 +730,10 @@ class Common:
         # A feature in a row of its own: a tenth of them are copied ten times as fast.
         self.sample.rows = np.ascontiguousarray(self.sample.rows.T).T
 
-    def share(self, X, valid, columns, memory_budget, lanes):
+    def share(self, X, valid, columns, lanes):
         """The `Shared` part of the fits with some columns, which X holds."""
-        gram, n_bins = self.gram[np.ix_(columns, columns)], int(valid.sum())
-        n_sample = sample_size(X.shape[1], n_bins, memory_budget)
-        sample = self.sample.select(columns)
-        return Shared(X, valid, gram, self.sums[columns], n_sample, lanes, sample)
+        gram, sample = self.gram[np.ix_(columns, columns)], self.sample.select(columns)
+        return Shared(X, valid, gram, self.sums[columns], sample, lanes)
 
 
 def share(X, valid, memory_budget, lanes=LANES):

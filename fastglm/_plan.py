@@ -261,22 +261,23 @@ def make_plan(X, n_bins, receivers, free, settings):
     # Receivers of one mask share its senders: a tile of them costs what two alone do.
     groups = [(group, kernels.LANES if len(group) > 2 else 1) for group in narrow.values()]
     sizes = [int(free[:, group].sum(axis=0).max()) for group, _ in groups]
-    common = cost.common(sizes)
+    n_sample = cost.common_sample(sizes) if cost.common(sizes) else 0
     small = []
     for group, lanes in groups:
-        small += cost.split(group, "newton-cg", lanes, free, selected=True, common=common)
+        small += cost.split(group, "newton-cg", lanes, free, selected=True, common=n_sample)
     at_once = 1
     if small:
-        making, keeping, seconds = cost.common_parts(sizes) if common else (0.0, 0.0, 0.0)
+        making, keeping, seconds = cost.common_parts(sizes) if n_sample else (0.0, 0.0, 0.0)
         n_threads, alone = numba.get_num_threads(), [batch for batch in small if batch.alone]
         each = max((batch.bytes for batch in alone), default=1.0)
         room = max(1, (settings.memory_budget - keeping) // each)
         at_once = int(max(1, min(n_threads, len(alone), room)))
+        if 2 * at_once < n_threads:  # one after the other, each on all threads
+            at_once = 1
         for batch in small:
             batch.bytes = max(making, keeping + (at_once if batch.alone else 1) * batch.bytes)
-            batch.seconds *= n_threads / at_once if batch.alone else 1
+            batch.seconds *= n_threads / at_once if batch.alone and at_once > 1 else 1
         small[0].seconds += seconds
-    n_sample = cost.common_sample(sizes) if common else 0
     sizes = settings.memory_budget, n_bins, X.shape[1]
     return Plan(batches + small, *sizes, rates, n_sample, at_once)
 
@@ -412,6 +413,15 @@ class _Cost:
         keeping = keeping * n_features**2 + 4 * n_sample * n_features
         return max(making * n_features**2, keeping) + 5e7, keeping + 5e7
 
+    def alone_bytes(self, n_features, n_sample):
+        """Bytes of a receiver with senders of its own: covariance, factors, rows and their copy.
+
+        ``n_sample`` is the number of bins of a sample that is there, or 0.
+        """
+        own = sample_size(n_features, self.n_bins, self.settings.memory_budget)
+        total = 44 * n_features**2 + 8 * max(n_sample, own) * n_features
+        return total + (5e6 if n_sample else 5e7)
+
     def lane_bytes(self, n_features):
         """Bytes of one receiver: filters and their sums, pairs of steps, weights, chunks."""
         total = Steps.bytes_per_feature * n_features
@@ -423,7 +433,7 @@ class _Cost:
                 total += senders * lags * 12 + senders * (lags - kernels.PAD) * 16
         return total + 12 * (CHUNK + 2 * kernels.PAD)
 
-    def split(self, receivers, method, lanes, free, selected=False, common=False):
+    def split(self, receivers, method, lanes, free, selected=False, common=0):
         """Batches of as many receivers as the budget holds."""
         if len(receivers) == 0:
             return []
@@ -435,6 +445,8 @@ class _Cost:
             making, lanes = fixed, 1
         else:
             making, fixed = self.shared_bytes(n_features)
+            if selected and lanes == 1:
+                making = fixed = self.alone_bytes(n_features, common)
             each = self.lane_bytes(n_features)
             if self.products(self.work(free[:, receivers].any(axis=1))) == "rows":
                 fixed += 8 * CHUNK * n_features

@@ -19,7 +19,9 @@ mean count per bin, 0.01 at 1 ms.
 """
 
 import weakref
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.linalg
@@ -124,6 +126,11 @@ class Rows:
         return self.map(product)
 
 
+def blas_threads(lanes):
+    """Context of one large call of BLAS; a receiver alone stays on its thread."""
+    return all_blas_threads() if lanes > 1 else nullcontext()
+
+
 class Spectrum:
     """Eigenvalues and eigenvectors of the covariance of the features, ``X'X / n - x x'``.
 
@@ -132,7 +139,7 @@ class Spectrum:
 
     def __init__(self, covariance, lanes):
         driver = "evd" if len(covariance) > 1 else None  # SciPy 1.11 fails at a single number
-        with all_blas_threads():
+        with blas_threads(lanes):
             values, vectors = scipy.linalg.eigh(covariance, check_finite=False, driver=driver)
         self.values = np.maximum(values, 0).astype(np.float32)[:, None]
         self.vectors = Rows(np.ascontiguousarray(vectors.T, np.float32), lanes)
@@ -148,7 +155,7 @@ class Spectrum:
         whiten = (root * self.vectors.values).T
         if whiten.shape[1] > SKETCH:
             directions = np.random.default_rng(0).standard_normal((whiten.shape[1], SKETCH))
-            with all_blas_threads():
+            with blas_threads(self.vectors.lanes):
                 whiten = whiten @ (directions / np.sqrt(SKETCH)).astype(np.float32)
         whiten = np.ascontiguousarray(whiten)
         mean, size = mean.astype(np.float32), self.vectors.size
@@ -178,16 +185,16 @@ class Spectrum:
 class Shared:
     """What the receivers of a feature matrix have in common: covariance and sampled rows.
 
-    ``sample`` is a `Sample` that is there already; without one it is drawn, by leverage.
+    ``sample`` is a `Sample`, or the number of bins of one that is drawn by leverage.
     """
 
-    def __init__(self, X, valid, gram, column_sums, n_sample, lanes, sample=None):
+    def __init__(self, X, valid, gram, column_sums, sample, lanes):
         self.n_bins, self.lanes, self.sums = int(valid.sum()), lanes, column_sums
         mean = column_sums / self.n_bins
         covariance = gram  # in place: at 6,648 features each copy is 350 MB
         covariance /= self.n_bins
-        for row, value in zip(covariance, mean, strict=True):
-            row -= value * mean
+        for k, value in enumerate(mean):
+            covariance[k] -= value * mean
         if not np.isfinite(covariance).all():  # features whose squares overflow
             covariance = np.eye(covariance.shape[0])
             self._keeps = False
@@ -198,8 +205,8 @@ class Shared:
         del gram
         self.diagonal = np.diag(covariance).astype(np.float64)
         self._covariance, self._spectrum = covariance, None
-        if sample is None:
-            sample = draw(X, valid, n_sample, lambda index: self.spectrum.leverage(X, index, mean))
+        if not isinstance(sample, Sample):
+            sample = draw(X, valid, sample, lambda index: self.spectrum.leverage(X, index, mean))
         self.index, self.share, self.activity = sample.index, sample.share, sample.activity
         self.rows = Rows(sample.rows, lanes)
 
@@ -224,13 +231,17 @@ class Shared:
 
     def times(self, v):
         """The covariance times the columns of v."""
-        return self._covariance @ v if self.direct else self.spectrum.covariance(v)
+        if self.direct:
+            return tiled_dot(self._covariance, v, self.lanes)
+        return self.spectrum.covariance(v)
 
     def restrict(self, valid):
         """The same with only the sampled bins that are valid, for a fit to a part of the bins."""
         keep = valid[self.index]
         if keep.all() and self.n_bins == valid.sum():
             return self
+        if not self.direct:
+            self.spectrum  # noqa: B018  made once for all parts
         part = object.__new__(Shared)
         part.__dict__.update(self.__dict__)
         part.n_bins, part.sums = int(valid.sum()), None
@@ -411,7 +422,6 @@ class SampleProblem:
     def end(self):
         """Back to being a preconditioner."""
         self.blend = _BLEND
-        self.models.clear()  # they hold the blend of the start
 
     def set_point(self, active, coef, intercept):
         """Curvatures at a point: their sum over the sample, ``X'w``, and the diagonal of S."""
@@ -625,8 +635,8 @@ class SingleProblem(SampleProblem):
 
     For a receiver alone neither the spectrum pays, ten times the price of a factor, nor products
     with the sample, which it reads for one column. The start is preconditioned with the covariance,
-    the fit with the Hessian on the sample, made once or twice. With 400 features of its own a
-    receiver took 0.11 s for spectrum, products and solutions, and now 0.05.
+    the fit with the Hessian on the sample, made once or twice. With 400 features of its own, and
+    bins that are there, a receiver took 0.11 s for spectrum, products and solutions, and now 0.05.
     """
 
     def __init__(self, *args):
@@ -638,6 +648,11 @@ class SingleProblem(SampleProblem):
         super().set_penalty(penalty)
         self._even.clear()
         self._factors.clear()
+
+    def end(self):
+        """Back to being a preconditioner."""
+        super().end()
+        self._even.clear()
 
     def _closed_form(self, g):
         return np.column_stack([self._solve_evenly(j, g[:, j]) for j in range(g.shape[1])])
@@ -652,7 +667,7 @@ class SingleProblem(SampleProblem):
             self.mean = moment / np.maximum(total, 1e-300)
 
     def precondition(self, residual, columns):
-        """The inverse of S at a constant rate times the residuals."""
+        """The inverse of S at a constant rate, scaled to the rate here, times the residuals."""
         z = np.empty_like(residual)
         for k, column in enumerate(columns):
             j = self.active[column]
@@ -664,6 +679,8 @@ class SingleProblem(SampleProblem):
         """The inverse of S on the sample times the residuals."""
         d = np.zeros_like(residual)
         for k, column in enumerate(columns):
+            if not residual[:, k].any():
+                continue
             j, weights = self.active[column], self.weights[:, column]
             free = np.flatnonzero(self.free[:, j])
             data, chosen = self._kept_hessian(j, free, weights.__getitem__)
@@ -673,6 +690,7 @@ class SingleProblem(SampleProblem):
                 kernels.reduce_model(data, chosen, ridge, mean, schur)
                 if matrix is not None:
                     schur += matrix
+                schur[np.diag_indices_from(schur)] *= 1 + 1e-6  # what float32 sums leave
                 self._factors[j] = data, cholesky(schur)
             d[free, k] = cho_solve(self._factors[j][1], residual[free, k])
         return d
@@ -683,7 +701,7 @@ class SingleProblem(SampleProblem):
         if j not in self._even:
             matrix = self.penalty.hessian(j, free)
             level = self.level[j]
-            matrix[np.diag_indices_from(matrix)] += 1e-6 * level * self.shared.diagonal.max()
+            matrix[np.diag_indices_from(matrix)] += 1e-6 * level * self.shared.diagonal[free]
             self.shared.add_covariance(matrix, level, free)
             self._even[j] = cholesky(matrix)
         z[free] = cho_solve(self._even[j], v[free])
@@ -1037,7 +1055,7 @@ class EventProblem:
     def step(self, moved, grad, grad_intercept, tol, polishing):
         """Steps at the accepted points; see `Steps`."""
         n, passes = self.active.size, self._assist(moved)
-        if not self.link.canonical or not np.isin(self.active, list(self.own)).all():
+        if not self.link.canonical or not all(self.own.get(j) for j in self.active):
             self.sample.set_point(self.active, self.point[:-1], self.point[-1])
         if not self.link.canonical:
             self.mean, self.total = self.sample.mean[:, :n], self.sample.total[:n]
@@ -1080,17 +1098,23 @@ class EventProblem:
         self.steps.forget(receivers[late])
         return passes
 
+    @cached_property
+    def _activity(self):
+        """What each bin sees, of the senders of this batch."""
+        shared = self.sample.shared
+        return activity(self.X) if shared.direct else shared.activity
+
     def _draw_own(self, places):
         """Bins and weights for some active receivers, drawn by their rates at this point."""
         sweep, n, shared = self.coarse, places.size, self.sample.shared
-        receivers = self.active[places]
+        receivers, active = self.active[places], self._activity
         n_draw = min(max(_OWN * self.free.shape[0], _MIN_OWN), self.n_bins)
         tiles = np.arange(-(-n // self.lanes))
         sweep.set_coef(self.point[:-1, places], tiles)
         # Rates and activity go together: their product on the shared bins sizes the draw.
         self.sample.weigh(receivers, self.point[:-1, places], self.point[-1, places])
         weights = self.sample.weights[:, :n]
-        seen = np.broadcast_to(shared.activity[shared.index, None], weights.shape)
+        seen = np.broadcast_to(active[shared.index, None], weights.shape)
         together = column_dot(seen, weights) / (self.sample.total[:n] * shared.index.size)
         total = self.total[places] * self.n_bins * (1 + together)
         kept = [([], []) for _ in range(n)]
@@ -1103,7 +1127,7 @@ class EventProblem:
             # The same random numbers for every receiver: it must not matter who else is fitted.
             uniform = np.random.default_rng(start).random(n_rows)
             uniform[~self.valid[start : start + n_rows]] = np.inf
-            seen = 1 + shared.activity[start : start + n_rows, None]
+            seen = 1 + active[start : start + n_rows, None]
             chance = n_draw * ((1 - _EVEN) * mu * seen / total + _EVEN / self.n_bins)
             for k in range(n):
                 hit = np.flatnonzero(uniform < chance[:, k])
@@ -1284,8 +1308,9 @@ def cholesky(matrix):
     jitter = 0.0
     for _ in range(8):
         try:
-            damped = matrix + jitter * np.eye(matrix.shape[0])
-            return scipy.linalg.cho_factor(damped, lower=True, check_finite=False)
+            damped = np.array(matrix, order="F")  # which LAPACK factorises in place
+            damped[np.diag_indices_from(damped)] += jitter
+            return scipy.linalg.cho_factor(damped, True, overwrite_a=True, check_finite=False)
         except LinAlgError:
             jitter = max(1e-14 * scale, 100 * jitter)
     return scale * np.eye(matrix.shape[0]), True

@@ -1,7 +1,7 @@
 """Threads beside the compiled kernels: BLAS on one, many BLAS calls on as many as the kernels."""
 
 import os
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from contextlib import suppress
 
 import numba
@@ -52,19 +52,19 @@ def side_by_side(function, items, n_threads, take, stop):
             return function(item)
 
     with ThreadPoolExecutor(n_threads, "fit", numba.set_num_threads, (1,)) as pool:
-        left = {pool.submit(call, item): item for item in items}
+        left = {}
         try:
+            for item in items:
+                left[pool.submit(call, item)] = item
             for future in as_completed(list(left)):
-                take(left[future], future.result())
-                del left[future]
+                take(left.pop(future), future.result())
         except BaseException:
             stop()
-            begun = [future for future in left if not future.cancel()]
-            for future in begun:
-                if future.exception() is not None:
-                    continue
-                with suppress(KeyboardInterrupt):  # says again what is known
-                    take(left[future], future.result())
+            pool.shutdown(wait=False, cancel_futures=True)
+            for future, item in left.items():
+                # The first one is raised, whatever comes of the others.
+                with suppress(CancelledError, Exception, KeyboardInterrupt):
+                    take(item, future.result())
             raise
 
 

@@ -191,6 +191,7 @@ class HistoryColumns:
         order, self.starts = events.by_unit
         self.bins_by_sender = events.bins[order]
         self.amplitudes_by_sender = events.amplitudes[order]
+        del events.by_unit  # 4 bytes an event, which nobody asks for again
 
     @property
     def events(self):

@@ -927,8 +927,7 @@ def _fit_group(
         shared = shared.restrict(valid)
     plans = [make_plan(X, n_bins, some, free, settings) for some in _alike(penalties, receivers)]
     batches = [batch for plan in plans for batch in plan.batches]
-    n_sample = max((plan.common for plan in plans), default=0)
-    common = newton.Common(X, valid, n_sample) if n_sample else None
+    n_sample, common = max((plan.common for plan in plans), default=0), None
 
     def solve(batch):
         """Results of a batch, one a penalty, and the features that they are of."""
@@ -936,8 +935,10 @@ def _fit_group(
         if batch.selected:
             part, columns = X.select(batch_free.any(axis=1))
             batch_free, own = batch_free[columns], None
-            if common is not None:
-                own = common.share(part, valid, columns, settings.memory_budget, batch.lanes)
+            # Of few bins for its features a receiver learns less than from its own.
+            wants = newton.sample_size(batch.n_features, n_bins, settings.memory_budget)
+            if common is not None and wants <= 2 * n_sample:
+                own = common.share(part, valid, columns, batch.lanes)
         begin = None
         if start is not None:
             coef = np.where(batch_free, start[0][columns][:, batch.receivers], 0.0)
@@ -967,18 +968,26 @@ def _fit_group(
             raise KeyboardInterrupt
 
     for batch in batches:
-        if batch.alone:
+        if batch.selected:
             continue
-        if batch.method == "newton-cg" and not batch.selected and shared is None:
+        if batch.method == "newton-cg" and shared is None:
             shared = newton.share(X, valid, settings.memory_budget)
         take(batch, solve(batch))
-        if len(batches) > 1 and (batch is batches[0] or not batch.selected):
-            # The first call of a compiled kernel leaves a cycle that holds the frames, and with
-            # them the batch. A collection takes 0.1 s, as much as a small batch.
+        # The first call of a compiled kernel leaves a cycle that holds the frames, and with them
+        # the batch. A collection takes 0.1 s.
+        if len(batches) > 1:
             gc.collect()
+    shared = None
+    if n_sample:
+        common = newton.Common(X, valid, n_sample)
+    for batch in batches:
+        if batch.selected and not batch.alone:
+            take(batch, solve(batch))
     for plan in plans:
         alone = [batch for batch in plan.batches if batch.alone]
-        side_by_side(solve, alone, plan.at_once, take, monitor.stop)
+        if alone:
+            observed.events.by_unit  # noqa: B018  sorted here, not by every thread
+            side_by_side(solve, alone, plan.at_once, take, monitor.stop)
 
 
 def _alike(penalties, receivers):

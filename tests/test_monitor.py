@@ -110,6 +110,7 @@ def test_a_batch_that_was_under_way_goes_on_from_its_last_point(monkeypatch, tmp
     X, counts = problem()
     path = tmp_path / "fit.checkpoint"
     monkeypatch.setattr(monitor, "_SAVE_EVERY", 0.0)
+    monkeypatch.setattr(monitor, "_SAVE_PART", 0.0)
     _, passes = n_passes_of_first_batch(finished, X, counts)
     with monkeypatch.context() as patch:
         interrupt_after(patch, passes - 1)
