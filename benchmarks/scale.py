@@ -351,7 +351,7 @@ def draw(curves, path):
         ax.loglog(x, seconds, "o-", color="#0072B2", label="time of the fit")
         line = seconds[0] * (x / x[0]) ** power
         ax.loglog(x, line, "--", color="0.6", label=f"slope {power}")
-        low, high = 0.75 * min(seconds.min(), line.min()), 1.3 * max(seconds.max(), line.max())
+        low, high = 0.6 * min(seconds.min(), line.min()), 1.3 * max(seconds.max(), line.max())
         ticks = [v * 10.0**k for k in range(-2, 4) for v in (1, 2, 5)]
         ax.set(xlim=(0.85 * x[0], 1.35 * x[-1]), ylim=(low, high))
         ax.set_yticks(ticks, [f"{v:g}" for v in ticks])
@@ -363,8 +363,8 @@ def draw(curves, path):
         ax.legend(frameon=False, fontsize=8)
         for row, px, py in zip(rows, x, seconds, strict=True):
             ax.annotate(
-                f"{row['passes_mean']:.0f} passes", (px, py), (4, -12), fontsize=7, color="0.4",
-                textcoords="offset points",
+                f"{row['passes_mean']:.0f} passes", (px, py), (4, 6 if power < 0 else -12),
+                fontsize=7, color="0.4", textcoords="offset points",
             )  # fmt: skip
         ax.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=150)
