@@ -211,7 +211,7 @@ def _forward_narrow(bins, starts, amplitudes, filters, window_size, start, begin
     """One receiver's events in a segment of bins, added one by one.
 
     A scatter: the filter of one sender and the segment stay in the first-level cache. From 50
-    senders it takes 16 ns an event of 100 lags, where gathering blocks of bins took 29.
+    senders it takes 19 ns an event of 100 lags, where gathering blocks of bins took 29.
     """
     span = window_size + 2 * PAD
     for i in range(starts.shape[0] - 1):
