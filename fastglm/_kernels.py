@@ -36,9 +36,8 @@ BLOCK = 8  # bins (forward) or lags (backward) that are summed together
 NARROW_BLOCK = 64  # the same for tiles of one receiver, whose vector runs along time
 PAD = NARROW_BLOCK  # bins of zeros around a chunk; at least every block size
 SEGMENT = 1024  # bins of one parallel task, a multiple of every block size
-
-_TILE = LANES * BLOCK
 NARROW_SEGMENT = 8 * SEGMENT  # the same for tiles of one receiver: 32 KB of float32
+_TILE = LANES * BLOCK  # numbers that are summed together
 
 _launch_lock = threading.Lock()
 
@@ -244,7 +243,11 @@ def history_forward_narrow(
 
 
 def _event_sums(lanes, block):
-    """Lag sums of one sender, for tiles of ``lanes`` receivers and blocks of ``block`` lags."""
+    """Lag sums of one sender, for tiles of ``lanes`` receivers and blocks of ``block`` lags.
+
+    The kernel that runs in parallel calls one of these by its global name: Numba finds a function
+    in its cache again only if it encloses numbers, not functions.
+    """
     size = lanes * block
 
     @njit(cache=True, fastmath=FASTMATH)
@@ -296,7 +299,8 @@ def history_backward(
 
     Events are sorted by sender, then by bin; ``starts[i]`` is the first of sender i. Sums run
     in the dtype of the residual inside a chunk, or a segment of a narrow one (of which the residual
-    stays in the first-level cache: 3.9 ns an event where it took 7.4), and in float64 between them.
+    stays in the first-level cache: 13 ns an event of 100 lags in place of 22), and in float64
+    between them.
     """
     n_senders = lag_sums.shape[1]
     n_groups = min(n_senders, 8)
@@ -312,15 +316,14 @@ def history_backward(
                 args = bins[events], amplitudes[events], residual[tile]
                 _backward_wide(*args, *window, total, lag_sums[tile, i])
             continue
-        place = starts[first:last].copy()
+        place = np.empty(last - first, np.int64)  # the next event of each sender
+        for i in range(first, last):
+            own = bins[starts[i] : starts[i + 1]]
+            place[i - first] = starts[i] + np.searchsorted(own, start - window_size)
         for begin in range(0, n_rows, NARROW_SEGMENT):
             end = start + min(n_rows, begin + NARROW_SEGMENT)
             for i in range(first, last):
-                low = place[i - first]
-                if begin == 0:
-                    own = bins[low : starts[i + 1]]
-                    low += np.searchsorted(own, start - window_size)
-                high = low
+                low = high = place[i - first]
                 while high < starts[i + 1] and bins[high] < end:
                     high += 1
                 place[i - first] = high

@@ -63,31 +63,32 @@ class Monitor:
             if self._stopped:
                 raise KeyboardInterrupt
             with self.lock:
-                tell(solved)
-
-        def tell(solved):
-            running = solved.status == ""
-            passes = int(solved.n_passes.max(initial=0))
-            # Decrements fall by a factor with every pass: their logarithm is the part done.
-            with np.errstate(divide="ignore", invalid="ignore"):
-                part = np.log10(solved.newton_decrement / 1e-2) / np.log10(self.tol / 1e-2)
-            # Far from the optimum they say nothing yet; most fits take some eight passes.
-            part = np.clip(np.nan_to_num(part), passes / (passes + 8), 0.95)
-            if self._log and logger.isEnabledFor(logging.DEBUG):
-                known = solved.newton_decrement[running & np.isfinite(solved.newton_decrement)]
-                gap = f", largest decrement {known.max():.1e}" if known.size else ""
-                logger.debug(
-                    "%s: pass %d, %d of %d receivers go on%s",
-                    self._log, passes, running.sum(), running.size, gap,
-                )  # fmt: skip
-            self._show(int((~running).sum()), float(part[running].sum()), passes)
-            pause = max(_SAVE_EVERY, _SAVE_PART * self._cost)
-            if self.checkpoint is not None and time.monotonic() - self._saved > pause:
-                self.result.put(receivers, solved, columns)
-                self._save()
-                self.result.status[receivers] = ""
+                self._tell(receivers, columns, solved)
 
         return watch
+
+    def _tell(self, receivers, columns, solved):
+        """Say how far a batch is, and save it if that is due."""
+        running = solved.status == ""
+        passes = int(solved.n_passes.max(initial=0))
+        # Decrements fall by a factor with every pass: their logarithm is the part done.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            part = np.log10(solved.newton_decrement / 1e-2) / np.log10(self.tol / 1e-2)
+        # Far from the optimum they say nothing yet; most fits take some eight passes.
+        part = np.clip(np.nan_to_num(part), passes / (passes + 8), 0.95)
+        if self._log and logger.isEnabledFor(logging.DEBUG):
+            known = solved.newton_decrement[running & np.isfinite(solved.newton_decrement)]
+            gap = f", largest decrement {known.max():.1e}" if known.size else ""
+            logger.debug(
+                "%s: pass %d, %d of %d receivers go on%s",
+                self._log, passes, running.sum(), running.size, gap,
+            )  # fmt: skip
+        self._show(int((~running).sum()), float(part[running].sum()), passes)
+        pause = max(_SAVE_EVERY, _SAVE_PART * self._cost)
+        if self.checkpoint is not None and time.monotonic() - self._saved > pause:
+            self.result.put(receivers, solved, columns)
+            self._save()
+            self.result.status[receivers] = ""
 
     def stop(self):
         """End what is being watched."""

@@ -571,16 +571,18 @@ class _Fit:
     def __init__(self, X, valid, counts, free, batch, settings, shared, watch, keep):
         self.X, self.valid, self.counts, self.watch = X, valid, counts, watch
         self.batch, self.settings = batch, settings
-        sums = shared.sums if shared is not None and counts.weight is None else None
-        self.sums = statistics.moments(X, valid, counts.weighted_events(), counts.weight, sums)
+        self.shared = shared
+        if shared is None and batch.method == "newton-cg":
+            self.shared = share(X, valid, settings.memory_budget, batch.lanes)
+        known = self.shared is not None and counts.weight is None
+        self.sums = statistics.moments(
+            X, valid, counts.weighted_events(), counts.weight, self.shared.sums if known else None
+        )
         self.mean = self.sums.sum_y / int(valid.sum())
         self.unmasked = free
         self.anchor = None  # what is known where the last fit ended
         self.keep = keep
         self.level = settings.link.expected_curvature(settings.link.eta(self.mean))
-        self.shared = shared
-        if shared is None and batch.method == "newton-cg":
-            self.shared = share(X, valid, settings.memory_budget, batch.lanes)
         self.problem, self.free = None, None
 
     def run(self, penalties, start, guided=False):

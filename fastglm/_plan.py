@@ -261,25 +261,24 @@ def make_plan(X, n_bins, receivers, free, settings):
     # Receivers of one mask share its senders: a tile of them costs what two alone do.
     groups = [(group, kernels.LANES if len(group) > 2 else 1) for group in narrow.values()]
     sizes = [int(free[:, group].sum(axis=0).max()) for group, _ in groups]
-    n_sample = cost.common_sample(sizes) if cost.common(sizes) else 0
+    n_sample, making, keeping, seconds = cost.common(sizes)
     small = []
     for group, lanes in groups:
         small += cost.split(group, "newton-cg", lanes, free, selected=True, common=n_sample)
-    at_once = 1
-    if small:
-        making, keeping, seconds = cost.common_parts(sizes) if n_sample else (0.0, 0.0, 0.0)
-        n_threads, alone = numba.get_num_threads(), [batch for batch in small if batch.alone]
-        each = max((batch.bytes for batch in alone), default=1.0)
-        room = max(1, (settings.memory_budget - keeping) // each)
-        at_once = int(max(1, min(n_threads, len(alone), room)))
-        if 2 * at_once < n_threads:  # one after the other, each on all threads
-            at_once = 1
-        for batch in small:
-            batch.bytes = max(making, keeping + (at_once if batch.alone else 1) * batch.bytes)
-            batch.seconds *= n_threads / at_once if batch.alone and at_once > 1 else 1
+    n_threads, alone = numba.get_num_threads(), [batch for batch in small if batch.alone]
+    each = max((batch.bytes for batch in alone), default=1.0)
+    room = max(1, (settings.memory_budget - keeping) // each)
+    at_once = int(max(1, min(n_threads, len(alone), room)))
+    if 2 * at_once < n_threads:  # one after the other, each on all threads
+        at_once = 1
+    for batch in small:
+        batch.bytes = max(making, keeping + (at_once if batch.alone else 1) * batch.bytes)
+        batch.seconds *= n_threads / at_once if batch.alone and at_once > 1 else 1
+    if n_sample:
         small[0].seconds += seconds
-    sizes = settings.memory_budget, n_bins, X.shape[1]
-    return Plan(batches + small, *sizes, rates, n_sample, at_once)
+    return Plan(
+        batches + small, settings.memory_budget, n_bins, X.shape[1], rates, n_sample, at_once
+    )
 
 
 def _is_large(X, n_bins, n_receivers):
@@ -376,19 +375,22 @@ class _Cost:
         )
 
     def common(self, sizes):
-        """Whether many masks take their sums from those of all features."""
+        """What masks of these sizes take from all features: a sample, bytes and seconds.
+
+        Bins of the sample, bytes while it and the sums are made, bytes afterwards, and seconds; all
+        0 where every mask makes its own.
+        """
         n_features = self.X.shape[1]
         if np.square(np.array(sizes, float)).sum() <= _WORTH * n_features**2:
-            return False
-        return self.common_parts(sizes)[0] < _COMMON * self.settings.memory_budget
-
-    def common_parts(self, sizes):
-        """Bytes of these sums and the sample while they are made, and afterwards; seconds."""
-        n_features, n_sample = self.X.shape[1], self.common_sample(sizes)
+            return 0, 0.0, 0.0, 0.0
+        n_sample = self.common_sample(sizes)
         gram, rows = 8 * n_features**2, 4 * n_sample * n_features
         keeping = gram + rows + 4 * self.X.shape[0]
+        making = keeping + max(gram, rows)
+        if making >= _COMMON * self.settings.memory_budget:
+            return 0, 0.0, 0.0, 0.0
         seconds = self.pairs(n_features) + 1e-8 * n_sample * n_features + 1e-7 * self.n_bins
-        return keeping + max(gram, rows), keeping, seconds
+        return n_sample, making, keeping, seconds
 
     def common_sample(self, sizes):
         """Bins of a sample for all masks.
@@ -438,6 +440,7 @@ class _Cost:
         if len(receivers) == 0:
             return []
         receivers = np.array(receivers)
+        alone = selected and lanes == 1
         n_free = int(free[:, receivers].sum(axis=0).max())
         n_features = n_free if selected else self.X.shape[1]
         if method == "newton-cholesky":
@@ -445,7 +448,7 @@ class _Cost:
             making, lanes = fixed, 1
         else:
             making, fixed = self.shared_bytes(n_features)
-            if selected and lanes == 1:
+            if alone:
                 making = fixed = self.alone_bytes(n_features, common)
             each = self.lane_bytes(n_features)
             if self.products(self.work(free[:, receivers].any(axis=1))) == "rows":
@@ -473,7 +476,6 @@ class _Cost:
             if method == "newton-cholesky":
                 seconds = sum(self.hessian(int(free[:, j].sum())) for j in some)
             else:
-                alone = selected and lanes == 1
                 seconds = (self.alone if alone else self.passes)(work, n_features, some.size)
                 if not common and (selected or not first):
                     seconds += self.shared(n_features)

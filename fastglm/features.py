@@ -359,34 +359,15 @@ class _HistorySweep:
         )
 
     def forward(self, start, n_rows, tiles, eta):
-        filters, window = self.filters.reshape(self.filters.shape[0], -1), self.window_size
+        block, filters = self.block, self.filters.reshape(self.filters.shape[0], -1)
+        rest = filters, self.window_size, start, n_rows, tiles, eta
         if self.lanes == 1:
-            kernels.launch(
-                kernels.history_forward_narrow,
-                self.block.bins_by_sender,
-                self.block.starts,
-                self.amplitudes_by_sender,
-                filters,
-                window,
-                start,
-                n_rows,
-                tiles,
-                eta,
-            )
+            own = block.bins_by_sender, block.starts, self.amplitudes_by_sender
+            kernels.launch(kernels.history_forward_narrow, *own, *rest)
             return
-        for events, amplitudes in zip(self.block.groups, self.amplitudes, strict=True):
-            kernels.launch(
-                kernels.history_forward,
-                events.bins,
-                events.units,
-                amplitudes,
-                filters,
-                window,
-                start,
-                n_rows,
-                tiles,
-                eta,
-            )
+        for events, amplitudes in zip(block.groups, self.amplitudes, strict=True):
+            own = events.bins, events.units, amplitudes
+            kernels.launch(kernels.history_forward, *own, *rest)
 
     def backward(self, start, n_rows, tiles, residual):
         kernels.launch(

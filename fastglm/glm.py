@@ -191,7 +191,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
             Where to start; the optimum does not depend on it.
         progress : True or callable, optional
             True draws a bar with receivers done, passes and time left. A callable is given the
-            number of receivers done since its last call.
+            number of receivers done since its last call, from whatever thread fits them.
         checkpoint : path, optional
             File that keeps what is finished, written after a batch and every 20 s. A fit with
             the same data and settings goes on from there, however it ended.
