@@ -158,7 +158,8 @@ def _forward_segment(bins, senders, amplitudes, filters, window_size, start, beg
     """A tile's events in a segment of bins, gathered by blocks of bins.
 
     Four events are added per visit of the accumulator: five loads and one store for four
-    multiply-adds, which is what the load ports bound.
+    multiply-adds, which is what the load ports bound. Written out here and in `_event_sums`: as a
+    function for both it is 8 to 14 % slower in float32.
     """
     n_events = bins.shape[0]
     span = window_size + 2 * PAD  # lags stored per sender
