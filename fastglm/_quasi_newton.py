@@ -51,8 +51,12 @@ _PRECISE = 1e-11  # a decrement below this calls for gradients in float64
 # Relative rounding of an objective: float64 sums of values of the given precision.
 _ROUNDING = {np.float64: 1e-13, np.float32: 1e-6}
 # A receiver that has more than so many steps to go, after so many, is given bins of its own, and
-# new ones after so many more. A step that gains less than a factor of 1.2 counts as that.
+# new ones after so many more. A step that gains less than a factor of 1.2 counts as that. Where
+# features are many for the events, a factor costs as much as 10 or 20 steps: it has to be worth it.
 _LATE, _FIRST, _RENEW, _LEAST_GAIN = 6, 5, 5, 1.2
+# Multiply-adds of BLAS in float32 that take as long as an addition of an event, as one in a float64
+# Cholesky factor, and as the rate of a bin. Not measured: no result depends on the machine.
+_ADDITION, _DOUBLE, _RATE = 2, 2.4, 120
 # Own bins a feature, and at least; part of them drawn evenly. Four cells, 20 s at 1 ms, a ridge of
 # 1e-6: with 240 bins for 24 features the slowest of 32 receivers took 135 passes, with 5000 13.
 _OWN, _MIN_OWN, _EVEN = 5, 5000, 0.2
@@ -924,6 +928,7 @@ class EventProblem:
         # rate of the last one, still have to take.
         self.own, self.n_steps, self.n_left = {}, np.zeros(n, np.int64), np.zeros(n)
         self.n_own = n_own  # most of them at a time
+        self.late = _LATE * np.maximum(1, self._steps_a_factor() / 6)
         self.next, self.last = np.zeros(n, np.int64), np.zeros(n)
         self.forget()
         self.set_penalty(penalty)
@@ -945,6 +950,19 @@ class EventProblem:
         self.next[receivers], self.last[receivers] = _FIRST, np.inf
         self.certain[receivers] = False
         self._was_rounded[receivers] = 0
+
+    def _steps_a_factor(self):
+        """Steps that cost as much as a factor on bins of its own, for each receiver."""
+        n_free, n_features = self.free.sum(axis=0), self.free.shape[0]
+        n_draw = min(max(_OWN * n_features, _MIN_OWN), self.n_bins)
+        factor = n_draw * n_free**2 / 2 + _DOUBLE * n_free**3 / 6
+        additions = sum(
+            c.n_events * c.kernel.shape[0] if hasattr(c, "kernel") else self.n_bins * c.n_columns
+            for c in self.X.columns
+        )
+        # On the sample: curvatures, their moments, and three products of conjugate gradients.
+        step = 2 * _ADDITION * additions + _RATE * self.n_bins
+        return factor / (step + 8 * self.sample.shared.index.size * n_features)
 
     def anchor(self):
         """The last accepted points, and the gradient of the mean loss alone there."""
@@ -1082,7 +1100,8 @@ class EventProblem:
         passes = np.zeros(receivers.size, np.int64)
         if self.sample.shared.activity is None or not self.link.canonical:
             return passes
-        late = (self.n_left[receivers] > _LATE) & (self.n_steps[receivers] >= self.next[receivers])
+        late = self.n_left[receivers] > self.late[receivers]
+        late &= self.n_steps[receivers] >= self.next[receivers]
         late &= ~self.certain[receivers]
         new = np.flatnonzero(late & ~np.isin(receivers, list(self.own)))
         room = max(self.n_own - len(self.own), 0)
