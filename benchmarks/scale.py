@@ -183,10 +183,10 @@ PEER_CASES = {
     "published": (19, 195_820, {}, ("scikit-learn", "glum", "NeMoS")),  # NeMoS's own size
     "400 features": (50, 100_000, {}, ("scikit-learn", "NeMoS")),
     "800 features": (100, 100_000, {}, ("scikit-learn",)),
-    "wide": (200, 100_000, {"strength": 0.15}, ()),
+    "wide": (200, 100_000, {"strength": 0.15}, ("scikit-learn",)),
     # 8.5 Hz in bins of 5 ms and of 0.1 ms: the same windows of 100 ms.
     "coarse": (50, 100_000, {"mean_rate_hz": 42.0, "window_size": 20}, ("scikit-learn",)),
-    "fine": (50, 1_000_000, {"mean_rate_hz": 0.85, "window_size": 1000}, ()),
+    "fine": (50, 1_000_000, {"mean_rate_hz": 0.85, "window_size": 1000}, ("scikit-learn",)),
     "masked": (100, 100_000, {}, ()),
 }
 

@@ -315,8 +315,9 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         X, y, free, settings = self._read(X, y)
         batches, plan = [], None
         for valid, receivers in _by_missing(X.valid, y):
-            receivers = receivers[_sums(y, valid)[receivers] > 0]
-            plan = make_plan(X, int(valid.sum()), receivers, free, settings)
+            sums = _sums(y, valid)
+            receivers = receivers[sums[receivers] > 0]
+            plan = make_plan(X, int(valid.sum()), receivers, free, settings, sums)
             batches += plan.batches
         plan.batches = batches
         return plan
@@ -925,7 +926,9 @@ def _fit_group(
     receivers = receivers[sums[receivers] > 0]
     if shared is not None:
         shared = shared.restrict(valid)
-    plans = [make_plan(X, n_bins, some, free, settings) for some in _alike(penalties, receivers)]
+    plans = [
+        make_plan(X, n_bins, some, free, settings, sums) for some in _alike(penalties, receivers)
+    ]
     batches = [batch for plan in plans for batch in plan.batches]
     n_sample, common = max((plan.common for plan in plans), default=0), None
 

@@ -820,6 +820,34 @@ def test_factors_of_own_bins_stay_within_a_tenth_of_the_memory(monkeypatch):
 
 
 @pytest.mark.slow
+def test_bins_of_their_own_are_not_drawn_where_steps_are_cheaper(monkeypatch):
+    """A factor on 4,000 bins with 160 features costs as much as some twelve steps."""
+    factorised = []
+    factorise = EventProblem._factorise_own
+
+    def counted(self, j, *args):
+        factorised.append((j, self.late[j]))
+        return factorise(self, j, *args)
+
+    monkeypatch.setattr(EventProblem, "_factorise_own", counted)
+    counts = np.random.default_rng(0).poisson(0.02, size=(4000, 20))
+    X = fastglm.basis.RaisedCosineLogConv(8, 40).compute_features(counts)
+    model = fastglm.PopulationGLM(
+        regularizer="Ridge",
+        regularizer_strength=1e-4,
+        solver_name="newton-cg",
+        solver_kwargs={"tol": 1e-13},
+    )
+    model.fit(X, counts)
+    assert (model.status_ == "converged").all()
+    few = len(factorised)
+    assert all(steps > 6 for _, steps in factorised)
+    monkeypatch.setattr(EventProblem, "_steps_a_factor", lambda self: np.zeros(20))
+    model.fit(X, counts)
+    assert few < len(factorised) - few
+
+
+@pytest.mark.slow
 # Seeds, and features up to which the covariance is kept.
 @pytest.mark.parametrize(("seed", "n_kept"), [(1, 1500), (2, 1500), (3, 10), (4, 10)])
 def test_few_events_and_next_to_no_ridge_take_few_passes(monkeypatch, seed, n_kept):
