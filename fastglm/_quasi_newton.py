@@ -956,12 +956,14 @@ class EventProblem:
         n_free, n_features = self.free.sum(axis=0), self.free.shape[0]
         n_draw = min(max(_OWN * n_features, _MIN_OWN), self.n_bins)
         factor = n_draw * n_free**2 / 2 + _DOUBLE * n_free**3 / 6
-        additions = sum(
-            c.n_events * c.kernel.shape[0] if hasattr(c, "kernel") else self.n_bins * c.n_columns
+        one_way = sum(
+            _ADDITION * c.n_events * c.kernel.shape[0]
+            if hasattr(c, "kernel")
+            else self.n_bins * c.n_columns
             for c in self.X.columns
         )
         # On the sample: curvatures, their moments, and three products of conjugate gradients.
-        step = 2 * _ADDITION * additions + _RATE * self.n_bins
+        step = 2 * one_way + _RATE * self.n_bins
         return factor / (step + 8 * self.sample.shared.index.size * n_features)
 
     def anchor(self):
