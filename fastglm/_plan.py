@@ -219,7 +219,7 @@ class Plan:
         ]
 
 
-def make_plan(X, n_bins, receivers, free, settings, sums=None):
+def make_plan(X, n_bins, receivers, free, settings, events=None):
     """Sort receivers into batches by method, mask and memory.
 
     Parameters
@@ -232,8 +232,8 @@ def make_plan(X, n_bins, receivers, free, settings, sums=None):
     free : ndarray of bool, shape (n_features, n_receivers)
     settings : Settings
         Of the fit.
-    sums : ndarray, shape (n_receivers,), optional
-        Of the counts in those bins, for the time alone: few events for many features take long.
+    events : ndarray, shape (n_receivers,), optional
+        From `events_a_feature`, for the time alone: few events for many features take long.
 
     Raises
     ------
@@ -241,7 +241,7 @@ def make_plan(X, n_bins, receivers, free, settings, sums=None):
         If the budget does not hold the smallest batch.
     """
     rates = measure_rates() if _is_large(X, n_bins, receivers.size) else TYPICAL
-    cost = _Cost(X, n_bins, rates, settings, sums)
+    cost = _Cost(X, n_bins, rates, settings, events)
     dense, wide, narrow = [], [], {}
     total = cost.work(None)
     for j in receivers:
@@ -283,6 +283,33 @@ def make_plan(X, n_bins, receivers, free, settings, sums=None):
     )
 
 
+def events_a_feature(X, n_bins, sums, ridge):
+    """Events of each receiver for each feature whose curvature outweighs its ridge.
+
+    Of senders that are independent and fire at the mean rate, in closed form: the curvature along
+    an eigenvector of ``kernel' kernel`` is its eigenvalue times both rates.
+
+    Parameters
+    ----------
+    X : FeatureMatrix
+    n_bins : int
+        Valid bins.
+    sums, ridge : ndarray, shape (n_receivers,)
+        Sum of the counts in those bins, and strength of the ridge.
+    """
+    n_features = np.zeros(sums.size)
+    for c in X.columns:
+        if not hasattr(c, "kernel"):
+            n_features += c.n_columns
+            continue
+        rate = c.n_events / max(c.n_senders * X.shape[0], 1)
+        values = np.linalg.eigvalsh(c.kernel.T @ c.kernel).clip(min=0)
+        curvature = rate * np.outer(sums / n_bins, values)
+        part = curvature / np.maximum(curvature + ridge[:, None], np.finfo(float).tiny)
+        n_features += c.n_senders * part.sum(axis=1)
+    return sums / np.maximum(n_features, 1.0)
+
+
 def _is_large(X, n_bins, n_receivers):
     return n_bins * X.shape[1] * n_receivers > _SMALL_WORK
 
@@ -290,9 +317,9 @@ def _is_large(X, n_bins, n_receivers):
 class _Cost:
     """Seconds and bytes of batches."""
 
-    def __init__(self, X, n_bins, rates, settings, sums):
+    def __init__(self, X, n_bins, rates, settings, events):
         self.X, self.n_bins, self.rates, self.settings = X, n_bins, rates, settings
-        self.sums = sums
+        self.events = events
         precise = max(np.log10(min(1e-11, 1.0) / min(settings.tol, 1e-11)), 0)
         coarse = np.log10(3e-4 / max(settings.tol, 1e-11)).clip(0)
         # A pass gains a digit; about 2 more to begin and to certify.
@@ -342,23 +369,18 @@ class _Cost:
             + 2e-3
         )
 
-    def scarcity(self, receivers, n_free):
-        """Seconds that some receivers take longer than `passes`, as a part of it.
+    def scarce(self, seconds, receivers, n_free):
+        """Seconds of `passes` where events are few, and factors on bins of their own are made.
 
-        With ten, two, 0.8 and 0.4 events a feature, fits to 1e-8 took 6, 6, 11 and 18 passes.
+        With ten, 1.7, 0.85 and 0.43 events a feature, fits to 1e-8 took 6, 6, 11 and 18 passes; of
+        the receivers in the last two 0.2 and 0.6 had a factor.
         """
-        return max(0.86 / self.events(receivers, n_free) - 0.57, 0.0)
-
-    def own_factors(self, receivers, n_free):
-        """Seconds of factors on bins of their own: 0.2 and 0.6 of the receivers in those fits."""
-        n = receivers.size * max(1 - self.events(receivers, n_free), 0.0)
-        return n * n_free**3 * (2.5 / self.rates.rows + 1 / 6 / self.rates.hessian)
-
-    def events(self, receivers, n_free):
-        """Events a feature that some receivers have on average; plenty, where nobody counted."""
-        if self.sums is None:
-            return 10.0
-        return max(float(self.sums[receivers].mean()) / max(n_free, 1), 1e-2)
+        if self.events is None or n_free == 0:
+            return seconds
+        events = max(float(self.events[receivers].mean()) * self.X.shape[1] / n_free, 1e-2)
+        factor = n_free**3 * (2.5 / self.rates.rows + 1 / 6 / self.rates.hessian)
+        seconds *= max(1.0, 0.43 + 0.86 / events)
+        return seconds + receivers.size * max(1 - events, 0.0) * factor
 
     def alone(self, work, n_free, n):
         """Seconds of n receivers with senders of their own, on all threads, a receiver on each.
@@ -498,8 +520,7 @@ class _Cost:
                 seconds = sum(self.hessian(int(free[:, j].sum())) for j in some)
             else:
                 seconds = (self.alone if alone else self.passes)(work, n_features, some.size)
-                seconds *= 1 + self.scarcity(some, n_free)
-                seconds += self.own_factors(some, n_free)
+                seconds = self.scarce(seconds, some, n_free)
                 if not common and (selected or not first):
                     seconds += self.shared(n_features)
             batches.append(

@@ -21,7 +21,7 @@ from fastglm import _poisson as poisson
 from fastglm._monitor import Checkpoint, Monitor, fingerprint
 from fastglm._names import check_names, feature_names, keep_names
 from fastglm._observed import Observed, read_offset, read_weight
-from fastglm._plan import PRODUCTS, make_plan, read_budget
+from fastglm._plan import PRODUCTS, events_a_feature, make_plan, read_budget
 from fastglm._poisson import LOG_ZERO
 from fastglm._threads import side_by_side, single_threaded_blas
 from fastglm._times import common_timeline, read_values
@@ -313,11 +313,13 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         (20, 160, True)
         """
         X, y, free, settings = self._read(X, y)
+        penalty = self._read_penalty(X, free)
         batches, plan = [], None
         for valid, receivers in _by_missing(X.valid, y):
-            sums = _sums(y, valid)
+            sums, n_bins = _sums(y, valid), int(valid.sum())
             receivers = receivers[sums[receivers] > 0]
-            plan = make_plan(X, int(valid.sum()), receivers, free, settings, sums)
+            events = events_a_feature(X, n_bins, sums, penalty.level)
+            plan = make_plan(X, n_bins, receivers, free, settings, events)
             batches += plan.batches
         plan.batches = batches
         return plan
@@ -926,9 +928,7 @@ def _fit_group(
     receivers = receivers[sums[receivers] > 0]
     if shared is not None:
         shared = shared.restrict(valid)
-    plans = [
-        make_plan(X, n_bins, some, free, settings, sums) for some in _alike(penalties, receivers)
-    ]
+    plans = [make_plan(X, n_bins, some, free, settings) for some in _alike(penalties, receivers)]
     batches = [batch for plan in plans for batch in plan.batches]
     n_sample, common = max((plan.common for plan in plans), default=0), None
 

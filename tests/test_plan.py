@@ -134,6 +134,29 @@ def test_a_sparse_mask_costs_in_proportion():
     assert tenth.seconds < 0.3 * whole.seconds
 
 
+@pytest.mark.parametrize("ridge", [1e-6, 1e-3])
+def test_events_a_feature_leave_out_what_a_ridge_holds(ridge):
+    """Against the degrees of freedom of the Hessian at a constant rate, from rows of X."""
+    X, counts = network(n_bins=40_000, rate=0.02)
+    hess = 0.02 * np.cov(np.asarray(X)[X.valid].T)
+    values = np.linalg.eigvalsh(hess)
+    found = plan.events_a_feature(X, 40_000, counts.sum(axis=0), np.full(20, ridge))
+    expected = counts.sum(axis=0) / (values / (values + ridge)).sum()
+    np.testing.assert_allclose(found, expected, rtol=0.1)
+
+
+def test_few_events_for_many_features_are_planned_to_take_longer():
+    X, counts = network(n_bins=4000, n_cells=60, rate=0.02)  # 80 events for 240 features
+    models = [
+        fastglm.PopulationGLM(
+            regularizer="Ridge", regularizer_strength=ridge, solver_name="newton-cg"
+        )
+        for ridge in (1e-7, 1.0)
+    ]
+    few, held = (model.plan(X, counts).seconds for model in models)
+    assert few > 2 * held
+
+
 def test_masks_that_are_shared_give_what_each_receiver_gives_alone():
     X, counts = network(n_cells=30)
     heard = np.arange(30)[:, None] % 5 == np.arange(30) % 5
