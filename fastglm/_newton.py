@@ -82,6 +82,8 @@ _FLAT = 1e-10  # decrement of a step that should not move any eta by much
 _SOFT = 1e-4  # an eigenvalue of the preconditioned S below this: without ridge, suspect
 MAX_FALLBACK = 1500  # features up to which exact Hessians may take over
 _PATIENCE = 12  # Newton steps by conjugate gradients before exact Hessians take over
+# A starting point is found to this part of its own noise, or of the tolerance, in so many steps.
+_START, _START_STEPS = 0.01, 20
 _FALL = 8.0  # length of a step along which the objective falls for ever
 
 
@@ -679,11 +681,13 @@ class _Fit:
             else:
                 coef, intercept = self.anchor[:2]
                 sample.begin_near(*self.anchor)
-            rule = _start_rule(self.shared, self.level)
-            first = minimize(sample, coef, intercept, *rule)
+            noise = _start_noise(self.shared, self.level)
+            near = _START * np.maximum(noise, tol)
+            first = minimize(sample, coef, intercept, near, _START_STEPS)
             sample.end()
             coef = problem.off_null(first.coef, everyone, everyone)
             intercept = first.intercept
+            problem.expect(everyone, noise)
         fall_back = by_events and plain.any() and self.X.shape[1] <= MAX_FALLBACK
         n_steps = min(maxiter, _PATIENCE) if fall_back else maxiter
         result = minimize(problem, coef, intercept, tol, n_steps, self.watch, retreat)
@@ -745,11 +749,7 @@ def share(X, valid, memory_budget, lanes=LANES):
     return Shared(X, valid, statistics.gram(X, valid), sums, n_sample, lanes)
 
 
-def _start_rule(shared, level):
-    """Tolerance and limit of steps for the starting point.
-
-    Its own noise puts it ``n_features / n_sample * level / 2`` above the optimum; a hundredth of
-    that is near enough.
-    """
+def _start_noise(shared, level):
+    """How far the noise of a sample puts its optimum above that of all bins, per receiver."""
     noise = 0.5 * shared.rows.values.shape[1] / shared.index.size
-    return 0.01 * noise * level, 20
+    return noise * level

@@ -1247,7 +1247,11 @@ class EventProblem:
 
     def announce(self, receivers, decrement):
         """A receiver that is about to converge is summed in float64."""
-        self.steps.expected[receivers] = 0.15 * decrement
+        self.expect(receivers, 0.15 * decrement)
+
+    def expect(self, receivers, decrement):
+        """The decrement of the next point: below the tolerance it is summed in float64."""
+        self.steps.expected[receivers] = decrement
 
     def precondition(self, residual, columns):
         """The inverse of the sampled Schur complement, off the collinear directions."""
