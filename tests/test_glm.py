@@ -866,6 +866,22 @@ def test_few_events_and_next_to_no_ridge_take_few_passes(monkeypatch, seed, n_ke
 
 
 @pytest.mark.slow
+def test_a_tolerance_above_the_noise_of_the_start_takes_one_pass():
+    """On 3,200 of 20,000 bins a start is 160 / 3,200 * 0.02 / 2 = 5e-4 above the optimum."""
+    counts = np.random.default_rng(0).poisson(0.02, size=(20_000, 20))
+    X = fastglm.basis.RaisedCosineLogConv(8, 40).compute_features(counts)
+    settings = {"regularizer": "Ridge", "regularizer_strength": 1e-5, "solver_name": "newton-cg"}
+    best = fastglm.PopulationGLM(**settings, solver_kwargs={"tol": 1e-12}).fit(X, counts)
+    loose = fastglm.PopulationGLM(**settings, solver_kwargs={"tol": 1e-2}).fit(X, counts)
+    assert (loose.status_ == "converged").all()
+    assert loose.n_passes_.max() == 1
+    gap = loose.objective_ - best.objective_
+    assert (gap > 0).all()
+    assert (gap < 2e-3).all()
+    assert (gap < loose.newton_decrement_).all()
+
+
+@pytest.mark.slow
 def test_a_fit_leaves_nothing_behind():
     """No cycle keeps a batch in memory until the garbage collector comes by."""
     counts = np.random.default_rng(0).poisson(0.1, size=(3000, 4))
