@@ -56,7 +56,8 @@ _ROUNDING = {np.float64: 1e-13, np.float32: 1e-6}
 # features are many for the events, a factor costs as much as 10 or 20 steps: it has to be worth it.
 _LATE, _FIRST, _RENEW, _LEAST_GAIN = 6, 5, 5, 1.2
 # Multiply-adds of BLAS in float32 that take as long as an addition of an event, as one in a float64
-# Cholesky factor, and as the rate of a bin. Not measured: no result depends on the machine.
+# Cholesky factor, and as the rate of a bin: those of `_plan.TYPICAL`. Not measured: no result
+# depends on the machine.
 _ADDITION, _DOUBLE, _RATE = 2, 2.4, 120
 # Own bins a feature, and at least; part of them drawn evenly. Four cells, 20 s at 1 ms, a ridge of
 # 1e-6: with 240 bins for 24 features the slowest of 32 receivers took 135 passes, with 5000 13.
@@ -72,6 +73,11 @@ def sample_size(n_features, n_bins, memory_budget=np.inf):
     """Sampled bins: twenty a feature, as far as four tenths of the memory hold them."""
     fits = memory_budget / (10 * max(n_features, 1))
     return int(min(max(_MIN_SAMPLE, min(_SAMPLE * n_features, fits)), n_bins))
+
+
+def own_size(n_features, n_bins):
+    """Bins that are drawn for a receiver that takes long."""
+    return min(max(_OWN * n_features, _MIN_OWN), n_bins)
 
 
 def n_own_factors(n_features, memory_budget):
@@ -933,7 +939,7 @@ class EventProblem:
         # rate of the last one, still have to take.
         self.own, self.n_steps, self.n_left = {}, np.zeros(n, np.int64), np.zeros(n)
         self.n_own = n_own  # most of them at a time
-        self.late = _LATE * np.maximum(1, self._steps_a_factor() / 6)
+        self.late = np.maximum(_LATE, self._steps_a_factor())
         self.next, self.last = np.zeros(n, np.int64), np.zeros(n)
         self.forget()
         self.set_penalty(penalty)
@@ -959,8 +965,7 @@ class EventProblem:
     def _steps_a_factor(self):
         """Steps that cost as much as a factor on bins of its own, for each receiver."""
         n_free, n_features = self.free.sum(axis=0), self.free.shape[0]
-        n_draw = min(max(_OWN * n_features, _MIN_OWN), self.n_bins)
-        factor = n_draw * n_free**2 / 2 + _DOUBLE * n_free**3 / 6
+        factor = own_size(n_features, self.n_bins) * n_free**2 / 2 + _DOUBLE * n_free**3 / 6
         one_way = sum(
             _ADDITION * c.n_events * c.kernel.shape[0]
             if hasattr(c, "kernel")
@@ -1134,7 +1139,7 @@ class EventProblem:
         """Bins and weights for some active receivers, drawn by their rates at this point."""
         sweep, n, shared = self.coarse, places.size, self.sample.shared
         receivers, active = self.active[places], self._activity
-        n_draw = min(max(_OWN * self.free.shape[0], _MIN_OWN), self.n_bins)
+        n_draw = own_size(self.free.shape[0], self.n_bins)
         tiles = np.arange(-(-n // self.lanes))
         sweep.set_coef(self.point[:-1, places], tiles)
         # Rates and activity go together: their product on the shared bins sizes the draw.

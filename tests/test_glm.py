@@ -772,6 +772,7 @@ def test_bins_of_their_own_are_drawn_by_rates(monkeypatch, n_senders):
     monkeypatch.setattr(EventProblem, "_factorise_own", counted)
     monkeypatch.setattr(quasi_newton, "_FIRST", 1)
     monkeypatch.setattr(quasi_newton, "_LATE", 0)
+    monkeypatch.setattr(EventProblem, "_steps_a_factor", lambda self: np.zeros(self.free.shape[1]))
     monkeypatch.setattr(quasi_newton, "_MIN_OWN", 0)
     counts = np.random.default_rng(0).poisson(0.02, size=(30_000, 12))
     X = fastglm.basis.RaisedCosineLogConv(6, 40).compute_features(counts)
@@ -797,6 +798,7 @@ def test_bins_of_their_own_are_drawn_by_rates(monkeypatch, n_senders):
 def test_factors_of_own_bins_stay_within_a_tenth_of_the_memory(monkeypatch):
     monkeypatch.setattr(quasi_newton, "_FIRST", 1)
     monkeypatch.setattr(quasi_newton, "_LATE", 0)
+    monkeypatch.setattr(EventProblem, "_steps_a_factor", lambda self: np.zeros(self.free.shape[1]))
     monkeypatch.setattr("fastglm._newton.n_own_factors", lambda n_features, memory_budget: 3)
     held = []
     assist = EventProblem._assist
