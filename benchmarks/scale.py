@@ -20,7 +20,7 @@ from run import machine, replace_section, table
 
 import fastglm
 from fastglm._kernels import FASTMATH, aligned_zeros
-from fastglm.features import Sweep
+from fastglm._products.sweep import Sweep
 
 HERE = Path(__file__).resolve().parent
 RIDGE, TOL = 1e-6, 1e-8

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from cases import CASES, fit_fastglm
 
-from fastglm.features import Sweep
+from fastglm._products.sweep import Sweep
 
 pytest.importorskip("pytest_benchmark")
 

@@ -1,4 +1,4 @@
-"""fastglm: exact, fully coupled Poisson GLMs of neural populations.
+"""fastglm: exact, fully coupled GLMs of neural populations.
 
 ``import fastglm as nmo`` runs code written for NeMoS's coupling GLMs: ``basis``, ``glm`` and
 ``simulation`` have the names that its users type.
@@ -14,19 +14,17 @@ from fastglm import (
     glm,
     inference,
     model_selection,
+    observation_models,
     regularizer,
     simulation,
 )
-from fastglm.coupling import fit_coupling
 from fastglm.glm import GLM, PopulationGLM
-from fastglm.io import load_model
 from fastglm.migration import from_nemos
-from fastglm.recipe import infer_connectivity
-from fastglm.recording import bin_spikes, load_spikes
+from fastglm.recordings import bin_spikes, load_spikes
+from fastglm.workflow import fit_coupling, infer_connectivity, load_model
 
 logging.getLogger("fastglm").addHandler(logging.NullHandler())
 __version__ = "0.1.0"
-
 __all__ = [
     "GLM",
     "PopulationGLM",
@@ -44,6 +42,7 @@ __all__ = [
     "load_model",
     "load_spikes",
     "model_selection",
+    "observation_models",
     "regularizer",
     "simulation",
 ]

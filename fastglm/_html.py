@@ -90,3 +90,23 @@ def tally(names):
     names = [str(name) or "not fitted" for name in names.ravel()]
     found = sorted(set(names), key=lambda name: (-names.count(name), name))
     return ", ".join(f"{names.count(name):,} {name}" for name in found)
+
+
+def size(n_bytes):
+    """An amount of memory: "1.2 GB"."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if n_bytes >= size:
+            return f"{n_bytes / size:.3g} {unit}"
+    return f"{n_bytes:.0f} B"
+
+
+def duration(seconds):
+    """A time: "3.4 min"."""
+    for unit, size, limit in (
+        ("ms", 1e-3, 1),
+        ("s", 1, 100),
+        ("min", 60, 6000),
+        ("h", 3600, float("inf")),
+    ):
+        if seconds < limit:
+            return f"{float(f'{seconds / size:.2g}'):g} {unit}"

@@ -202,7 +202,7 @@ def _fit_file(file, basis, bin_size, ridge, where, epochs, mask_path, paths):
     """Fit one recording, print its table, write what is asked for; a row of the last table."""
     import fastglm
     from fastglm.io import save_model
-    from fastglm.recording import as_epochs, full_bins
+    from fastglm.recordings.spikes import as_epochs, full_bins
 
     spikes = fastglm.load_spikes(file, where, epochs)
     n_units, window_size = spikes.n_units, basis.window_size

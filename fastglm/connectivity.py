@@ -223,10 +223,10 @@ def _summarise(model, u, kernel, first, itself, senders, receivers):
 def _history(X, label):
     """The history of that label, and the number of its first filter."""
     first = 0
-    labels = [c.label for c in X.columns if hasattr(c, "kernel")]
+    labels = [c.label for c in X.columns if c.lags]
     for c in X.columns:
         n_filters = c.n_columns // max(c.n_funcs, 1)
-        if hasattr(c, "kernel") and (label is None or c.label == label):
+        if c.lags and (label is None or c.label == label):
             return c, first
         first += n_filters
     wanted = "" if label is None else f" labelled {label!r}"
@@ -263,6 +263,3 @@ def _import(name):
         return importlib.import_module(name)
     except ImportError:
         raise ImportError(f"This needs {name}: pip install {name}") from None
-
-
-__all__ = ["CouplingMap", "coupling_map"]

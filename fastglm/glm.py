@@ -9,29 +9,35 @@ The intercept is never penalised. This module checks inputs, sorts receivers int
 reports; `fastglm._newton` does the numbers.
 """
 
-import gc
 import warnings
 
 import numpy as np
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
-from fastglm import _newton as newton
-from fastglm import _poisson as poisson
-from fastglm._monitor import Checkpoint, Monitor, fingerprint
-from fastglm._names import check_names, feature_names, keep_names
-from fastglm._observed import Observed, read_offset, read_weight
-from fastglm._plan import PRODUCTS, events_a_feature, make_plan, read_budget
-from fastglm._poisson import LOG_ZERO
-from fastglm._threads import side_by_side, single_threaded_blas
-from fastglm._times import common_timeline, read_values
-from fastglm.features import (
-    Events,
-    FeatureMatrix,
-    Sweep,
-    as_feature_matrix,
-    as_numbers,
+from fastglm._checks import as_numbers
+from fastglm._engine.batch import Settings
+from fastglm._engine.checkpoint import Checkpoint
+from fastglm._engine.cost import PRODUCTS, events_a_feature
+from fastglm._engine.fit import any_known, by_missing, fit_group, key_of, mean_count, sum_counts
+from fastglm._engine.monitor import Monitor
+from fastglm._engine.observed import Observed
+from fastglm._engine.plan import make_plan, read_budget
+from fastglm._engine.result import STATUSES, Result
+from fastglm._inputs import (
+    check_names,
+    feature_names,
+    keep_names,
+    read_binary,
+    read_offset,
+    read_weight,
 )
+from fastglm._kernels.threads import single_threaded_blas
+from fastglm._products.sweep import Sweep
+from fastglm._pynapple import common_timeline, read_values
+from fastglm.features.events import Events
+from fastglm.features.matrix import as_feature_matrix
+from fastglm.observation_models import LINKS, RESIDUALS, deviance, log_likelihood
 from fastglm.regularizer import UnRegularized, as_regularizer
 from fastglm.simulation import read_key, read_link
 
@@ -234,7 +240,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         observed, valid = Observed(y, weight, offset), X.valid
         if weight is not None:
             valid = valid & (weight > 0)
-        if not (valid & _any_known(y)).any():
+        if not (valid & any_known(y)).any():
             raise ValueError("Every bin that has a history and a count has weight 0.")
         self._names, self._adjusted = names, not observed.plain
         self._receiver_columns = None if y.timeline is None else y.timeline.columns
@@ -243,9 +249,9 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         start = self._read_init(init_params, n_features, n)
         if start is not None:
             start = start[0], start[1] + center
-        result, saved = newton.Result.empty(n_features, n), None
+        result, saved = Result.empty(n_features, n), None
         if checkpoint is not None:
-            saved = Checkpoint(checkpoint, _key(X, observed, free, penalty, start, settings))
+            saved = Checkpoint(checkpoint, key_of(X, observed, free, penalty, start, settings))
             result = saved.load(n_features, n)
             result.status[result.status == "interrupted"] = ""
         # What an earlier process had begun goes on from its last point.
@@ -255,13 +261,13 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         monitor.end(np.flatnonzero(result.status != ""))
         try:
             with single_threaded_blas():
-                for known, receivers in _by_missing(valid, y):
+                for known, receivers in by_missing(valid, y):
                     for some, point in (
                         (receivers[begun[receivers]], again),
                         (receivers[~begun[receivers]], start),
                     ):
                         some = some[result.status[some] == ""]
-                        _fit_group(
+                        fit_group(
                             X, observed, known, some, free, [penalty], point, settings, [result],
                             monitor,
                         )  # fmt: skip
@@ -315,8 +321,8 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         X, y, free, settings = self._read(X, y)
         penalty = self._read_penalty(X, free)
         batches, plan = [], None
-        for valid, receivers in _by_missing(X.valid, y):
-            sums, n_bins = _sums(y, valid), int(valid.sum())
+        for valid, receivers in by_missing(X.valid, y):
+            sums, n_bins = sum_counts(y, valid), int(valid.sum())
             receivers = receivers[sums[receivers] > 0]
             events = events_a_feature(X, n_bins, sums, penalty.level)
             plan = make_plan(X, n_bins, receivers, free, settings, events)
@@ -342,10 +348,10 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
                 f"None of the {n_bins} rows of X is finite. A row needs a whole window of history "
                 "in its epoch: use longer epochs or a shorter window."
             )
-        if not (X.valid & _any_known(y)).any():
+        if not (X.valid & any_known(y)).any():
             raise ValueError("y is NaN in every bin that has a history; nothing to fit.")
         free = self._read_mask(X, y.n_units)
-        settings = newton.Settings(link, tol, maxiter, method, products, budget)
+        settings = Settings(link, tol, maxiter, method, products, budget)
         return X, y, free, settings
 
     def _finish(self, result):
@@ -447,8 +453,8 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         ValueError
             If the kind is not known, or y does not fit.
         """
-        if kind not in poisson.RESIDUALS:
-            raise ValueError(f"kind is {kind!r}; expected one of {list(poisson.RESIDUALS)}.")
+        if kind not in RESIDUALS:
+            raise ValueError(f"kind is {kind!r}; expected one of {list(RESIDUALS)}.")
         X = self._check_fitted(X)
         y = self._read_counts(y, X)
         n = self._coef().shape[1]
@@ -456,7 +462,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         out = np.full((X.shape[0], n), np.nan)
         for index, mu in self._rates(X, read_offset(offset, X.shape[0], n)):
             with np.errstate(divide="ignore", invalid="ignore"):
-                out[index] = poisson.RESIDUALS[kind](y.rows(index), mu)
+                out[index] = RESIDUALS[kind](y.rows(index), mu)
         return self._with_times(X, self._like_y(out))
 
     def _expected(self, X, offset=None):
@@ -516,7 +522,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         self._check_shape(y, X, n)
         weight = read_weight(sample_weight, y.n_bins)
         offset = read_offset(offset, y.n_bins, n)
-        kept = X.valid & _any_known(y)
+        kept = X.valid & any_known(y)
         if weight is not None:
             kept &= weight > 0
             if aggregate_sample_scores is not np.mean:
@@ -531,7 +537,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
             aggregate = _RunningMean
         else:
             aggregate = _Collect
-        value = poisson.deviance if score_type == "pseudo-r2-Cohen" else poisson.log_likelihood
+        value = deviance if score_type == "pseudo-r2-Cohen" else log_likelihood
         model, base = aggregate(), aggregate()
         for index, mu in self._rates(X, offset):
             inside = kept[index]
@@ -558,16 +564,16 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
     def _null_rates(self, observed, kept, score_type):
         """A function of bins: the rates of the model without features."""
         if observed.plain or score_type == "log-likelihood":
-            mean = _mean_count(observed.events, kept)
+            mean = mean_count(observed.events, kept)
             return lambda index: mean
         nothing = as_feature_matrix(np.zeros((observed.events.n_bins, 1)))
         n, link = observed.events.n_units, self._link()
-        free, result = np.zeros((1, n), bool), newton.Result.empty(1, n)
-        settings = newton.Settings(link, 1e-16, 100, "newton-cholesky", "rows", 1e9)
+        free, result = np.zeros((1, n), bool), Result.empty(1, n)
+        settings = Settings(link, 1e-16, 100, "newton-cholesky", "rows", 1e9)
         penalty = UnRegularized().penalty(None, nothing, free)
         monitor = Monitor(result, settings.tol)
-        for known, receivers in _by_missing(kept, observed.events):
-            _fit_group(
+        for known, receivers in by_missing(kept, observed.events):
+            fit_group(
                 nothing, observed, known, receivers, free, [penalty], None, settings, [result],
                 monitor,
             )  # fmt: skip
@@ -609,7 +615,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         model = self.observation_model
         if model is not None and str(model) not in ("Poisson", "PoissonObservations()"):
             raise ValueError(f"observation_model is {model!r}; only 'Poisson' is implemented.")
-        return poisson.LINKS[read_link(self.inverse_link_function)]
+        return LINKS[read_link(self.inverse_link_function)]
 
     def _method(self):
         name = "auto" if self.solver_name is None else str(self.solver_name)
@@ -695,7 +701,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
             full = np.ones((n_features, n), bool)
             for label, (start, stop) in zip(X.labels, X.column_ranges, strict=True):
                 if label in mask:
-                    part = _binary(mask[label])
+                    part = read_binary(mask[label])
                     if part.shape != (n,):
                         raise ValueError(
                             f"feature_mask[{label!r}] has shape {part.shape}; expected "
@@ -703,7 +709,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
                         )
                     full[start:stop] = part
             return full
-        mask = self._shape_mask(_binary(mask))
+        mask = self._shape_mask(read_binary(mask))
         if mask.shape != (n_features, n):
             hint = (
                 " Pass feature_mask.T?"
@@ -869,207 +875,10 @@ class _Collect:
         return aggregate(np.concatenate(self.parts))
 
 
-def fit_penalties(X, y, valid, free, penalties, settings, shared=None, guide=None, log="path"):
-    """Fit every receiver with each of some penalties, every fit from where the last one ended.
-
-    Parameters
-    ----------
-    X : FeatureMatrix
-    y : Events
-    valid : ndarray of bool, shape (n_bins,)
-        Bins to fit.
-    free : ndarray of bool, shape (n_features, n_receivers)
-    penalties : list of Penalty
-    settings : Settings
-    shared : `fastglm._quasi_newton.Shared`, optional
-        Of X and a superset of the valid bins.
-    guide : list of Result, optional
-        Of nearly the same problems, such as those with all bins beside those without a fold.
-    log : str
-        What the lines of the log begin with.
-
-    Returns
-    -------
-    list of Result
-    """
-    results = [newton.Result.empty(X.shape[1], y.n_units) for _ in penalties]
-    monitor = Monitor(results[-1], settings.tol, log=log)
-    with single_threaded_blas():
-        for some, receivers in _by_missing(valid, y):
-            _fit_group(
-                X, Observed(y), some, receivers, free, penalties, None, settings, results, monitor,
-                shared, guide,
-            )  # fmt: skip
-    monitor.close()
-    return results
-
-
-def _fit_group(
-    X, observed, valid, receivers, free, penalties, start, settings, results, monitor, shared=None,
-    guide=None,
-):  # fmt: skip
-    """Fit the receivers that share their valid bins; write into ``results``, one a penalty."""
-    n_bins = int(valid.sum())
-    if n_bins == 0:
-        for result in results:
-            result.coef[:, receivers] = result.intercept[receivers] = np.nan
-            result.status[receivers] = "no_bins"
-        monitor.end(receivers)
-        return
-    sums = _sums(observed.events, valid)
-    observed = observed.within(valid)
-    silent = receivers[sums[receivers] == 0]
-    for result in results:
-        result.status[silent] = "silent"
-        result.intercept[silent] = LOG_ZERO
-        result.objective[silent] = result.grad_norm[silent] = 0.0
-        result.newton_decrement[silent] = 0.0
-    monitor.end(silent)
-    receivers = receivers[sums[receivers] > 0]
-    if shared is not None:
-        shared = shared.restrict(valid)
-    plans = [make_plan(X, n_bins, some, free, settings) for some in _alike(penalties, receivers)]
-    batches = [batch for plan in plans for batch in plan.batches]
-    n_sample, common = max((plan.common for plan in plans), default=0), None
-
-    def solve(batch):
-        """Results of a batch, one a penalty, and the features that they are of."""
-        columns, part, batch_free, own = slice(None), X, free[:, batch.receivers], shared
-        if batch.selected:
-            part, columns = X.select(batch_free.any(axis=1))
-            batch_free, own = batch_free[columns], None
-            # Of few bins for its features a receiver learns less than from its own.
-            wants = newton.sample_size(batch.n_features, n_bins, settings.memory_budget)
-            if common is not None and wants <= 2 * n_sample:
-                own = common.share(part, valid, columns, batch.lanes)
-        begin = None
-        if start is not None:
-            coef = np.where(batch_free, start[0][columns][:, batch.receivers], 0.0)
-            begin = coef, start[1][batch.receivers]
-        solved = newton.solve(
-            part,
-            valid,
-            observed.select(batch.receivers),
-            batch_free,
-            [penalty.select(columns, batch.receivers) for penalty in penalties],
-            begin,
-            batch,
-            settings,
-            own,
-            monitor.watch(batch.receivers, columns),
-            guide and [g.of(batch.receivers, columns) for g in guide],
-        )
-        return solved, columns
-
-    def take(batch, done):
-        solved, columns = done
-        with monitor.lock:
-            for result, one in zip(results, solved, strict=False):
-                result.put(batch.receivers, one, columns)
-            monitor.end(batch.receivers)
-        if (solved[-1].status == "interrupted").any():
-            raise KeyboardInterrupt
-
-    for batch in batches:
-        if batch.selected:
-            continue
-        if batch.method == "newton-cg" and shared is None:
-            shared = newton.share(X, valid, settings.memory_budget)
-        take(batch, solve(batch))
-        # The first call of a compiled kernel leaves a cycle that holds the frames, and with them
-        # the batch. A collection takes 0.1 s.
-        if len(batches) > 1:
-            gc.collect()
-    shared = None
-    if n_sample:
-        common = newton.Common(X, valid, n_sample)
-    for batch in batches:
-        if batch.selected and not batch.alone:
-            take(batch, solve(batch))
-    for plan in plans:
-        alone = [batch for batch in plan.batches if batch.alone]
-        if alone:
-            observed.events.by_unit  # noqa: B018  sorted here, not by every thread
-            side_by_side(solve, alone, plan.at_once, take, monitor.stop)
-
-
-def _alike(penalties, receivers):
-    """Receivers in groups that a penalty without a sparse part and one with it do not share.
-
-    They take different steps, and no receiver's may depend on the others.
-    """
-    if receivers.size == 0:
-        return []
-    sparse = np.array([penalty.sparse[receivers] for penalty in penalties])
-    _, group = np.unique(sparse, axis=1, return_inverse=True)
-    return [receivers[group.ravel() == g] for g in range(group.max() + 1)]
-
-
-def _key(X, observed, free, penalty, start, settings):
-    """Fingerprint of everything that a fit depends on."""
-    y = observed.events
-    parts = [X.valid, free, *penalty.arrays(), y.n_units, y.bins, y.units, y.amplitudes]
-    for c in X.columns:
-        parts += c.arrays()
-    parts += list(start or ())
-    parts += [given for given in (observed.weight, observed.offset) if given is not None]
-    parts += [settings.link.name, settings.tol, settings.maxiter, settings.method]
-    return fingerprint(*parts)
-
-
-def _by_missing(valid, y):
-    """Yield ``(valid, receivers)`` for every pattern of missing counts, usually one."""
-    missing = np.isnan(y.amplitudes)
-    if not missing.any():
-        yield valid, np.arange(y.n_units)
-        return
-    bins, units = y.bins[missing], y.units[missing]
-    groups = {}
-    for j in range(y.n_units):
-        unknown = bins[units == j]
-        groups.setdefault(unknown.tobytes(), (unknown, []))[1].append(j)
-    for unknown, receivers in groups.values():
-        known = valid.copy()
-        known[unknown] = False
-        yield known, np.array(receivers)
-
-
-def _sums(y, valid):
-    """Sum of each receiver over the valid bins where it is known."""
-    known = valid[y.bins] & ~np.isnan(y.amplitudes)
-    return np.bincount(y.units, np.where(known, y.amplitudes, 0.0), y.n_units)
-
-
-def _mean_count(y, valid):
-    """Mean of every receiver over the valid bins where its count is known."""
-    missing = np.isnan(y.amplitudes) & valid[y.bins]
-    n_known = valid.sum() - np.bincount(y.units[missing], minlength=y.n_units)
-    return _sums(y, valid) / np.maximum(n_known, 1)
-
-
-def _any_known(y):
-    """Bins where the count of some receiver is known."""
-    missing = np.isnan(y.amplitudes)
-    if not missing.any():  # eight bytes a bin are a lot at 0.1 ms
-        return np.ones(y.n_bins, bool)
-    return np.bincount(y.bins[missing], minlength=y.n_bins) < y.n_units
-
-
-def _binary(mask):
-    array = np.asarray(mask)
-    if array.dtype != bool:
-        if not np.isin(array, (0, 1)).all():
-            raise ValueError(
-                "feature_mask holds other values than 0 and 1; pass weights > 0 instead?"
-            )
-        array = array.astype(bool)
-    return array
-
-
 def _warn(status):
     """One warning that names the receivers and the remedy."""
     parts = []
-    for name, sentence in newton.STATUSES.items():
+    for name, sentence in STATUSES.items():
         receivers = np.flatnonzero(status == name)
         if name == "converged" or receivers.size == 0:
             continue
@@ -1079,6 +888,3 @@ def _warn(status):
         parts.append(f"{name} (receiver {listed}): {sentence}")
     if parts:
         warnings.warn("; ".join(parts) + ".", ConvergenceWarning, stacklevel=3)
-
-
-__all__ = ["GLM", "FeatureMatrix", "PopulationGLM"]

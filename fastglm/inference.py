@@ -31,13 +31,12 @@ import scipy.linalg
 from scipy import stats
 
 from fastglm import _html
-from fastglm import _kernels as kernels
-from fastglm._threads import run_threads, single_threaded_blas
+from fastglm._kernels.threads import run_threads, single_threaded_blas
+from fastglm._products.weighted_gram import WeightedGram, symmetric
 
 KINDS = ("observed", "robust", "blocks")
 _ROWS = 4096  # rows that are built at a time
 _MATRIX_BYTES = 1 << 29  # information matrices that are held at a time
-_FULL = 0.3  # part of the multiplications above which BLAS is faster than packed rows
 _NULL = 1e-10  # eigenvalue of the scaled information below which a direction is not determined
 _BLOCK_WINDOWS = 10  # windows in a block of time, unless said
 _SCORE_BINS = 100_000  # bins that the information of a score test is taken from, unless said
@@ -560,7 +559,7 @@ class _Fitted:
         scores = [{} for _ in receivers]
         for block, rows in self._rows():
             residual, curvature = self.derivatives(block, rows, receivers)
-            gram = _WeightedGram(np.column_stack([rows, np.ones(len(rows))]))
+            gram = WeightedGram(np.column_stack([rows, np.ones(len(rows))]))
 
             def add(k, gram=gram, residual=residual, curvature=curvature, number=block):
                 free = np.append(self.free[receivers[k]], gram.rows.shape[1] - 1)
@@ -577,47 +576,15 @@ class _Fitted:
 
             run_threads(add, used)
         for k in used:
-            bread[k] = _symmetric(bread[k])
+            bread[k] = symmetric(bread[k])
             bread[k][:-1, :-1] += self.n_penalty(receivers[k])
             if kind == "robust":
-                meat[k] = _symmetric(meat[k])
+                meat[k] = symmetric(meat[k])
             elif kind == "blocks":
                 u = np.array(list(scores[k].values()))
                 u = u[u.any(axis=1)]  # a block without a known count is none
                 meat[k] = u.T @ u * (len(u) / max(len(u) - 1, 1))
         return bread, meat
-
-
-class _WeightedGram:
-    """``rows' diag(w) rows`` for many weights: packed where most entries are zero, else BLAS."""
-
-    def __init__(self, rows):
-        self.rows = rows
-        n, size = rows.shape
-        n_blocks = -(-n // kernels.GRAM_BLOCK)
-        self.sizes = np.zeros(n_blocks, np.int64)
-        self.columns = np.empty((n_blocks, size), np.int64)
-        self.values = np.empty((n_blocks, kernels.GRAM_BLOCK * size))
-        kernels.pack_rows(rows, self.sizes, self.columns, self.values)
-        # Both factors of a product are that full at most.
-        self.packed = (self.sizes.mean() / size) ** 2 < _FULL
-
-    def add(self, weights, chosen, out):
-        """Add to the lower triangle of ``out`` the matrix over the chosen, ascending columns."""
-        if self.packed:
-            place = np.full(self.rows.shape[1], -1)
-            place[chosen] = np.arange(chosen.size)
-            padded = np.zeros(self.sizes.size * kernels.GRAM_BLOCK)
-            padded[: weights.size] = weights
-            kernels.add_weighted_gram(self.sizes, self.columns, self.values, padded, place, out)
-            return
-        z = self.rows if chosen.size == self.rows.shape[1] else self.rows[:, chosen]
-        weighted = z * np.sqrt(weights)[:, None]
-        out += weighted.T @ weighted
-
-
-def _symmetric(lower):
-    return np.tril(lower) + np.tril(lower, -1).T
 
 
 def _covariance(bread, meat, floor):
@@ -647,13 +614,3 @@ def _covariance(bread, meat, floor):
         inv = (kept / values[~null]) @ kept.T
     inv = inv * np.outer(inverse, inverse)
     return (inv if meat is None else inv @ meat @ inv), marked
-
-
-__all__ = [
-    "Test",
-    "Uncertainty",
-    "benjamini_hochberg",
-    "likelihood_ratio_test",
-    "score_test",
-    "uncertainty",
-]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_array, issparse
 
-from fastglm import _newton as newton
-from fastglm.recording import SpikeTimes, bin_spikes, load_spikes, read_npz
+from fastglm._engine.result import Result
+from fastglm.recordings.spikes import read_npz
 from fastglm.regularizer import REGULARIZERS, ElasticNet, as_regularizer
 
 _FORMAT = "fastglm-model"
@@ -89,11 +89,11 @@ def _plain(value):
     raise TypeError(f"{value!r} cannot be saved in a model file: JSON has no such type.")
 
 
-_FIELDS = fields(newton.Result)
+_FIELDS = fields(Result)
 
 
-def load_model(path):
-    """Read a model that ``save_params`` or the command line wrote.
+def read_model(path):
+    """What `save_model` wrote: name of the class, parameters, result and metadata.
 
     Raises
     ------
@@ -102,15 +102,12 @@ def load_model(path):
     ValueError
         If the file is damaged, is not a model of fastglm, or is of a newer version.
     """
-    from fastglm import glm
-
     data = read_npz(path, "a model")
     try:
         header = json.loads(str(data["header"]))
         if header["format"] != _FORMAT:
             raise KeyError("format")
-        version = int(header["version"])
-        cls = {"GLM": glm.GLM, "PopulationGLM": glm.PopulationGLM}[header["class"]]
+        version, kind = int(header["version"]), str(header["class"])
         params, metadata = dict(header["params"]), header["metadata"]
     except (KeyError, TypeError, ValueError):
         raise ValueError(
@@ -122,14 +119,7 @@ def load_model(path):
             "fastglm."
         )
     try:
-        arrays = {f.name: data[f"result_{f.name}"] for f in _FIELDS}
-        result = newton.Result(**arrays)
-        n = result.intercept.size
-        shapes = {name: a.shape for name, a in arrays.items() if name != "coef"}
-        if result.coef.ndim != 2 or result.coef.shape[1] != n:
-            raise ValueError(f"coef has shape {result.coef.shape} for {n} receivers")
-        if any(shape != (n,) for shape in shapes.values()):
-            raise ValueError(f"shapes {shapes} for {n} receivers")
+        result = _read_result(data)
         strength, ratio = (_number(data.get(name)) for name in ("strength", "ratio"))
         params["regularizer_strength"] = strength if ratio is None else (strength, ratio)
         if isinstance(params["regularizer"], dict):
@@ -137,14 +127,21 @@ def load_model(path):
         masks = {k[5:]: v for k, v in data.items() if k.startswith("mask_")}
         if masks or "mask" in data:
             params["feature_mask"] = masks or data["mask"]
-        model = cls(**params)
-        model._tolerances(), model._method(), model._link()  # raise on what no model has
-        model._store(result)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is a damaged model file: {error}.") from None
-    model.n_features_in_ = result.coef.shape[0]
-    model.metadata_ = metadata
-    return model
+    return kind, params, result, metadata
+
+
+def _read_result(data):
+    arrays = {f.name: data[f"result_{f.name}"] for f in _FIELDS}
+    result = Result(**arrays)
+    n = result.intercept.size
+    shapes = {name: a.shape for name, a in arrays.items() if name != "coef"}
+    if result.coef.ndim != 2 or result.coef.shape[1] != n:
+        raise ValueError(f"coef has shape {result.coef.shape} for {n} receivers")
+    if any(shape != (n,) for shape in shapes.values()):
+        raise ValueError(f"shapes {shapes} for {n} receivers")
+    return result
 
 
 def _regularizer(data, sparse, **kind):
@@ -162,5 +159,4 @@ def _number(array):
     return array if array is None or array.ndim else float(array)
 
 
-# Recordings had their place here.
-__all__ = ["SpikeTimes", "bin_spikes", "load_model", "load_spikes", "model_path", "save_model"]
+__all__ = ["model_path", "read_model", "save_model"]

@@ -6,7 +6,7 @@ or built elsewhere will do.
 
 import numpy as np
 
-from fastglm._newton import Result
+from fastglm._engine.result import Result
 from fastglm.glm import GLM, PopulationGLM
 from fastglm.regularizer import GroupLasso, as_regularizer
 from fastglm.simulation import read_link
@@ -164,6 +164,3 @@ def _sorted(groups):
     """Groups that hold something, by their first feature."""
     there = np.flatnonzero(groups.any(axis=1))
     return there[np.argsort(groups[there].argmax(axis=1))]
-
-
-__all__ = ["from_nemos"]

@@ -15,13 +15,13 @@ import numpy as np
 from sklearn.base import clone
 
 from fastglm import _html
-from fastglm import _poisson as poisson
-from fastglm import _statistics as statistics
-from fastglm._newton import share
-from fastglm._plan import make_plan
-from fastglm._threads import single_threaded_blas
-from fastglm.features import Sweep
-from fastglm.glm import fit_penalties
+from fastglm._engine.fit import fit_penalties
+from fastglm._engine.plan import make_plan
+from fastglm._engine.shared import share
+from fastglm._kernels.threads import single_threaded_blas
+from fastglm._products.sums import moments
+from fastglm._products.sweep import Sweep
+from fastglm.observation_models import log_likelihood
 from fastglm.regularizer import ElasticNet, UnRegularized, as_regularizer
 
 RULES = ("best", "one-standard-error")
@@ -318,7 +318,7 @@ def held_out(X, y, test, coef, intercept, link):
             sweep.forward(start, n_rows)
             mu = link.rate(sweep.get(n_rows, n)[index - start] + intercept)
             counts = y.rows(index)
-            value = poisson.log_likelihood(counts, mu)
+            value = log_likelihood(counts, mu)
             known = ~np.isnan(value)
             # One receiver in a row: the bits must not depend on how many there are.
             total += np.ascontiguousarray(np.where(known, value, 0.0).T).sum(axis=1)
@@ -387,7 +387,7 @@ def _largest_strength(model, X, y, free):
     """Where a path begins for every receiver, and the part of it where it ends."""
     known = np.where(np.isnan(y.amplitudes), 0.0, y.amplitudes)
     events = type(y)(y.bins, y.units, known, (y.n_bins, y.n_units))
-    sums = statistics.moments(X, X.valid, events)
+    sums = moments(X, X.valid, events)
     n_bins = X.valid.sum()
     mean_x, rate = sums.x / n_bins, np.maximum(sums.sum_y / n_bins, 1e-12)
     unit = model._read_penalty(X, free, _with_ratio(model, [np.ones(y.n_units)])[0])

@@ -20,8 +20,8 @@ takes a pair ``(strength, ratio)`` as well.
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from fastglm._checks import as_numbers
 from fastglm._penalty import Penalty, as_matrix
-from fastglm.features import as_numbers
 
 
 class _Regularizer(BaseEstimator):

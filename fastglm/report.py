@@ -20,9 +20,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fastglm import connectivity, diagnostics, plotting
-from fastglm._newton import STATUSES
-from fastglm.features import as_feature_matrix
-from fastglm.glm import _mean_count, _sums
+from fastglm._engine.fit import mean_count, sum_counts
+from fastglm._engine.result import STATUSES
+from fastglm.features.matrix import as_feature_matrix
+from fastglm.plotting.couplings import own_history
 from fastglm.regularizer import as_regularizer
 
 _MOST_FEATURES, _MOST_WORK = 1500, 3e12  # beyond which standard errors wait until asked for
@@ -151,9 +152,6 @@ def check_path(path):
     return path
 
 
-# --- the numbers ---
-
-
 @dataclass
 class _Fit:
     """A fit and all that the page says about it."""
@@ -189,11 +187,11 @@ def _read(model, X, y, standard_errors, q, names):
         raise ValueError(f"names has shape {names.shape}; expected a name for each of {n}.")
     inside = np.isnan(events.amplitudes) & X.valid[events.bins]
     fit = _Fit(
-        model, X, names, _sums(events, X.valid), _mean_count(events, X.valid),
+        model, X, names, sum_counts(events, X.valid), mean_count(events, X.valid),
         np.bincount(events.units[inside], minlength=n), free, explained,
         diagnostics.bits_per_spike(model, X, y), diagnostics.time_rescaling(model, X, y),
     )  # fmt: skip
-    history = [c for c in X.columns if hasattr(c, "kernel")]
+    history = [c for c in X.columns if c.lags]
     if history:
         block, _ = connectivity._history(X, None)
         fit.itself = connectivity._same(block.events.shift(block.shift), events)
@@ -297,7 +295,7 @@ def _notes(fit):
              "recorded rates: simulations from it may run away.")
         )  # fmt: skip
     if fit.couplings is not None and fit.couplings.uncertainty is not None:
-        open_ = np.isinf(fit.couplings.standard_error) & ~plotting._own(fit.couplings)
+        open_ = np.isinf(fit.couplings.standard_error) & ~own_history(fit.couplings)
         if open_.any():
             notes.append(
                 ("warning", f"The data do not determine {int(open_.sum())} of {open_.size} "
@@ -325,9 +323,6 @@ def _these(found, names, verbs=("has", "have")):
     verb = verbs[n != 1]
     more = f" and {n - 8} more" if n > 8 else ""
     return f"{n} receiver{'s' * (n != 1)} ({listed}{more}) {verb}"
-
-
-# --- the sections ---
 
 
 def _tiles(fit, q):
@@ -371,7 +366,7 @@ def _fitted(fit, bin_size, basis, recording):
     unit = "events per bin" if bin_size is None else "Hz"
     blocks = []
     for c in X.columns:
-        if hasattr(c, "kernel"):
+        if c.lags:
             window = f"{c.kernel.shape[0]} bins"
             if bin_size is not None:
                 window = f"{1e3 * bin_size * c.kernel.shape[0]:g} ms ({window})"
@@ -398,7 +393,7 @@ def _fitted(fit, bin_size, basis, recording):
     ]
     pictures = []
     for c in X.columns:
-        if hasattr(c, "kernel") and 1 < c.n_funcs <= 30 and c.kernel.shape[0] > 1:
+        if c.lags and 1 < c.n_funcs <= 30 and c.kernel.shape[0] > 1:
             pictures.append(_basis_picture(c, bin_size))
     body = _list(rows) + ("".join(pictures[:1]))
     return _section("What was fitted", f'<div class="beside">{body}</div>')
@@ -596,9 +591,6 @@ def _settings(fit, basis, settings):
     return _section("Settings and versions", _list(rows))
 
 
-# --- words and numbers ---
-
-
 def _duration(seconds):
     if seconds < 120:
         return f"{seconds:.3g} s"
@@ -662,9 +654,6 @@ def _short(value):
         return f"array of shape {value.shape}"
     text = repr(value) if not isinstance(value, str) else value
     return text if len(text) <= 400 else text[:400] + " \N{HORIZONTAL ELLIPSIS}"
-
-
-# --- HTML ---
 
 
 def _section(title, body):
@@ -763,5 +752,3 @@ summary { cursor: pointer; margin-bottom: .5rem; }
 @media (max-width: 30rem) { dl { grid-template-columns: 1fr; gap: 0; }
   dd { margin-bottom: .5rem; } }
 """
-
-__all__ = ["check_path", "write_report"]

@@ -13,8 +13,8 @@ import numpy as np
 import scipy.sparse
 
 from fastglm import _kernels as kernels
-from fastglm._poisson import LINKS
-from fastglm.features import as_numbers
+from fastglm._checks import as_numbers
+from fastglm.observation_models import LINKS
 
 _CHUNK = 8192  # bins between two looks at the interpreter
 

@@ -8,8 +8,8 @@ import pytest
 from sklearn.base import clone
 
 import fastglm
-from fastglm.coupling import read_units
 from fastglm.features import Events
+from fastglm.recordings.units import read_units
 
 BIN = 0.005
 EPOCHS = np.array([[0.0, 15.0], [20.0, 29.9987]])  # a gap, and a last bin that is not whole

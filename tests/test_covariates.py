@@ -11,7 +11,8 @@ from sklearn.pipeline import Pipeline
 
 import fastglm
 from fastglm import basis
-from fastglm._statistics import column_sums, gram, moments
+from fastglm._products.sums import column_sums, gram, moments
+from fastglm._products.sweep import Sweep
 from fastglm.basis import (
     AdditiveBasis,
     BSplineEval,
@@ -36,7 +37,6 @@ from fastglm.features import (
     HistoryColumns,
     ProductColumns,
     SlowColumns,
-    Sweep,
     hold,
     hstack,
 )

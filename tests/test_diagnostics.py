@@ -7,7 +7,7 @@ from scipy import stats
 from sklearn.metrics import d2_tweedie_score
 
 import fastglm
-from fastglm import features
+from fastglm._products import sweep
 from fastglm.basis import HistoryConv, RaisedCosineLogConv
 from fastglm.diagnostics import (
     Rescaling,
@@ -82,7 +82,7 @@ def naive_intervals(mu, y, seed=0):
 
 @pytest.mark.parametrize("chunk", [64, 128, 8192])
 def test_intervals_are_those_of_a_loop(monkeypatch, chunk):
-    monkeypatch.setattr(features, "CHUNK", chunk)
+    monkeypatch.setattr(sweep, "CHUNK", chunk)
     rng = np.random.default_rng(0)
     counts = rng.poisson([0.05, 0.3, 1.5, 0.0], (400, 4)).astype(float)
     X = rng.normal(0, 0.3, (400, 2))

@@ -73,7 +73,7 @@ def test_bad_counts_of_one_receiver_are_refused(y, message):
 
 
 def test_bad_counts_are_found_beyond_the_first_chunk():
-    n_bins = fastglm.features.CHUNK + 5
+    n_bins = 2 * 8192 + 5
     y = np.zeros((n_bins, 1))
     y[-1] = -1
     with refused("y holds negative counts"):

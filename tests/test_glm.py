@@ -10,9 +10,9 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 import fastglm
-from fastglm import _newton as newton
-from fastglm import _quasi_newton as quasi_newton
-from fastglm._quasi_newton import EventProblem
+from fastglm import observation_models
+from fastglm._engine import objective, result, sampling, shared
+from fastglm._engine.objective import EventProblem
 from fastglm.features import hstack
 from fastglm.simulation import random_network
 
@@ -395,7 +395,7 @@ def test_silent_receiver_breaks_nobody(path):
     assert len(record) == 1
     assert list(model.status_) == ["converged", "silent", "converged"]
     assert (model.coef_[:, 1] == 0).all()
-    assert model.intercept_[1] == newton.LOG_ZERO
+    assert model.intercept_[1] == observation_models.LOG_ZERO
     assert model.predict(X)[6:, 1].max() < 1e-20
     whole = fastglm.PopulationGLM(solver_name=path).fit(X, counts)
     np.testing.assert_allclose(model.coef_[:, 0], whole.coef_[:, 0], atol=1e-9)
@@ -501,7 +501,7 @@ def test_features_that_are_always_zero_get_coefficient_zero():
 
 
 def test_every_status_has_a_sentence():
-    for name, sentence in newton.STATUSES.items():
+    for name, sentence in result.STATUSES.items():
         assert name
         assert len(sentence) > 20
 
@@ -770,10 +770,10 @@ def test_bins_of_their_own_are_drawn_by_rates(monkeypatch, n_senders):
         return factorise(self, j, index, weights)
 
     monkeypatch.setattr(EventProblem, "_factorise_own", counted)
-    monkeypatch.setattr(quasi_newton, "_FIRST", 1)
-    monkeypatch.setattr(quasi_newton, "_LATE", 0)
+    monkeypatch.setattr(objective, "_FIRST", 1)
+    monkeypatch.setattr(objective, "_LATE", 0)
     monkeypatch.setattr(EventProblem, "_steps_a_factor", lambda self: np.zeros(self.free.shape[1]))
-    monkeypatch.setattr(quasi_newton, "_MIN_OWN", 0)
+    monkeypatch.setattr(sampling, "_MIN_OWN", 0)
     counts = np.random.default_rng(0).poisson(0.02, size=(30_000, 12))
     X = fastglm.basis.RaisedCosineLogConv(6, 40).compute_features(counts)
     # Two receivers each have the same senders.
@@ -796,10 +796,10 @@ def test_bins_of_their_own_are_drawn_by_rates(monkeypatch, n_senders):
 
 @pytest.mark.slow
 def test_factors_of_own_bins_stay_within_a_tenth_of_the_memory(monkeypatch):
-    monkeypatch.setattr(quasi_newton, "_FIRST", 1)
-    monkeypatch.setattr(quasi_newton, "_LATE", 0)
+    monkeypatch.setattr(objective, "_FIRST", 1)
+    monkeypatch.setattr(objective, "_LATE", 0)
     monkeypatch.setattr(EventProblem, "_steps_a_factor", lambda self: np.zeros(self.free.shape[1]))
-    monkeypatch.setattr("fastglm._newton.n_own_factors", lambda n_features, memory_budget: 3)
+    monkeypatch.setattr("fastglm._engine.batch.n_own_factors", lambda n_features, memory_budget: 3)
     held = []
     assist = EventProblem._assist
 
@@ -817,8 +817,8 @@ def test_factors_of_own_bins_stay_within_a_tenth_of_the_memory(monkeypatch):
     model.fit(X, counts)
     assert max(held) == 3
     assert (model.status_ == "converged").all()
-    assert 4 * 800**2 * (quasi_newton.n_own_factors(800, 1e9) + 3) <= 1e8
-    assert quasi_newton.n_own_factors(6648, 2.2e9) == 0
+    assert 4 * 800**2 * (sampling.n_own_factors(800, 1e9) + 3) <= 1e8
+    assert sampling.n_own_factors(6648, 2.2e9) == 0
 
 
 @pytest.mark.slow
@@ -854,7 +854,7 @@ def test_bins_of_their_own_are_not_drawn_where_steps_are_cheaper(monkeypatch):
 @pytest.mark.parametrize(("seed", "n_kept"), [(1, 1500), (2, 1500), (3, 10), (4, 10)])
 def test_few_events_and_next_to_no_ridge_take_few_passes(monkeypatch, seed, n_kept):
     """Optima far out: filters of sender and receiver that never met are held by the ridge alone."""
-    monkeypatch.setattr(quasi_newton, "_DOUBLE_SPECTRUM", n_kept)
+    monkeypatch.setattr(shared, "_DOUBLE_SPECTRUM", n_kept)
     basis = fastglm.basis.RaisedCosineLogConv(6, 60)
     network = random_network(4, basis, bin_size=1e-3, strength=0.6, random_key=seed)
     counts = network.simulate(20_000, seed)

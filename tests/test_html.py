@@ -101,14 +101,14 @@ def test_a_model_in_a_notebook(data, model):
 def test_spike_times_in_a_notebook():
     times, unit = np.array([0.5, 1.0, 1.5, 21.0]), np.array([0, 0, 0, 1])
     segments = np.array([[0.0, 2.0], [20.0, 22.0]])
-    spikes = fastglm.recording.SpikeTimes(times, unit, 2, 0.0, 22.0, segments, names=["a", "<b>"])
+    spikes = fastglm.recordings.SpikeTimes(times, unit, 2, 0.0, 22.0, segments, names=["a", "<b>"])
     assert repr(spikes) == "SpikeTimes of 2 units: 4 spikes, 4 s in 2 segments"
     assert cells(shown(spikes)) == [
         ["unit", "spikes", "rate (Hz)"],
         ["a", "3", "0.75"],
         ["<b>", "1", "0.25"],
     ]
-    never = fastglm.recording.SpikeTimes(times[:0], unit[:0], 1, 0.0, 0.0, np.zeros((1, 2)))
+    never = fastglm.recordings.SpikeTimes(times[:0], unit[:0], 1, 0.0, 0.0, np.zeros((1, 2)))
     assert repr(never) == "SpikeTimes of 1 unit: 0 spikes, 0 s"
     assert cells(shown(never))[1] == ["0", "0", "\N{EN DASH}"]
 

@@ -11,10 +11,12 @@ import pytest
 import scipy.special
 
 from fastglm import _kernels as kernels
-from fastglm import _statistics as statistics
-from fastglm import features
-from fastglm._poisson import PoissonExp, PoissonSoftplus
-from fastglm.features import DenseColumns, FeatureMatrix, HistoryColumns, Sweep
+from fastglm._products import history as products
+from fastglm._products import sums as statistics
+from fastglm._products import sweep as sweeps
+from fastglm._products.sweep import Sweep
+from fastglm.features import DenseColumns, Events, FeatureMatrix, HistoryColumns
+from fastglm.observation_models import PoissonExp, PoissonSoftplus
 
 PURE = bool(numba.config.DISABLE_JIT)
 PAD, LANES, SEGMENT = kernels.PAD, kernels.LANES, kernels.SEGMENT
@@ -164,10 +166,10 @@ def test_products_from_rows_equal_those_from_events(dtype):
 def test_groups_of_senders_add_up(monkeypatch):
     counts, kernel, coef, _ = make_problem((300, 20, 9, 3))
     whole = history_matrix(counts, kernel)
-    assert len(whole.columns[0].groups) == 1
-    monkeypatch.setattr(features, "_GROUP_BYTES", 0)
+    assert len(products.sender_groups(whole.columns[0])) == 1
+    monkeypatch.setattr(products, "_GROUP_BYTES", 0)
     grouped = history_matrix(counts, kernel)
-    assert len(grouped.columns[0].groups) == 3
+    assert len(products.sender_groups(grouped.columns[0])) == 3
     np.testing.assert_allclose(forward(grouped, coef), forward(whole, coef), rtol=1e-12, atol=1e-12)
 
 
@@ -183,7 +185,7 @@ def test_segments_of_one_receiver_join_without_a_seam(start, dtype):
     near = edges[:, None] + np.arange(-window_size - 2, 3)
     bins = np.unique(np.append(near, rng.integers(0, n_rows, 50)))
     bins = bins[(bins >= (-start if start == 0 else -50)) & (bins < n_rows + 5)] + start
-    events = features.Events(
+    events = Events(
         bins.astype(np.int32),
         rng.integers(0, 3, bins.size).astype(np.int32),
         rng.normal(size=bins.size),
@@ -224,7 +226,7 @@ def test_chunks_join_without_a_seam(monkeypatch, n_bins, lanes):
     counts, kernel, coef, residual = make_problem((n_bins, 2, 20, 2))
     X = history_matrix(counts, kernel)
     whole = forward(X, coef, lanes=lanes), backward(X, residual, lanes=lanes)
-    monkeypatch.setattr(features, "CHUNK", 128)
+    monkeypatch.setattr(sweeps, "CHUNK", 128)
     np.testing.assert_allclose(forward(X, coef, lanes=lanes), whole[0], atol=1e-13)
     np.testing.assert_allclose(backward(X, residual, lanes=lanes), whole[1], atol=1e-12)
 
@@ -355,7 +357,10 @@ def test_a_receivers_bits_do_not_depend_on_its_place(dtype, lanes, dense):
 @compiled_only
 def test_kernels_enclose_numbers_only():
     """A function enclosed in another is never found in Numba's cache: 7 s in every process."""
-    compiled = {name: f for name, f in vars(kernels).items() if hasattr(f, "py_func")}
+    files = kernels.tiles, kernels.pointwise, kernels.sums, kernels.groups, kernels.simulate
+    compiled = {
+        name: f for file in files for name, f in vars(file).items() if hasattr(f, "py_func")
+    }
     assert len(compiled) > 30
     for name, kernel in compiled.items():
         enclosed = [cell.cell_contents for cell in kernel.py_func.__closure__ or ()]

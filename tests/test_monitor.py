@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 import fastglm
-from fastglm import _monitor as monitor
-from fastglm import _newton as newton
-from fastglm._newton import Result
+from fastglm._engine import checkpoint, monitor
+from fastglm._engine import fit as engine
+from fastglm._engine import newton as newton_loop
+from fastglm._engine.objective import EventProblem
+from fastglm._engine.result import Result
 from fastglm.basis import RaisedCosineLogConv
 
 pytestmark = pytest.mark.slow  # fits of 40 receivers
@@ -35,7 +37,7 @@ def model(**kwargs):
 
 def interrupt_after(monkeypatch, n_passes):
     """Press Ctrl-C in the middle of a pass."""
-    evaluate = fastglm._quasi_newton.EventProblem.evaluate
+    evaluate = EventProblem.evaluate
     calls = []
 
     def interrupted(self, *args):
@@ -44,7 +46,7 @@ def interrupt_after(monkeypatch, n_passes):
             raise KeyboardInterrupt
         return evaluate(self, *args)
 
-    monkeypatch.setattr(fastglm._quasi_newton.EventProblem, "evaluate", interrupted)
+    monkeypatch.setattr(EventProblem, "evaluate", interrupted)
     return calls
 
 
@@ -115,7 +117,7 @@ def test_a_batch_that_was_under_way_goes_on_from_its_last_point(monkeypatch, tmp
     with monkeypatch.context() as patch:
         interrupt_after(patch, passes - 1)
         # As if killed: the interrupt gets no chance to write.
-        patch.setattr(newton, "KeyboardInterrupt", ZeroDivisionError, raising=False)
+        patch.setattr(newton_loop, "KeyboardInterrupt", ZeroDivisionError, raising=False)
         with pytest.raises(KeyboardInterrupt):
             model().fit(X, counts, checkpoint=path)
     calls = interrupt_after(monkeypatch, 10**6)
@@ -129,27 +131,27 @@ def test_a_batch_that_was_under_way_goes_on_from_its_last_point(monkeypatch, tmp
 def test_checkpoints_of_many_small_batches_take_a_small_part_of_the_time(monkeypatch, tmp_path):
     X, counts = problem(12)
     mask = np.repeat(np.random.default_rng(1).random((12, 12)) < 0.3, 3, axis=0)
-    save, saved = monitor.Checkpoint.save, []
+    save, saved = checkpoint.Checkpoint.save, []
 
     def slow(self, result):
         time.sleep(0.2)
         saved.append((result.status != "").sum())
         save(self, result)
 
-    monkeypatch.setattr(monitor.Checkpoint, "save", slow)
+    monkeypatch.setattr(checkpoint.Checkpoint, "save", slow)
     path, args = tmp_path / "fit.checkpoint", {"feature_mask": mask, "memory_budget": None}
     fitted = model(**args).fit(X, counts, checkpoint=path)
     assert len(saved) <= 3
     assert saved[-1] == 12  # what was not saved on the way is saved at the end
-    monkeypatch.setattr(newton, "solve", None)
+    monkeypatch.setattr(engine, "fit_batch", None)
     again = model(**args).fit(X, counts, checkpoint=path)
     np.testing.assert_array_equal(again.coef_, fitted.coef_)
 
 
 KILLED = """
 import sys, numpy as np, fastglm
-from fastglm import _monitor
-_monitor._SAVE_EVERY = 0.0
+from fastglm._engine import monitor
+monitor._SAVE_EVERY = 0.0
 sys.path.insert(0, {tests!r})
 from test_monitor import model, problem
 X, counts = problem(n_cells=32, n_bins=30_000)
@@ -226,7 +228,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 
 
 def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
-    saved = monitor.Checkpoint(tmp_path / "a", "key")
+    saved = checkpoint.Checkpoint(tmp_path / "a", "key")
     saved.save(Result.empty(3, 2))
     before = (tmp_path / "a").read_bytes()
 
@@ -243,11 +245,11 @@ def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
 def test_fingerprints_tell_arrays_apart():
     a = np.arange(6)
     keys = {
-        monitor.fingerprint(*parts)
+        checkpoint.fingerprint(*parts)
         for parts in ([a], [a.reshape(2, 3)], [a.astype(float)], [a[::-1]], [a, 1], [a, "1"])
     }
     assert len(keys) == 6
-    assert monitor.fingerprint(a[::2]) == monitor.fingerprint(a[::2].copy())
+    assert checkpoint.fingerprint(a[::2]) == checkpoint.fingerprint(a[::2].copy())
 
 
 def test_the_bar_shows_receivers_passes_and_time_left(monkeypatch):
@@ -268,7 +270,7 @@ shell = types.SimpleNamespace(config={"IPKernelApp": {}})
 sys.modules["IPython"] = types.SimpleNamespace(get_ipython=lambda: shell)
 sys.modules["ipykernel.zmqshell"] = types.SimpleNamespace()
 sys.modules["ipywidgets"] = None
-from fastglm._monitor import import_tqdm
+from fastglm._engine.monitor import import_tqdm
 print(import_tqdm().__module__)
 """
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import fastglm
-from fastglm import _plan as plan
+from fastglm import _html
+from fastglm._engine import cost, plan
 from fastglm.basis import RaisedCosineLogConv
 
 pytestmark = pytest.mark.slow  # fits of 20 to 60 receivers, and rates of compiled kernels
@@ -140,7 +141,7 @@ def test_events_a_feature_leave_out_what_a_ridge_holds(ridge):
     X, counts = network(n_bins=40_000, rate=0.02)
     hess = 0.02 * np.cov(np.asarray(X)[X.valid].T)
     values = np.linalg.eigvalsh(hess)
-    found = plan.events_a_feature(X, 40_000, counts.sum(axis=0), np.full(20, ridge))
+    found = cost.events_a_feature(X, 40_000, counts.sum(axis=0), np.full(20, ridge))
     expected = counts.sum(axis=0) / (values / (values + ridge)).sum()
     np.testing.assert_allclose(found, expected, rtol=0.1)
 
@@ -200,9 +201,9 @@ def test_a_plan_reads_as_a_table():
 
 
 def test_rates_of_this_machine_are_positive():
-    rates = plan.measure_rates()
+    rates = cost.measure_rates()
     assert all(value > 1e5 for value in vars(rates).values())
-    assert plan.measure_rates() is rates  # once
+    assert cost.measure_rates() is rates  # once
 
 
 @pytest.mark.parametrize("n_bins", [20_000, 80_000])
@@ -224,11 +225,11 @@ def test_memory_is_what_the_plan_says_whatever_the_length(n_bins):
     [(0.0321, "32 ms"), (0.573, "570 ms"), (4.21, "4.2 s"), (600, "10 min"), (7200, "2 h")],
 )
 def test_durations_read_well(value, text):
-    assert plan._duration(value) == text
+    assert _html.duration(value) == text
 
 
 @pytest.mark.parametrize(
     ("value", "text"), [(12, "12 B"), (4200, "4.2 kB"), (5e6, "5 MB"), (2.25e9, "2.25 GB")]
 )
 def test_sizes_read_well(value, text):
-    assert plan._size(value) == text
+    assert _html.size(value) == text

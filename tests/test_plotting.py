@@ -275,7 +275,7 @@ def test_softplus_has_no_multiplier(couplings):
     ],
 )
 def test_gains_have_round_ticks(low, high, ticks):
-    np.testing.assert_allclose(plotting._GainLocator().tick_values(low, high), ticks)
+    np.testing.assert_allclose(plotting.couplings._GainLocator().tick_values(low, high), ticks)
 
 
 @pytest.mark.parametrize(
@@ -423,8 +423,8 @@ def test_colours_differ_for_the_colour_blind():
     """Severe deuteranomaly and protanomaly as in Machado, Oliveira & Fernandes (2009)."""
     deutan = [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]
     protan = [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]
-    colours = np.array([to_rgb(c) for c in plotting._COLOURS])
-    ends = matplotlib.colormaps[plotting._MAP]([0.1, 0.9])[:, :3]
+    colours = np.array([to_rgb(c) for c in plotting.common.COLOURS])
+    ends = matplotlib.colormaps[plotting.couplings._MAP]([0.1, 0.9])[:, :3]
     luminance = np.array([0.2126, 0.7152, 0.0722])
     for seen in (np.eye(3), np.array(deutan), np.array(protan)):
         for group, least in ((colours, 0.12), (ends, 0.3)):
@@ -436,9 +436,10 @@ def test_colours_differ_for_the_colour_blind():
 
 
 def test_examples_of_the_docstrings():
-    result = doctest.testmod(plotting)
-    assert result.attempted > 30
-    assert result.failed == 0
+    modules = plotting.couplings, plotting.rescaling, plotting.selection
+    results = [doctest.testmod(module) for module in modules]
+    assert sum(result.attempted for result in results) > 30
+    assert sum(result.failed for result in results) == 0
 
 
 def test_a_missing_matplotlib_says_what_to_install(monkeypatch):
@@ -454,7 +455,7 @@ def test_a_missing_matplotlib_says_what_to_install(monkeypatch):
 def test_pictures_of_the_command_line_hide_the_diagonal(tmp_path):
     areas = np.arange(16.0).reshape(4, 4)
     ax = plt.figure().subplots()
-    image = plotting._areas(ax, areas, 3.0)
+    image = plotting.figures._areas(ax, areas, 3.0)
     np.testing.assert_array_equal(image.get_array().mask, np.eye(4, dtype=bool))
     with pytest.raises(ValueError, match="no known type of picture"):
         plotting.check_path(tmp_path / "a.txt")

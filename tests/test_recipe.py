@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse
 
 import fastglm
-from fastglm import recipe
+from fastglm import workflow
 
 
 def chain(n_bins=60_000, seed=0):
@@ -96,7 +96,7 @@ def test_silent_cells_and_silence():
         couplings = fastglm.infer_connectivity(counts)
     assert np.isnan(couplings.q_value[0, 4])
     assert (
-        recipe._pooled(
+        workflow._pooled(
             couplings.model.X_.columns[0].__class__(np.zeros((99, 2)), np.ones((5, 1))), 9
         )
         is None

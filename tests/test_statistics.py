@@ -6,7 +6,8 @@ import pytest
 import scipy.sparse
 
 import fastglm
-from fastglm import _statistics as statistics
+from fastglm._products import history as products
+from fastglm._products import sums as statistics
 from fastglm.basis import HistoryConv, RaisedCosineLogConv
 from fastglm.features import Events, FeatureMatrix, HistoryColumns, hstack
 
@@ -90,7 +91,7 @@ def test_no_events():
 def test_tables_that_are_built_in_parts(monkeypatch):
     X = RaisedCosineLogConv(3, window_size=20).compute_features(some_counts())
     whole = statistics.gram(X, X.valid)
-    monkeypatch.setattr(statistics, "_TABLE_BYTES", 1)
+    monkeypatch.setattr(products, "_TABLE_BYTES", 1)
     monkeypatch.setattr(statistics, "_ROWS", 7)
     np.testing.assert_allclose(statistics.gram(X, X.valid), whole, rtol=1e-12)
 

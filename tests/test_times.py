@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import fastglm
-from fastglm._times import Columns, Timeline, common_timeline, intersect
+from fastglm._pynapple import Columns, Timeline, common_timeline, intersect
 
 nap = pytest.importorskip("pynapple")
 

@@ -1,0 +1,56 @@
+"""Reading numbers: what users give, as arrays and integers."""
+
+import numpy as np
+import scipy.sparse
+
+
+def whole_numbers(name, values):
+    array = as_numbers(values, name)
+    if array.ndim != 1 or not (array == np.round(array)).all():
+        raise ValueError(
+            f"{name} has shape {array.shape}; expected whole numbers in one dimension."
+        )
+    return array.astype(np.int64)
+
+
+def as_numbers(values, name):
+    """Values as an array of real numbers; a SciPy sparse array stays one.
+
+    Raises
+    ------
+    ValueError
+        If they are ragged, complex, or no numbers.
+    """
+    try:
+        array = values if scipy.sparse.issparse(values) else np.asarray(values)
+        if array.dtype.kind == "O":
+            array = array.astype(np.float64)
+    except (TypeError, ValueError):
+        array = np.asarray("ragged")
+    if array.dtype.kind not in "fiub":
+        raise ValueError(
+            f"{name} could not be read as numbers; expected real numbers, bins in rows, the "
+            "same number of columns in each row."
+            + (" Complex data not supported." if array.dtype.kind == "c" else "")
+        )
+    return array
+
+
+def positive_int(name, value):
+    """The value as an int.
+
+    Raises
+    ------
+    ValueError
+        If it is not a positive whole number.
+    """
+    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not number or not 1 <= value < np.inf or int(value) != value:
+        raise ValueError(f"{name} is {value!r}; expected a positive integer.")
+    return int(value)
+
+
+def is_number(value):
+    """Whether a value is one finite real number (and not a bool)."""
+    real = isinstance(value, int | float | np.integer | np.floating)
+    return real and not isinstance(value, bool) and bool(np.isfinite(value))

@@ -1,0 +1,244 @@
+"""One batch of receivers: its problem, its start, its fits with one penalty after the other."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastglm._engine import proximal
+from fastglm._engine.exact import DenseProblem
+from fastglm._engine.newton import minimize
+from fastglm._engine.objective import EventProblem
+from fastglm._engine.preconditioner import SampleProblem, SingleProblem
+from fastglm._engine.result import Result
+from fastglm._engine.sampling import n_own_factors
+from fastglm._engine.shared import share
+from fastglm._products.sums import moments
+from fastglm.observation_models import LOG_ZERO
+
+_SOFT = 1e-4  # an eigenvalue of the preconditioned S below this: without ridge, suspect
+MAX_FALLBACK = 1500  # features up to which exact Hessians may take over
+_PATIENCE = 12  # Newton steps by conjugate gradients before exact Hessians take over
+# A starting point is found to this part of its own noise, or of the tolerance, in so many steps.
+_START, _START_STEPS = 0.01, 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a fit is done.
+
+    Attributes
+    ----------
+    link : class of `fastglm._poisson`
+    tol, maxiter : float, int
+        Decrement at which a receiver has converged; limit of steps.
+    method : "auto", "newton-cholesky" or "newton-cg"
+    products : "auto", "events" or "rows"
+    memory_budget : float
+        Bytes.
+    rough : bool
+        Whether a fit may end in float32, with a last step that is not judged any more.
+    """
+
+    link: object
+    tol: float
+    maxiter: int
+    method: str
+    products: str
+    memory_budget: float
+    rough: bool = False
+
+
+def fit_batch(
+    X, valid, counts, free, penalties, start, batch, settings, shared=None, watch=None, guide=None
+):
+    """Fit one batch of receivers by its method, once for each of some penalties; see `minimize`.
+
+    Every fit starts where the last one ended. ``counts`` is an `Observed` of the receivers.
+    ``start`` is a pair of coefficients and intercepts, or None. ``shared`` is what `share` made of
+    X and valid, if it is there already. ``guide``, one pair a penalty, are optima of nearly the
+    same problems.
+
+    Returns
+    -------
+    list of Result
+        Shorter than the penalties where an interrupt from the keyboard ended the last of them.
+    """
+    fit = _Fit(X, valid, counts, free, batch, settings, shared, watch, len(penalties) > 1)
+    results = []
+    # How far the last two fits ended from their guide: the next one begins as far from its own.
+    ahead = before = (0.0, 0.0)
+    while len(results) < len(penalties):
+        k = len(results)
+        guided = guide is not None and not penalties[k].sparse.any()
+        if guided:
+            start = tuple(g + 2 * a - b for g, a, b in zip(guide[k], ahead, before, strict=True))
+        results += fit.run(penalties[k:], start, guided)
+        start = results[-1].coef, results[-1].intercept
+        if guided:
+            now = tuple(c - g for c, g in zip(start, guide[k], strict=True))
+            ahead, before = now, ahead if k else now
+        if (results[-1].status == "interrupted").any():
+            break
+    return results
+
+
+class _Fit:
+    """A batch of receivers, and what fits with several penalties have in common."""
+
+    def __init__(self, X, valid, counts, free, batch, settings, shared, watch, keep):
+        self.X, self.valid, self.counts, self.watch = X, valid, counts, watch
+        self.batch, self.settings = batch, settings
+        self.shared = shared
+        if shared is None and batch.method == "newton-cg":
+            self.shared = share(X, valid, settings.memory_budget, batch.lanes)
+        known = self.shared is not None and counts.weight is None
+        self.sums = moments(
+            X, valid, counts.weighted_events(), counts.weight, self.shared.sums if known else None
+        )
+        self.mean = self.sums.sum_y / int(valid.sum())
+        self.unmasked = free
+        self.anchor = None  # what is known where the last fit ended
+        self.keep = keep
+        self.level = settings.link.expected_curvature(settings.link.eta(self.mean))
+        self.problem, self.free = None, None
+
+    def run(self, penalties, start, guided=False):
+        """Fit with the first of some penalties, or as many as go together; a result for each.
+
+        Without one, features that are always zero are taken out, and features that are only active
+        where there are no events are set to their limit first: with ``x >= 0``, ``X'y = 0`` and
+        ``X'1 > 0`` the objective falls for ever as the coefficient goes to minus infinity (Correia,
+        Guimaraes & Zylkin, 2019).
+        """
+        penalty = penalties[0]
+        coef, intercept = start or (
+            np.zeros(self.unmasked.shape),
+            self.settings.link.eta(self.mean) - self.counts.lift(self.valid),
+        )
+        free, fixed, limit = self._separate(penalty)
+        if fixed.any() or not free.all():
+            coef = np.where(fixed, limit[:, None], np.where(free, coef, 0.0))
+        if penalty.sparse.any():
+            self._prepare(penalty.copy(), free)
+            results = self._run_sparse(self._together(penalties, free, fixed), coef, intercept)
+        else:
+            self._prepare(penalty, free)
+            results = [self._run_smooth(penalty, coef, intercept, fixed, start is None, guided)]
+        for result in results:
+            separated = fixed.any(axis=0) & (result.status == "converged")
+            result.status[separated] = "separated"
+        return results
+
+    def _together(self, penalties, free, fixed):
+        """The first penalties, as many as are sparse and leave the same features free."""
+        for k, other in enumerate(penalties[1:], 1):
+            other_free, other_fixed, _ = self._separate(other)
+            same = np.array_equal(free, other_free) and np.array_equal(fixed, other_fixed)
+            if not (other.sparse.any() and same):
+                return penalties[:k]
+        return penalties
+
+    def _separate(self, penalty):
+        """Features that stay free, those that run to minus infinity, and what stands for it."""
+        X, sums, free = self.X, self.sums, self.unmasked
+        fixed, limit = np.zeros(free.shape, bool), np.zeros(X.shape[1])
+        unpenalised = penalty.unpenalised(X.shape[1]) & free
+        if unpenalised.any():
+            nonnegative = X.nonnegative
+            never = nonnegative & (sums.x <= 0)
+            fixed = (nonnegative & ~never)[:, None] & (sums.xty <= 1e-12 * sums.x[:, None])
+            fixed &= unpenalised
+            free = free & ~(never[:, None] & unpenalised) & ~fixed
+            with np.errstate(divide="ignore"):
+                limit = LOG_ZERO / X.smallest_positive()
+        return free, fixed, limit
+
+    def _prepare(self, penalty, free):
+        """The problem with this penalty: that of the last one, where it has the same features."""
+        if self.problem is not None and np.array_equal(free, self.free):
+            self.problem.set_penalty(penalty)
+            return
+        self.free, self.anchor = free, None
+        X, valid, counts, link = self.X, self.valid, self.counts, self.settings.link
+        if self.batch.method == "newton-cholesky":
+            self.problem = DenseProblem(X, valid, counts, free, penalty, link)
+            return
+        lanes = self.batch.lanes
+        kind = SingleProblem if self.shared.direct else SampleProblem
+        sample = kind(self.shared, free, penalty, link, self.level, lanes, counts)
+        self.problem = EventProblem(
+            X, valid, counts, free, penalty, link, self.sums, sample, lanes, self.settings.tol,
+            self.batch.products, self.settings.rough,
+            n_own_factors(X.shape[1], self.settings.memory_budget),
+        )  # fmt: skip
+
+    def _run_sparse(self, penalties, coef, intercept):
+        self.anchor = None
+        results = [Result.empty(*coef.shape) for _ in penalties]
+        results[0].coef[:], results[0].intercept[:] = coef, intercept
+        tol = self.settings.tol * (0.01 if self.settings.rough else 1)  # there is no last step
+        proximal.minimize(self.problem, penalties, results, tol, self.settings.maxiter, self.watch)
+        return results
+
+    def _run_smooth(self, penalty, coef, intercept, fixed, cold, guided):
+        problem, tol, maxiter = self.problem, self.settings.tol, self.settings.maxiter
+        plain, retreat = problem.plain, None
+        by_events = self.batch.method == "newton-cg"
+        if by_events:
+            problem.forget()
+        sampled = cold or (self.anchor is not None and not guided)
+        if by_events and self.settings.link.canonical and sampled:
+            sample, everyone = problem.sample, np.arange(plain.size)
+            if cold:
+                constant = problem.constant / problem.n_bins
+                retreat = coef, intercept, self.mean - self.mean * intercept - constant
+                coef = np.where(fixed, coef, sample.begin(self.sums))
+            else:
+                coef, intercept = self.anchor[:2]
+                sample.begin_near(*self.anchor)
+            noise = _start_noise(self.shared, self.level)
+            near = _START * np.maximum(noise, tol)
+            first = minimize(sample, coef, intercept, near, _START_STEPS)
+            sample.end()
+            coef = problem.off_null(first.coef, everyone, everyone)
+            intercept = first.intercept
+            problem.expect(everyone, noise)
+        fall_back = by_events and plain.any() and self.X.shape[1] <= MAX_FALLBACK
+        n_steps = min(maxiter, _PATIENCE) if fall_back else maxiter
+        result = minimize(problem, coef, intercept, tol, n_steps, self.watch, retreat)
+        self.anchor = problem.anchor() if self.keep and by_events else None
+        if fall_back:
+            self._end_exactly(result, penalty, maxiter - n_steps)
+        return result
+
+    def _end_exactly(self, result, penalty, maxiter):
+        """Exact Hessians for what conjugate gradients have not ended.
+
+        Separation in a direction of several features takes the curvature to 0, below what float32
+        sums resolve; in float64 it ends in a few steps more.
+        """
+        problem = self.problem
+        flat = problem.plain & (problem.theta < _SOFT)
+        rest = np.flatnonzero(np.isin(result.status, ("max_iter", "stalled")) | flat)
+        if not rest.size or maxiter <= 0:
+            return
+        exact = DenseProblem(
+            self.X,
+            self.valid,
+            self.counts.select(rest),
+            self.free[:, rest],
+            penalty.select(receivers=rest),
+            self.settings.link,
+        )
+        again = minimize(
+            exact, result.coef[:, rest], result.intercept[rest], self.settings.tol, maxiter
+        )
+        again.n_iter += result.n_iter[rest]
+        again.n_passes += result.n_passes[rest]
+        result.put(rest, again)
+
+
+def _start_noise(shared, level):
+    """How far the noise of a sample puts its optimum above that of all bins, per receiver."""
+    noise = 0.5 * shared.rows.values.shape[1] / shared.index.size
+    return noise * level

@@ -1,0 +1,372 @@
+"""What a fit costs: seconds and bytes, from the rates of a machine."""
+
+import time
+from dataclasses import dataclass
+from functools import cache
+
+import numba
+import numpy as np
+
+from fastglm import _html
+from fastglm import _kernels as kernels
+from fastglm._engine.batch import MAX_FALLBACK
+from fastglm._engine.lbfgs import Steps
+from fastglm._engine.sampling import n_own_factors, sample_size
+from fastglm._engine.shared import SKETCH
+from fastglm._kernels.threads import run_threads, single_threaded_blas
+from fastglm._products.kinds import Work, kind_of
+from fastglm._products.sweep import CHUNK, Sweep
+from fastglm.features.history import HistoryColumns
+from fastglm.features.matrix import FeatureMatrix
+
+PRODUCTS = ("events", "rows")
+SHARED = 0.4  # a mask that keeps this part of the work is cheaper inside a tile of 16
+_COMMON = 0.2  # of the memory, that the sums of all features may take while they are made
+# Squares of the features of small masks, as a part of the square of all: for forty masks of a
+# tenth of 500 cells the sums of all features cost as much as they save.
+_WORTH = 0.4
+_SMALL_WORK = 2e9  # multiply-adds below which the rates of `TYPICAL` will do
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a machine does in a second: additions of events and multiply-adds of BLAS."""
+
+    events: float  # float32 additions in X C and X' R from events
+    events64: float  # the same in float64
+    rows: float  # float32 multiply-adds of products with rows
+    hessian: float  # float64 multiply-adds of X' diag(w) X
+
+
+TYPICAL = Rates(events=28e9, events64=14e9, rows=60e9, hessian=25e9)  # 2 cores of an AMD EPYC
+
+
+@cache
+def measure_rates():
+    """Rates of this machine, from the kernels of a fit on made-up events."""
+    rng = np.random.default_rng(0)
+    counts = (rng.random((CHUNK, 64)) < 0.02).astype(np.uint8)
+    window_size, n_funcs, n = 100, 8, 32
+    X = FeatureMatrix([HistoryColumns(counts, rng.random((window_size, n_funcs)))])
+    additions = 2 * X.columns[0].n_events * window_size * n
+    coef = rng.normal(size=(X.shape[1], n))
+
+    def one_pass(dtype):
+        sweep = Sweep(X, n, dtype)
+        sweep.set_coef(coef)
+
+        def run():
+            eta = sweep.forward(0, X.shape[0])
+            sweep.backward(0, X.shape[0], eta)
+
+        return additions / _best_time(run)
+
+    rows = rng.random((CHUNK, X.shape[1]))
+    small, some = rows.astype(np.float32), rng.random((X.shape[1], 64)).astype(np.float32)
+    blocks = range(0, CHUNK, CHUNK // 4)
+
+    def dense(first):
+        part = small[first : first + CHUNK // 4]
+        return part.T @ (part @ some)
+
+    def square(first):
+        part = rows[first : first + CHUNK // 4]
+        return part.T @ part
+
+    with single_threaded_blas():
+        dense_time = _best_time(lambda: run_threads(dense, blocks))
+        square_time = _best_time(lambda: run_threads(square, blocks))
+    return Rates(
+        events=one_pass(np.float32),
+        events64=one_pass(np.float64),
+        rows=2 * small.size * some.shape[1] / dense_time,
+        hessian=rows.size * rows.shape[1] / square_time,
+    )
+
+
+def _best_time(function):
+    function()
+    times = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+def events_a_feature(X, n_bins, sums, ridge):
+    """Events of each receiver for each feature whose curvature outweighs its ridge.
+
+    Of senders that are independent and fire at the mean rate, in closed form: the curvature along
+    an eigenvector of ``kernel' kernel`` is its eigenvalue times both rates.
+
+    Parameters
+    ----------
+    X : FeatureMatrix
+    n_bins : int
+        Valid bins.
+    sums, ridge : ndarray, shape (n_receivers,)
+        Sum of the counts in those bins, and strength of the ridge.
+    """
+    n_features = np.zeros(sums.size)
+    for c in X.columns:
+        values, n_senders = kind_of(c).curvature(c, X.shape[0])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            part = 1 / (1 + ridge[:, None] / (values * (sums / n_bins)[:, None]))
+        n_features += n_senders * np.nan_to_num(part).sum(axis=1)
+    return sums / np.maximum(n_features, 1.0)
+
+
+def is_large(X, n_bins, n_receivers):
+    return n_bins * X.shape[1] * n_receivers > _SMALL_WORK
+
+
+@dataclass
+class Batch:
+    """Receivers that go through the solver as one value.
+
+    Attributes
+    ----------
+    receivers : ndarray of int
+    method : "newton-cholesky" or "newton-cg"
+    products : "events" or "rows"
+        How ``X C`` and ``X' R`` are computed.
+    lanes : int
+        Receivers a tile; 1 for a receiver with a mask of its own.
+    selected : bool
+        The batch sees only the senders that its masks leave in.
+    n_features : int
+        Largest number of free features of a receiver.
+    bytes : float
+        Memory beside the events, as estimated.
+    seconds : float
+        Time, as estimated.
+    """
+
+    receivers: np.ndarray
+    method: str
+    products: str
+    lanes: int
+    selected: bool
+    n_features: int
+    bytes: float
+    seconds: float
+
+    @property
+    def alone(self):
+        """Whether it is one or two receivers whose senders nobody shares: a thread's work."""
+        return self.selected and self.lanes == 1
+
+
+class Cost:
+    """Seconds and bytes of batches."""
+
+    def __init__(self, X, n_bins, rates, settings, events):
+        self.X, self.n_bins, self.rates, self.settings = X, n_bins, rates, settings
+        self.events = events
+        precise = max(np.log10(min(1e-11, 1.0) / min(settings.tol, 1e-11)), 0)
+        coarse = np.log10(3e-4 / max(settings.tol, 1e-11)).clip(0)
+        # A pass gains a digit; about 2 more to begin and to certify.
+        self.n_coarse, self.n_precise = 1 + coarse, 1.5 + precise
+
+    def work(self, column):
+        """Additions from events, and multiply-adds from rows, of one product for one receiver."""
+        total = Work(0, 0, 0)
+        for c, (start, stop) in zip(self.X.columns, self.X.column_ranges, strict=True):
+            used = None if column is None else column[start:stop]
+            total += kind_of(c).work(c, used, self.X.shape[0])
+        events = total.additions + total.products * self.rates.events / self.rates.rows
+        return events, total.rows
+
+    def products(self, work):
+        """The cheaper way to multiply, unless one is asked for."""
+        if self.settings.products != "auto":
+            return self.settings.products
+        from_events, from_rows = work[0] / self.rates.events, work[1] / self.rates.rows
+        return "events" if from_events <= from_rows else "rows"
+
+    def hessian(self, n_free):
+        """Seconds of one receiver by exact Hessians: eight of them."""
+        return 8 * self.n_bins * (n_free**2 / self.rates.hessian + n_free * 6e-9 + 2e-8)
+
+    def passes(self, work, n_free, n):
+        """Seconds of n receivers by passes, the shared part left out."""
+        if self.products(work) == "events":
+            coarse, precise = work[0] / self.rates.events, work[0] / self.rates.events64
+        else:
+            coarse, precise = work[1] / self.rates.rows, 2 * work[1] / self.rates.rows
+        n_sample = sample_size(n_free, self.n_bins, self.settings.memory_budget)
+        n_passes = self.n_coarse + self.n_precise
+        return n * (
+            self.n_coarse * 2 * coarse
+            + self.n_precise * 2 * precise
+            + n_passes * 2e-9 * self.n_bins
+            + (30 + 6 * n_passes) * 2 * n_sample * n_free / self.rates.rows
+            + 2e-3
+        )
+
+    def scarce(self, seconds, receivers, n_free):
+        """Seconds of `passes` where events are few, and factors on bins of their own are made.
+
+        With ten, 1.7, 0.85 and 0.43 events a feature, fits to 1e-8 took 6, 6, 11 and 18 passes; of
+        the receivers in the last two 0.2 and 0.6 had a factor.
+        """
+        if self.events is None or n_free == 0:
+            return seconds
+        events = max(float(self.events[receivers].mean()) * self.X.shape[1] / n_free, 1e-2)
+        factor = n_free**3 * (2.5 / self.rates.rows + 1 / 6 / self.rates.hessian)
+        seconds *= max(1.0, 0.43 + 0.86 / events)
+        return seconds + receivers.size * max(1 - events, 0.0) * factor
+
+    def alone(self, work, n_free, n):
+        """Seconds of n receivers with senders of their own, on all threads, a receiver on each.
+
+        Their additions take twice as long as in a tile; a Hessian or two on the sample, and 30 ms
+        of a thread for all that is small.
+        """
+        n_sample = sample_size(n_free, self.n_bins, self.settings.memory_budget)
+        return self.passes([2 * part for part in work], n_free, n) + n * (
+            n_sample * n_free**2 / self.rates.rows + 0.03 / numba.get_num_threads()
+        )
+
+    def pairs(self, n_features):
+        """Seconds of the pairs of events within a window of some features: 3 ns each."""
+        seconds = 0.0
+        for c in self.X.columns:
+            additions = kind_of(c).work(c, None, self.n_bins).additions
+            n_events = additions / max(c.lags, 1) * min(1, n_features / self.X.shape[1])
+            seconds += 3e-9 * n_events**2 * c.lags / max(self.n_bins, 1)
+        return seconds
+
+    def shared(self, n_features):
+        """Seconds of the parts that all receivers of a matrix share: spectrum and sample.
+
+        A tenth of 300 cells, 1e6 bins: 0.02 s select the events, 0.03 s sum them up for every bin,
+        0.07 s count their pairs, 0.05 s make rows of the bins that are looked at.
+        """
+        n_sample = sample_size(n_features, self.n_bins, self.settings.memory_budget)
+        return (
+            10 * n_features**3 / self.rates.hessian
+            + 4 * n_sample * n_features * min(n_features, SKETCH) / self.rates.rows
+            + 1.5e-8 * n_sample * n_features
+            + 5e-8 * self.n_bins
+            + self.pairs(n_features)
+        )
+
+    def common(self, sizes):
+        """What masks of these sizes take from all features: a sample, bytes and seconds.
+
+        Bins of the sample, bytes while it and the sums are made, bytes afterwards, and seconds; all
+        0 where every mask makes its own.
+        """
+        n_features = self.X.shape[1]
+        if np.square(np.array(sizes, float)).sum() <= _WORTH * n_features**2:
+            return 0, 0.0, 0.0, 0.0
+        n_sample = self.common_sample(sizes)
+        gram, rows = 8 * n_features**2, 4 * n_sample * n_features
+        keeping = gram + rows + 4 * self.X.shape[0]
+        making = keeping + max(gram, rows)
+        if making >= _COMMON * self.settings.memory_budget:
+            return 0, 0.0, 0.0, 0.0
+        seconds = self.pairs(n_features) + 1e-8 * n_sample * n_features + 1e-7 * self.n_bins
+        return n_sample, making, keeping, seconds
+
+    def common_sample(self, sizes):
+        """Bins of a sample for all masks.
+
+        Drawn by what all senders do, it tells less than one drawn for each mask: 20 bins a feature
+        in a bursting culture, 100 cells for an hour, took 10.4 passes in place of 7.8; 40 took 8.1,
+        80 took 6.3. So many that a Hessian costs what a pass does, on a typical machine: no result
+        may depend on what was measured on this one.
+        """
+        n_features, typical = self.X.shape[1], float(np.mean(sizes))
+        works = (kind_of(c).work(c, None, self.n_bins) for c in self.X.columns)
+        additions = sum(work.additions for work in works)
+        seconds = 4 * additions * typical / n_features / TYPICAL.events + 2e-9 * self.n_bins
+        n = seconds * TYPICAL.rows / max(typical, 1) ** 2
+        n = max(sample_size(typical, self.n_bins), min(n, sample_size(4 * typical, self.n_bins)))
+        return min(int(n), sample_size(n_features, self.n_bins, self.settings.memory_budget))
+
+    def shared_bytes(self, n_features):
+        """Bytes of Gram matrix, eigenvectors and sample while they are made, and afterwards."""
+        making, keeping = (36, 12) if n_features <= MAX_FALLBACK else (20, 4)
+        n_sample = sample_size(n_features, self.n_bins, self.settings.memory_budget)
+        keeping = keeping * n_features**2 + 4 * n_sample * n_features
+        return max(making * n_features**2, keeping) + 5e7, keeping + 5e7
+
+    def alone_bytes(self, n_features, n_sample):
+        """Bytes of a receiver with senders of its own: covariance, factors, rows and their copy.
+
+        ``n_sample`` is the number of bins of a sample that is there, or 0.
+        """
+        own = sample_size(n_features, self.n_bins, self.settings.memory_budget)
+        total = 44 * n_features**2 + 8 * max(n_sample, own) * n_features
+        return total + (5e6 if n_sample else 5e7)
+
+    def lane_bytes(self, n_features):
+        """Bytes of one receiver: filters and their sums, pairs of steps, weights, chunks."""
+        total = Steps.bytes_per_feature * n_features
+        total += 4 * sample_size(n_features, self.n_bins, self.settings.memory_budget) * 3
+        for c in self.X.columns:
+            total += kind_of(c).lane_bytes(c, n_features)
+        return total + 12 * (CHUNK + 2 * kernels.PAD)
+
+    def split(self, receivers, method, lanes, free, selected=False, common=0):
+        """Batches of as many receivers as the budget holds."""
+        if len(receivers) == 0:
+            return []
+        receivers = np.array(receivers)
+        alone = selected and lanes == 1
+        n_free = int(free[:, receivers].sum(axis=0).max())
+        n_features = n_free if selected else self.X.shape[1]
+        if method == "newton-cholesky":
+            fixed, each = 3e8 if n_free > 100 else 1e6, 40 * n_free**2 + 1e4
+            making, lanes = fixed, 1
+        else:
+            making, fixed = self.shared_bytes(n_features)
+            if alone:
+                making = fixed = self.alone_bytes(n_features, common)
+            each = self.lane_bytes(n_features)
+            if self.products(self.work(free[:, receivers].any(axis=1))) == "rows":
+                fixed += 8 * CHUNK * n_features
+        budget = self.settings.memory_budget
+        if method == "newton-cg":
+            n_own = n_own_factors(n_features, budget)
+            fixed += 4 * n_features**2 * (min(n_own, receivers.size) + 3) * (n_own > 0)
+        needed = max(making, fixed + lanes * each)
+        if needed > budget:
+            raise ValueError(
+                f"memory_budget is {_html.size(budget)}; a batch of {lanes} receivers with "
+                f"{n_features} features needs {_html.size(needed)}. Raise the budget, use fewer "
+                "basis functions, or "
+                "mask features."
+            )
+        size = int((budget - fixed) / each) // lanes * lanes
+        # Batches of even size: the last one costs as much a receiver as the others.
+        n_batches = -(-receivers.size // size)
+        size = -(-receivers.size // n_batches)
+        size = -(-size // lanes) * lanes
+        batches = []
+        for first in range(0, receivers.size, size):
+            some = receivers[first : first + size]
+            work = self.work(free[:, some].any(axis=1))
+            if method == "newton-cholesky":
+                seconds = sum(self.hessian(int(free[:, j].sum())) for j in some)
+            else:
+                seconds = (self.alone if alone else self.passes)(work, n_features, some.size)
+                seconds = self.scarce(seconds, some, n_free)
+                if not common and (selected or not first):
+                    seconds += self.shared(n_features)
+            batches.append(
+                Batch(
+                    some,
+                    method,
+                    self.products(work),
+                    lanes,
+                    selected,
+                    n_free,
+                    max(making, fixed + each * (-(-some.size // lanes) * lanes)),
+                    float(seconds),
+                )
+            )
+        return batches

@@ -1,0 +1,204 @@
+"""Exact Hessians from rows of X."""
+
+import numpy as np
+
+from fastglm._engine.linear import cho_solve, cholesky, split_space
+from fastglm._kernels.dots import column_dot
+from fastglm._kernels.threads import run_threads
+
+_DENSE_BYTES = 1 << 28  # rows that are kept between passes
+_BLOCK_BYTES = 1 << 21  # rows that are worked on at a time: what a core's L2 and L3 share hold
+
+
+class DenseProblem:
+    """Exact Hessians from rows of X in blocks: for few features or tight masks.
+
+    Cost of an iteration: n_bins * p_j^2 multiply-adds for a receiver with p_j free features.
+    Memory: one block of rows, at most `_DENSE_BYTES`, and p_j^2 float64 a receiver. Rows are
+    built once if they fit into one block, else once a pass for all receivers.
+    """
+
+    method = "newton-cholesky"
+    exact = True  # steps are Newton's
+    rough = False
+    polish = 3
+    _REFRESH = 1e-8  # a decrement above this is due for a new Hessian
+
+    def __init__(self, X, valid, counts, free, penalty, link):
+        self.X, self.counts, self.link = X, counts, link
+        self.is_free, self.free = free, [np.flatnonzero(column) for column in free.T]
+        index = np.flatnonzero(valid)
+        self.n_bins = index.size
+        row_bytes = 8 * max(X.shape[1], 1)
+        n_rows = max(256, _BLOCK_BYTES // row_bytes)
+        self.blocks = np.array_split(index, -(-self.n_bins // n_rows))
+        self._kept = {} if self.n_bins * row_bytes <= _DENSE_BYTES else None
+        n = penalty.n_receivers
+        self.hess, self.last_hess = [None] * n, [None] * n
+        self.certain = np.ones(n, bool)  # always float64
+        self.rounding = np.full(n, 1e-13)
+        self.set_penalty(penalty)
+
+    def set_penalty(self, penalty):
+        """Another penalty for the same data; what is known of the curvature stays."""
+        n = penalty.n_receivers
+        self.penalty = penalty
+        self.plain = (penalty.unpenalised(self.X.shape[1]) & self.is_free).any(axis=0)
+        self.factor, self.mean, self.total = [None] * n, [None] * n, np.zeros(n)
+        self.basis = [None] * n
+        self.ranked = np.zeros(n, bool)
+        self.last = np.full(n, np.inf)
+        self.due = np.ones(n, bool)
+
+    def _block(self, k):
+        """Rows and counts of block k, kept between passes where all blocks fit into memory."""
+        if self._kept is None:
+            return self.X.rows(self.blocks[k]), self.counts(self.blocks[k])
+        if k not in self._kept:
+            self._kept[k] = self.X.rows(self.blocks[k]), self.counts(self.blocks[k])
+        return self._kept[k]
+
+    def evaluate(self, active, coef, intercept):
+        """Objective, gradient and, where it is due, the Hessian at the given points."""
+        self.active = active
+        objective, grad_intercept = np.zeros(active.size), np.zeros(active.size)
+        grad = np.zeros_like(coef)
+        self.hess = [None] * self.plain.size
+        # What a receiver's fixed coefficients add: features outside its fit that are not 0.
+        fixed = [
+            np.setdiff1d(np.flatnonzero(coef[:, k]), self.free[j]) for k, j in enumerate(active)
+        ]
+
+        def add(k):
+            j = active[k]
+            free = self.free[j]
+            Z = rows if free.size == rows.shape[1] else rows[:, free]
+            eta = Z @ coef[free, k] + intercept[k]
+            if fixed[k].size:
+                eta += rows[:, fixed[k]] @ coef[fixed[k], k]
+            if shift is not None:
+                eta += shift[:, j if shift.shape[1] > 1 else 0]
+            loss, residual, curvature = self.link.derivatives(eta, counts[:, j])
+            if weight is not None:
+                loss, residual, curvature = weight * loss, weight * residual, weight * curvature
+            objective[k] += loss.sum()
+            if not np.isfinite(objective[k]):
+                return
+            grad[free, k] += Z.T @ residual
+            grad_intercept[k] += residual.sum()
+            if self.due[j]:
+                weighted = Z * np.sqrt(curvature)[:, None]
+                parts = weighted.T @ weighted, Z.T @ curvature, curvature.sum()
+                if self.hess[j] is None:
+                    self.hess[j] = parts
+                else:
+                    self.hess[j] = [a + b for a, b in zip(self.hess[j], parts, strict=True)]
+
+        for block in range(len(self.blocks)):
+            rows, counts = self._block(block)
+            index, shift, weight = self.blocks[block], None, None
+            if self.counts.offset is not None:
+                shift = self.counts.offset[index]
+            if self.counts.weight is not None:
+                weight = self.counts.weight[index]
+            with np.errstate(over="ignore", invalid="ignore"):  # a trial point may be far off
+                run_threads(add, range(active.size), rows.size * active.size)
+        penalised = np.zeros_like(coef)
+        for k, j in enumerate(active):
+            penalised[self.free[j], k] = coef[self.free[j], k]
+        pull = self.penalty.times(penalised, active)
+        objective = objective / self.n_bins + 0.5 * column_dot(penalised, pull)
+        for k, j in enumerate(active):
+            grad[self.free[j], k] = grad[self.free[j], k] / self.n_bins + pull[self.free[j], k]
+        return objective, grad, grad_intercept / self.n_bins
+
+    def step(self, moved, grad, grad_intercept, tol, polishing):
+        """Newton steps at the accepted points, their decrements, and passes spent (none)."""
+        step, step_intercept = np.zeros_like(grad), np.zeros(moved.size)
+        decrement = np.zeros(moved.size)
+        for k, j in enumerate(self.active[moved]):
+            if self.hess[j] is not None:
+                if not all(np.isfinite(part).all() for part in self.hess[j]):
+                    decrement[k] = np.nan  # features whose squares overflow
+                    continue
+                self._factorise(j, *self.hess[j])
+            free, mean = self.free[j], self.mean[j]
+            g = grad[free, k] - mean * grad_intercept[k]
+            if self.basis[j] is not None:
+                g = self.basis[j].T @ g
+            d = -cho_solve(self.factor[j], g)
+            decrement[k] = -0.5 * (g @ d) + 0.5 * grad_intercept[k] ** 2 / self.total[j]
+            if self.basis[j] is not None:
+                d = self.basis[j] @ d
+            step[free, k] = d
+            step_intercept[k] = -grad_intercept[k] / self.total[j] - mean @ d
+            # Chord steps with the last factor do where they gain two digits each.
+            slow = decrement[k] > max(0.01 * self.last[j], 1e-20)
+            self.due[j] = decrement[k] > self._REFRESH or slow
+            self.last[j] = decrement[k]
+        return step, step_intercept, decrement, 0
+
+    def harmless(self, active, grad, grad_intercept):
+        """No step that raises the objective is taken."""
+        return np.zeros(active.size, bool)
+
+    # --- what a proximal step asks for ---
+
+    def forget(self, receivers=slice(None)):
+        """Some receivers begin a new fit: the first pass brings Hessians."""
+        self.due[receivers] = True
+
+    def curvature(self, j, coef, intercept, features):
+        """Hessian of the mean loss of receiver j, and where in it some features are.
+
+        That of the last pass which made one, as float32, the intercept last.
+        """
+        if self.hess[j] is not None:
+            hess, moment, total = self.hess[j]
+            bordered = np.block([[hess, moment[:, None]], [moment[None], total]])
+            self.last_hess[j] = (bordered / self.n_bins).astype(np.float32)
+            self.hess[j] = None
+        place = np.searchsorted(self.free[j], features)
+        return self.last_hess[j], np.append(place, self.free[j].size)
+
+    def learn(self, receivers, step, step_intercept, change, change_intercept):
+        """Nothing: Hessians are exact."""
+
+    def fill(self, active):
+        """Receivers of the next pass: all."""
+        return active
+
+    def trust(self, j):
+        """Part of its curvature that a model is sure of."""
+        return 1.0
+
+    def announce(self, receivers, decrement):
+        """Far from the optimum the next pass brings new Hessians."""
+        self.due[receivers] = decrement > self._REFRESH
+
+    def _factorise(self, j, hess, moment, total):
+        """Cholesky factor of the Schur complement; without ridge, on the row space of X."""
+        mean = moment / total
+        schur = hess - np.outer(moment, mean)
+        schur = (schur + schur.T) / (2 * self.n_bins) + self.penalty.hessian(j, self.free[j])
+        self.mean[j], self.total[j] = mean, total / self.n_bins
+        if not self.ranked[j] and self.plain[j]:
+            # The curvatures of the first point are all positive: its Hessian has X's rank.
+            null, rows = split_space(schur)
+            self.basis[j] = rows if null.size else None
+            self.ranked[j] = True
+        if self.basis[j] is not None:
+            schur = self.basis[j].T @ schur @ self.basis[j]
+        self.factor[j] = cholesky(schur)
+
+    def reach(self, receivers, step):
+        """Largest change of eta in any bin that each step makes."""
+        reach = np.zeros(receivers.size)
+        for block in range(len(self.blocks)):
+            rows, _ = self._block(block)
+            for k, j in enumerate(receivers):
+                free = self.free[j]
+                d = step[free, k]
+                change = rows[:, free] @ d - self.mean[j] @ d
+                reach[k] = max(reach[k], np.abs(change).max(initial=0))
+        return reach

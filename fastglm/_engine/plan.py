@@ -1,0 +1,216 @@
+"""The plan of a fit: method, batches, memory and time, before anything is computed.
+
+A cost model turns counts of operations into seconds with rates that are measured once per process,
+in some 50 ms. The choice for a receiver looks at its own mask and the data only, so that its result
+does not depend on who else is fitted, but for the last digits where many masks differ
+(`Plan.common`).
+"""
+
+import os
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+
+from fastglm import _html
+from fastglm import _kernels as kernels
+from fastglm._engine.cost import SHARED, TYPICAL, Cost, Rates, is_large, measure_rates
+
+_FREE_PART = 0.5  # of the memory that is free, unless said
+_UNITS = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
+
+
+_UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+
+
+_HEAD = ["batches", "receivers", "features", "method", "products", "memory", "time"]
+
+
+@dataclass
+class Plan:
+    """What a fit is going to do. ``print(plan)`` shows it as a table.
+
+    Attributes
+    ----------
+    batches : list of Batch
+    peak_bytes : float
+        Largest memory of a batch beside the events, as estimated.
+    memory_budget : float
+        Bytes that it was planned for.
+    seconds : float
+        Estimated time of the whole fit.
+    n_bins, n_features, n_receivers : int
+    rates : Rates
+        Measured on this machine, or typical ones where the problem is small.
+    common : int
+        Where many small masks take their sums from those of all features, made once: the bins that
+        are sampled for all of them. 0 where they do not.
+    at_once : int
+        Batches of single receivers that are fitted side by side, a thread each.
+    """
+
+    batches: list
+    memory_budget: float
+    n_bins: int
+    n_features: int
+    rates: Rates
+    common: int = 0
+    at_once: int = 1
+
+    @property
+    def n_receivers(self):
+        """Receivers that are fitted."""
+        return sum(batch.receivers.size for batch in self.batches)
+
+    @property
+    def peak_bytes(self):
+        """Largest memory of a batch."""
+        return max((batch.bytes for batch in self.batches), default=0.0)
+
+    @property
+    def seconds(self):
+        """Estimated time of all batches."""
+        return sum(batch.seconds for batch in self.batches)
+
+    def __repr__(self):
+        return (
+            f"{self.n_receivers} receivers x {self.n_features} features, {self.n_bins:,} bins: "
+            f"about {_html.duration(self.seconds)}, {_html.size(self.peak_bytes)} of "
+            f"{_html.size(self.memory_budget)} beside the events"
+        )
+
+    def __str__(self):
+        forms = "{:>7}  {:>9}  {:>8}  {:<15}  {:<8}  {:>8}  {:>8}"
+        return "\n".join([repr(self), *(forms.format(*row) for row in [_HEAD, *self._rows()])])
+
+    def _repr_html_(self):
+        return _html.table(repr(self), self._rows(), _HEAD)
+
+    def _rows(self):
+        """Batches that are alike, a row each."""
+        groups = {}
+        for batch in self.batches:
+            key = batch.method, batch.products, batch.lanes
+            groups.setdefault(key, []).append(batch)
+        return [
+            [
+                str(len(group)),
+                str(sum(b.receivers.size for b in group)),
+                str(max(b.n_features for b in group)),
+                method,
+                products if method == "newton-cg" else "rows",
+                _html.size(max(b.bytes for b in group)),
+                _html.duration(sum(b.seconds for b in group)),
+            ]
+            for (method, products, _), group in groups.items()
+        ]
+
+
+def make_plan(X, n_bins, receivers, free, settings, events=None):
+    """Sort receivers into batches by method, mask and memory.
+
+    Parameters
+    ----------
+    X : FeatureMatrix
+    n_bins : int
+        Valid bins.
+    receivers : ndarray of int
+        Those to be fitted.
+    free : ndarray of bool, shape (n_features, n_receivers)
+    settings : Settings
+        Of the fit.
+    events : ndarray, shape (n_receivers,), optional
+        From `events_a_feature`, for the time alone: few events for many features take long.
+
+    Raises
+    ------
+    ValueError
+        If the budget does not hold the smallest batch.
+    """
+    rates = measure_rates() if is_large(X, n_bins, receivers.size) else TYPICAL
+    cost = Cost(X, n_bins, rates, settings, events)
+    dense, wide, narrow = [], [], {}
+    total = cost.work(None)
+    for j in receivers:
+        column = free[:, j]
+        n_free = int(column.sum())
+        whole = n_free == column.size
+        work = total if whole else cost.work(column)
+        hessian, passes = cost.hessian(n_free), cost.passes(work, n_free, 1)
+        if settings.method == "newton-cholesky" or (
+            settings.method == "auto" and hessian <= passes and n_free <= 1000
+        ):
+            dense.append(j)
+        elif min(work) >= SHARED * min(total):
+            wide.append(j)
+        else:
+            narrow.setdefault(column.tobytes(), []).append(j)
+    batches = cost.split(dense, "newton-cholesky", kernels.LANES, free)
+    batches += cost.split(wide, "newton-cg", kernels.LANES, free)
+    # Receivers of one mask share its senders: a tile of them costs what two alone do.
+    groups = [(group, kernels.LANES if len(group) > 2 else 1) for group in narrow.values()]
+    sizes = [int(free[:, group].sum(axis=0).max()) for group, _ in groups]
+    n_sample, making, keeping, seconds = cost.common(sizes)
+    small = []
+    for group, lanes in groups:
+        small += cost.split(group, "newton-cg", lanes, free, selected=True, common=n_sample)
+    n_threads, alone = numba.get_num_threads(), [batch for batch in small if batch.alone]
+    each = max((batch.bytes for batch in alone), default=1.0)
+    room = max(1, (settings.memory_budget - keeping) // each)
+    at_once = int(max(1, min(n_threads, len(alone), room)))
+    if 2 * at_once < n_threads:  # one after the other, each on all threads
+        at_once = 1
+    for batch in small:
+        batch.bytes = max(making, keeping + (at_once if batch.alone else 1) * batch.bytes)
+        batch.seconds *= n_threads / at_once if batch.alone and at_once > 1 else 1
+    if n_sample:
+        small[0].seconds += seconds
+    return Plan(
+        batches + small, settings.memory_budget, n_bins, X.shape[1], rates, n_sample, at_once
+    )
+
+
+def read_budget(memory_budget):
+    """Bytes from a number or a string such as "2GB" or "512 MiB"; None is half of what is free.
+
+    Raises
+    ------
+    ValueError
+        If it is not a positive amount of memory.
+    """
+    if memory_budget is None:
+        return _FREE_PART * _free_memory()
+    amount = memory_budget
+    if isinstance(amount, str):
+        text = amount.strip().lower().replace(" ", "")
+        digits = text.rstrip("abcdefghijklmnopqrstuvwxyz")
+        unit = text[len(digits) :] or "b"
+        try:
+            amount = float(digits) * _UNITS[unit]
+        except (ValueError, KeyError):
+            amount = -1.0
+    if (
+        isinstance(amount, bool)
+        or not isinstance(amount, int | float | np.number)
+        or not amount > 0
+    ):
+        raise ValueError(
+            f"memory_budget is {memory_budget!r}; expected bytes, or a string such as '2GB' or "
+            "'512MiB'."
+        )
+    return float(amount)
+
+
+def _free_memory():
+    """Bytes that are free now, as far as the system tells; 4 GB if it does not."""
+    try:
+        with open("/proc/meminfo") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return 1024.0 * int(line.split()[1])
+    except OSError:
+        pass
+    try:
+        return 0.5 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return 4e9

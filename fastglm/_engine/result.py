@@ -1,0 +1,132 @@
+"""What a fit found: statuses and results."""
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from fastglm import _html
+from fastglm.observation_models import LOG_ZERO
+
+STATUSES = {
+    "converged": "the Newton decrement is below the tolerance",
+    "silent": (
+        "no events, so the optimum has rate 0: coefficients are 0 and the intercept "
+        f"{LOG_ZERO:.0f}; leave the receiver out, or record longer"
+    ),
+    "separated": (
+        "some features are only active where there are no events, so their coefficients have no "
+        "finite optimum; they were set so low that the rate there is 0, and the other "
+        "coefficients are exact; use regularizer='Ridge' or mask these features"
+    ),
+    "max_iter": (
+        "the iteration limit came before the tolerance; raise solver_kwargs={'maxiter': ...} or "
+        "use a stronger ridge"
+    ),
+    "stalled": (
+        "no step lowers the objective any further in this arithmetic; check the scale of the "
+        "features or use regularizer='Ridge'"
+    ),
+    "overflow": (
+        "the objective is not finite at the starting point; leave init_params out or start "
+        "nearer to zero"
+    ),
+    "interrupted": (
+        "the fit was interrupted; coefficients are the last that were reached, NaN where none were"
+    ),
+    "imported": (
+        "the coefficients are from elsewhere and how far they are from the optimum is not known; "
+        "fit the model, with init_params=(coef_, intercept_) to begin there"
+    ),
+    "no_bins": "no bin has both a complete history and a count; the coefficients are NaN",
+}
+
+
+@dataclass
+class Result:
+    """What a fit found, one entry per receiver.
+
+    Attributes
+    ----------
+    coef : (n_features, n_receivers)
+    intercept : (n_receivers,)
+    objective : (n_receivers,)
+        Mean loss plus penalty at the returned point.
+    grad_norm : (n_receivers,)
+        Largest entry of the gradient over the free coefficients and the intercept.
+    newton_decrement : (n_receivers,)
+        Predicted gap of the objective to the optimum.
+    n_iter : (n_receivers,)
+        Newton steps.
+    n_passes : (n_receivers,)
+        Passes over the data in which the receiver took part: one X C and one X' R each.
+    status : (n_receivers,)
+        A key of `STATUSES`.
+    method : (n_receivers,)
+        "newton-cholesky" or "newton-cg".
+    """
+
+    coef: np.ndarray
+    intercept: np.ndarray
+    objective: np.ndarray
+    grad_norm: np.ndarray
+    newton_decrement: np.ndarray
+    n_iter: np.ndarray
+    n_passes: np.ndarray
+    status: np.ndarray
+    method: np.ndarray
+
+    @classmethod
+    def empty(cls, n_features, n):
+        """A result to be filled in, one receiver at a time."""
+        return cls(
+            coef=np.zeros((n_features, n)),
+            intercept=np.zeros(n),
+            objective=np.full(n, np.nan),
+            grad_norm=np.full(n, np.nan),
+            newton_decrement=np.full(n, np.nan),
+            n_iter=np.zeros(n, np.int64),
+            n_passes=np.zeros(n, np.int64),
+            status=np.full(n, "", dtype="<U16"),
+            method=np.full(n, "", dtype="<U16"),
+        )
+
+    def __repr__(self):
+        n_features, n = self.coef.shape
+        known = self.newton_decrement[~np.isnan(self.newton_decrement)]
+        gap = f", largest decrement {known.max():.1e}" if known.size else ""
+        return (
+            f"{n:,} receiver{'s' * (n != 1)} x {n_features:,} features: "
+            f"{_html.tally(self.status)}{gap}"
+        )
+
+    def _repr_html_(self):
+        n_features, n = self.coef.shape
+        known = self.newton_decrement[~np.isnan(self.newton_decrement)]
+        rows = [
+            ("receivers", f"{n:,}"),
+            ("features", f"{n_features:,}"),
+            ("status", _html.tally(self.status)),
+            ("largest decrement", f"{known.max():.1e}" if known.size else "not known"),
+            ("Newton steps", _html.span(self.n_iter, "d")),
+            ("passes over the data", _html.span(self.n_passes, "d")),
+        ]
+        return _html.table("Fit", rows)
+
+    def of(self, receivers, features=slice(None)):
+        """Coefficients and intercepts of some receivers, 0 where they are not known."""
+        coef = self.coef[features][:, receivers]
+        return np.nan_to_num(coef), np.nan_to_num(self.intercept[receivers])
+
+    def copy_from(self, other, receivers):
+        """Copy some receivers of another result of the same size."""
+        for field in fields(self):
+            getattr(self, field.name)[..., receivers] = getattr(other, field.name)[..., receivers]
+
+    def put(self, receivers, other, features=slice(None)):
+        """Copy the result of a batch to its receivers (and features)."""
+        for field in fields(self):
+            target, source = getattr(self, field.name), getattr(other, field.name)
+            if field.name == "coef":
+                target[np.ix_(np.arange(target.shape[0])[features], receivers)] = source
+            else:
+                target[receivers] = source

@@ -1,0 +1,230 @@
+"""What the receivers of a feature matrix have in common: covariance, spectrum, sampled rows."""
+
+from contextlib import nullcontext
+
+import numpy as np
+import scipy.linalg
+
+from fastglm._engine.sampling import Sample, draw, sample_size
+from fastglm._kernels.dots import tiled_dot
+from fastglm._kernels.threads import all_blas_threads, run_threads
+from fastglm._kernels.tiles import LANES
+from fastglm._products.sums import column_sums, gram
+
+BLOCK_BYTES = 1 << 22  # rows that one thread works on at a time
+_MANY = 1000  # features from which a call of BLAS is given all threads
+_DOUBLE_SPECTRUM = 1500  # features up to which X'X is diagonalised in float64
+SKETCH = 64  # directions in which a bin is looked at
+
+
+class Rows:
+    """A matrix cut into blocks of rows, one for a thread at a time.
+
+    Sums over blocks run in their order, and columns are multiplied in whole tiles of ``lanes``: the
+    bits depend neither on the number of threads nor on the other receivers.
+    """
+
+    def __init__(self, values, lanes):
+        self.values, self.lanes = values, lanes
+        size = max(64, BLOCK_BYTES // (4 * max(values.shape[1], 1)))
+        self.starts = range(0, values.shape[0], size)
+        self.size = size
+
+    def map(self, function):
+        """Sum over the blocks of ``function(rows, slice)``, a tuple of arrays."""
+
+        def block(start):
+            part = slice(start, start + self.size)
+            return function(self.values[part], part)
+
+        total = None
+        # A few blocks at a time: every block in flight holds a partial sum.
+        for first in range(0, len(self.starts), 8):
+            for parts in run_threads(block, self.starts[first : first + 8]):
+                if total is None:
+                    total = [part.astype(np.float64) for part in parts]
+                else:
+                    for sum_, part in zip(total, parts, strict=True):
+                        sum_ += part
+        return total
+
+    def dot(self, rows, v):
+        """``rows @ v``, the same bits for a column whatever the others are."""
+        return tiled_dot(rows, v, self.lanes)
+
+    def weighted(self, weights, v):
+        """``rows' (weights * (rows v))`` and the sum of ``weights * (rows v)`` over the rows."""
+        v = v.astype(np.float32)
+
+        def product(rows, part):
+            out = self.dot(rows, v)
+            with np.errstate(invalid="ignore"):  # a trial point may have infinite rates
+                out *= weights[part]
+            return self.dot(rows.T, out), out.sum(axis=0, dtype=np.float64)
+
+        return self.map(product)
+
+
+def blas_threads(lanes, n_features):
+    """Context of one large call of BLAS; a receiver alone stays on its thread.
+
+    Its idle threads spin on for a while: a loose fit of 50 receivers with 400 features took 0.34 s,
+    and 0.27 without them. At 800 features they gain what they cost.
+    """
+    return all_blas_threads() if lanes > 1 and n_features > _MANY else nullcontext()
+
+
+class Spectrum:
+    """Eigenvalues and eigenvectors of the covariance of the features, ``X'X / n - x x'``.
+
+    Memory: ``4 * n_features**2`` bytes, three times that while it is made.
+    """
+
+    def __init__(self, covariance, lanes):
+        driver = "evd" if len(covariance) > 1 else None  # SciPy 1.11 fails at a single number
+        with blas_threads(lanes, len(covariance)):
+            values, vectors = scipy.linalg.eigh(covariance, check_finite=False, driver=driver)
+        self.values = np.maximum(values, 0).astype(np.float32)[:, None]
+        self.vectors = Rows(np.ascontiguousarray(vectors.T, np.float32), lanes)
+
+    def leverage(self, X, index, mean):
+        """``(x - mean)' covariance^-1 (x - mean)`` of the rows at some bins.
+
+        Of many features an estimate, right to 18 %: the square of the whitened row on `SKETCH`
+        random directions (Drineas, Magdon-Ismail, Mahoney & Woodruff, 2012).
+        """
+        floor = 1e-6 * float(self.values.max(initial=0))
+        root = np.where(self.values > floor, 1 / np.sqrt(np.maximum(self.values, 1e-30)), 0)
+        whiten = (root * self.vectors.values).T
+        if whiten.shape[1] > SKETCH:
+            directions = np.random.default_rng(0).standard_normal((whiten.shape[1], SKETCH))
+            with blas_threads(self.vectors.lanes, whiten.shape[0]):
+                whiten = whiten @ (directions / np.sqrt(SKETCH)).astype(np.float32)
+        whiten = np.ascontiguousarray(whiten)
+        mean, size = mean.astype(np.float32), self.vectors.size
+        leverage = []
+        for first in range(0, index.size, 8 * size):
+            rows = X.rows(index[first : first + 8 * size], np.float32)
+            rows -= mean
+
+            def block(start, rows=rows):
+                return np.sum((rows[start : start + size] @ whiten) ** 2, axis=1)
+
+            leverage += run_threads(block, range(0, rows.shape[0], size))
+        return np.concatenate(leverage).astype(np.float64)
+
+    def covariance(self, v):
+        """The covariance times the columns of v."""
+        return self.vectors.weighted(self.values, v)[0]
+
+    def solve(self, level, ridge, v):
+        """Inverse of ``level * covariance + ridge`` times the columns of v, each its own."""
+        # What rounding leaves of the eigenvalues that are zero must not be divided by.
+        floor = 1e-6 * level * max(float(self.values.max(initial=0)), 1e-30)
+        weights = 1 / np.maximum(level * self.values + ridge, floor)
+        return self.vectors.weighted(weights.astype(np.float32), v)[0]
+
+
+class Shared:
+    """What the receivers of a feature matrix have in common: covariance and sampled rows.
+
+    ``sample`` is a `Sample`, or the number of bins of one that is drawn by leverage.
+    """
+
+    def __init__(self, X, valid, gram, column_sums, sample, lanes):
+        self.n_bins, self.lanes, self.sums = int(valid.sum()), lanes, column_sums
+        mean = column_sums / self.n_bins
+        covariance = gram  # in place: at 6,648 features each copy is 350 MB
+        covariance /= self.n_bins
+        for k, value in enumerate(mean):
+            covariance[k] -= value * mean
+        if not np.isfinite(covariance).all():  # features whose squares overflow
+            covariance = np.eye(covariance.shape[0])
+            self._keeps = False
+        else:
+            self._keeps = covariance.shape[0] <= _DOUBLE_SPECTRUM
+        if covariance.shape[0] > _DOUBLE_SPECTRUM:
+            covariance = covariance.astype(np.float32)
+        del gram
+        self.diagonal = np.diag(covariance).astype(np.float64)
+        self._covariance, self._spectrum = covariance, None
+        if not isinstance(sample, Sample):
+            sample = draw(X, valid, sample, lambda index: self.spectrum.leverage(X, index, mean))
+        self.index, self.share, self.activity = sample.index, sample.share, sample.activity
+        self.rows = Rows(sample.rows, lanes)
+
+    @property
+    def covariance(self):
+        """Of the features, in float64; None where there are many, or it is not finite."""
+        return self._covariance if self._keeps else None
+
+    @property
+    def spectrum(self):
+        """The covariance diagonalised, when it is first asked for."""
+        if self._spectrum is None:
+            self._spectrum = Spectrum(self._covariance, self.lanes)
+            if not self._keeps:
+                self._covariance = None
+        return self._spectrum
+
+    @property
+    def direct(self):
+        """Whether systems are factorised: one receiver does not pay for what many would share."""
+        return self.lanes == 1 and self._keeps
+
+    def times(self, v):
+        """The covariance times the columns of v."""
+        if self.direct:
+            return tiled_dot(self._covariance, v, self.lanes)
+        return self.spectrum.covariance(v)
+
+    def restrict(self, valid):
+        """The same with only the sampled bins that are valid, for a fit to a part of the bins."""
+        keep = valid[self.index]
+        if keep.all() and self.n_bins == valid.sum():
+            return self
+        if not self.direct:
+            self.spectrum  # noqa: B018  made once for all parts
+        part = object.__new__(Shared)
+        part.__dict__.update(self.__dict__)
+        part.n_bins, part.sums = int(valid.sum()), None
+        part.index = self.index[keep]
+        part.rows = Rows(self.rows.values[keep], self.rows.lanes)
+        share = self.share[keep] if len(self.share) == keep.size else np.ones((keep.sum(), 1))
+        part.share = (share * (len(share) / share.sum())).astype(np.float32)
+        return part
+
+    def add_covariance(self, matrix, level, features):
+        """Add ``level * covariance`` of some features; where it is not kept, its diagonal."""
+        if self.covariance is None:
+            matrix[np.diag_indices(features.size)] += level * self.diagonal[features]
+        elif features.size == self.covariance.shape[0]:
+            matrix += level * self.covariance
+        else:
+            matrix += level * self.covariance[np.ix_(features, features)]
+
+
+class Common:
+    """What receivers with masks of their own take from the sums and a sample of all features.
+
+    Memory: ``8 * n_features**2 + 4 * n_sample * n_features + 4 * n_bins`` bytes, and the larger of
+    the first two again while it is made.
+    """
+
+    def __init__(self, X, valid, n_sample):
+        self.gram, self.sums = gram(X, valid), column_sums(X, valid)
+        self.sample = draw(X, valid, n_sample)
+        # A feature in a row of its own: a tenth of them are copied ten times as fast.
+        self.sample.rows = np.ascontiguousarray(self.sample.rows.T).T
+
+    def share(self, X, valid, columns, lanes):
+        """The `Shared` part of the fits with some columns, which X holds."""
+        gram, sample = self.gram[np.ix_(columns, columns)], self.sample.select(columns)
+        return Shared(X, valid, gram, self.sums[columns], sample, lanes)
+
+
+def share(X, valid, memory_budget, lanes=LANES):
+    """The `Shared` part of the fits with a feature matrix."""
+    n_sample = sample_size(X.shape[1], int(valid.sum()), memory_budget)
+    sums = column_sums(X, valid)
+    return Shared(X, valid, gram(X, valid), sums, n_sample, lanes)

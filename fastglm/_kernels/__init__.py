@@ -1,0 +1,92 @@
+"""Every compiled function: arrays and scalars in, results in ``out`` arguments.
+
+| file | what it computes |
+|---|---|
+| `tiles` | the compiler's policy and the layout; history of senders, columns over runs of bins |
+| `pointwise` | exp and log; loss and residual of every bin, a kernel for each family |
+| `sums` | correlograms of events, weighted Gram matrices of rows |
+| `groups` | sparse penalties: one receiver's model, minimised over groups of features |
+| `simulate` | spikes of a recurrent network |
+| `dots`, `threads` | NumPy and BLAS beside them: products that do not depend on company, threads |
+"""
+
+from fastglm._kernels.groups import (
+    learn_curvature,
+    reduce_model,
+    screen_groups,
+    solve_groups,
+)
+from fastglm._kernels.pointwise import (
+    exp,
+    exp32,
+    exp_array,
+    exp_of,
+    log,
+    log32,
+    log_of,
+    poisson_exp,
+    poisson_softplus,
+)
+from fastglm._kernels.simulate import simulate_bins
+from fastglm._kernels.sums import GRAM_BLOCK, add_weighted_gram, count_pairs, pack_rows
+from fastglm._kernels.tiles import (
+    BLOCK,
+    FASTMATH,
+    LANES,
+    NARROW_BLOCK,
+    NARROW_SEGMENT,
+    PAD,
+    SEGMENT,
+    aligned_zeros,
+    collect_filters,
+    history_backward,
+    history_forward,
+    history_forward_narrow,
+    history_rows,
+    launch,
+    project_filters,
+    runs_backward,
+    runs_backward_narrow,
+    runs_forward,
+    runs_forward_narrow,
+)
+
+__all__ = [
+    "BLOCK",
+    "FASTMATH",
+    "GRAM_BLOCK",
+    "LANES",
+    "NARROW_BLOCK",
+    "NARROW_SEGMENT",
+    "PAD",
+    "SEGMENT",
+    "add_weighted_gram",
+    "aligned_zeros",
+    "collect_filters",
+    "count_pairs",
+    "exp",
+    "exp32",
+    "exp_array",
+    "exp_of",
+    "history_backward",
+    "history_forward",
+    "history_forward_narrow",
+    "history_rows",
+    "launch",
+    "learn_curvature",
+    "log",
+    "log32",
+    "log_of",
+    "pack_rows",
+    "poisson_exp",
+    "poisson_softplus",
+    "project_filters",
+    "reduce_model",
+    "runs_backward",
+    "runs_backward_narrow",
+    "runs_forward",
+    "runs_forward_narrow",
+    "screen_groups",
+    "simulate_bins",
+    "solve_groups",
+]

@@ -1,0 +1,1 @@
+"""X of a batch of receivers as verbs."""

@@ -1,0 +1,171 @@
+"""What kind a block of columns is: the one table that products, plans and samples ask.
+
+A new kind of column is a class in `fastglm.features` and an entry here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from fastglm import _kernels as kernels
+from fastglm._products.history import HistorySweep, history_moments
+from fastglm._products.rows import RowSweep, RunSweep, row_moments
+from fastglm.features import DenseColumns, HistoryColumns, ProductColumns, SlowColumns
+
+_FEW_COLUMNS = 8  # up to which an ordinary block goes without BLAS and its temporaries
+
+
+class Work(NamedTuple):
+    """What one product ``X c`` or ``X' r`` for one receiver costs."""
+
+    additions: float  # of events
+    products: float  # multiply-adds beside them
+    rows: float  # multiply-adds where all columns are multiplied as rows
+
+    def __add__(self, other):
+        return Work(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How columns of one kind are multiplied, and what that costs.
+
+    Attributes
+    ----------
+    from_events : bool
+        Whether products and correlograms are sums over events.
+    sweep : function of (block, n_tiles, lanes, dtype, products)
+        ``X C`` and ``X' R`` chunk by chunk.
+    moments : function of (block, events)
+        ``X'Y`` from the events of Y.
+    work : function of (block, used, n_bins)
+        `Work` of the columns of a boolean array, or of all (None).
+    span : function of (block, n_bins)
+        First bin, and one past the last, whose rows are not zero; may lie outside the recording.
+    curvature : function of (block, n_bins)
+        Eigenvalues of ``X'X / n_bins`` were the senders independent, of one sender, and the number
+        of senders.
+    seen : function of (block, total)
+        Adds to ``total`` what each bin sees, as increments from bin to bin.
+    lane_bytes : function of (block, n_features)
+        Bytes that a receiver with that many features takes for filters and their sums.
+    """
+
+    from_events: bool
+    sweep: Callable
+    moments: Callable
+    work: Callable
+    span: Callable
+    curvature: Callable
+    seen: Callable
+    lane_bytes: Callable
+
+
+def kind_of(block):
+    """The `Kind` of a block of columns."""
+    return KINDS[type(block)]
+
+
+# --- history ---
+
+
+def _history_sweep(block, n_tiles, lanes, dtype, products):
+    sweep = HistorySweep if products == "events" else RowSweep
+    return sweep(block, n_tiles, lanes, dtype)
+
+
+def _history_work(block, used, n_bins):
+    n_events, n_columns = block.n_events, block.n_columns
+    if used is not None:
+        senders = used.reshape(block.n_senders, -1).any(axis=1)
+        n_events, n_columns = np.diff(block.starts)[senders].sum(), int(used.sum())
+    return Work(n_events * block.lags, 0, n_bins * n_columns)
+
+
+def _history_span(block, n_bins):
+    if not block.n_events:
+        return 0, n_bins
+    bins = block.events.bins
+    return int(bins[0]) + 1, int(bins[-1]) + 1 + block.lags
+
+
+def _history_curvature(block, n_bins):
+    rate = block.n_events / max(block.n_senders * n_bins, 1)
+    return rate * np.linalg.eigvalsh(block.kernel.T @ block.kernel).clip(min=0), block.n_senders
+
+
+def _history_seen(block, total):
+    if not block.n_events:
+        return
+    events = block.events
+    per_unit = np.bincount(events.units, np.abs(events.amplitudes), events.n_units)
+    weight = np.abs(events.amplitudes) / per_unit[events.units]
+    first = events.bins + 1
+    for at, sign in ((first, 1), (first + block.lags, -1)):
+        inside = at < total.size
+        counted = np.bincount(np.maximum(at[inside], 0), weight[inside], total.size)
+        total += sign * counted.astype(np.float32)
+
+
+def _history_bytes(block, n_features):
+    senders = min(block.n_senders, -(-n_features // block.n_funcs))
+    lags = block.lags + 2 * kernels.PAD
+    return senders * lags * 12 + senders * (lags - kernels.PAD) * 16
+
+
+# --- rows ---
+
+
+def _dense_sweep(block, n_tiles, lanes, dtype, products):
+    few = block.n_columns <= _FEW_COLUMNS
+    return (RunSweep if few else RowSweep)(block, n_tiles, lanes, dtype)
+
+
+def _slow_sweep(block, n_tiles, lanes, dtype, products):
+    return RunSweep(block, n_tiles, lanes, dtype)
+
+
+def _product_sweep(block, n_tiles, lanes, dtype, products):
+    return RowSweep(block, n_tiles, lanes, dtype)
+
+
+def _row_work(block, used, n_bins):
+    both = n_bins * (block.n_columns if used is None else int(used.sum()))
+    return Work(0, both, both)
+
+
+def _row_span(block, n_bins):
+    return 0, n_bins
+
+
+def _row_curvature(block, n_bins):
+    return np.array([np.inf]), block.n_columns
+
+
+def _row_seen(block, total):
+    """Rows say nothing of single bins."""
+
+
+def _row_bytes(block, n_features):
+    return 0
+
+
+_HISTORY = Kind(
+    True,
+    _history_sweep,
+    history_moments,
+    _history_work,
+    _history_span,
+    _history_curvature,
+    _history_seen,
+    _history_bytes,
+)
+_ROWS = row_moments, _row_work, _row_span, _row_curvature, _row_seen, _row_bytes
+KINDS = {
+    HistoryColumns: _HISTORY,
+    DenseColumns: Kind(False, _dense_sweep, *_ROWS),
+    SlowColumns: Kind(False, _slow_sweep, *_ROWS),
+    ProductColumns: Kind(False, _product_sweep, *_ROWS),
+}

@@ -1,0 +1,148 @@
+"""Products of rows that are built block by block, and of columns that are constant over runs."""
+
+import numpy as np
+
+from fastglm import _kernels as kernels
+from fastglm._kernels.dots import tiled_dot
+from fastglm._kernels.threads import run_threads
+
+_ROWS = 512  # rows of a block that one thread multiplies at a time
+_EVENTS = 4096  # events whose rows are built at a time
+
+
+class RowSweep:
+    """Products of blocks of rows: BLAS on some rows and all receivers at a time.
+
+    The shape of a product follows from the tiles alone, and small ones are done tile by tile (see
+    `tiled_dot`): the bits of a receiver do not depend on the others. The rows of a chunk are built
+    once for both ways.
+    """
+
+    _at, _rows = None, None
+
+    def __init__(self, block, n_tiles, lanes, dtype):
+        self.block, self.lanes, self.dtype = block, lanes, dtype
+        self.coef = np.zeros((block.n_columns, 0), dtype)
+        self.grad = np.zeros((block.n_columns, n_tiles * lanes))
+
+    def set_coef(self, coef, tiles):
+        self.coef = np.ascontiguousarray(coef[:, lanes_of(tiles, self.lanes)], self.dtype)
+
+    def _values(self, start, n_rows):
+        if self._at != (start, n_rows):
+            self._rows = np.empty((n_rows, self.block.n_columns), self.dtype)
+            self.block.rows(np.arange(start, start + n_rows), self._rows)
+            if self.block.may_be_nan:  # such rows are not valid
+                self._rows[~np.isfinite(self._rows)] = 0
+            self._at = start, n_rows
+        return self._rows
+
+    def _interior(self, eta, n_rows):
+        eta = eta.reshape(eta.shape[0], -1, self.lanes)
+        return eta[:, kernels.PAD : kernels.PAD + n_rows]
+
+    def forward(self, start, n_rows, tiles, eta):
+        values, out = self._values(start, n_rows), self._interior(eta, n_rows)
+
+        def block(first):
+            part = slice(first, first + _ROWS)
+            product = tiled_dot(values[part], self.coef, self.lanes)
+            product = product.reshape(product.shape[0], tiles.size, self.lanes)
+            for k, tile in enumerate(tiles):
+                out[tile, part] += product[:, k]
+
+        run_threads(block, range(0, n_rows, _ROWS), values.size)
+
+    def backward(self, start, n_rows, tiles, residual):
+        values, residual = self._values(start, n_rows), self._interior(residual, n_rows)
+
+        def block(first):
+            part = slice(first, first + _ROWS)
+            stacked = residual[tiles, part].transpose(1, 0, 2).reshape(-1, tiles.size * self.lanes)
+            return tiled_dot(values[part].T, stacked, self.lanes)
+
+        for part in run_threads(block, range(0, n_rows, _ROWS), values.size):
+            self.grad[:, lanes_of(tiles, self.lanes)] += part
+
+    def collect(self, grad):
+        grad += self.grad
+        self.grad[:] = 0
+
+
+class RunSweep:
+    """Products of columns that are constant over runs of bins, or of a few ordinary columns.
+
+    An addition a bin and receiver each way, and ``n_columns`` multiply-adds a run and receiver.
+    Memory: the kernel's sums, ``n_columns`` values a receiver and segment of a chunk, and the
+    samples in the precision of the pass.
+    """
+
+    def __init__(self, block, n_tiles, lanes, dtype):
+        self.block, self.lanes, self.dtype = block, lanes, dtype
+        wide = lanes == kernels.LANES
+        self._forward = kernels.runs_forward if wide else kernels.runs_forward_narrow
+        self._backward = kernels.runs_backward if wide else kernels.runs_backward_narrow
+        self.coef = np.zeros((n_tiles, block.n_columns * lanes), dtype)
+        self.grad = np.zeros((n_tiles, block.n_columns * lanes))
+        self.sums = np.zeros((n_tiles, 0, block.n_columns * lanes), dtype)
+        self._at, self._chunk, self._given = None, None, None
+
+    def set_coef(self, coef, tiles):
+        part = coef[:, lanes_of(tiles, self.lanes)].reshape(len(coef), tiles.size, self.lanes)
+        self.coef[: tiles.size] = part.transpose(1, 0, 2).reshape(tiles.size, -1)
+
+    def _runs(self, start, n_rows):
+        """The runs of a chunk, looked up once for both ways."""
+        if self._at != (start, n_rows):
+            values, edges, samples = self.block.runs(start, n_rows)
+            if values is not self._given:  # those of slow columns are the same for every chunk
+                self._given, self._taken = values, np.array(values, self.dtype, order="C")
+                self._taken[~np.isfinite(self._taken)] = 0  # such rows are not valid
+            self._at, self._chunk = (start, n_rows), (self._taken, edges, samples)
+        return self._chunk
+
+    def forward(self, start, n_rows, tiles, eta):
+        kernels.launch(self._forward, *self._runs(start, n_rows), self.coef, tiles, eta)
+
+    def backward(self, start, n_rows, tiles, residual):
+        n_segments = -(-n_rows // kernels.SEGMENT)
+        if self.sums.shape[1] < n_segments:
+            self.sums = np.zeros((len(self.sums), n_segments, self.sums.shape[2]), self.dtype)
+        kernels.launch(self._backward, *self._runs(start, n_rows), residual, tiles, self.sums)
+        self.grad[tiles] += self.sums[: tiles.size, :n_segments].sum(axis=1, dtype=np.float64)
+
+    def collect(self, grad):
+        n = len(grad)
+        tiles = self.grad.reshape(len(self.grad), n, self.lanes)
+        grad += tiles.transpose(1, 0, 2).reshape(n, len(tiles) * self.lanes)
+        self.grad[:] = 0
+
+
+def lanes_of(tiles, lanes):
+    return (tiles[:, None] * lanes + np.arange(lanes)).ravel()
+
+
+def row_moments(block, events):
+    """``X'Y`` of columns whose rows are built at the events of Y."""
+    xty = np.zeros((block.n_columns, events.n_units))
+    for first in range(0, events.n_events, _EVENTS):
+        part = slice(first, first + _EVENTS)
+        rows = finite_rows(block, events.bins[part])
+        rows *= events.amplitudes[part, None]
+        for j in np.unique(events.units[part]):
+            xty[:, j] += rows[events.units[part] == j].sum(axis=0)
+    return xty
+
+
+def rows_of(block, index):
+    """The rows of a block at some ascending bins, float64."""
+    out = np.empty((index.size, block.n_columns))
+    block.rows(index, out)
+    return out
+
+
+def finite_rows(block, index):
+    """The same, 0 where they are not known: such rows are not valid."""
+    rows = rows_of(block, index)
+    rows[~np.isfinite(rows)] = 0
+    return rows

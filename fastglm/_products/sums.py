@@ -1,0 +1,110 @@
+"""Sufficient statistics from events: ``X'Y``, ``X'1`` and ``X'X``, without a pass over the bins.
+
+Sums over all bins follow from correlograms (see `_products.history`). The rows that do not belong
+to a sum (edges of epochs, bins without a count, what runs over the ends) are few: they are built
+and taken off, which makes the result exact. A fit needs ``X'Y`` once; ``X'X`` is the shape of every
+receiver's Hessian (Zoltowski & Pillow, 2018, use both for an approximate fit).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastglm._products.history import history_gram
+from fastglm._products.kinds import kind_of
+from fastglm._products.rows import finite_rows, rows_of
+from fastglm._products.sweep import Sweep
+from fastglm.features import FeatureMatrix
+
+_ROWS = 4096  # rows that are built at a time
+_CROSS = 32  # columns that may stand for receivers: two tiles; rows and BLAS for more
+
+
+@dataclass
+class Moments:
+    """Sums over the valid bins: what a fit knows before the first iteration."""
+
+    xty: np.ndarray  # (n_features, n_receivers)
+    x: np.ndarray  # (n_features,)
+    sum_y: np.ndarray  # (n_receivers,)
+
+
+def moments(X, valid, events, weight=None, sums=None):
+    """``X'Y``, ``X'1`` and ``sum(Y)`` over the valid bins, from the events of Y in float64.
+
+    ``events`` holds the bins, receivers and amplitudes of Y, sorted by bin, and the number of
+    receivers. ``weight``, one for each bin, stands in the place of 1. ``sums`` is ``X'1``, where it
+    is known.
+    """
+    keep = valid[events.bins]
+    if not keep.all():
+        events = events.take(keep)
+    sum_y = np.bincount(events.units, events.amplitudes, events.n_units)
+    xty = np.zeros((X.shape[1], events.n_units))
+    for block, (start, stop) in zip(X.columns, X.column_ranges, strict=True):
+        xty[start:stop] = kind_of(block).moments(block, events)
+    return Moments(xty, column_sums(X, valid, weight) if sums is None else sums, sum_y)
+
+
+def gram(X, valid):
+    """``X'X`` over the valid bins, shape (n_features, n_features), float64.
+
+    Time: a few nanoseconds for every pair of events within a window, and
+    ``n_senders^2 * window_size * n_funcs^2`` multiply-adds. Memory: the result, and 64 MB.
+    """
+    result = np.zeros((X.shape[1],) * 2)
+    edges = _uncounted_rows(X, valid)
+    few = edges.size < 0.5 * valid.sum()
+    ranges = list(zip(X.columns, X.column_ranges, strict=True))
+    for a, (block, (start, stop)) in enumerate(ranges):
+        for other, (begin, end) in ranges[a:]:
+            part = result[start:stop, begin:end]
+            left, right = kind_of(block).from_events, kind_of(other).from_events
+            if few and left and right:
+                part[:] = history_gram(block, other)
+                for first in range(0, edges.size, _ROWS):
+                    index = edges[first : first + _ROWS]
+                    part -= rows_of(block, index).T @ rows_of(other, index)
+            elif few and left and other.n_columns <= _CROSS:
+                part[:] = _history_cross(block, other, valid)
+            elif few and right and block.n_columns <= _CROSS:
+                part[:] = _history_cross(other, block, valid).T
+            else:
+                index = np.flatnonzero(valid)
+                for first in range(0, index.size, _ROWS):
+                    some = index[first : first + _ROWS]
+                    part += finite_rows(block, some).T @ finite_rows(other, some)
+            if other is not block:
+                result[begin:end, start:stop] = part.T
+    return result
+
+
+def _history_cross(block, other, valid):
+    """``X'Z`` of a history block and a few other columns: a pass with these for receivers."""
+    sweep = Sweep(FeatureMatrix([block]), other.n_columns)
+    for start, n_rows in sweep.chunks():
+        rows = finite_rows(other, np.arange(start, start + n_rows))
+        rows[~valid[start : start + n_rows]] = 0
+        sweep.backward(start, n_rows, sweep.put(rows))
+    return sweep.collect()[:, : other.n_columns]
+
+
+def _uncounted_rows(X, valid):
+    """Bins that events reach but the sums leave out; they may lie outside the recording."""
+    n_bins = valid.shape[0]
+    low, high = 0, n_bins
+    for block in X.columns:
+        begin, end = kind_of(block).span(block, n_bins)
+        low, high = min(low, begin), max(high, end)
+    return np.concatenate([np.arange(low, 0), np.flatnonzero(~valid), np.arange(n_bins, high)])
+
+
+def column_sums(X, valid, weight=None):
+    """``X'1`` over the valid bins, or ``X' weight``, in float64."""
+    sweep = Sweep(X, 1, np.float64, 1)
+    for start, n_rows in sweep.chunks():
+        keep = valid[start : start + n_rows].astype(np.float64)
+        if weight is not None:
+            keep *= weight[start : start + n_rows]
+        sweep.backward(start, n_rows, sweep.put(keep[:, None]))
+    return sweep.collect()[:, 0]

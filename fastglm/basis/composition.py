@@ -1,0 +1,612 @@
+"""What all bases share: labels, sums, products, splitting, and the step of a pipeline.
+
+Bases form a tree: leaves are single bases, ``a + b`` puts features side by side, ``a * b``
+multiplies every function of one with every function of the other. An input belongs to a leaf;
+inputs are given in the order of the leaves.
+"""
+
+import copy
+import re
+
+import numpy as np
+from sklearn.base import BaseEstimator
+
+from fastglm import _html
+from fastglm._pynapple import common_timeline
+from fastglm.basis.transformer import TransformerBasis
+from fastglm.features.matrix import FeatureMatrix, hstack
+from fastglm.features.product import ProductColumns
+
+_MOST_CURVES = 20  # functions of a basis that are drawn in a notebook
+
+
+class Basis(BaseEstimator):
+    """What single bases, sums and products share."""
+
+    _input_shape = None  # of one sample of every input
+    _n_inputs = 1
+    is_complex = False
+
+    # --- labels and the tree ---
+
+    @property
+    def label(self):
+        """Name of the basis in ``split_by_feature`` and in feature masks."""
+        return self._label
+
+    @label.setter
+    def label(self, value):
+        self._label = type(self).__name__ if value is None else str(value)
+
+    @property
+    def _has_default_label(self):
+        return re.fullmatch(rf"{type(self).__name__}(_\d+)?", self._label) is not None
+
+    def _leaves(self):
+        return [self]
+
+    def _nodes(self):
+        return [self]
+
+    def __iter__(self):
+        """The summands, in order; one for a single basis or a product."""
+        yield self
+
+    def __len__(self):
+        """Number of summands."""
+        return 1
+
+    def __getitem__(self, label):
+        """The part of that label."""
+        if not isinstance(label, str):
+            raise IndexError(
+                f"A basis is indexed with labels, not with {label!r}; use list(basis) for numbers."
+            )
+        for node in self._nodes():
+            if node.label == label:
+                return node
+        raise IndexError(
+            f"No basis has the label {label!r}; there are {[n.label for n in self._nodes()]}."
+        )
+
+    def _html_repr(self):  # what scikit-learn shows in a notebook
+        rows, drawn = [], []
+        for leaf in self._leaves():
+            n = leaf.n_output_features
+            columns = "set by the inputs" if n is None else str(n)
+            kind = type(leaf).__name__
+            rows.append([leaf.label, kind, str(leaf.n_basis_funcs), leaf._domain(), columns])
+            n = min(_MOST_CURVES, getattr(leaf, "window_size", 0) - 1)
+            if leaf.n_basis_funcs <= n:
+                drawn.append(_html.curves(leaf.kernel_))
+        name = self.label.removeprefix("(").removesuffix(")") if len(rows) > 1 else self.label
+        head = ["part", "basis", "functions", "domain", "columns"]
+        return _html.table(name, rows, head, below="".join(drawn))
+
+    def __sklearn_clone__(self):
+        # A clone knows its inputs, so that it can be fitted as a step of a pipeline.
+        return copy.deepcopy(self)
+
+    # --- arithmetic ---
+
+    def __add__(self, other):
+        if isinstance(other, TransformerBasis):
+            return TransformerBasis(self + other.basis)
+        return AdditiveBasis(self, other) if isinstance(other, Basis) else NotImplemented
+
+    def __mul__(self, other):
+        if isinstance(other, TransformerBasis):
+            return TransformerBasis(self * other.basis)
+        if isinstance(other, int) and not isinstance(other, bool):
+            return self._repeat(other, AdditiveBasis)
+        return MultiplicativeBasis(self, other) if isinstance(other, Basis) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __pow__(self, exponent):
+        if not isinstance(exponent, int) or isinstance(exponent, bool):
+            raise TypeError(f"The exponent of a basis is {exponent!r}; expected an integer.")
+        return self._repeat(exponent, MultiplicativeBasis)
+
+    def _repeat(self, times, composite):
+        if times < 1:
+            raise ValueError(f"A basis cannot be repeated {times} times; expected at least 1.")
+        chosen = [n.label for n in self._nodes() if not n._has_default_label]
+        if chosen:
+            raise ValueError(
+                f"A basis with the labels {chosen} cannot be repeated, since labels must differ; "
+                "set labels afterwards."
+            )
+        result = copy.deepcopy(self)
+        for _ in range(times - 1):
+            result = composite(result, self)
+        return result
+
+    def to_transformer(self):
+        """The basis as a transformer of scikit-learn: a step of a pipeline.
+
+        Examples
+        --------
+        >>> import numpy as np, fastglm
+        >>> from sklearn.model_selection import GridSearchCV
+        >>> from sklearn.pipeline import Pipeline
+        >>> x = np.random.default_rng(0).uniform(size=(300, 1))
+        >>> y = np.random.default_rng(1).poisson(np.exp(np.sin(6 * x[:, 0])))
+        >>> basis = fastglm.basis.RaisedCosineLinearEval(4, bounds=(0, 1)).to_transformer()
+        >>> glm = fastglm.GLM(regularizer="Ridge", regularizer_strength=1e-3)
+        >>> pipeline = Pipeline([("basis", basis), ("glm", glm)])
+        >>> search = GridSearchCV(pipeline, {"basis__n_basis_funcs": [2, 6]}, cv=3).fit(x, y)
+        >>> search.best_params_
+        {'basis__n_basis_funcs': 6}
+        """
+        return TransformerBasis(self)
+
+    # --- inputs and features ---
+
+    @property
+    def input_shape(self):
+        """Shape of one sample of every input, in a list; None where it is not known."""
+        return [b._input_shape for b in self._leaves() for _ in range(b._n_inputs)]
+
+    @property
+    def n_output_features(self):
+        """Number of columns of the features; None before the inputs are known."""
+        shape = self._feature_shape()
+        return None if shape is None else int(np.prod(shape, dtype=int))
+
+    @property
+    def _vector_shape(self):
+        """Shape of the inputs that the functions are applied to one by one."""
+        return self._input_shape
+
+    def _feature_shape(self):
+        """Shape that the axis of features unfolds into: that of an input, then the functions."""
+        if self._input_shape is None:
+            return None
+        return (*self._input_shape, self._n_columns)
+
+    @property
+    def _n_columns(self):
+        """Number of columns an input."""
+        return self.n_basis_funcs
+
+    def set_input_shape(self, *xi):
+        """Tell the basis the shape of one sample of its inputs.
+
+        Parameters
+        ----------
+        *xi : int, tuple or array
+            One for each input: a number of columns (1 is an input of one dimension), the shape
+            without the axis of samples, or an array of samples.
+
+        Returns
+        -------
+        self
+        """
+        shapes = {sample_shape(x) for x in self._one_each(xi)}
+        self._input_shape = self._one_shape(shapes)
+        return self
+
+    def _one_shape(self, shapes):
+        if len(shapes) > 1:
+            raise ValueError(
+                f"The inputs of {self.label} have samples of shapes {sorted(shapes)}; a product "
+                "needs the same shape in each."
+            )
+        return next(iter(shapes))
+
+    def _one_each(self, inputs):
+        if len(inputs) != self._n_inputs:
+            raise ValueError(
+                f"{len(inputs)} inputs for {len(self._leaves())} bases; {self.label} takes one "
+                f"input for each, in order (the same counts may be given twice): {self._n_inputs} "
+                "in all."
+            )
+        return inputs
+
+    def split_by_feature(self, x, axis=1):
+        """Split an array along its feature axis into one array per label.
+
+        Parameters
+        ----------
+        x : array
+            ``x.shape[axis]`` is the number of features of the last `compute_features`.
+        axis : int, default 1
+            The axis of features; 0 for ``coef_``.
+
+        Returns
+        -------
+        dict
+            ``{label: array}``, one for each summand, with the axis reshaped to (n_senders,
+            n_basis_funcs): coupling coefficients become (sender, basis function, receiver). For a
+            basis that was given a one-dimensional input the axis is (n_basis_funcs,); a product
+            is one summand, with the functions of the first factor slow. Features that have times
+            (`FeatureMatrix.timeline`) give a TsdFrame or TsdTensor each.
+
+        Raises
+        ------
+        ValueError
+            Before `compute_features`, or if the length of the axis is not the number of features.
+        """
+        timeline, x = getattr(x, "timeline", None), np.asarray(x)
+        if self.n_output_features is None:
+            raise ValueError(
+                f"{self.label} does not know its number of inputs yet; call compute_features or "
+                "set_input_shape first."
+            )
+        if not -x.ndim <= axis < x.ndim or x.shape[axis] != self.n_output_features:
+            raise ValueError(
+                f"x has shape {x.shape}; expected {self.n_output_features} features along axis "
+                f"{axis}. Pass the axis that holds the features (0 for coef_)?"
+            )
+        axis %= x.ndim
+        parts, start = {}, 0
+        for basis in self:
+            stop = start + basis.n_output_features
+            part = x[(slice(None),) * axis + (slice(start, stop),)]
+            shape = basis._feature_shape()
+            parts[basis.label] = part.reshape(*x.shape[:axis], *shape, *x.shape[axis + 1 :])
+            start = stop
+        if timeline is not None:
+            parts = {label: timeline.wrap(part) for label, part in parts.items()}
+        return parts
+
+
+class _Composite(Basis):
+    """A sum or a product of two bases, which may be sums and products."""
+
+    def __init__(self, basis1, basis2, label=None):
+        for name, basis in (("basis1", basis1), ("basis2", basis2)):
+            if not isinstance(basis, Basis):
+                raise TypeError(f"{name} is {basis!r}; expected a basis.")
+        self.basis1 = copy.deepcopy(basis1)
+        self.basis2 = copy.deepcopy(basis2)
+        self.label = label
+        self._number_labels()
+
+    @property
+    def label(self):
+        """The label that was given, or one made of those of the parts."""
+        return self._label or f"({self.basis1.label} {self._sign} {self.basis2.label})"
+
+    @label.setter
+    def label(self, value):
+        self._label = None if value is None else str(value)
+
+    @property
+    def _has_default_label(self):
+        return self._label is None
+
+    def _number_labels(self):
+        """Give every default label its number, in order; chosen labels must differ."""
+        numbers, chosen = {}, set()
+        for node in self._nodes():
+            name = type(node).__name__
+            if not node._has_default_label:
+                if node.label in chosen:
+                    raise ValueError(
+                        f"Two bases have the label {node.label!r}; give one of them another label."
+                    )
+                chosen.add(node.label)
+            elif not isinstance(node, _Composite):
+                n = numbers.get(name, 0)
+                node._label, numbers[name] = f"{name}_{n}" if n else name, n + 1
+
+    def _leaves(self):
+        return self.basis1._leaves() + self.basis2._leaves()
+
+    def _nodes(self):
+        return [self, *self.basis1._nodes(), *self.basis2._nodes()]
+
+    # --- parameters, by label ---
+
+    def get_params(self, deep=True):
+        """Parameters by label: ``{label: basis, label__name: value}`` for every part.
+
+        Parameters
+        ----------
+        deep : bool, default True
+            False gives ``basis1``, ``basis2`` and ``label``.
+        """
+        if not deep:
+            return {"basis1": self.basis1, "basis2": self.basis2, "label": self._label}
+        params = {"label": self.label}
+        for node in self._nodes()[1:]:
+            own = {"label": node.label}
+            if not isinstance(node, _Composite):
+                own = node.get_params(deep=False)
+            params[node.label] = node
+            params.update({f"{node.label}__{name}": value for name, value in own.items()})
+        return params
+
+    def set_params(self, **params):
+        """Set parameters by label: ``label__name=value``, or ``label=basis`` for a whole part.
+
+        ``basis1``, ``basis2`` and their ``basis1__name`` will do as well.
+
+        Raises
+        ------
+        ValueError
+            If no part has that label or parameter, or parameters do not fit each other.
+        """
+        nodes = {"basis1": self.basis1, "basis2": self.basis2}
+        nodes |= {node.label: node for node in self._nodes()[1:]}
+        replaced, changed = [], {}
+        for key, value in params.items():
+            if key == "label":
+                self.label = value
+                continue
+            fitting = [name for name in nodes if key == name or key.startswith(f"{name}__")]
+            if not fitting:
+                raise ValueError(
+                    f"{self.label} has no parameter {key!r}; there are {sorted(self.get_params())}."
+                )
+            name = max(fitting, key=len)
+            if key == name:
+                replaced.append((nodes[name], value))
+            else:
+                changed.setdefault(name, {})[key[len(name) + 2 :]] = value
+        for name, values in changed.items():
+            nodes[name].set_params(**values)
+        for old, new in replaced:
+            if not isinstance(new, Basis):
+                raise TypeError(f"{old.label} cannot be set to {new!r}; expected a basis.")
+            new = copy.deepcopy(new)
+            if not isinstance(new, _Composite) and not isinstance(old, _Composite):
+                if new._has_default_label and not old._has_default_label:
+                    new.label = old.label
+                if new._input_shape is None and new._n_inputs == old._n_inputs:
+                    new._input_shape = old._input_shape
+            for node in self._nodes():
+                for side in ("basis1", "basis2"):
+                    if getattr(node, side, None) is old:
+                        setattr(node, side, new)
+        if replaced:
+            self._number_labels()
+        return self
+
+    # --- inputs ---
+
+    @property
+    def _n_inputs(self):
+        return self.basis1._n_inputs + self.basis2._n_inputs
+
+    @property
+    def is_complex(self):
+        """True if a part is made of cosines and sines."""
+        return self.basis1.is_complex or self.basis2.is_complex
+
+    def _halves(self, inputs):
+        """Both parts, each with its inputs."""
+        inputs = self._one_each(inputs)
+        n = self.basis1._n_inputs
+        return (self.basis1, inputs[:n]), (self.basis2, inputs[n:])
+
+    def set_input_shape(self, *xi):
+        """Tell every part the shape of one sample of its input, in order.
+
+        See the parts' ``set_input_shape``.
+        """
+        for basis, some in self._halves(xi):
+            basis.set_input_shape(*some)
+        return self
+
+    def evaluate_on_grid(self, *n_samples):
+        """The functions on a grid with one axis an input, over the bounds or [0, 1].
+
+        Returns
+        -------
+        *grids : ndarrays of shape n_samples
+        values : ndarray of shape (*n_samples, n_basis_funcs)
+        """
+        (first, some), (second, others) = self._halves(n_samples)
+        *grids1, left = first.evaluate_on_grid(*some)
+        *grids2, right = second.evaluate_on_grid(*others)
+        ones, more = (1,) * len(some), (1,) * len(others)
+        shape = left.shape[:-1] + right.shape[:-1]
+        grids = [g.reshape(*g.shape, *more) for g in grids1]
+        grids += [g.reshape(*ones, *g.shape) for g in grids2]
+        left = left.reshape(*left.shape[:-1], *more, -1)
+        right = right.reshape(*ones, *right.shape)
+        left, right = (np.broadcast_to(v, (*shape, v.shape[-1])) for v in (left, right))
+        return *(np.array(np.broadcast_to(g, shape)) for g in grids), self._join(left, right)
+
+
+class AdditiveBasis(_Composite):
+    """Bases side by side: ``a + b``. One input a basis, features in order, split by label.
+
+    Parameters
+    ----------
+    basis1, basis2 : bases
+        Copies are kept. Labels that stand twice get a number where they are default labels.
+    label : str, optional
+
+    Raises
+    ------
+    ValueError
+        If two bases share a label that a user chose.
+
+    Examples
+    --------
+    >>> import numpy as np, fastglm
+    >>> counts = np.random.default_rng(0).poisson(0.2, size=(500, 3))
+    >>> speed = np.random.default_rng(1).random(500)
+    >>> basis = fastglm.basis.RaisedCosineLogConv(4, 50, label="coupling")
+    >>> basis = basis + fastglm.basis.BSplineEval(5, label="speed")
+    >>> X = basis.compute_features(counts, speed)
+    >>> {label: part.shape for label, part in basis.split_by_feature(X).items()}
+    {'coupling': (500, 3, 4), 'speed': (500, 5)}
+    """
+
+    _sign = "+"
+
+    def __iter__(self):
+        yield from self.basis1
+        yield from self.basis2
+
+    def __len__(self):
+        return len(self.basis1) + len(self.basis2)
+
+    @property
+    def n_basis_funcs(self):
+        """Number of basis functions of all summands."""
+        return self.basis1.n_basis_funcs + self.basis2.n_basis_funcs
+
+    @property
+    def _n_columns(self):
+        return self.basis1._n_columns + self.basis2._n_columns
+
+    @property
+    def n_output_features(self):
+        """Number of columns of the features; None before the inputs are known."""
+        numbers = [b.n_output_features for b in self]
+        return None if None in numbers else sum(numbers)
+
+    def compute_features(self, *xi, epochs=None):
+        """Features of every summand side by side; one input for each leaf, in order.
+
+        See the parts' ``compute_features``; a row is complete where it is for all of them.
+        """
+        return hstack([b.compute_features(*x, epochs=epochs) for b, x in self._halves(xi)])
+
+    def evaluate(self, *sample_pts):
+        """The functions of all summands at samples; one array of shape (n_samples,) an input.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_basis_funcs)
+        """
+        if any(np.ndim(x) > 1 for x in sample_pts):
+            raise ValueError(
+                f"{self.label} evaluates samples of one dimension, so that its summands have the "
+                "same shape; evaluate them one by one, or use compute_features."
+            )
+        values = [b.evaluate(*x) for b, x in self._halves(sample_pts)]
+        if len({v.shape[:-1] for v in values}) > 1:
+            raise ValueError(
+                f"The summands of {self.label} have {[len(v) for v in values]} samples; expected "
+                "the same number in each."
+            )
+        return self._join(*values)
+
+    @staticmethod
+    def _join(left, right):
+        return np.concatenate([left, right], axis=-1)
+
+
+class MultiplicativeBasis(_Composite):
+    """Products of the functions of two bases: ``a * b``, an interaction of two inputs.
+
+    Feature ``j * n2 + k`` of an input is function j of the first on its input times function k of
+    the second on its own. Inputs of several dimensions are paired: all have the same shape. The
+    features are never stored: products are taken a chunk of bins at a time, also where a factor
+    is a convolution (coupling whose strength follows a covariate).
+
+    Parameters
+    ----------
+    basis1, basis2 : bases
+        Copies are kept. Labels that stand twice get a number where they are default labels.
+    label : str, optional
+
+    Raises
+    ------
+    ValueError
+        If two bases share a label that a user chose, or both are made of cosines and sines, whose
+        product would treat them alike.
+
+    Examples
+    --------
+    >>> import numpy as np, fastglm
+    >>> x, y = np.random.default_rng(0).random((2, 500))  # position in an arena
+    >>> place = fastglm.basis.BSplineEval(6, label="x") * fastglm.basis.BSplineEval(5, label="y")
+    >>> X = place.compute_features(x, y)
+    >>> X.shape, place.split_by_feature(X)["(x * y)"].shape
+    ((500, 30), (500, 30))
+    """
+
+    _sign = "*"
+
+    def __init__(self, basis1, basis2, label=None):
+        if getattr(basis1, "is_complex", False) and getattr(basis2, "is_complex", False):
+            raise ValueError(
+                "Two bases of cosines and sines cannot be multiplied, which would mix both; use "
+                "FourierEval(..., ndim=2)?"
+            )
+        super().__init__(basis1, basis2, label)
+
+    @property
+    def n_basis_funcs(self):
+        """Number of pairs of functions."""
+        return self.basis1.n_basis_funcs * self.basis2.n_basis_funcs
+
+    @property
+    def _n_columns(self):
+        return self.basis1._n_columns * self.basis2._n_columns
+
+    @property
+    def _input_shape(self):
+        shapes = {b._vector_shape for b in self._leaves()}
+        return None if None in shapes else self._one_shape(shapes)
+
+    def set_input_shape(self, *xi):
+        """Tell every factor the shape of one sample of its input; it is the same for all."""
+        super().set_input_shape(*xi)
+        self._one_shape({b._vector_shape for b in self._leaves()})
+        return self
+
+    def compute_features(self, *xi, epochs=None):
+        """Products of the factors' features, input by input; one input for each leaf, in order.
+
+        See the factors' ``compute_features``; a row is complete where it is for all of them.
+
+        Returns
+        -------
+        FeatureMatrix of shape (n_bins, n_inputs * n_basis_funcs)
+
+        Raises
+        ------
+        ValueError
+            If the inputs do not have the same shape.
+        """
+        left, right = (b.compute_features(*x, epochs=epochs) for b, x in self._halves(xi))
+        n_inputs = int(np.prod(self._input_shape, dtype=int))
+        if n_inputs > 1 and any(getattr(b, "output_shape", ()) for b in self._leaves()):
+            raise ValueError(
+                f"{self.label} multiplies functions with values of several dimensions at "
+                f"{n_inputs} inputs; compute the features input by input."
+            )
+        factors = self.basis1.label, self.basis2.label
+        timeline = common_timeline([left.timeline, right.timeline], factors)
+        if left.shape[0] != right.shape[0]:
+            raise ValueError(
+                f"The factors of {self.label} have {left.shape[0]} and {right.shape[0]} samples; "
+                "expected the same number in each."
+            )
+        block = ProductColumns(left.columns, right.columns, n_inputs, self.label)
+        block.inputs = left.columns[0].inputs if n_inputs > 1 else None
+        return FeatureMatrix([block], timeline=timeline)
+
+    def evaluate(self, *sample_pts):
+        """Products of the functions at samples; arrays of the same shape, one an input.
+
+        Returns
+        -------
+        ndarray of shape (*samples.shape, n_basis_funcs)
+        """
+        left, right = (b.evaluate(*x) for b, x in self._halves(sample_pts))
+        self._one_shape({left.shape[:-1], right.shape[:-1]})
+        return self._join(left, right)
+
+    @staticmethod
+    def _join(left, right):
+        product = left[..., :, None] * right[..., None, :]
+        return product.reshape(*left.shape[:-1], left.shape[-1] * right.shape[-1])
+
+
+def sample_shape(xi):
+    """Shape of one sample, from a number, a shape or an array of samples."""
+    if isinstance(xi, tuple):
+        return xi
+    if getattr(xi, "shape", ()):
+        return tuple(xi.shape[1:])
+    return () if int(xi) == 1 else (int(xi),)

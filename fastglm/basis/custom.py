@@ -1,0 +1,198 @@
+"""Functions of the user's own."""
+
+import inspect
+
+import numpy as np
+
+from fastglm._checks import positive_int
+from fastglm.basis.composition import sample_shape
+from fastglm.basis.leaf import Eval, read_points
+
+
+class CustomBasis(Eval):
+    """Functions of the user's own.
+
+    Column b is ``funcs[b](*inputs, **basis_kwargs)``, an array whose first axis is that of the
+    samples. Axes of the inputs beyond ``ndim_input`` are inputs of their own, and every function
+    is called once for each.
+
+    Parameters
+    ----------
+    funcs : callable or list of callables
+        All take the same number of positional arguments without default: the inputs.
+    ndim_input : int, default 1
+        Axes of an input that the functions work on, that of the samples among them.
+    output_shape : int or tuple, optional
+        Shape of a function's value at one sample; found at the first evaluation.
+    basis_kwargs : dict, optional
+        Further arguments of all functions.
+    pynapple_support : bool
+        Has no effect: the functions are given NumPy arrays.
+    label : str
+    is_complex : bool, default False
+        The functions are cosines and sines; such bases cannot be multiplied with each other.
+    bounds : pair of floats, optional
+        In ``compute_features`` a row with a sample out of bounds becomes ``fill_value``.
+    fill_value : float, default NaN
+
+    Raises
+    ------
+    ValueError
+        If ``funcs`` are not callable, or differ in their number of inputs.
+
+    Examples
+    --------
+    >>> import numpy as np, fastglm
+    >>> basis = fastglm.basis.CustomBasis([lambda x: x, lambda x: x**2], label="powers")
+    >>> basis.compute_features(np.arange(1.0, 4.0))[:]
+    array([[1., 1.],
+           [2., 4.],
+           [3., 9.]])
+    """
+
+    def __init__(
+        self,
+        funcs,
+        ndim_input=1,
+        output_shape=None,
+        basis_kwargs=None,
+        pynapple_support=True,
+        label=None,
+        is_complex=False,
+        bounds=None,
+        fill_value=np.nan,
+    ):
+        self.funcs = funcs
+        self.ndim_input = positive_int("ndim_input", ndim_input)
+        self.output_shape = output_shape
+        self.basis_kwargs = basis_kwargs
+        self.pynapple_support = pynapple_support
+        self.label = label
+        self.is_complex = bool(is_complex)
+        self.bounds = bounds
+        self.fill_value = fill_value
+
+    @property
+    def funcs(self):
+        """The functions."""
+        return self._funcs
+
+    @funcs.setter
+    def funcs(self, value):
+        funcs = [value] if callable(value) else list(value)
+        if not funcs or not all(callable(f) for f in funcs):
+            raise ValueError(f"funcs is {value!r}; expected functions.")
+        numbers = {_n_arguments(f) for f in funcs}
+        if len(numbers) > 1 or 0 in numbers:
+            raise ValueError(
+                f"The functions take {sorted(numbers)} inputs; expected the same number, at least "
+                "one, for all. Give the others a default or use functools.partial?"
+            )
+        self._funcs, self._n_inputs = funcs, numbers.pop()
+
+    @property
+    def output_shape(self):
+        """Shape of a function's value at one sample."""
+        return self._output_shape
+
+    @output_shape.setter
+    def output_shape(self, value):
+        shape = () if value is None else value
+        self._output_shape = sample_shape(shape if isinstance(shape, int) else tuple(shape))
+
+    @property
+    def basis_kwargs(self):
+        """Further arguments of all functions."""
+        return self._basis_kwargs
+
+    @basis_kwargs.setter
+    def basis_kwargs(self, value):
+        self._basis_kwargs = {} if value is None else dict(value)
+
+    @property
+    def n_basis_funcs(self):
+        """Number of functions."""
+        return len(self.funcs)
+
+    @property
+    def _vector_shape(self):
+        return None if self._input_shape is None else self._input_shape[self.ndim_input - 1 :]
+
+    @property
+    def _n_columns(self):
+        return int(np.prod(self.output_shape, dtype=int)) * self.n_basis_funcs
+
+    def _feature_shape(self):
+        if self._input_shape is None:
+            return None
+        return (*self.output_shape, *self._vector_shape, self.n_basis_funcs)
+
+    def evaluate(self, *sample_pts):
+        """The functions at samples.
+
+        Parameters
+        ----------
+        *sample_pts : arrays of shape (n_samples, ...)
+            One for each argument of the functions, all of the same shape.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, *output_shape, n_basis_funcs)
+            With one more axis before the last, that of all inputs, where there are axes beyond
+            ``ndim_input``.
+        """
+        inputs = [read_points(x) for x in self._one_each(sample_pts)]
+        shape = self._one_shape({x.shape for x in inputs})
+        if len(shape) < self.ndim_input:
+            raise ValueError(
+                f"The inputs of {self.label} have shape {shape}; expected at least "
+                f"ndim_input = {self.ndim_input} axes."
+            )
+        return self._call(inputs, len(shape) > self.ndim_input)
+
+    def _call(self, inputs, several):
+        axes = inputs[0].shape[: self.ndim_input]
+        inputs = [x.reshape(*axes, -1) for x in inputs]
+        values = [
+            [
+                np.asarray(f(*(x[..., i] for x in inputs), **self.basis_kwargs))
+                for i in range(inputs[0].shape[-1])
+            ]
+            for f in self.funcs
+        ]
+        out = np.stack([np.stack(of_inputs, axis=-1) for of_inputs in values], axis=-1)
+        if out.shape[0] != axes[0]:
+            raise ValueError(
+                f"The functions of {self.label} return {out.shape[0]} rows for {axes[0]} samples; "
+                "the first axis of what they return must be that of the samples."
+            )
+        self._output_shape = out.shape[1:-2]
+        out = out.astype(np.float64, copy=False)
+        return out if several else out[..., 0, :]
+
+    def evaluate_on_grid(self, *n_samples):
+        """The functions on equally spaced points of the bounds, or of [0, 1]; see `BSplineEval`."""
+        if self.ndim_input > 1:
+            raise ValueError(
+                f"{self.label} takes inputs of {self.ndim_input} axes, which have no grid."
+            )
+        return super().evaluate_on_grid(*n_samples)
+
+    def _values(self, *points):
+        return self._call([p[:, 0] for p in points], False)
+
+    def _features(self, *inputs):
+        values = self.evaluate(*inputs)
+        if self.bounds is not None:
+            outside = [self._outside(x).reshape(x.shape[0], -1).any(axis=1) for x in inputs]
+            values[np.any(outside, axis=0)] = self.fill_value
+        return values
+
+
+def _n_arguments(function):
+    """Number of positional arguments without default."""
+    if isinstance(function, np.ufunc):
+        return function.nin
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    parameters = inspect.signature(function).parameters.values()
+    return sum(p.kind in positional and p.default is p.empty for p in parameters)

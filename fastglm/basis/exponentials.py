@@ -1,0 +1,126 @@
+"""Orthogonalised decaying exponentials."""
+
+import numpy as np
+import scipy.linalg
+
+from fastglm._checks import as_numbers
+from fastglm.basis.leaf import Conv, Eval, Family
+
+
+class OrthExponential(Family):
+    """An orthonormal basis, over the points, of the span of ``exp(-rate * u)``."""
+
+    _orthogonal = True  # over the points of each input on its own
+
+    @property
+    def decay_rates(self):
+        """Decay rates, per unit of u."""
+        return self._decay_rates
+
+    @decay_rates.setter
+    def decay_rates(self, value):
+        rates = as_numbers(value, "decay_rates")
+        if np.unique(rates).size != rates.size:
+            raise ValueError("decay_rates holds a rate twice, which makes the functions dependent.")
+        self._decay_rates = value
+
+    def _check(self):
+        shape = np.shape(self.decay_rates)
+        if shape != (self.n_basis_funcs,):
+            raise ValueError(
+                f"decay_rates has shape {shape}; expected one rate for each of the "
+                f"{self.n_basis_funcs} basis functions."
+            )
+
+    def _functions(self, u):
+        if u.size < self.n_basis_funcs:
+            raise ValueError(
+                f"{u.size} points for {self.n_basis_funcs} exponentials; {type(self).__name__} "
+                "needs at least as many points (window_size) as functions."
+            )
+        rates = np.asarray(self.decay_rates, dtype=np.float64)
+        return scipy.linalg.orth(np.exp(-u[:, None] * rates))
+
+
+class OrthExponentialConv(OrthExponential, Conv):
+    """An orthonormal basis of the span of decaying exponentials ``exp(-rate * u)``.
+
+    Where the exponentials are numerically dependent there are fewer columns than rates.
+
+    Parameters
+    ----------
+    n_basis_funcs : int
+    window_size : int, at least ``n_basis_funcs``
+        Lags, in bins.
+    decay_rates : array of shape (n_basis_funcs,)
+        Distinct, per window.
+    label : str
+    conv_kwargs : dict, optional
+    """
+
+    def __init__(
+        self, n_basis_funcs, window_size, decay_rates, label="OrthExponentialConv", conv_kwargs=None
+    ):
+        self.n_basis_funcs = n_basis_funcs
+        self.window_size = window_size
+        self.decay_rates = decay_rates
+        self.label = label
+        self.conv_kwargs = conv_kwargs
+        self._check()
+
+    @property
+    def _n_columns(self):
+        return self.kernel_.shape[1]
+
+
+class OrthExponentialEval(OrthExponential, Eval):
+    """An orthonormal basis of the span of decaying exponentials ``exp(-rate * u)``.
+
+    Orthonormal over the samples that it is given, so its values at a sample depend on the others:
+    a model has to be given the samples of the fit again. Where the exponentials are numerically
+    dependent there are fewer columns than rates.
+
+    Parameters
+    ----------
+    n_basis_funcs : int
+    decay_rates : array of shape (n_basis_funcs,)
+        Distinct, per range.
+    bounds : pair of floats, optional
+        Domain; default: the range of the samples.
+    fill_value : float, default NaN
+        For samples out of bounds.
+    label : str
+
+    Examples
+    --------
+    >>> import numpy as np, fastglm
+    >>> basis = fastglm.basis.OrthExponentialEval(2, decay_rates=[1.0, 5.0])
+    >>> X = basis.compute_features(np.linspace(0, 1, 50))
+    >>> (X.T @ X[:]).round(6) + 0.0
+    array([[1., 0.],
+           [0., 1.]])
+    """
+
+    def __init__(
+        self,
+        n_basis_funcs,
+        decay_rates,
+        bounds=None,
+        fill_value=np.nan,
+        label="OrthExponentialEval",
+    ):
+        self.n_basis_funcs = n_basis_funcs
+        self.decay_rates = decay_rates
+        self.bounds = bounds
+        self.fill_value = fill_value
+        self.label = label
+        self._check()
+
+    @property
+    def _n_columns(self):
+        return getattr(self, "_n_found", self.n_basis_funcs)
+
+    def _features(self, *inputs):
+        values = super()._features(*inputs)
+        self._n_found = values.shape[-1]
+        return values

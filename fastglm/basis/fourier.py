@@ -1,0 +1,175 @@
+"""Cosines and sines."""
+
+import itertools
+import warnings
+
+import numpy as np
+
+from fastglm._checks import positive_int
+from fastglm.basis.leaf import Eval, read_bounds
+
+
+class FourierEval(Eval):
+    """Cosines and sines of one or several inputs.
+
+    With ``x_d`` rescaled so that the bounds, or the range of the samples, are one period, and
+    frequencies ``f = (f_1, ..., f_ndim)``, the functions are ``cos(2 pi f x)`` for all f and
+    then ``sin(2 pi f x)`` for all f but 0.
+
+    Parameters
+    ----------
+    frequencies : int, pair, ndarray or list
+        ``k``: 0 to k - 1; ``(low, high)``: low to high - 1; an array of whole numbers >= 0. A list
+        has one of these for each dimension; else it is the same for all. All combinations are
+        taken.
+    ndim : int, default 1
+        Number of inputs, of the same shape.
+    bounds : pair of floats or a pair for each input, optional
+        One period; samples beyond it are wrapped, not filled.
+    frequency_mask : "no-intercept", "all", None, array or callable
+        "no-intercept" leaves frequency 0 out; "all" and None keep it. An array of 0 and 1 has one
+        axis a dimension; a function of the frequencies of a combination returns True to keep it.
+    label : str
+
+    Raises
+    ------
+    ValueError
+        If frequencies are negative or not whole, or the mask does not fit them.
+
+    Examples
+    --------
+    >>> import numpy as np, fastglm
+    >>> heading = np.random.default_rng(0).uniform(0, 2 * np.pi, size=100)
+    >>> basis = fastglm.basis.FourierEval(4, bounds=(0, 2 * np.pi))
+    >>> basis.compute_features(heading).shape  # cos and sin of 1, 2, 3 periods
+    (100, 6)
+    >>> fastglm.basis.FourierEval(3, ndim=2, frequency_mask=lambda f, g: f + g < 3).n_basis_funcs
+    11
+    """
+
+    is_complex = True
+
+    def __init__(
+        self, frequencies, ndim=1, bounds=None, frequency_mask="no-intercept", label="FourierEval"
+    ):
+        self._n_inputs = positive_int("ndim", ndim)
+        self.frequencies = frequencies
+        self.bounds = bounds
+        self.frequency_mask = frequency_mask
+        self.label = label
+        self._check()
+
+    @property
+    def ndim(self):
+        """Number of inputs."""
+        return self._n_inputs
+
+    @property
+    def frequencies(self):
+        """Frequencies of every dimension, a list of arrays."""
+        return self._frequencies
+
+    @frequencies.setter
+    def frequencies(self, value):
+        if not isinstance(value, list):
+            value = [value] * self.ndim
+        if len(value) != self.ndim:
+            raise ValueError(
+                f"frequencies is a list of {len(value)}; expected one entry for each of the "
+                f"{self.ndim} dimensions. Pass an array for the frequencies of one?"
+            )
+        self._frequencies = [_read_frequencies(f) for f in value]
+
+    @property
+    def bounds(self):
+        """One period: a pair, or a pair for each input; None takes the range of the samples."""
+        return self._bounds
+
+    @bounds.setter
+    def bounds(self, value):
+        pairs = value is not None and np.ndim(value) == 2
+        if pairs and len(value) != self.ndim:
+            raise ValueError(
+                f"bounds holds {len(value)} pairs; expected one for each of the {self.ndim} inputs."
+            )
+        if pairs:
+            self._bounds = tuple(read_bounds(b) for b in value)
+        else:
+            self._bounds = None if value is None else read_bounds(value)
+
+    def _bounds_of_inputs(self):
+        if self.bounds is None or np.ndim(self.bounds) == 1:
+            return [self.bounds] * self.ndim
+        return list(self.bounds)
+
+    @property
+    def masked_frequencies(self):
+        """Frequencies that are used, shape (ndim, n_combinations)."""
+        combinations = np.array(list(itertools.product(*self.frequencies))).reshape(-1, self.ndim)
+        mask = self.frequency_mask
+        if mask is None or isinstance(mask, str):
+            if mask not in (None, "all", "no-intercept"):
+                raise ValueError(
+                    f"frequency_mask is {mask!r}; expected 'no-intercept', 'all', an array or a "
+                    "function."
+                )
+            keep = np.ones(len(combinations), bool)
+            if mask == "no-intercept":
+                keep = combinations.any(axis=1)
+        else:
+            if callable(mask):
+                keep = np.array([mask(*f) for f in combinations])
+                shape = (len(combinations),)
+            else:
+                keep, shape = np.asarray(mask), tuple(f.size for f in self.frequencies)
+            if keep.shape != shape or not np.isin(keep, (0, 1)).all():
+                raise ValueError(
+                    f"frequency_mask gives an array of shape {keep.shape}; expected 0 or 1 for "
+                    f"each frequency, shape {shape}."
+                )
+            keep = keep.astype(bool).ravel()
+        return combinations[keep].T
+
+    def _check(self):
+        self.masked_frequencies  # noqa: B018  (raises where the mask does not fit)
+
+    @property
+    def n_basis_funcs(self):
+        """Number of cosines and sines."""
+        frequencies = self.masked_frequencies
+        return 2 * frequencies.shape[1] - int((~frequencies.any(axis=0)).sum())
+
+    def _values(self, *points):
+        turns = []
+        for x, bounds in zip(points, self._bounds_of_inputs(), strict=True):
+            low, scale = self._range(x, bounds)
+            turns.append(np.where(np.isfinite(x), (x - low) / scale, np.nan))
+        frequencies = self.masked_frequencies
+        angles = 2 * np.pi * (np.stack(turns, axis=-1) @ frequencies)
+        waves = frequencies.any(axis=0)
+        return np.concatenate([np.cos(angles), np.sin(angles[..., waves])], axis=-1)
+
+    def _features(self, *inputs):
+        return self._values(*(x.reshape(x.shape[0], -1) for x in inputs))
+
+
+def _read_frequencies(value):
+    """One dimension's frequencies as an ascending array."""
+    if isinstance(value, tuple) and len(value) == 2:
+        array = np.arange(*value)
+        fits = all(isinstance(v, int | np.integer) for v in value) and 0 <= value[0] < value[1]
+    elif np.ndim(value) == 0:
+        fits = isinstance(value, int | np.integer) and value >= 0
+        array = np.arange(value) if fits else value
+    else:
+        array = np.asarray(value)
+        fits = array.ndim == 1 and (array == np.round(array)).all() and (array >= 0).all()
+        if fits and (np.diff(array) < 0).any():
+            warnings.warn("frequencies are not ascending; they are sorted.", stacklevel=4)
+            array = np.sort(array)
+    if not fits:
+        raise ValueError(
+            f"frequencies holds {value!r}; expected a number k >= 0, a pair 0 <= low < high, or "
+            "an array of whole numbers >= 0."
+        )
+    return array.astype(np.float64)

@@ -1,0 +1,500 @@
+"""Single bases: a family of functions on the lags of a window (Conv) or at samples (Eval)."""
+
+import warnings
+
+import numpy as np
+import scipy.sparse
+
+from fastglm._checks import as_numbers, positive_int
+from fastglm._pynapple import common_timeline, intersect, pynapple_type, read_values
+from fastglm.basis.composition import Basis
+from fastglm.features.dense import DenseColumns, SlowColumns
+from fastglm.features.events import Events
+from fastglm.features.history import HistoryColumns
+from fastglm.features.matrix import FeatureMatrix
+
+_CAUSALITIES = ("causal", "anti-causal", "acausal")
+_CONV_KWARGS = (
+    "predictor_causality",
+    "shift",
+    "batch_size_samples",
+    "batch_size_channels",
+    "batch_size_basis",
+)
+
+
+class Leaf(Basis):
+    """A single basis: a family of functions, on a window or at samples."""
+
+    bounds = None
+    fill_value = np.nan
+    _orthogonal = False
+
+    def set_params(self, **params):
+        """Set parameters by name; see scikit-learn."""
+        super().set_params(**params)
+        self._check()
+        return self
+
+    def _check(self):
+        """Raise ValueError where parameters do not fit each other."""
+
+    def _density(self, scale):
+        """What the functions are divided by where their domain has length ``scale``."""
+        return np.ones_like(scale)
+
+    def evaluate(self, *sample_pts):
+        """The functions at the samples, each column of them rescaled to [0, 1].
+
+        Parameters
+        ----------
+        *sample_pts : array of shape (n_samples, ...)
+            The range is that of the bounds, where there are some, or of the column.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, ..., n_basis_funcs)
+            NaN where the sample is not finite; ``fill_value`` (NaN) where it is out of bounds.
+
+        Raises
+        ------
+        ValueError
+            If there are no bounds and no finite sample, which a range needs.
+        """
+        points = [read_points(x) for x in self._one_each(sample_pts)]
+        shape = self._one_shape({p.shape for p in points})
+        values = self._values(*(p.reshape(p.shape[0], -1) for p in points))
+        return values.reshape(*shape, values.shape[-1])
+
+    def _values(self, points):
+        """The functions at points of shape (n_samples, n_inputs): one more axis."""
+        finite = np.isfinite(points)
+        low, scale = self._range(points, self.bounds)
+        with np.errstate(invalid="ignore"):
+            u = (points - low) / scale
+        outside = self._outside(points)
+        if self._orthogonal:  # over the samples of an input
+            parts = [self._functions(u[f, j]) for j, f in enumerate(finite.T)]
+            out = np.full((*points.shape, max(p.shape[1] for p in parts)), np.nan)
+            for j, part in enumerate(parts):
+                out[finite[:, j], j, : part.shape[1]] = part
+        else:
+            known = finite & ~outside
+            values = self._functions(np.clip(u[known], 0, 1))
+            out = np.full((*points.shape, values.shape[1]), np.nan)
+            out[known] = values / self._density(scale[np.nonzero(known)[1], None])
+        out[outside] = self.fill_value
+        return out
+
+    def _range(self, points, bounds):
+        """Lowest point of every column and the length of its range, 1 for a constant."""
+        if bounds is not None:
+            low, high = (np.full(points.shape[1], b) for b in bounds)
+            return low, high - low
+        finite = np.isfinite(points)
+        if not finite.any():
+            raise ValueError(
+                f"The samples of {self.label} hold no finite number; a range needs one."
+            )
+        low = np.where(finite, points, np.inf).min(axis=0)
+        high = np.where(finite, points, -np.inf).max(axis=0)
+        varies = high > low
+        low[np.isinf(low)] = 0.0
+        return low, np.where(varies, high, low + 1.0) - low
+
+    def _outside(self, points):
+        if self.bounds is None:
+            return np.zeros(points.shape, bool)
+        return (points < self.bounds[0]) | (points > self.bounds[1])
+
+
+class Conv(Leaf):
+    """A basis that is convolved with the counts: a family on the lags of a window."""
+
+    # --- parameters ---
+
+    @property
+    def window_size(self):
+        """Length of the window in bins."""
+        return self._window_size
+
+    @window_size.setter
+    def window_size(self, value):
+        if value is None:
+            raise ValueError("You must provide a window_size: a number of bins.")
+        self._window_size = positive_int("window_size", value)
+
+    @property
+    def conv_kwargs(self):
+        """``predictor_causality`` and ``shift``; the batch sizes of NeMoS change nothing here."""
+        return self._conv_kwargs
+
+    @conv_kwargs.setter
+    def conv_kwargs(self, value):
+        kwargs = {} if value is None else dict(value)
+        if kwargs.get("axis", 0) != 0 or "axis" in kwargs:
+            raise ValueError(
+                "conv_kwargs holds `axis`; the bins are always axis 0. Transpose the counts?"
+            )
+        unknown = sorted(set(kwargs) - set(_CONV_KWARGS))
+        if unknown:
+            raise ValueError(
+                f"conv_kwargs holds {unknown}; expected names from {list(_CONV_KWARGS)}."
+            )
+        causality = kwargs.get("predictor_causality", "causal")
+        if causality not in _CAUSALITIES:
+            raise ValueError(
+                f"predictor_causality is {causality!r}; expected one of {list(_CAUSALITIES)}."
+            )
+        if causality == "acausal" and kwargs.get("shift"):
+            raise ValueError("shift=True needs a causal or anti-causal predictor.")
+        self._conv_kwargs = value
+
+    # --- kernel ---
+
+    @property
+    def kernel_(self):
+        """Kernel of shape (window_size, n_basis_funcs); row 0 weighs lag 1."""
+        kernel = self._functions(np.linspace(0, 1, self.window_size))
+        return np.ascontiguousarray(kernel)
+
+    def evaluate_on_grid(self, n_samples):
+        """The functions on ``n_samples`` equally spaced points of [0, 1].
+
+        Returns
+        -------
+        grid : ndarray of shape (n_samples,)
+        values : ndarray of shape (n_samples, n_basis_funcs)
+        """
+        grid = np.linspace(0, 1, positive_int("n_samples", n_samples))
+        return grid, self._functions(grid)
+
+    # --- features ---
+
+    def compute_features(self, xi, epochs=None):
+        """Features of the counts, as a matrix that is never stored.
+
+        ``X[t, i * B + b] = sum_l kernel_[l, b] * counts[t - 1 - l, i]``. The first
+        ``window_size`` rows of every epoch have no complete history: they are NaN, and `fit` and
+        `score` drop them. NaN in the counts spreads to the rows that see it.
+
+        Parameters
+        ----------
+        xi : array of shape (n_bins, n_senders) or (n_bins,), or a list of such NumPy arrays
+            Events per bin; a SciPy sparse array, `Events` of a recording, or pynapple's TsdFrame or
+            Tsd will do. A list is a list of trials: they are put end to end, and no history
+            crosses from one to the next.
+        epochs : array-like of shape (n_epochs, 2), or IntervalSet, optional
+            First bin and one past the last of every epoch, ascending, not overlapping. Bins
+            outside have NaN rows. Default: one epoch, or the time support of a TsdFrame, of which
+            other epochs take a part.
+
+        Returns
+        -------
+        FeatureMatrix of shape (n_bins, n_senders * n_basis_funcs)
+            Keeps 32 bytes for every bin and sender with events, whatever the window.
+
+        Raises
+        ------
+        ValueError
+            If the counts are not numbers or empty, or the epochs do not fit them.
+        """
+        counts, epochs, timeline = _read_samples(xi, epochs, "Counts")
+        if timeline is not None:
+            timeline.check_regular("Counts")
+        self._input_shape = counts.shape[1:]
+        n_bins = counts.shape[0]
+        if isinstance(counts, np.ndarray):
+            counts = counts.reshape(n_bins, -1)
+        kernel, shift = self.kernel_, self._shift()
+        window_size = kernel.shape[0]
+        events, missing = Events.of(counts), None
+        unknown = ~np.isfinite(events.amplitudes)
+        if unknown.any():
+            missing = np.column_stack([events.bins[unknown], events.units[unknown]])
+            events = events.take(~unknown)
+        complete = np.zeros(n_bins, bool)
+        for begin, end in epochs:
+            first = begin + max(0, window_size - shift)
+            complete[first : max(first, min(end, end - shift + 1))] = True
+        n_short = int(np.sum(epochs[:, 1] - epochs[:, 0] < window_size))
+        if n_short:
+            warnings.warn(
+                f"{n_short} of {len(epochs)} epochs are shorter than the window of "
+                f"{window_size} bins; all their rows are NaN.",
+                UserWarning,
+                stacklevel=2,
+            )
+        block = HistoryColumns(
+            events, kernel, shift, self.label, complete=complete, missing=missing
+        )
+        block.inputs = timeline.columns if timeline is not None else None
+        return FeatureMatrix([block], timeline=timeline)
+
+    def _domain(self):
+        return f"window of {self.window_size:,} bins"
+
+    def _shift(self):
+        """Bins by which the window is moved into the future, from the causality."""
+        kwargs = self.conv_kwargs or {}
+        causality = kwargs.get("predictor_causality", "causal")
+        shift = kwargs.get("shift")
+        if causality == "causal":
+            return 0 if shift in (None, True) else 1
+        if causality == "anti-causal":
+            return self.window_size + (1 if shift in (None, True) else 0)
+        return self.window_size - (self.window_size - 1) // 2
+
+
+class Eval(Leaf):
+    """A basis of functions at the samples of covariates."""
+
+    _bounds = None
+
+    @property
+    def bounds(self):
+        """Lowest and highest sample of the domain; None takes the range of the samples."""
+        return self._bounds
+
+    @bounds.setter
+    def bounds(self, value):
+        self._bounds = None if value is None else read_bounds(value)
+
+    def evaluate_on_grid(self, *n_samples):
+        """The functions on equally spaced points of the bounds, or of [0, 1].
+
+        Parameters
+        ----------
+        *n_samples : int
+            Points, one number for each input.
+
+        Returns
+        -------
+        *grids : ndarrays of shape n_samples
+        values : ndarray of shape (*n_samples, n_basis_funcs)
+        """
+        bounds = self._bounds_of_inputs()
+        axes = [
+            np.linspace(*(b or (0, 1)), positive_int("n_samples", n))
+            for b, n in zip(bounds, self._one_each(n_samples), strict=True)
+        ]
+        grids = np.meshgrid(*axes, indexing="ij")
+        values = self._values(*(g.reshape(-1, 1) for g in grids))
+        return *grids, values.reshape(*grids[0].shape, -1)
+
+    def _bounds_of_inputs(self):
+        return [self.bounds] * self._n_inputs
+
+    def _domain(self):
+        bounds = self._bounds_of_inputs()
+        return ", ".join(f"{b[0]:g} to {b[1]:g}" if b else "range of the samples" for b in bounds)
+
+    def compute_features(self, *xi, epochs=None):
+        """The functions at the samples of every bin, as ordinary columns.
+
+        Parameters
+        ----------
+        *xi : array of shape (n_bins,) or (n_bins, ...), a list of such arrays, or `hold`
+            One for each input, most bases have one. Every column is evaluated on its own; a
+            list is a list of trials, put end to end. What `fastglm.features.hold` gives is
+            evaluated and kept once a sample.
+            A Tsd, TsdFrame or TsdTensor of pynapple will do.
+        epochs : array-like of shape (n_epochs, 2), or IntervalSet, optional
+            First bin and one past the last of every epoch. Bins outside have NaN rows.
+
+        Returns
+        -------
+        FeatureMatrix of shape (n_bins, n_inputs * n_basis_funcs)
+            Keeps 8 bytes an entry. A row with a sample that is not finite has NaN; one with a
+            sample out of bounds is ``fill_value`` in all columns.
+
+        Raises
+        ------
+        ValueError
+            If the samples are not numbers or empty, inputs of a basis with several differ in
+            shape, there are no bounds and no finite sample, or the epochs do not fit.
+        """
+        held = [_held(x) for x in self._one_each(xi)]
+        slow, timelines = held[0], [getattr(x, "timeline", None) for x in xi]
+        if slow is not None and all(_same_runs(slow, h) for h in held):
+            n_bins = slow.n_bins
+            inputs = [h.values.reshape(-1, *h.sample_shape).astype(np.float64) for h in held]
+            epochs = read_epochs(epochs, n_bins, timelines[0])
+        else:
+            slow, given = None, epochs
+            inputs = []
+            for k, (x, block) in enumerate(zip(xi, held, strict=True)):
+                samples, epochs, timelines[k] = _read_samples(x, given, "Samples")
+                if block is not None:
+                    samples = samples.reshape(-1, *block.sample_shape)
+                inputs.append(_as_floats(samples))
+            n_bins = inputs[0].shape[0]
+        shape = self._one_shape({x.shape for x in inputs})
+        self._input_shape = shape[1:]
+        values = self._features(*inputs)
+        complete = None
+        if (epochs[:, 1] - epochs[:, 0]).sum() < n_bins:
+            complete = np.zeros(n_bins, bool)
+            for begin, end in epochs:
+                complete[begin:end] = True
+        n_funcs = values.shape[-1]
+        values = values.reshape(values.shape[0], -1)
+        timeline = common_timeline(timelines, [f"input {k}" for k in range(len(timelines))])
+        if slow is not None:
+            block = slow.with_values(values, self.label, n_funcs, complete)
+        else:
+            block = DenseColumns(values, self.label, n_funcs, complete)
+        block.inputs = timeline.columns if timeline is not None else None
+        return FeatureMatrix([block], timeline=timeline)
+
+    def _features(self, *inputs):
+        """Values of shape (n_samples, ..., n_columns), the functions last."""
+        values = self._values(*(x.reshape(x.shape[0], -1) for x in inputs))
+        if self.bounds is not None:
+            outside = [self._outside(x).reshape(x.shape[0], -1).any(axis=1) for x in inputs]
+            values[np.any(outside, axis=0)] = self.fill_value
+        return values
+
+
+def read_bounds(value):
+    """A pair of floats, the lower first.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    try:
+        low, high = (float(v) for v in value)
+    except (TypeError, ValueError):
+        low, high = np.nan, np.nan
+    if not low < high:
+        raise ValueError(f"bounds is {value!r}; expected a pair of numbers, low < high.")
+    return low, high
+
+
+def read_points(points):
+    """Samples as an array of floats with at least one axis and one sample."""
+    points = as_numbers(points, "Samples")
+    points = np.atleast_1d(_as_floats(points))
+    if points.shape[0] == 0:
+        raise ValueError(f"Samples have shape {points.shape}; expected at least one.")
+    return points
+
+
+def _as_floats(array):
+    array = array.toarray() if scipy.sparse.issparse(array) else array
+    return array.astype(np.float64, copy=False)
+
+
+def _held(x):
+    """The slow block, if x is one that `hold` made."""
+    if isinstance(x, FeatureMatrix) and len(x.columns) == 1:
+        return x.columns[0] if isinstance(x.columns[0], SlowColumns) else None
+    return None
+
+
+def _same_runs(block, other):
+    return (
+        other is not None
+        and block.n_bins == other.n_bins
+        and np.array_equal(block.starts, other.starts)
+        and np.array_equal(block.samples, other.samples)
+    )
+
+
+def _read_samples(counts, epochs, name):
+    """Counts or samples as one array with bins first; epochs as an array (n_epochs, 2); times."""
+    timeline = getattr(counts, "timeline", None)
+    if isinstance(counts, Events) and name == "Counts":
+        return counts, read_epochs(epochs, counts.n_bins, timeline), timeline
+    if timeline is None:
+        counts, timeline = read_values(counts, name)
+    if isinstance(counts, list | tuple) and all(isinstance(c, np.ndarray) for c in counts):
+        trials = [np.atleast_1d(c) for c in counts]
+        if epochs is not None:
+            raise ValueError("epochs cannot be given with a list of trials, which are the epochs.")
+        if len({t.shape[1:] for t in trials}) != 1:
+            raise ValueError(
+                f"Trials have shapes {[t.shape for t in trials]}; expected (n_bins, n_senders) "
+                "with the same n_senders in each."
+            )
+        stops = np.cumsum([t.shape[0] for t in trials])
+        epochs = np.column_stack([np.concatenate([[0], stops[:-1]]), stops])
+        counts = np.concatenate(trials)
+    counts = as_numbers(counts, name)
+    if counts.ndim == 0 or 0 in counts.shape:
+        raise ValueError(
+            f"{name} have shape {counts.shape}; expected (n_bins, n_senders), at least 1 by 1."
+        )
+    if counts.shape[0] >= 2**31 - 2**20:
+        raise ValueError(
+            f"{name} have {counts.shape[0]} bins; at most 2**31 - 2**20 are supported."
+        )
+    return counts, read_epochs(epochs, counts.shape[0], timeline), timeline
+
+
+def read_epochs(epochs, n_bins, timeline=None):
+    """Epochs as an int64 array of shape (n_epochs, 2), checked; None is one epoch of all bins.
+
+    With a timeline None is its own epochs, and others are cut where these end.
+
+    Raises
+    ------
+    ValueError
+        If a bound is not an integer, an epoch is empty, or epochs overlap or leave the bins.
+    """
+    own = np.array([[0, n_bins]]) if timeline is None else timeline.epochs
+    if epochs is None:
+        return own
+    if pynapple_type(epochs) == "IntervalSet":
+        if timeline is None:
+            raise ValueError(
+                "epochs is an IntervalSet, in seconds, but the counts have no times. Pass them as "
+                "a TsdFrame, or epochs as first bin and one past the last."
+            )
+        array = timeline.within(epochs.values)
+    else:
+        array = _read_bounds_of_epochs(epochs, n_bins)
+    array = intersect(array, own)
+    if len(array) == 0:
+        raise ValueError(f"epochs hold none of the {timeline or f'{n_bins} bins'}.")
+    return array
+
+
+def _read_bounds_of_epochs(epochs, n_bins):
+    array = np.asarray(epochs)
+    if array.ndim != 2 or array.shape[1] != 2 or array.shape[0] == 0:
+        raise ValueError(
+            f"epochs has shape {array.shape}; expected (n_epochs, 2): first bin and one past the "
+            "last."
+        )
+    if array.dtype.kind not in "iu":
+        if not (np.isfinite(array).all() and (array == np.round(array)).all()):
+            raise ValueError(
+                "epochs holds numbers that are not whole bins. Divide times by bin_size?"
+            )
+        array = array.astype(np.int64)
+    if (array[:, 1] <= array[:, 0]).any() or (array[1:, 0] < array[:-1, 1]).any():
+        raise ValueError(
+            "epochs must be ascending, not empty and not overlapping; sort them or merge them."
+        )
+    if array[0, 0] < 0 or array[-1, 1] > n_bins:
+        raise ValueError(
+            f"epochs run from bin {array[0, 0]} to {array[-1, 1]}; the counts have bins 0 to "
+            f"{n_bins}."
+        )
+    return array.astype(np.int64)
+
+
+class Family:
+    """What families share: the number of functions."""
+
+    @property
+    def n_basis_funcs(self):
+        """Number of basis functions."""
+        return self._n_basis_funcs
+
+    @n_basis_funcs.setter
+    def n_basis_funcs(self, value):
+        self._n_basis_funcs = positive_int("n_basis_funcs", value)

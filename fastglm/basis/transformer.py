@@ -1,0 +1,171 @@
+"""A basis as a transformer of scikit-learn."""
+
+import copy
+import itertools
+
+import numpy as np
+from sklearn import get_config
+from sklearn.base import BaseEstimator, TransformerMixin
+
+
+class TransformerBasis(TransformerMixin, BaseEstimator):
+    """A basis as a transformer of scikit-learn, for pipelines and searches over parameters.
+
+    Attributes and parameters are those of the basis: ``n_basis_funcs`` of a pipeline's step
+    "basis" is ``basis__n_basis_funcs``, that of the summand "speed" is
+    ``basis__speed__n_basis_funcs``.
+
+    Parameters
+    ----------
+    basis : basis
+        A copy is kept. Inputs whose shape is not known are one column; `set_input_shape` tells.
+
+    Notes
+    -----
+    `transform` computes the features of what it is given, as ``compute_features``. Give an Eval
+    basis its ``bounds``: without them the range is that of the samples at hand, which differs
+    between folds. A convolution does not see the bins that a fold leaves out; splits that keep
+    bins together (``KFold`` without shuffling) cost it a window at every edge, and
+    `fastglm.model_selection` knows epochs and windows.
+    """
+
+    def __init__(self, basis):
+        self.basis = basis
+
+    @property
+    def basis(self):
+        """The basis."""
+        return self._basis
+
+    @basis.setter
+    def basis(self, value):
+        value = getattr(value, "basis", value) if isinstance(value, TransformerBasis) else value
+        if not hasattr(value, "evaluate_on_grid"):
+            raise TypeError(f"basis is {value!r}; expected a basis.")
+        self._basis = copy.deepcopy(value)
+        for leaf in self._basis._leaves():
+            if leaf._input_shape is None:
+                leaf.set_input_shape(*[1] * leaf._n_inputs)
+
+    def fit(self, X, y=None):
+        """Check the number of columns; nothing is learned from the samples.
+
+        Parameters
+        ----------
+        X : array of shape (n_bins, n_columns)
+            The inputs of the basis side by side.
+        y : ignored
+
+        Raises
+        ------
+        ValueError
+            If X does not have one column for each input of the basis.
+        """
+        self._split(X)
+        return self
+
+    def transform(self, X):
+        """The features, a `FeatureMatrix`; after `set_output` a DataFrame."""
+        features = self.basis.compute_features(*self._split(X))
+        own = getattr(self, "_sklearn_output_config", {})
+        if own.get("transform", get_config()["transform_output"]) == "default":
+            return features
+        return np.asarray(features)  # scikit-learn makes a DataFrame of it
+
+    def _split(self, X):
+        X = X if hasattr(X, "ndim") and hasattr(X, "shape") else np.asarray(X)
+        shapes = self.basis.input_shape
+        edges = np.cumsum([0] + [int(np.prod(s, dtype=int)) for s in shapes])
+        if X.ndim != 2 or X.shape[1] != edges[-1]:
+            raise ValueError(
+                f"X has shape {tuple(X.shape)}; expected (n_bins, {edges[-1]}), the inputs of "
+                f"{self.basis.label} side by side. Call set_input_shape to change their number."
+            )
+        X = X if hasattr(X, "toarray") else np.asarray(X)
+        parts = [X[:, a:b] for a, b in itertools.pairwise(edges)]
+        return [
+            part if hasattr(part, "toarray") else part.reshape(X.shape[0], *shape)
+            for part, shape in zip(parts, shapes, strict=True)
+        ]
+
+    def __sklearn_is_fitted__(self):
+        return True
+
+    # --- the basis shows through ---
+
+    def __getattr__(self, name):
+        if name.startswith("_") or "_basis" not in self.__dict__:
+            raise AttributeError(f"TransformerBasis has no attribute {name!r}")
+        return getattr(self._basis, name)
+
+    def __setattr__(self, name, value):
+        if name == "basis" or name.startswith("_"):
+            super().__setattr__(name, value)
+        elif hasattr(self._basis, name):
+            setattr(self._basis, name, value)
+        else:
+            raise ValueError(f"{self._basis.label} has no attribute {name!r} that could be set.")
+
+    def set_input_shape(self, *xi):
+        """Tell the basis the shape of one sample of its inputs; see there."""
+        self._basis.set_input_shape(*xi)
+        return self
+
+    def get_params(self, deep=True):
+        """``basis``, and with ``deep`` the parameters of the basis."""
+        return {"basis": self._basis, **(self._basis.get_params() if deep else {})}
+
+    def set_params(self, **params):
+        """Set ``basis``, or parameters of the basis, not both."""
+        if "basis" in params and len(params) > 1:
+            raise ValueError("Set a new basis or parameters of the one at hand, not both.")
+        if "basis" in params:
+            self.basis = params["basis"]
+        elif params:
+            self._basis.set_params(**params)
+        return self
+
+    def __sklearn_clone__(self):
+        copied = TransformerBasis(self._basis)
+        if hasattr(self, "_sklearn_output_config"):
+            copied._sklearn_output_config = dict(self._sklearn_output_config)
+        return copied
+
+    def get_feature_names_out(self, input_features=None):
+        """Names of the features, such as "speed_3", or "coupling_0_3" where there are inputs.
+
+        ``set_output(transform="pandas")`` makes `transform` give a DataFrame with these columns,
+        which is stored, unlike a `FeatureMatrix`. ``input_features`` is not used.
+
+        Examples
+        --------
+        >>> import fastglm
+        >>> basis = fastglm.basis.BSplineEval(4, label="speed").to_transformer()
+        >>> basis.get_feature_names_out().tolist()
+        ['speed_0', 'speed_1', 'speed_2', 'speed_3']
+        """
+        names = np.empty(self._basis.n_output_features, dtype=object)
+        for label, numbers in self._basis.split_by_feature(np.arange(names.size), axis=0).items():
+            for place in np.ndindex(numbers.shape):
+                names[numbers[place]] = "_".join([label, *map(str, place)])
+        return names
+
+    def __getitem__(self, label):
+        return TransformerBasis(self._basis[label])
+
+    def __iter__(self):
+        return (TransformerBasis(b) for b in self._basis)
+
+    def __len__(self):
+        return len(self._basis)
+
+    def __add__(self, other):
+        return TransformerBasis(self._basis + getattr(other, "basis", other))
+
+    def __mul__(self, other):
+        return TransformerBasis(self._basis * getattr(other, "basis", other))
+
+    __rmul__ = __mul__
+
+    def __pow__(self, exponent):
+        return TransformerBasis(self._basis**exponent)

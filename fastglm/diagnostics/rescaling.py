@@ -1,0 +1,223 @@
+"""Time rescaling: do events come when the model expects them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from fastglm.diagnostics.explained import _read
+from fastglm.simulation import read_key
+
+_FEWEST = 5  # intervals that end in an event, below which a receiver is not tested
+
+
+@dataclass
+class Rescaling:
+    """Rescaled intervals of every receiver, uniform if the model is right.
+
+    Attributes
+    ----------
+    intervals : list of ndarray, one for each receiver
+        ``u = 1 - exp(-tau)`` in the order of time.
+    statistic : ndarray of shape (n_receivers,)
+        Kolmogorov-Smirnov distance of the intervals from the uniform distribution; NaN where fewer
+        than 5 intervals end in an event.
+    p_value : ndarray of shape (n_receivers,)
+        Of the statistic, from its exact distribution.
+    n_intervals : ndarray of int, shape (n_receivers,)
+    n_censored : ndarray of int, shape (n_receivers,)
+        How many of the intervals an edge cut off; a draw from the model completes them.
+    n_extra : ndarray of int, shape (n_receivers,)
+        Bins have that many events beyond their first, which the intervals do not see.
+    """
+
+    intervals: list
+    statistic: np.ndarray
+    p_value: np.ndarray
+    n_intervals: np.ndarray
+    n_censored: np.ndarray
+    n_extra: np.ndarray
+
+    def __repr__(self):
+        tested = np.isfinite(self.statistic)
+        n_inside = int((self.statistic[tested] <= self.band()[tested]).sum())
+        return (
+            f"Rescaling of {int(self.n_intervals.sum()):,} intervals of {tested.size:,} receivers: "
+            f"{n_inside:,} of {int(tested.sum()):,} tested inside the 95 % band"
+        )
+
+    def band(self, level=0.95):
+        """Distance that a right model exceeds with probability ``1 - level``.
+
+        ``c / sqrt(n_intervals)``, c the quantile of Kolmogorov's distribution: 1.36 for 95 %,
+        1.63 for 99 %.
+
+        Returns
+        -------
+        ndarray of shape (n_receivers,)
+            NaN where the statistic is.
+
+        Raises
+        ------
+        ValueError
+            If the level is not between 0 and 1.
+        """
+        return self._over_root(stats.kstwobign.ppf(_level(level)))
+
+    def autocorrelation(self, n_lags=20, level=0.95):
+        """Autocorrelation of the intervals, which are independent if the model is right.
+
+        Of the intervals made Gaussian, ``z = Phi^-1(u)``, at lags of 1 to n_lags intervals. The
+        intervals on both sides of an edge count as neighbours.
+
+        Returns
+        -------
+        correlation : ndarray of shape (n_lags, n_receivers)
+            NaN where the statistic is, and where the lag leaves no pair.
+        band : ndarray of shape (n_receivers,)
+            Size that one correlation of independent intervals exceeds with probability
+            ``1 - level``.
+
+        Raises
+        ------
+        ValueError
+            If n_lags is not a positive integer, or the level is not between 0 and 1.
+        """
+        if not isinstance(n_lags, int | np.integer) or n_lags < 1:
+            raise ValueError(f"n_lags is {n_lags!r}; expected a positive integer, such as 20.")
+        correlation = np.full((n_lags, len(self.intervals)), np.nan)
+        for j in np.flatnonzero(np.isfinite(self.statistic)):
+            z = stats.norm.ppf(np.clip(self.intervals[j], 1e-300, 1 - 2**-53))
+            z = z - z.mean()
+            power = z @ z
+            for lag in range(1, min(n_lags, z.size - 1) + 1):
+                correlation[lag - 1, j] = z[lag:] @ z[:-lag] / power if power > 0 else np.nan
+        return correlation, self._over_root(stats.norm.ppf(0.5 + _level(level) / 2))
+
+    def _over_root(self, quantile):
+        tested = np.isfinite(self.statistic)
+        return np.where(tested, quantile / np.sqrt(np.maximum(self.n_intervals, 1)), np.nan)
+
+
+def time_rescaling(model, X, y, random_key=0):
+    """Test whether events come when the model expects them: time rescaling with discrete bins.
+
+    Between two events the expected counts add up to an interval that is exponential with mean 1
+    if the model is right. A bin only says that its event came somewhere inside, so the last bin
+    enters with a random part r of its probability of an event, ``p = 1 - exp(-mu)``:
+
+        tau = sum_{bins between} mu - log(1 - r p),   r uniform,   u = 1 - exp(-tau)
+
+    which is exact for any bin size (Haslinger, Pipa & Brown, 2010). Without the random part (Brown
+    et al., 2002) a right model fails as soon as p is not small.
+
+    Parameters
+    ----------
+    model : PopulationGLM or GLM
+        Fitted.
+    X, y
+        As in `fit`. For events that were fitted too, the p-values are somewhat large: parameters
+        were chosen to make them so. Held-out events have exact ones.
+    random_key : int, array of int, numpy Generator or None
+        Seed of the random parts. Those of a receiver do not depend on the other receivers.
+
+    Returns
+    -------
+    Rescaling
+
+    Raises
+    ------
+    ValueError
+        If X or y does not fit the model, or no row of X is finite.
+
+    Notes
+    -----
+    Edges: an interval begins at an event or at the first bin of a stretch of bins with complete
+    history and known counts, and lies inside it. The last one of each stretch has no event. Left
+    out, long intervals would be missing, and a right model would fail on short epochs (Wiener,
+    2003); so it is completed with a draw from the model, which is an exponential once more, as if
+    p were 1 after the edge. ``n_censored`` tells how many: where they are a large part of the
+    intervals, the test sees little. With ordinary features a row of NaN separates epochs.
+
+    Bins with several events count as bins with an event: that indicator is what the test is about.
+    Where ``n_extra`` is a large part of the events, use smaller bins.
+
+    Memory: three numbers an interval, and one chunk of rates.
+
+    References
+    ----------
+    Brown, E. N., Barbieri, R., Ventura, V., Kass, R. E. & Frank, L. M. (2002). The time-rescaling
+    theorem and its application to neural spike train data analysis. Neural Computation 14.
+
+    Haslinger, R., Pipa, G. & Brown, E. (2010). Discrete time rescaling theorem: determining
+    goodness of fit for discrete time statistical models of neural spiking. Neural Computation 22.
+
+    Wiener, M. C. (2003). An adjustment to the time-rescaling method for application to short-trial
+    spike train data. Neural Computation 15.
+
+    Examples
+    --------
+    >>> import numpy as np, fastglm
+    >>> counts = np.random.default_rng(0).poisson(0.2, size=(2000, 4))
+    >>> X = fastglm.basis.RaisedCosineLogConv(4, window_size=20).compute_features(counts)
+    >>> model = fastglm.PopulationGLM().fit(X, counts)
+    >>> rescaling = fastglm.diagnostics.time_rescaling(model, X, counts)
+    >>> bool((rescaling.statistic < rescaling.band()).all())
+    True
+    """
+    X, y = _read(model, X, y)
+    n = y.n_units
+    parts, n_extra = [], np.zeros(n, np.int64)
+    open_sum, is_open, last = np.zeros(n), np.zeros(n, bool), -2
+    for index, mu in model._rates(X):
+        if index.size == 0:
+            continue
+        # Receiver by receiver, one after the other, so that sums over stretches are one reduceat.
+        counts = y.rows(index).T
+        known = ~np.isnan(counts)
+        event = known & (counts > 0)
+        n_extra += np.where(event, np.ceil(counts) - 1, 0).sum(axis=1).astype(np.int64)
+        # A stretch that the last chunk left open goes on, or ends at an edge between the chunks.
+        cut = is_open & (~known[:, 0] | (index[0] != last + 1))
+        parts.append((np.flatnonzero(cut), open_sum[cut], np.full(cut.sum(), np.inf)))
+        is_open &= ~cut
+        end = event | ~known
+        end[:, :-1] |= ~known[:, 1:] | (np.diff(index) != 1)
+        rate = np.where(known, np.minimum(mu.T, 1e300), 0.0)  # infinity stands for an edge
+        starts = np.ones(end.shape, bool)
+        starts[:, 1:] = end[:, :-1]
+        starts = np.flatnonzero(starts)
+        stops = np.append(starts[1:], end.size) - 1  # last bin, inclusive
+        total = np.add.reduceat(np.where(event, 0.0, rate).ravel(), starts)
+        receiver = starts // index.size
+        total += np.where((starts % index.size == 0) & is_open[receiver], open_sum[receiver], 0.0)
+        hit, seen, closed = (a.ravel()[stops] for a in (event, known, end))
+        left = ~closed  # only the last stretch of a receiver
+        is_open = np.zeros(n, bool)
+        is_open[receiver[left]], open_sum[receiver[left]] = True, total[left]
+        done = closed & seen
+        chance = np.where(hit, rate.ravel()[stops], np.inf)
+        parts.append((receiver[done], total[done], chance[done]))
+        last = index[-1]
+    parts.append((np.flatnonzero(is_open), open_sum[is_open], np.full(is_open.sum(), np.inf)))
+    receiver, total, chance = (np.concatenate(part) for part in zip(*parts, strict=True))
+    order = np.argsort(receiver, kind="stable")
+    edges = np.searchsorted(receiver[order], np.arange(n + 1))
+    statistic, p_value, n_censored = np.full(n, np.nan), np.full(n, np.nan), np.zeros(n, np.int64)
+    intervals = []
+    for j, rng in enumerate(read_key(random_key).spawn(n)):
+        some = order[edges[j] : edges[j + 1]]
+        p = -np.expm1(-chance[some])  # 1 after an edge
+        u = -np.expm1(-total[some] + np.log1p(-rng.random(some.size) * p))
+        n_censored[j] = np.isinf(chance[some]).sum()
+        if u.size - n_censored[j] >= _FEWEST:
+            statistic[j], p_value[j] = stats.kstest(u, "uniform")[:2]
+        intervals.append(u)
+    n_intervals = np.array([u.size for u in intervals])
+    return Rescaling(intervals, statistic, p_value, n_intervals, n_censored, n_extra)
+
+
+def _level(level):
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; expected a number between 0 and 1, such as 0.95.")
+    return level

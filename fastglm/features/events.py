@@ -1,0 +1,127 @@
+"""Events: the entries of a table of counts that are not zero."""
+
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse
+
+_FEW_UNITS = 8  # units of which one is selected: looking at all events takes longer than sorting
+
+
+class Events:
+    """The entries of a table of counts that are not zero, sorted by bin.
+
+    Attributes
+    ----------
+    bins, units : ndarrays of int32, shape (n_events,)
+    amplitudes : ndarray of float64, shape (n_events,)
+        The counts; NaN where they are not known.
+    n_bins, n_units : int
+    """
+
+    timeline = None  # when the bins are, where the counts came with times
+    ndim = 2
+
+    def __init__(self, bins, units, amplitudes, shape):
+        self.bins, self.units, self.amplitudes = bins, units, amplitudes
+        self.n_bins, self.n_units = shape
+
+    @classmethod
+    def of(cls, counts):
+        """Events of an array or a SciPy sparse array of shape (n_bins, n_units), or of events."""
+        if isinstance(counts, Events):
+            return counts
+        n_units = counts.shape[1]
+        if scipy.sparse.issparse(counts):
+            # Column by column: rows would take an entry a bin, 36 million an hour at 0.1 ms.
+            table = counts.tocsc()
+            if not table.has_canonical_format:
+                table = table.copy()
+                table.sum_duplicates()
+            kept = np.flatnonzero(table.data)
+            order = kept[np.argsort(table.indices[kept], kind="stable")]
+            units = np.repeat(np.arange(n_units, dtype=np.int32), np.diff(table.indptr))[order]
+            bins, amplitudes = table.indices[order], table.data[order]
+        else:
+            # Finding them block by block on booleans is ten times as fast as np.nonzero.
+            places = [np.zeros(0, np.int64)]
+            size = max(1, (1 << 20) // max(n_units, 1))
+            for start in range(0, counts.shape[0], size):
+                places.append(np.flatnonzero(counts[start : start + size] != 0) + start * n_units)
+            bins, units = np.divmod(np.concatenate(places), n_units)
+            amplitudes = counts[bins, units]
+        return cls(
+            bins.astype(np.int32),
+            units.astype(np.int32),
+            amplitudes.astype(np.float64),
+            counts.shape,
+        )
+
+    @property
+    def n_events(self):
+        """Number of bins and units with events."""
+        return self.bins.shape[0]
+
+    def __repr__(self):
+        return f"Events(shape={self.shape}, n_events={self.n_events})"
+
+    @property
+    def shape(self):
+        """Shape of the table, (n_bins, n_units)."""
+        return self.n_bins, self.n_units
+
+    def toarray(self):
+        """The table, in the smallest signed integer type that holds it; float64 if it has NaN."""
+        whole = np.array_equal(self.amplitudes, np.round(self.amplitudes))
+        largest = int(np.abs(self.amplitudes).max(initial=1)) if whole else 0
+        dtype = np.min_scalar_type(-largest - 1) if whole else np.float64
+        table = np.zeros(self.shape, dtype)
+        table[self.bins, self.units] = self.amplitudes
+        return table
+
+    def take(self, keep):
+        """The events that a boolean array keeps."""
+        shape = self.n_bins, self.n_units
+        return Events(self.bins[keep], self.units[keep], self.amplitudes[keep], shape)
+
+    @cached_property
+    def by_unit(self):
+        """Places of the events sorted by unit, then by bin, and where those of each unit begin."""
+        # Of 16 bits at most, NumPy sorts by digits, ten times as fast.
+        order = np.argsort(self.units.astype(np.min_scalar_type(self.n_units)), kind="stable")
+        starts = np.searchsorted(self.units[order], np.arange(self.n_units + 1))
+        return order.astype(np.min_scalar_type(order.size)), starts
+
+    def select(self, units):
+        """The events of some units, which are renumbered in the given order."""
+        if len(units) * _FEW_UNITS <= self.n_units:
+            order, starts = self.by_unit
+            places = [order[starts[i] : starts[i + 1]] for i in units]
+            keep = np.concatenate([order[:0], *places])
+            units_of = np.repeat(np.arange(len(units), dtype=np.int32), np.diff(starts)[units])
+            if len(units) > 1:
+                at = np.argsort(keep, kind="stable")
+                keep, units_of = keep[at], units_of[at]
+            shape = self.n_bins, len(units)
+            return Events(self.bins[keep], units_of, self.amplitudes[keep], shape)
+        number = np.full(self.n_units, -1, np.int32)
+        number[units] = np.arange(len(units))
+        # Places, not booleans: a few of many are found three times as fast.
+        keep = np.flatnonzero(number[self.units] >= 0)
+        units_of = number[self.units[keep]]
+        return Events(self.bins[keep], units_of, self.amplitudes[keep], (self.n_bins, len(units)))
+
+    def shift(self, n_bins):
+        """The events that many bins later."""
+        shape = self.n_bins, self.n_units
+        return Events(self.bins + np.int32(n_bins), self.units, self.amplitudes, shape)
+
+    def rows(self, index):
+        """The table's rows at some ascending bins, float64."""
+        out = np.zeros((len(index), self.n_units))
+        if len(index):
+            low, high = np.searchsorted(self.bins, [index[0], index[-1] + 1])
+            place = np.searchsorted(index, self.bins[low:high])
+            hit = index[place] == self.bins[low:high]
+            out[place[hit], self.units[low:high][hit]] = self.amplitudes[low:high][hit]
+        return out

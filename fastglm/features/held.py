@@ -1,0 +1,129 @@
+"""Covariates that are sampled more slowly than the bins."""
+
+import numpy as np
+import scipy.sparse
+
+from fastglm._checks import as_numbers, whole_numbers
+from fastglm.features.dense import SlowColumns
+from fastglm.features.matrix import FeatureMatrix
+
+
+def hold(values, n_bins=None, *, every=None, starts=None, samples=None, label="held"):
+    """A covariate that is sampled more slowly than the bins, kept at its own rate.
+
+    Row t of the matrix is the sample that bin t sees: ``values[floor(t / every)]``, or the last
+    sample whose start is not after t, or ``values[samples[t]]``. Give exactly one of the three.
+
+    Parameters
+    ----------
+    values : array of shape (n_samples,) or (n_samples, ...)
+        Samples in order of time. NaN spreads to the bins that see it.
+    n_bins : int
+        Not needed with ``samples``.
+    every : float, optional
+        Bins from one sample to the next, not below 1; need not be whole (33.3 for a camera at
+        30 Hz beside bins of 1 ms).
+    starts : array of int, shape (n_samples,), optional
+        First bin of every sample, ascending. Bins before the first are NaN.
+    samples : array of int, shape (n_bins,), optional
+        Number of the sample of every bin, such as the frame of a film that is shown repeatedly;
+        -1 for none (NaN).
+    label : str
+
+    Returns
+    -------
+    FeatureMatrix of shape (n_bins, n_columns)
+        Beside the samples it keeps 16 bytes a run of bins with the same sample. Put it beside
+        others with `hstack`, or give it to an Eval basis in place of an array: the features are
+        then evaluated and kept once a sample.
+
+    Raises
+    ------
+    ValueError
+        If not exactly one way is given, or it does not fit the samples and bins.
+
+    Examples
+    --------
+    >>> import numpy as np, fastglm
+    >>> speed = np.random.default_rng(0).random(100)  # 100 Hz, beside bins of 1 ms
+    >>> held = fastglm.features.hold(speed, 1000, every=10)
+    >>> held.shape, bool((held[250:260, 0] == speed[25]).all())
+    ((1000, 1), True)
+    >>> X = fastglm.basis.BSplineEval(5).compute_features(held)
+    >>> X.shape, X.columns[0].values.shape
+    ((1000, 5), (100, 5))
+    """
+    array = as_numbers(values, "values")
+    if scipy.sparse.issparse(array):
+        array = array.toarray()
+    if array.ndim == 0 or 0 in array.shape:
+        raise ValueError(
+            f"values have shape {array.shape}; expected (n_samples, ...), at least one sample."
+        )
+    if sum(way is not None for way in (every, starts, samples)) != 1:
+        raise ValueError(
+            "hold takes exactly one of `every` (bins a sample), `starts` (first bin of each "
+            "sample) and `samples` (sample of each bin)."
+        )
+    n_samples = array.shape[0]
+    if samples is not None:
+        samples = whole_numbers("samples", samples)
+        if samples.size == 0 or (n_bins is not None and samples.shape[0] != n_bins):
+            raise ValueError(
+                f"samples has {samples.shape[0]} entries; expected one for each of the "
+                f"{n_bins or 'bins'}."
+            )
+        if samples.min() < -1 or samples.max() >= n_samples:
+            raise ValueError(
+                f"samples holds numbers from {samples.min()} to {samples.max()}; values has "
+                f"samples 0 to {n_samples - 1}, and -1 means none."
+            )
+        n_bins = samples.shape[0]
+        starts = np.flatnonzero(np.diff(samples, prepend=-2))
+        samples = samples[starts]
+    else:
+        if isinstance(n_bins, bool) or not np.isscalar(n_bins) or not 1 <= n_bins == int(n_bins):
+            raise ValueError(f"n_bins is {n_bins!r}; expected the number of bins.")
+        n_bins = int(n_bins)
+        if every is not None:
+            starts = _regular_starts(n_samples, n_bins, every)
+        else:
+            starts = whole_numbers("starts", starts)
+            if starts.shape[0] != n_samples or (np.diff(starts) <= 0).any():
+                raise ValueError(
+                    f"starts has {starts.shape[0]} entries for {n_samples} samples; expected the "
+                    "first bin of each, ascending without repetition."
+                )
+        samples = np.arange(starts.shape[0])
+        # Runs that begin in the recording, and the one that it begins in.
+        inside = (starts < n_bins) & (np.append(starts[1:], n_bins) > 0)
+        starts, samples = np.maximum(starts[inside], 0), samples[inside]
+        if starts.size == 0 or starts[0] > 0:
+            starts, samples = np.append(0, starts), np.append(-1, samples)
+    used = np.unique(samples[samples >= 0])
+    if used.size < n_samples:  # what no bin sees has no part in ranges and signs
+        array = array[used]
+        samples = np.where(samples < 0, -1, np.searchsorted(used, samples))
+    block = SlowColumns(
+        array.reshape(array.shape[0], -1),
+        starts.astype(np.int64),
+        samples.astype(np.int64),
+        n_bins,
+        label,
+        sample_shape=array.shape[1:],
+    )
+    return FeatureMatrix([block])
+
+
+def _regular_starts(n_samples, n_bins, every):
+    """First bins of samples that come at regular intervals."""
+    if not 1 <= every < np.inf:
+        raise ValueError(f"every is {every}; expected the bins from one sample to the next, >= 1.")
+    expected = int(np.ceil(n_bins / every))
+    if abs(n_samples - expected) > 1:
+        raise ValueError(
+            f"{n_samples} samples, one every {every} bins, do not cover {n_bins} bins, which take "
+            f"{expected}. Pass every={n_bins / n_samples:.6g}, or `starts`?"
+        )
+    # The last bin before which sample k has begun; a rounding error is no bin.
+    return np.ceil(np.arange(n_samples) * every - 1e-9 * every).astype(np.int64)

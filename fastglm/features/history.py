@@ -1,0 +1,175 @@
+"""Columns that are the history of senders, weighted by a kernel."""
+
+import numpy as np
+
+from fastglm import _kernels as kernels
+from fastglm.features.events import Events
+
+_ROUNDING = 1e-12  # a kernel entry above minus this is not negative
+_NEGLIGIBLE = 1e-6  # a kernel entry below this part of the peak does not count as support
+
+
+class HistoryColumns:
+    """Causal history of every sender, weighted by a temporal kernel.
+
+    Column ``i * n_funcs + b`` is ``sum_l kernel[l, b] * counts[t + shift - 1 - l, i]``.
+
+    Parameters
+    ----------
+    counts : ndarray of shape (n_bins, n_senders), or Events
+        Finite; only the entries that are not zero are kept (two orderings, 32 bytes an event).
+    kernel : ndarray of shape (window_size, n_funcs)
+        Row 0 weighs lag 1.
+    shift : int
+        Bins by which the window is moved into the future; 0 is strictly causal.
+    label : str
+    complete : ndarray of bool, shape (n_bins,), optional
+        Bins whose whole window lies inside one epoch; all by default.
+    missing : ndarray of int, shape (n_missing, 2), optional
+        Bin and sender of every count that is not known (NaN in the input).
+    """
+
+    may_be_nan = False  # `rows` gives numbers where `mark` writes NaN
+    inputs = None  # what the senders are called, where they have names
+
+    def __init__(self, counts, kernel, shift=0, label="history", complete=None, missing=None):
+        self.kernel = np.ascontiguousarray(kernel, dtype=np.float64)
+        events = counts if isinstance(counts, Events) else Events.of(counts)
+        self._set_events(events.shift(-shift))
+        self.label = label
+        self.complete = np.ones(events.n_bins, bool) if complete is None else complete
+        self.missing = missing
+        self.shift = shift
+
+    def _set_events(self, events):
+        self._events, self.n_bins = events, events.n_bins
+        order, self.starts = events.by_unit
+        self.bins_by_sender = events.bins[order]
+        self.amplitudes_by_sender = events.amplitudes[order]
+        del events.by_unit  # 4 bytes an event, which nobody asks for again
+
+    @property
+    def events(self):
+        """The events sorted by bin."""
+        if self._events is None:
+            order = np.argsort(self.bins_by_sender, kind="stable")
+            units = np.repeat(np.arange(self.n_senders, dtype=np.int32), np.diff(self.starts))
+            self._events = Events(
+                self.bins_by_sender[order],
+                units[order],
+                self.amplitudes_by_sender[order],
+                (self.n_bins, self.n_senders),
+            )
+        return self._events
+
+    @property
+    def n_senders(self):
+        """Number of senders."""
+        return self.starts.size - 1
+
+    @property
+    def lags(self):
+        """Bins of history that a row sees."""
+        return self.kernel.shape[0]
+
+    def describe(self):
+        """What the columns are, in words."""
+        return (
+            f"history of {self.n_senders:,} cells over {self.lags:,} bins, {self.n_funcs} "
+            "functions each"
+        )
+
+    @property
+    def n_funcs(self):
+        """Number of basis functions."""
+        return self.kernel.shape[1]
+
+    @property
+    def n_columns(self):
+        """Number of columns."""
+        return self.n_senders * self.n_funcs
+
+    @property
+    def n_events(self):
+        """Number of bins and senders with events."""
+        return self.bins_by_sender.size
+
+    def arrays(self):
+        """The arrays that the columns follow from."""
+        events = self.events
+        return [self.kernel, events.bins, events.units, events.amplitudes]
+
+    @property
+    def valid(self):
+        """Rows that are complete and have seen no missing count."""
+        valid = self.complete
+        if self.missing is not None:
+            valid = valid.copy()
+            for seen, _ in self._missing_rows():
+                valid[seen] = False
+        return valid
+
+    @property
+    def reach(self):
+        """Bins before a row and bins after it whose counts the row depends on."""
+        return max(self.kernel.shape[0] - self.shift, 0), max(self.shift - 1, 0)
+
+    def _missing_rows(self):
+        """Slice of the rows that see each missing count, and its sender."""
+        window_size = self.kernel.shape[0]
+        for t, sender in self.missing:
+            first = t + 1 - self.shift
+            yield slice(max(first, 0), max(first + window_size, 0)), sender
+
+    def mark(self, index, out):
+        """Write NaN where the rows ``index`` (ascending) are not known."""
+        out[~self.complete[index]] = np.nan
+        if self.missing is not None:
+            for seen, sender in self._missing_rows():
+                inside = slice(*np.searchsorted(index, [seen.start, seen.stop]))
+                out[inside, sender * self.n_funcs : (sender + 1) * self.n_funcs] = np.nan
+
+    @property
+    def nonnegative(self):
+        """True for a column that can never be negative."""
+        positive_sender = np.ones(self.n_senders, bool)
+        positive_sender[self.events.units[self.events.amplitudes < 0]] = False
+        return np.outer(positive_sender, (self.kernel >= -_ROUNDING).all(axis=0)).ravel()
+
+    def smallest_positive(self):
+        """A lower bound, per column, of the values above zero that the column can take."""
+        amplitude = np.full(self.n_senders, np.inf)
+        np.minimum.at(amplitude, self.events.units, self.events.amplitudes)
+        floor = _NEGLIGIBLE * self.kernel.max(axis=0)
+        positive = np.where(self.kernel > floor, self.kernel, np.inf).min(axis=0)
+        return np.outer(amplitude, positive).ravel()
+
+    def rows(self, index, out):
+        """Write the rows at the ascending bins ``index`` into ``out``."""
+        kernels.launch(
+            kernels.history_rows,
+            self.events.bins,
+            self.events.units,
+            self.events.amplitudes,
+            self.kernel,
+            index,
+            out,
+        )
+
+    def select(self, columns):
+        """The block with only the senders that have a column in the boolean array ``columns``.
+
+        Returns the block and the index of its columns in this one.
+        """
+        senders = np.flatnonzero(columns.reshape(self.n_senders, self.n_funcs).any(1))
+        block = object.__new__(HistoryColumns)
+        block.__dict__.update(self.__dict__, missing=None, _events=None)
+        sizes = np.diff(self.starts)[senders]
+        block.starts = np.concatenate([[0], np.cumsum(sizes)])
+        # Sorted by bin where that is asked for: a product for one receiver does not.
+        parts = [slice(self.starts[i], self.starts[i + 1]) for i in senders]
+        for name in ("bins_by_sender", "amplitudes_by_sender"):
+            values = getattr(self, name)
+            setattr(block, name, np.concatenate([values[:0], *(values[part] for part in parts)]))
+        index = senders[:, None] * self.n_funcs + np.arange(self.n_funcs)
+        return block, index.ravel()

@@ -1,0 +1,111 @@
+"""Products of columns."""
+
+import numpy as np
+
+
+class ProductColumns:
+    """Products of the columns of two factors, input by input, built where rows are asked for.
+
+    With ``n_inputs`` inputs, a and b columns an input in the factors, column
+    ``(i * a + j) * b + k`` is column j of input i on the left times column k of it on the right.
+
+    Parameters
+    ----------
+    left, right : tuples of blocks
+        Each with ``n_inputs`` times some columns, input-major.
+    n_inputs : int
+    label : str
+    """
+
+    may_be_nan = True
+    inputs = None
+    lags = 0
+
+    def __init__(self, left, right, n_inputs, label="product"):
+        self.factors = tuple(left), tuple(right)
+        self.n_inputs, self.label = n_inputs, label
+        sizes = [sum(c.n_columns for c in blocks) // n_inputs for blocks in self.factors]
+        self.n_funcs = sizes[0] * sizes[1]
+
+    @property
+    def n_columns(self):
+        """Number of columns."""
+        return self.n_inputs * self.n_funcs
+
+    def describe(self):
+        """What the columns are, in words."""
+        return "products, not stored"
+
+    def arrays(self):
+        """The arrays that the columns follow from."""
+        return [a for blocks in self.factors for c in blocks for a in c.arrays()]
+
+    @property
+    def valid(self):
+        """Rows that are valid in all blocks of both factors."""
+        return np.logical_and.reduce([c.valid for blocks in self.factors for c in blocks])
+
+    @property
+    def reach(self):
+        """Bins before a row and bins after it whose counts the row depends on."""
+        return farthest([c for blocks in self.factors for c in blocks])
+
+    def _outer(self, function, operation):
+        """The operation on ``function(block)``, (n, n_columns) or (n_columns,), of both factors."""
+        left, right = (
+            np.concatenate(
+                [_by_input(function(c), self.n_inputs, c.n_columns) for c in blocks], axis=-1
+            )
+            for blocks in self.factors
+        )
+        with np.errstate(invalid="ignore"):
+            product = operation(left[..., :, None], right[..., None, :])
+        return product.reshape(*product.shape[:-3], self.n_columns)
+
+    @property
+    def nonnegative(self):
+        """True for a column whose factors can never be negative."""
+        return self._outer(lambda c: c.nonnegative, np.logical_and)
+
+    def smallest_positive(self):
+        """A lower bound, per column that is never negative, of its values above zero."""
+        return self._outer(lambda c: c.smallest_positive(), np.multiply)
+
+    def rows(self, index, out):
+        """Write the rows at the ascending bins ``index`` into ``out``."""
+
+        def rows(block):
+            part = np.empty((index.size, block.n_columns), out.dtype)
+            block.rows(index, part)
+            return part
+
+        out[:] = self._outer(rows, np.multiply)
+
+    def mark(self, index, out):
+        """Write NaN where a factor is not known."""
+
+        def unknown(block):
+            part = np.zeros((index.size, block.n_columns))
+            block.mark(index, part)
+            return np.isnan(part)
+
+        out[self._outer(unknown, np.logical_or)] = np.nan
+
+    def select(self, columns):
+        """The block with only the inputs that have a column in the boolean array ``columns``."""
+        inputs = columns.reshape(self.n_inputs, self.n_funcs).any(axis=1)
+        left, right = (
+            [c.select(np.repeat(inputs, c.n_columns // self.n_inputs))[0] for c in blocks]
+            for blocks in self.factors
+        )
+        block = ProductColumns(left, right, int(inputs.sum()), self.label)
+        return block, np.flatnonzero(np.repeat(inputs, self.n_funcs))
+
+
+def farthest(blocks):
+    """The longest reach of some blocks, back and ahead."""
+    return tuple(max(c.reach[side] for c in blocks) for side in (0, 1))
+
+
+def _by_input(values, n_inputs, n_columns):
+    return values.reshape(*values.shape[:-1], n_inputs, n_columns // n_inputs)

@@ -1,0 +1,39 @@
+"""Pictures of couplings and of how well they fit; needs matplotlib (the extra ``plot``).
+
+| function | picture |
+|---|---|
+| `plot_connectivity` | matrix of couplings, significant ones marked |
+| `plot_filters` | filters over lag with their bands, as a multiplier of the rate |
+| `plot_ks`, `plot_ks_distances` | time rescaling: distribution of intervals; all receivers |
+| `plot_autocorrelation` | rescaled intervals against the ones before |
+| `plot_path` | coefficients over the strength of the penalty |
+| `plot_cross_validation` | held-out score over the strength, and the chosen one |
+
+Each draws into the axes that it is given, or into a new figure of pyplot, and returns the axes.
+Colours are those of Okabe and Ito and a map from blue over white to red, which people with any of
+the common colour deficiencies tell apart.
+"""
+
+try:
+    import matplotlib  # noqa: F401
+except ImportError:
+    raise ImportError("Pictures need matplotlib: pip install 'fastglm[plot]'") from None
+
+from fastglm.plotting.couplings import plot_connectivity, plot_filters, strongest
+from fastglm.plotting.figures import check_path, demo_figure, fit_figure
+from fastglm.plotting.rescaling import plot_autocorrelation, plot_ks, plot_ks_distances
+from fastglm.plotting.selection import plot_cross_validation, plot_path
+
+__all__ = [
+    "check_path",
+    "demo_figure",
+    "fit_figure",
+    "plot_autocorrelation",
+    "plot_connectivity",
+    "plot_cross_validation",
+    "plot_filters",
+    "plot_ks",
+    "plot_ks_distances",
+    "plot_path",
+    "strongest",
+]

@@ -1,0 +1,415 @@
+"""Pictures of couplings."""
+
+import matplotlib.ticker
+import numpy as np
+from matplotlib.collections import EllipseCollection
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from fastglm.plotting.common import BLUE, GREY, SMALL, axes_of, figure_of
+
+_MAP = "RdBu_r"
+OWN, _ABSENT = (0.72, 0.72, 0.72, 1.0), (0.92, 0.92, 0.92, 1.0)
+_VEIL = (1.0, 1.0, 1.0, 0.72)  # over what is not significant, where dots would be too small
+_MOST_DOTS = 40  # cells above which a dot is smaller than 3 points on a page
+
+
+def plot_connectivity(
+    couplings, q=0.05, value="strength", mark="auto", limit=None, bar=True, ax=None
+):
+    """Matrix of couplings, senders down and receivers across.
+
+    The diagonal, a cell's own history, is grey and does not enter the scale of colours. Couplings
+    that are not in the fit are light grey; those that the data do not determine are hatched.
+
+    Parameters
+    ----------
+    couplings : fastglm.connectivity.CouplingMap
+    q : float
+        q-value up to which a coupling counts as significant.
+    value : {"strength", "peak"}
+        Area of the filter (log rate x bins), or its extreme value (log rate).
+    mark : {"auto", "dots", "fade", "none"}
+        Dots on the significant couplings, or the others faded; dots up to 40 cells.
+    limit : float, optional
+        Value at which the colours end. Default: the 99th percentile of the sizes of the
+        significant couplings, or of all if there are none.
+    bar : bool
+        Whether to draw the bar of colours.
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+
+    Raises
+    ------
+    ValueError
+        If q is not between 0 and 1, or value, mark or limit is not known.
+
+    Examples
+    --------
+    >>> import numpy as np, fastglm
+    >>> from fastglm.plotting import plot_connectivity
+    >>> counts = np.random.default_rng(0).poisson(0.2, size=(3000, 4))
+    >>> X = fastglm.basis.RaisedCosineLogConv(5, window_size=50).compute_features(counts)
+    >>> model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-4)
+    >>> ax = plot_connectivity(model.fit(X, counts).coupling_map(X, counts))
+    >>> ax.get_xlabel(), ax.get_ylabel()
+    ('receiver', 'sender')
+    """
+    if not 0 < q < 1:
+        raise ValueError(f"q is {q}; expected a number between 0 and 1, such as 0.05.")
+    labels = {"strength": "filter area (log rate \N{MULTIPLICATION SIGN} bins)",
+              "peak": "filter peak (log rate)"}  # fmt: skip
+    if value not in labels:
+        raise ValueError(f"value is {value!r}; expected one of {list(labels)}.")
+    if mark not in ("auto", "dots", "fade", "none"):
+        raise ValueError(f"mark is {mark!r}; expected 'auto', 'dots', 'fade' or 'none'.")
+    if limit is not None and not (np.isfinite(limit) and limit > 0):
+        raise ValueError(f"limit is {limit}; expected a number above 0.")
+    values = getattr(couplings, value)
+    own = own_history(couplings)
+    tested = np.isfinite(couplings.q_value).any()
+    significant = couplings.significant(q)
+    # Without tests there are no standard errors to tell what is determined.
+    open_ = np.isinf(couplings.standard_error) & ~own
+    absent = ~np.isfinite(values) & ~own & ~open_
+    if tested:
+        absent |= np.isnan(couplings.standard_error) & ~own
+    shown = np.ma.masked_where(own | open_ | absent, values)
+    if limit is None:
+        limit = limit_of(shown[significant & ~shown.mask] if significant.any() else shown)
+    ax = axes_of(ax, (5.2, 4.6) if max(values.shape) <= 100 else (7.5, 6.8))
+    if mark == "auto":
+        mark = "dots" if max(values.shape) <= _MOST_DOTS else "fade"
+    mark = mark if tested else "none"
+    image = matrix_of(ax, shown, limit, couplings.senders, couplings.receivers)
+    over = np.zeros((*values.shape, 4))
+    over[own], over[absent] = OWN, _ABSENT
+    if mark == "fade":
+        over[~significant & ~shown.mask] = _VEIL
+    if over.any():
+        draw_image(ax, over)
+    keys = []
+    if mark == "dots":
+        _dots(ax, significant, np.abs(shown.filled(0)) / limit)
+        keys.append(
+            Line2D(
+                [],
+                [],
+                ls="",
+                marker="o",
+                ms=4,
+                color=matplotlib.rcParams["text.color"],
+                label=f"q \u2264 {q:g}",
+            )
+        )
+    elif mark == "fade":
+        keys.append(Patch(color="#B2182B", label=f"q \u2264 {q:g}, others faded"))
+    if own.any():
+        keys.append(Patch(color=OWN, label="own history"))
+    if absent.any():
+        keys.append(Patch(color=_ABSENT, label="not in the fit"))
+    if open_.any():
+        ax.patch.set(hatch="/////", edgecolor="0.6", facecolor="white")
+        keys.append(Patch(hatch="/////", ec="0.6", fc="white", label="not determined"))
+    if keys:
+        below = 4.0 + 0.55 * max(len(t) for t in _texts(couplings.receivers)) * _upright(
+            couplings.receivers
+        )
+        ax.legend(
+            handles=keys, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=below,
+            ncols=2 if len(keys) > 3 else len(keys), fontsize=SMALL, frameon=False,
+            handlelength=1.2, columnspacing=1.2, handletextpad=0.5,
+        )  # fmt: skip
+    drawn = np.ma.compressed(shown)
+    if bar and drawn.size:
+        beyond = (drawn < -limit).any(), (drawn > limit).any()
+        extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[beyond]
+        scale = ax.figure.colorbar(image, ax=ax, shrink=0.8, extend=extend, pad=0.03)
+        scale.set_label(labels[value], fontsize=9)
+        scale.ax.tick_params(labelsize=SMALL)
+        scale.outline.set_visible(False)
+    return ax
+
+
+def plot_filters(couplings, pairs=None, bin_size=None, level=0.95, share=True, axes=None):
+    """Filters over lag with pointwise bands, as the factor by which an event changes the rate.
+
+    The factor is ``exp(h(l))`` on a logarithmic axis: 2 doubles the rate, 0.5 halves it. With the
+    softplus link no such factor exists, and h itself is drawn.
+
+    Parameters
+    ----------
+    couplings : fastglm.connectivity.CouplingMap
+        Of causal features: row 0 of the kernel is lag 1.
+    pairs : iterable of (int, int), optional
+        Numbers of sender and receiver. Default: the six strongest couplings between different
+        cells, significant ones first; fewer if there are fewer axes.
+    bin_size : float, optional
+        Seconds; lags are in bins without.
+    level : float
+        Of the bands.
+    share : bool
+        One scale of gain for all.
+    axes : matplotlib Axes or array of them, optional
+
+    Returns
+    -------
+    ndarray of matplotlib Axes, one for each pair
+
+    Raises
+    ------
+    ValueError
+        If a pair does not exist, there are fewer axes than pairs, the level is not between 0 and
+        1, or bin_size is not above 0.
+
+    Examples
+    --------
+    >>> import numpy as np, fastglm
+    >>> from fastglm.plotting import plot_filters
+    >>> counts = np.random.default_rng(0).poisson(0.2, size=(3000, 4))
+    >>> X = fastglm.basis.RaisedCosineLogConv(5, window_size=50).compute_features(counts)
+    >>> model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-4)
+    >>> couplings = model.fit(X, counts).coupling_map(X, counts)
+    >>> axes = plot_filters(couplings, [(0, 1), (2, 3)], bin_size=0.001)
+    >>> axes[0].get_title(loc="left"), axes[0].get_xlabel()
+    ('0 → 1', 'lag (ms)')
+    """
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; expected a number between 0 and 1, such as 0.95.")
+    if bin_size is not None and not (np.isfinite(bin_size) and bin_size > 0):
+        raise ValueError(f"bin_size is {bin_size}; expected seconds above 0.")
+    given = None if axes is None else np.atleast_1d(np.asarray(axes, dtype=object))
+    if pairs is None:
+        pairs = strongest(couplings, 6 if given is None else min(6, given.size))
+    pairs = [(int(i), int(j)) for i, j in pairs]
+    n, m = couplings.strength.shape
+    wrong = [pair for pair in pairs if not (0 <= pair[0] < n and 0 <= pair[1] < m)]
+    if wrong or not pairs:
+        raise ValueError(
+            f"pairs holds {wrong[:3] or 'nothing'}; expected numbers of a sender below {n} and of "
+            f"a receiver below {m}."
+        )
+    if given is None:
+        n_columns = min(3, len(pairs)) if len(pairs) < 7 else int(np.ceil(np.sqrt(len(pairs))))
+        n_rows = -(-len(pairs) // n_columns)
+        figure = figure_of((2.1 * n_columns + 0.6, 1.75 * n_rows + 0.5))
+        given = figure.subplots(n_rows, n_columns, squeeze=False)
+    if given.size < len(pairs):
+        raise ValueError(f"axes has {given.size} axes; expected {len(pairs)}, one for each pair.")
+    exponential = couplings.model._link().name == "exp"
+    lag = np.arange(1, couplings.kernel.shape[0] + 1) * (1 if bin_size is None else 1e3 * bin_size)
+    ends, grid = [], given if given.ndim == 2 else given[None, :]
+    for ax in given.ravel()[len(pairs) :]:
+        ax.set_visible(False)
+    for k, (ax, (i, j)) in enumerate(zip(given.ravel(), pairs, strict=False)):
+        h, error = _filter(couplings, i, j, level)
+        known = np.isfinite(error)
+        curves = [h, np.where(known, h - error, np.nan), np.where(known, h + error, np.nan)]
+        reach = np.abs(np.where(known, curves, h)).max() if known.any() else np.abs(h).max()
+        ends.append(min(1.08 * reach, np.log(1e3)))
+        if exponential:
+            curves = np.exp(np.clip(curves, -300, 300))
+        h, lower, upper = curves
+        ax.axhline(1.0 if exponential else 0.0, color=GREY, lw=0.8)
+        ax.fill_between(lag, lower, upper, color=BLUE, alpha=0.25, lw=0)
+        ax.plot(lag, h, color=BLUE, lw=1.6)
+        ax.set_title(_title(couplings, i, j), loc="left", fontsize=9)
+        if not known.any() and couplings.uncertainty is not None:
+            ax.text(0.97, 0.94, "not determined", transform=ax.transAxes, ha="right", va="top",
+                    fontsize=SMALL)  # fmt: skip
+        else:
+            note = _q_text(couplings.q_value[i, j])
+            ax.set_title(note, loc="right", fontsize=SMALL, color=GREY)
+        ax.set_xlim(0, lag[-1])
+        if k + grid.shape[1] >= len(pairs):
+            ax.set_xlabel("lag (bins)" if bin_size is None else "lag (ms)", fontsize=9)
+        if k % grid.shape[1] == 0:
+            ax.set_ylabel("rate multiplier" if exponential else "change of input", fontsize=9)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(labelsize=SMALL)
+        ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
+    for ax, end in zip(given.ravel(), ends, strict=False):
+        end = max(max(ends) if share else end, 1e-3)
+        if exponential:
+            ax.set_yscale("log")
+            ax.yaxis.set_major_locator(_GainLocator())
+            ax.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+            ax.yaxis.set_major_formatter(lambda gain, _: f"\N{MULTIPLICATION SIGN}{gain:g}")
+        ax.set_ylim(*((np.exp(-end), np.exp(end)) if exponential else (-end, end)))
+    return given.ravel()[: len(pairs)]
+
+
+def strongest(couplings, number, q=0.05):
+    """Pairs of the strongest couplings between different cells, significant ones first.
+
+    Returns
+    -------
+    list of (int, int)
+        At most ``number``; couplings that the data do not determine are left out.
+    """
+    size = np.abs(couplings.strength)
+    left_out = (
+        own_history(couplings)
+        | ~np.isfinite(size)
+        | np.isinf(couplings.standard_error)
+        | (size == 0)
+    )
+    if np.isfinite(couplings.q_value).any():
+        left_out |= ~np.isfinite(couplings.standard_error)
+    size = np.where(left_out, -1.0, size)
+    order = np.lexsort((-size.ravel(), ~couplings.significant(q).ravel()))
+    order = order[size.ravel()[order] >= 0][:number]
+    return [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, size.shape), strict=True)]
+
+
+def filter_grid(figure, pairs, filters, bin_size, true=None):
+    """Some filters, each in axes of its own."""
+    axes = figure.subplots(2, 3, sharex=True).ravel()
+    lag = (np.arange(filters.shape[1]) + 1) * bin_size * 1e3
+    for ax, (i, j) in zip(axes, pairs, strict=False):
+        ax.axhline(0, color="0.8", lw=0.8)
+        if true is not None:
+            ax.plot(lag, true[i, :, j], color="#666666", lw=3, alpha=0.5, label="true")
+        ax.plot(lag, filters[i, :, j], color=BLUE, lw=1.5, label="fitted")
+        ax.set_title(f"{i} \N{RIGHTWARDS ARROW} {j}", fontsize=9)
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(labelsize=SMALL)
+    for ax in axes[len(pairs) :]:
+        ax.set_visible(False)
+    if true is not None and pairs:
+        axes[0].legend(frameon=False, fontsize=SMALL)
+    figure.supxlabel("lag (ms)", fontsize=9)
+    figure.supylabel("change of log rate", fontsize=9)
+
+
+def matrix_of(ax, shown, limit, senders, receivers):
+    """Draw a matrix of couplings with its labels."""
+    colours = matplotlib.colormaps[_MAP].with_extremes(bad=(0, 0, 0, 0))
+    image = draw_image(ax, shown, cmap=colours, vmin=-limit, vmax=limit)
+    n, m = shown.shape
+    ax.set_aspect("equal" if max(n, m) <= 4 * min(n, m) else "auto")
+    ax.set(xlabel="receiver", ylabel="sender", facecolor="white")
+    cell_ticks(ax.xaxis, receivers)
+    cell_ticks(ax.yaxis, senders)
+    return image
+
+
+def draw_image(ax, values, **kwargs):
+    """Draw a matrix, a pixel a cell."""
+    return ax.imshow(values, interpolation="nearest", aspect=ax.get_aspect(), **kwargs)
+
+
+def _dots(ax, significant, darkness):
+    """Round dots of a third of a cell, white on dark colours."""
+    n, m = significant.shape
+    rows, columns = np.nonzero(significant)
+    dots = EllipseCollection(
+        0.3, 0.3, 0, units="x" if m >= n else "y", lw=0,
+        offsets=np.column_stack([columns, rows]), offset_transform=ax.transData,
+        facecolors=np.where(darkness[rows, columns] > 0.6, "white", "black"),
+    )  # fmt: skip
+    ax.add_collection(dots, autolim=False)
+
+
+def own_history(couplings):
+    """Where a sender is the receiver: the diagonal of a population that drives itself."""
+    n, m = couplings.strength.shape
+    itself = n == m and np.isnan(np.diag(couplings.q_value)).all()
+    return np.eye(n, m, dtype=bool) & itself
+
+
+def limit_of(shown):
+    """Where the scale of colours ends: the 0.99 quantile of the sizes."""
+    sizes = np.abs(np.ma.compressed(shown))
+    return max(float(np.quantile(sizes, 0.99)) if sizes.size else 0.0, 1e-12)
+
+
+def _filter(couplings, i, j, level):
+    """One filter over its lags and half the width of its band: NaN without uncertainty."""
+    from scipy import stats
+
+    u = couplings.uncertainty
+    if u is None:
+        first = (couplings.first_filter + i) * couplings.kernel.shape[1]
+        coef = couplings.model._coef()[first : first + couplings.kernel.shape[1], j]
+        return couplings.kernel @ coef, np.full(couplings.kernel.shape[0], np.nan)
+    value, error = u.linear(couplings.first_filter + i, couplings.kernel)
+    return np.nan_to_num(value[:, j]), stats.norm.ppf(0.5 + level / 2) * error[:, j]
+
+
+def _title(couplings, i, j):
+    own = own_history(couplings)[i, j]
+    arrow = f"{couplings.senders[i]} \N{RIGHTWARDS ARROW} {couplings.receivers[j]}"
+    return f"{arrow}, own" if own else arrow
+
+
+def _q_text(q):
+    if not np.isfinite(q):
+        return ""
+    return "q < 0.001" if q < 0.001 else f"q = {q:.2g}"
+
+
+def _texts(names):
+    return [str(name) for name in names]
+
+
+def _upright(names):
+    """Whether names of receivers need to stand upright: longer than three characters."""
+    return max(map(len, _texts(names))) > 3
+
+
+def cell_ticks(axis, names):
+    """Label an axis with the names of cells."""
+    texts = _texts(names)
+    upright = axis.axis_name == "x" and _upright(names)
+    along = 1.25 if upright or axis.axis_name == "y" else 0.65 * max(map(len, texts)) + 0.6
+    axis.set_major_locator(_CellLocator(len(texts), along * SMALL))
+    axis.set_major_formatter(
+        lambda x, _: texts[int(x)] if x == int(x) and 0 <= x < len(texts) else ""
+    )
+    axis.set_tick_params(labelsize=SMALL, labelrotation=90 if upright else 0)
+
+
+class _CellLocator(matplotlib.ticker.Locator):
+    """Every cell if the labels have room, else every second, fifth, tenth and so on."""
+
+    def __init__(self, n, points):
+        self.n, self.points = n, points
+
+    def __call__(self):
+        axes = self.axis.axes
+        box = axes.get_window_extent()
+        length = (box.width if self.axis.axis_name == "x" else box.height) * 72 / axes.figure.dpi
+        low, high = sorted(self.axis.get_view_interval())
+        pitch = max(length, 1) / max(high - low, 1e-9)
+        steps = (a * 10**b for b in range(9) for a in (1, 2, 5))
+        step = next(s for s in steps if s * pitch >= self.points)
+        ticks = np.arange(0, self.n, step)
+        return ticks[(ticks >= low) & (ticks <= high)]
+
+    def tick_values(self, vmin, vmax):
+        return self()
+
+
+class _GainLocator(matplotlib.ticker.Locator):
+    """At most seven round multipliers of a rate: steps of a tenth, powers of 2, powers of 10."""
+
+    def __call__(self):
+        return self.tick_values(*sorted(self.axis.get_view_interval()))
+
+    def tick_values(self, vmin, vmax):
+        low, high = np.log2(vmin), np.log2(vmax)
+        if high - low < 2.5:
+            steps = matplotlib.ticker.MaxNLocator(5, steps=[1, 2, 5, 10])
+            ticks = steps.tick_values(vmin, vmax)
+        elif high - low < 7:
+            step = -(-(high - low) // 6)
+            ticks = 2.0 ** (step * np.arange(np.ceil(low / step), np.floor(high / step) + 1))
+        else:
+            low, high = np.log10(vmin), np.log10(vmax)
+            step = -(-(high - low) // 6)
+            ticks = 10.0 ** (step * np.arange(np.ceil(low / step), np.floor(high / step) + 1))
+        return ticks[(ticks >= vmin) & (ticks <= vmax)]

@@ -1,0 +1,350 @@
+"""From spikes to an answer in one call."""
+
+import numpy as np
+import scipy.signal
+
+from fastglm._checks import is_number
+from fastglm._pynapple import pynapple_type
+from fastglm.basis.cosines import RaisedCosineLogConv
+from fastglm.connectivity import coupling_map
+from fastglm.features.events import Events
+from fastglm.features.held import hold
+from fastglm.features.history import HistoryColumns
+from fastglm.features.matrix import FeatureMatrix, hstack
+from fastglm.glm import GLM, PopulationGLM
+from fastglm.io import read_model
+from fastglm.recordings.spikes import SpikeTimes, check_bin_size
+from fastglm.recordings.units import read_units
+
+_WINDOW = 0.1  # seconds
+
+
+def fit_coupling(
+    units,
+    bin_size=0.005,
+    window=None,
+    basis=None,
+    regularizer="Ridge",
+    regularizer_strength=1e-4,
+    *,
+    epochs=None,
+    t_start=None,
+    t_stop=None,
+    progress=None,
+    checkpoint=None,
+    **settings,
+):
+    """Fit all-to-all coupling to spike times.
+
+    The same as ``PopulationGLM(...).fit(basis.compute_features(counts, epochs), counts)``, but the
+    counts are never a table: the spikes of each bin and unit become events, 16 bytes each (48 with
+    the features). Beside them there is one byte a bin, so that bins of 0.1 ms will do; what the fit
+    itself takes follows ``memory_budget``.
+
+    Parameters
+    ----------
+    units : TsGroup, SpikeTimes, dict of arrays, or list of arrays
+        Spike times in seconds, ascending: pynapple's TsGroup, what `fastglm.load_spikes` gives, or
+        an array (or Ts) for each unit. Keys, ids and the metadata of a TsGroup name the cells of
+        the coupling map.
+    bin_size : float
+        Seconds.
+    window : float, optional
+        Length of history, seconds. Default: 0.1, or that of the basis.
+    basis : convolution basis, optional
+        Default: ``RaisedCosineLogConv`` with 8 functions, or one a lag in a shorter window.
+    regularizer, regularizer_strength
+        As in `PopulationGLM`.
+    epochs : array of shape (n_epochs, 2) or IntervalSet, optional
+        Observed intervals, seconds. Default: the time support, the segments of the recording, or
+        one epoch. No history crosses from one to the next, other spikes are left out.
+    t_start, t_stop : float, optional
+        Range, seconds, of which the epochs are a part. Default for arrays: 0, and the end of the
+        last spike's bin.
+    progress, checkpoint
+        As in ``fit``.
+    **settings
+        Of `PopulationGLM`, such as ``feature_mask`` or ``memory_budget``.
+
+    Returns
+    -------
+    PopulationGLM
+        Fitted, with what other functions want beside the model:
+
+        - ``X_``: FeatureMatrix of shape (n_bins, n_features). Of a TsGroup it has times, so that
+          predictions are TsdFrames.
+        - ``counts_``: `Events` of shape (n_bins, n_units), for functions that take y;
+          ``counts_.toarray()`` is the table.
+        - ``basis_`` and ``bin_size_``.
+        - ``epochs_``: ndarray of shape (n_epochs, 2), first bin and one past the last.
+
+        These are kept in pickles (48 bytes an event), not by `save_params`.
+
+    Raises
+    ------
+    ValueError
+        If units are not spike times, epochs or parameters do not fit them, or `fit` raises.
+
+    Notes
+    -----
+    Bins of arrays are those of `fastglm.bin_spikes`: whole ones, from the start of each epoch on.
+    Those of a TsGroup are those of ``units.count(bin_size)``, where the last bin of an epoch may
+    reach over its end by less than half.
+
+    Examples
+    --------
+    >>> import numpy as np, fastglm
+    >>> rng = np.random.default_rng(0)
+    >>> units = {name: np.sort(rng.uniform(0, 60, 500)) for name in ("a", "b", "c")}
+    >>> model = fastglm.fit_coupling(units, bin_size=0.005, window=0.1, t_stop=60)
+    >>> model.coef_.shape, bool(model.converged_.all())
+    ((24, 3), True)
+    >>> model.coupling_map(model.X_, model.counts_)
+    CouplingMap of 3 senders x 3 receivers, 0 couplings with q <= 0.05
+    >>> model.predict(model.X_).shape
+    (12000, 3)
+    """
+    check_bin_size(bin_size)
+    events, bounds, columns = read_units(units, bin_size, epochs, t_start, t_stop)
+    basis = _read_basis(basis, window, bin_size)
+    X = basis.compute_features(events, epochs=bounds)
+    if regularizer is None:
+        regularizer_strength = None
+    model = PopulationGLM(
+        regularizer=regularizer, regularizer_strength=regularizer_strength, **settings
+    )
+    model.fit(X, events, progress=progress, checkpoint=checkpoint)
+    X.columns[0].inputs = model._receiver_columns = columns
+    model.X_, model.counts_, model.basis_ = X, events, basis
+    model.bin_size_, model.epochs_ = bin_size, bounds
+    return model
+
+
+def _read_basis(basis, window, bin_size):
+    if window is not None and not (is_number(window) and window / bin_size >= 0.5):
+        raise ValueError(f"window is {window!r}; expected at least one bin of {bin_size} s.")
+    if basis is None:
+        size = max(round((_WINDOW if window is None else window) / bin_size), 1)
+        if size < 2:
+            raise ValueError(
+                f"A window of one bin of {bin_size} s is too short for raised cosines; pass a "
+                "longer window, or basis=fastglm.basis.HistoryConv(1)."
+            )
+        return RaisedCosineLogConv(min(8, size), window_size=size, label="coupling")
+    size = getattr(basis, "window_size", None)
+    if size is None:
+        raise ValueError(
+            f"basis is {basis!r}; expected a convolution basis, such as RaisedCosineLogConv."
+        )
+    if window is not None and round(window / bin_size) != size:
+        raise ValueError(
+            f"window is {window} s, {round(window / bin_size)} bins of {bin_size} s, but the basis "
+            f"has window_size={size}; leave window out, or make the basis with "
+            f"window_size={round(window / bin_size)}."
+        )
+    return basis
+
+
+_WINDOW, _N_FUNCS = 0.05, 6  # seconds; synapses act within 50 ms, most of it in the first ten
+_FEWEST_LAGS = 5  # of coarse bins
+_TIMESCALES = 0.02, 0.1, 1.0, 10.0  # seconds of the activity of all cells
+_COUPLING, _OWN, _SHARED = 0.2, 1.0, 1.0  # sizes that the ridge expects, log rate
+
+
+def infer_connectivity(counts, bin_size=0.001, epochs=None, *, progress=None):
+    """Who drives whom, with choices that suit most recordings.
+
+    Fits every cell on the history of all cells and on the activity of the whole population at
+    several timescales, and returns the couplings with their uncertainty. What was chosen is in
+    ``settings`` of the result.
+
+    Parameters
+    ----------
+    counts : array of shape (n_bins, n_cells), or spike times
+        Events per bin, dense or sparse, a list of trials, or a TsdFrame; or a TsGroup, what
+        `fastglm.load_spikes` gives, or a dict or list with the spike times (seconds) of each cell.
+        A list of one-dimensional arrays are spike times.
+    bin_size : float
+        Seconds. A TsdFrame brings its own.
+    epochs : array of shape (n_epochs, 2) or IntervalSet, optional
+        Pieces that no history crosses: first bin and one past the last for counts, seconds for
+        spike times.
+    progress : bool or callable, optional
+        As in `PopulationGLM.fit`.
+
+    Returns
+    -------
+    CouplingMap
+        ``strength`` is the area of each filter. ``model`` is the fit; ``model.X_`` and
+        ``model.counts_`` are what other functions take.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two cells, or the counts, bin size or epochs are not usable.
+
+    Notes
+    -----
+    The choices, none of which looks at the outcome:
+
+    - Window and basis: 50 ms, or 5 bins if these are longer; six raised cosines in log time.
+    - Covariates: the pooled events of all cells, filtered by ``exp(-lag / tau)`` with tau = 20 ms,
+      100 ms, 1 s and 10 s, so that what drives all cells together is not taken for coupling.
+      Timescales below two bins are left out.
+    - Penalty: a ridge, read as a Gaussian prior in log rate. Couplings: standard deviation 0.2 for
+      a basis function of mean area, smaller in proportion for those with a larger area, so that
+      each contributes alike to the strength. Own history and covariates: 1. Its strength follows
+      as ``1 / (n_bins * sd**2)``.
+    - Uncertainty: observed information. With unobserved common input, q-values overstate.
+
+    Cost of the uncertainty: ``n_bins * n_features**2 * n_cells`` operations at most.
+
+    Examples
+    --------
+    >>> import numpy as np, fastglm
+    >>> rng = np.random.default_rng(0)
+    >>> counts = rng.binomial(1, 0.02, size=(20_000, 3))
+    >>> counts[3:, 1] += counts[:-3, 0] * rng.binomial(1, 0.5, size=19_997)  # 0 drives 1
+    >>> couplings = fastglm.infer_connectivity(counts, bin_size=0.001)
+    >>> couplings
+    CouplingMap of 3 senders x 3 receivers, 1 couplings with q <= 0.05
+    >>> bool(couplings.significant()[0, 1]), couplings.settings["window"]
+    (True, '50 ms (50 bins)')
+    """
+    check_bin_size(bin_size)
+    columns = None
+    if _are_spike_times(counts):
+        counts, epochs, columns = read_units(counts, bin_size, epochs)
+    elif pynapple_type(counts) == "TsdFrame" and counts.shape[0] > 1:
+        bin_size = float(np.median(np.diff(counts.t)))
+    window = max(round(_WINDOW / bin_size), _FEWEST_LAGS)
+    basis = RaisedCosineLogConv(min(_N_FUNCS, window), window, label="coupling")
+    history = basis.compute_features(counts, epochs)
+    block = history.columns[0]
+    if block.n_senders < 2:
+        raise ValueError(
+            f"counts hold {block.n_senders} cell; expected at least two, in columns. For one cell "
+            "fit fastglm.GLM to its own history."
+        )
+    timescales = [tau for tau in _TIMESCALES if tau >= 2 * bin_size]
+    shared = [_pooled(block, round(tau / bin_size, 3)) for tau in timescales]
+    X = hstack([history, *[matrix for matrix in shared if matrix is not None]])
+    model = PopulationGLM(
+        regularizer="Ridge",
+        regularizer_strength=_strengths(X, block, basis.kernel_),
+        solver_kwargs={"tol": 1e-10},  # a hundredth of what the standard errors resolve
+    )
+    model.fit(X, counts, progress=progress)
+    if columns is not None:
+        block.inputs = model._receiver_columns = columns
+    result = coupling_map(model, X, counts, label="coupling")
+    model.X_, model.counts_, model.basis_ = X, model._read_counts(counts, X), basis
+    model.bin_size_ = bin_size
+    result.settings.update(
+        {
+            "bin size": f"{1e3 * bin_size:g} ms",
+            "window": f"{1e3 * window * bin_size:g} ms ({window} bins)",
+            "basis": f"{basis.n_basis_funcs} raised cosines in log time",
+            "covariates": "activity of all cells over "
+            + (", ".join(f"{tau:g} s" for tau in timescales) or "no timescale: bins are too long"),
+            "penalty": f"ridge; couplings of {_COUPLING:g} in log rate are expected, own history "
+            f"and covariates of {_OWN:g}",
+            "strength": "area of the filter over its lags",
+            "uncertainty": "observed information, Wald tests, Benjamini-Hochberg over pairs",
+        }
+    )
+    return result
+
+
+def _are_spike_times(counts):
+    if isinstance(counts, SpikeTimes | dict) or pynapple_type(counts) == "TsGroup":
+        return True
+    return isinstance(counts, list | tuple) and all(
+        (isinstance(one, np.ndarray) and one.ndim == 1) or pynapple_type(one) == "Ts"
+        for one in counts
+    )
+
+
+def _strengths(X, block, kernel):
+    """Ridge of every coefficient and receiver."""
+    n_bins, n = max(int(X.valid.sum()), 1), block.n_senders
+    area = kernel.sum(axis=0)
+    prior = np.full((X.shape[1], n), _SHARED)
+    prior[: block.n_columns] = np.tile(_COUPLING * area.mean() / area, n)[:, None]
+    for j in range(n):
+        prior[j * block.n_funcs : (j + 1) * block.n_funcs, j] = _OWN
+    return 1 / (n_bins * prior**2)
+
+
+def _pooled(block, tau):
+    """Past events of all cells, filtered over tau bins; about 0 and of variance 1. None if none.
+
+    Within the window it is one more sender, slower ones are kept at a quarter of their timescale.
+    """
+    events, window = block.events, block.kernel.shape[0]
+    rate = events.amplitudes.sum() / events.n_bins
+    if rate == 0:
+        return None
+    label = f"activity_{tau:g}"
+    if tau <= window:
+        kernel = np.exp(-np.arange(window) / tau)[:, None]
+        kernel /= np.sqrt(rate * (kernel**2).sum())
+        pooled = Events(
+            events.bins, np.zeros_like(events.units), events.amplitudes, (events.n_bins, 1)
+        )
+        column = HistoryColumns(pooled, kernel, block.shift, label, complete=block.complete)
+        return FeatureMatrix([column])
+    every = max(int(tau / 4), 1)
+    # A stretch of complete bins is an epoch without its first window.
+    edges = np.flatnonzero(np.diff(block.complete.astype(np.int8), prepend=0, append=0))
+    starts, values = [], []
+    for first, stop in edges.reshape(-1, 2):
+        start = first - window
+        low, high = np.searchsorted(events.bins, [start, stop])
+        begins = np.arange(start, stop, every)
+        total = np.bincount(
+            (events.bins[low:high] - start) // every, events.amplitudes[low:high], begins.size
+        )
+        # What has decayed when a block ends, from what the epoch's mean leaves before it begins.
+        decay = np.exp(-every / tau)
+        before = decay * total.mean() / (1 - decay)
+        after, _ = scipy.signal.lfilter([decay], [1, -decay], total, zi=[decay * before])
+        starts.append(begins)
+        values.append(np.concatenate([[before], after[:-1]]))
+    if not starts:
+        return None
+    values, starts = np.concatenate(values), np.concatenate(starts)
+    spread = values.std()
+    if spread == 0:
+        return None
+    return hold((values - values.mean()) / spread, events.n_bins, starts=starts, label=label)
+
+
+def load_model(path):
+    """Read a model that ``save_params`` or the command line wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is damaged, is not a model of fastglm, or is of a newer version.
+    """
+    kind, params, result, metadata = read_model(path)
+    classes = {"GLM": GLM, "PopulationGLM": PopulationGLM}
+    if kind not in classes:
+        raise ValueError(
+            f"{path} is not a model of fastglm; expected a file that save_params wrote."
+        )
+    try:
+        model = classes[kind](**params)
+        model._tolerances(), model._method(), model._link()  # raise on what no model has
+        model._store(result)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is a damaged model file: {error}.") from None
+    model.n_features_in_ = result.coef.shape[0]
+    model.metadata_ = metadata
+    return model
+
+
+__all__ = ["fit_coupling", "infer_connectivity", "load_model"]
