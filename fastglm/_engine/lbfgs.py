@@ -188,4 +188,5 @@ class Steps:
 
 
 def _row_dot(a, b):
-    return np.einsum("ij,ij->i", a, b)
+    """``(a * b).sum(axis=1)``: contiguous, for NumPy adds up a stride of one in another order."""
+    return np.einsum("ij,ij->i", np.ascontiguousarray(a), np.ascontiguousarray(b))

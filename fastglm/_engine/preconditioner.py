@@ -257,7 +257,7 @@ class SampleProblem:
         """
         d, live = np.zeros_like(residual), np.arange(columns.size)
         z = self.precondition(residual, columns)
-        rho = (residual * z).sum(axis=0)
+        rho = column_dot(residual, z)
         goal = accuracy**2 * rho
         direction = z
         for _ in range(self._MAX_STEPS):
@@ -274,12 +274,12 @@ class SampleProblem:
                 )
             product = self.product(direction, columns[live])
             with np.errstate(divide="ignore", invalid="ignore"):
-                alpha = np.where(going, rho / (direction * product).sum(axis=0), 0.0)
+                alpha = np.where(going, rho / column_dot(direction, product), 0.0)
             alpha = np.where(np.isfinite(alpha) & (alpha > 0), alpha, 0.0)
             d[:, live] += alpha * direction
             residual = residual - alpha * product
             z = self.precondition(residual, columns[live])
-            new = (residual * z).sum(axis=0)
+            new = column_dot(residual, z)
             direction = z + np.where(rho > 0, new / np.where(rho > 0, rho, 1), 0) * direction
             rho = np.where(alpha > 0, new, 0.0)
         return d

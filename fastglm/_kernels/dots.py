@@ -7,6 +7,7 @@ _SMALL_PRODUCT = 1 << 22  # BLAS orders the sums of a product below 1e6 by its w
 
 def tiled_dot(rows, v, lanes):
     """``rows @ v``, the same bits for a column whatever the others are."""
+    v = np.ascontiguousarray(v)  # BLAS orders the sums of a transposed matrix in another way
     with np.errstate(over="ignore", invalid="ignore"):
         if rows.size * lanes > _SMALL_PRODUCT:
             return rows @ v
