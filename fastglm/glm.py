@@ -37,9 +37,9 @@ from fastglm._products.sweep import Sweep
 from fastglm._pynapple import common_timeline, read_values
 from fastglm.features.events import Events
 from fastglm.features.matrix import as_feature_matrix
-from fastglm.observation_models import LINKS, RESIDUALS, deviance, log_likelihood
+from fastglm.observation_models import RESIDUAL_KINDS, as_observation_model
 from fastglm.regularizer import UnRegularized, as_regularizer
-from fastglm.simulation import read_key, read_link
+from fastglm.simulation import read_key
 
 _SOLVERS = ("auto", "newton-cholesky", "newton-cg")
 _NEMOS_SOLVERS = (
@@ -332,7 +332,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
 
     def _read(self, X, y):
         """X, y, mask and settings as the solver wants them; raises on what it cannot use."""
-        link = self._link()
+        loss = self._loss()
         tol, maxiter, products = self._tolerances()
         method = self._method()
         budget = read_budget(self.memory_budget)
@@ -351,7 +351,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         if not (X.valid & any_known(y)).any():
             raise ValueError("y is NaN in every bin that has a history; nothing to fit.")
         free = self._read_mask(X, y.n_units)
-        settings = Settings(link, tol, maxiter, method, products, budget)
+        settings = Settings(loss, tol, maxiter, method, products, budget)
         return X, y, free, settings
 
     def _finish(self, result):
@@ -453,16 +453,15 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         ValueError
             If the kind is not known, or y does not fit.
         """
-        if kind not in RESIDUALS:
-            raise ValueError(f"kind is {kind!r}; expected one of {list(RESIDUALS)}.")
+        if kind not in RESIDUAL_KINDS:
+            raise ValueError(f"kind is {kind!r}; expected one of {list(RESIDUAL_KINDS)}.")
         X = self._check_fitted(X)
         y = self._read_counts(y, X)
-        n = self._coef().shape[1]
+        n, model = self._coef().shape[1], self._loss().observation_model
         self._check_shape(y, X, n)
         out = np.full((X.shape[0], n), np.nan)
         for index, mu in self._rates(X, read_offset(offset, X.shape[0], n)):
-            with np.errstate(divide="ignore", invalid="ignore"):
-                out[index] = RESIDUALS[kind](y.rows(index), mu)
+            out[index] = model.residuals(y.rows(index), mu, kind)
         return self._with_times(X, self._like_y(out))
 
     def _expected(self, X, offset=None):
@@ -537,7 +536,8 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
             aggregate = _RunningMean
         else:
             aggregate = _Collect
-        value = deviance if score_type == "pseudo-r2-Cohen" else log_likelihood
+        family = self._loss().observation_model
+        value = family.deviance if score_type == "pseudo-r2-Cohen" else family.log_likelihood
         model, base = aggregate(), aggregate()
         for index, mu in self._rates(X, offset):
             inside = kept[index]
@@ -567,9 +567,9 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
             mean = mean_count(observed.events, kept)
             return lambda index: mean
         nothing = as_feature_matrix(np.zeros((observed.events.n_bins, 1)))
-        n, link = observed.events.n_units, self._link()
+        n, loss = observed.events.n_units, self._loss()
         free, result = np.zeros((1, n), bool), Result.empty(1, n)
-        settings = Settings(link, 1e-16, 100, "newton-cholesky", "rows", 1e9)
+        settings = Settings(loss, 1e-16, 100, "newton-cholesky", "rows", 1e9)
         penalty = UnRegularized().penalty(None, nothing, free)
         monitor = Monitor(result, settings.tol)
         for known, receivers in by_missing(kept, observed.events):
@@ -578,7 +578,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
                 monitor,
             )  # fmt: skip
         offset = observed.offset
-        return lambda index: link.rate(result.intercept + (0 if offset is None else offset[index]))
+        return lambda index: loss.mean(result.intercept + (0 if offset is None else offset[index]))
 
     def simulate(self, random_key, feedforward_input):
         """Draw counts given features; for a network that hears itself see `simulate_recurrent`.
@@ -611,11 +611,8 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
 
     # --- reading of inputs ---
 
-    def _link(self):
-        model = self.observation_model
-        if model is not None and str(model) not in ("Poisson", "PoissonObservations()"):
-            raise ValueError(f"observation_model is {model!r}; only 'Poisson' is implemented.")
-        return LINKS[read_link(self.inverse_link_function)]
+    def _loss(self):
+        return as_observation_model(self.observation_model).loss(self.inverse_link_function)
 
     def _method(self):
         name = "auto" if self.solver_name is None else str(self.solver_name)
@@ -784,7 +781,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
 
     def _rates(self, X, offset=None):
         """Yield the valid bins of each chunk and their expected counts, in float64."""
-        link, coef = self._link(), self._coef()
+        loss, coef = self._loss(), self._coef()
         sweep = Sweep(X, coef.shape[1])
         with single_threaded_blas():
             sweep.set_coef(coef)
@@ -792,7 +789,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
                 index = start + np.flatnonzero(X.valid[start : start + n_rows])
                 sweep.forward(start, n_rows)
                 eta = sweep.get(n_rows, coef.shape[1])[index - start] + self.intercept_
-                yield index, link.rate(eta if offset is None else eta + offset[index])
+                yield index, loss.mean(eta if offset is None else eta + offset[index])
 
 
 class GLM(PopulationGLM):

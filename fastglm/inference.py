@@ -466,7 +466,7 @@ class _Fitted:
                 f"y has shape {(self.y.n_bins, self.y.n_units)}; expected (n_bins, n_receivers) = "
                 f"{(self.X.shape[0], n)}, as in the fit."
             )
-        self.link = model._link()
+        self.loss = model._loss()
         self.mask = model._read_mask(self.X, n)
         self.penalty = model._read_penalty(self.X, self.mask)
         known = ("converged", "separated", "max_iter", "stalled", "imported")
@@ -507,7 +507,7 @@ class _Fitted:
         counts = self.y.rows(block)[:, receivers]
         known = ~np.isnan(counts)
         with np.errstate(over="ignore", invalid="ignore"):
-            _, residual, curvature = self.link.derivatives(eta, np.where(known, counts, 0.0))
+            _, residual, curvature = self.loss.derivatives(eta, np.where(known, counts, 0.0))
         return np.where(known, residual, 0.0), np.where(known, curvature, 0.0)
 
     def curvature(self, block, rows):
@@ -544,7 +544,7 @@ class _Fitted:
         for block, rows in self._rows():
             counts = self.y.rows(block)[:, receivers]
             known = ~np.isnan(counts)
-            loss, _, _ = self.link.derivatives(rows @ coef + intercept, np.where(known, counts, 0))
+            loss, _, _ = self.loss.derivatives(rows @ coef + intercept, np.where(known, counts, 0))
             total = total - np.where(known, loss, 0.0).sum(axis=0)
         return total
 

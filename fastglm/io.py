@@ -51,7 +51,7 @@ def save_model(model, path, metadata=None):
         arrays.update({f"mask_{label}": np.asarray(m) for label, m in mask.items()})
     elif mask is not None:
         arrays["mask"] = np.asarray(mask)
-    params["inverse_link_function"] = model._link().name
+    params["inverse_link_function"] = model._loss().link
     params["observation_model"] = "Poisson"
     kind, strength = as_regularizer(model.regularizer), params.pop("regularizer_strength")
     if isinstance(kind, ElasticNet) and isinstance(strength, tuple | list):

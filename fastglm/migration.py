@@ -8,8 +8,8 @@ import numpy as np
 
 from fastglm._engine.result import Result
 from fastglm.glm import GLM, PopulationGLM
+from fastglm.observation_models import as_observation_model
 from fastglm.regularizer import GroupLasso, as_regularizer
-from fastglm.simulation import read_link
 
 
 def from_nemos(model):
@@ -66,13 +66,16 @@ def from_nemos(model):
             f"model is of type {type(model).__name__}; expected a GLM or PopulationGLM of NeMoS."
         )
     given = model.get_params(deep=False)
-    observed = _name(given["observation_model"]).removesuffix("Observations")
-    if observed != "Poisson":
+    try:
+        family = as_observation_model(given["observation_model"])
+    except ValueError:
         raise ValueError(
-            f"The model has {observed} observations; fastglm has only Poisson. Keep NeMoS for this "
-            "model."
-        )
-    settings = {"inverse_link_function": read_link(given["inverse_link_function"])}
+            f"The model has {_name(given['observation_model'])}, which fastglm has not. Keep NeMoS "
+            "for this model."
+        ) from None
+    settings = {"inverse_link_function": family.loss(given["inverse_link_function"]).link}
+    if family.name != "Poisson":
+        settings["observation_model"] = family.name
     mask, coef = _array(given.get("feature_mask"), "feature_mask"), getattr(model, "coef_", None)
     coef = _array(coef, "coef_")
     regularizer, strength = (

@@ -21,7 +21,6 @@ from fastglm._engine.shared import share
 from fastglm._kernels.threads import single_threaded_blas
 from fastglm._products.sums import moments
 from fastglm._products.sweep import Sweep
-from fastglm.observation_models import log_likelihood
 from fastglm.regularizer import ElasticNet, UnRegularized, as_regularizer
 
 RULES = ("best", "one-standard-error")
@@ -246,7 +245,7 @@ def cross_validate(model, X, y, strengths=None, folds=5, rule="best"):
         log = f"fold {k + 1} of {len(parts)}"
         results = fit_penalties(X, y, train, free, penalties, loose, shared, guide, log)
         for s, result in enumerate(results):
-            scores[s, k] = held_out(X, y, test, result.coef, result.intercept, settings.link)
+            scores[s, k] = held_out(X, y, test, result.coef, result.intercept, settings.loss)
     chosen = _choose(scores, rule)
     final = clone(model)
     best = strengths[chosen, np.arange(chosen.size)]
@@ -304,7 +303,7 @@ def _sees(mask, back, ahead):
     return n_before[np.minimum(t + ahead + 1, mask.size)] > n_before[np.maximum(t - back, 0)]
 
 
-def held_out(X, y, test, coef, intercept, link):
+def held_out(X, y, test, coef, intercept, loss):
     """Mean log-likelihood per bin of every receiver over some bins."""
     n = intercept.size
     total, size = np.zeros(n), np.zeros(n)
@@ -316,9 +315,9 @@ def held_out(X, y, test, coef, intercept, link):
             if index.size == 0:
                 continue
             sweep.forward(start, n_rows)
-            mu = link.rate(sweep.get(n_rows, n)[index - start] + intercept)
+            mu = loss.mean(sweep.get(n_rows, n)[index - start] + intercept)
             counts = y.rows(index)
-            value = log_likelihood(counts, mu)
+            value = loss.observation_model.log_likelihood(counts, mu)
             known = ~np.isnan(value)
             # One receiver in a row: the bits must not depend on how many there are.
             total += np.ascontiguousarray(np.where(known, value, 0.0).T).sum(axis=1)
@@ -393,9 +392,10 @@ def _largest_strength(model, X, y, free):
     unit = model._read_penalty(X, free, _with_ratio(model, [np.ones(y.n_units)])[0])
     if unit.sparse.any():
         grad = sums.xty / n_bins - np.outer(mean_x, rate)
-        if model._link().name == "softplus":
-            eta = model._link().eta(rate)
-            grad = grad * np.exp(eta - rate) / rate
+        # The residual is linear in the count, with a slope that the constant rate sets.
+        loss, eta = model._loss(), model._loss().eta(rate)
+        steep = loss.derivatives(eta, 0.0)[1] - loss.derivatives(eta, 1.0)[1]
+        grad = grad * (loss.count_factor if loss.linear_counts else steep)
         grad = np.where(free, grad, 0.0)
         size = np.zeros(unit.weight.shape)
         np.add.at(size, unit.group_of, grad**2)

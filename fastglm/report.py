@@ -388,7 +388,7 @@ def _fitted(fit, bin_size, basis, recording):
         ("features", f"{X.shape[1]:,} \N{EN DASH} " + "; ".join(blocks)),
         *([("basis", type(basis).__name__)] if basis is not None else []),
         ("in the fit of a receiver", _span(fit.n_free, "features")),
-        ("link", "softplus" if model._link().name == "softplus" else "exponential"),
+        ("link", model._loss().link),
         ("penalty", _penalty(model)),
     ]
     pictures = []
@@ -444,7 +444,7 @@ def _couplings(fit, q):
     caption = "Area of every filter, senders down, receivers across; red excites, blue inhibits."
     picture = _picture(figure, caption, raster=True)
     pairs = plotting.strongest(couplings, _N_ROWS, q)
-    exponential = fit.model._link().name == "exp"
+    exponential = fit.model._loss().exponential
     head = ["coupling", "strength", *(["SE"] if tested else []),
             *(["gain"] if exponential else []), *(["q"] if tested else [])]  # fmt: skip
     rows = []
@@ -484,7 +484,7 @@ def _filters(fit, bin_size):
     for ax in axes:
         ax.set(xlabel="", ylabel="")
         pictures.append(_picture(ax.figure, ax.get_title(loc="left"), caption=False))
-    exponential = fit.model._link().name == "exp"
+    exponential = fit.model._loss().exponential
     lag = "bins" if bin_size is None else "milliseconds"
     what = "The factor by which one event changes the rate" if exponential else "Change of input"
     band = f", with pointwise {100 * _LEVEL:g} % bands" if couplings.uncertainty else ""

@@ -14,7 +14,7 @@ import scipy.sparse
 
 from fastglm import _kernels as kernels
 from fastglm._checks import as_numbers
-from fastglm.observation_models import LINKS
+from fastglm.observation_models import PoissonObservations
 
 _CHUNK = 8192  # bins between two looks at the interpreter
 
@@ -285,8 +285,8 @@ def simulate_recurrent(
 def _warn_of_excitation(kernel, coupling, baseline, link, max_rate):
     """Warn if the network, linearised at its baseline, sustains its own excitation."""
     area = np.einsum("b,jib->ij", kernel.sum(axis=0), coupling)
-    # The residual of a bin without events is d mu / d eta. Above max_rate the run ends anyway.
-    slopes = np.minimum(LINKS[link].derivatives(baseline, 0.0)[1], max_rate)
+    # Above max_rate the run ends anyway.
+    slopes = np.minimum(PoissonObservations().loss(link).slope(baseline), max_rate)
     leading = gain_eigenvalues(area, slopes).real.max(initial=0)
     if leading >= 1:
         warnings.warn(
@@ -404,14 +404,4 @@ def read_link(link):
     ValueError
         If it is neither the exponential nor softplus.
     """
-    name = "exp" if link is None else link if isinstance(link, str) else _function_name(link)
-    if name not in ("exp", "softplus"):
-        raise ValueError(
-            f"inverse_link_function is {link!r}; expected 'exp', 'softplus' or a function of one "
-            "of these names."
-        )
-    return name
-
-
-def _function_name(function):
-    return getattr(function, "__name__", None)
+    return PoissonObservations().loss(link).link

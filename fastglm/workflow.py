@@ -338,7 +338,7 @@ def load_model(path):
         )
     try:
         model = classes[kind](**params)
-        model._tolerances(), model._method(), model._link()  # raise on what no model has
+        model._tolerances(), model._method(), model._loss()  # raise on what no model has
         model._store(result)
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is a damaged model file: {error}.") from None

@@ -16,7 +16,7 @@ from fastglm._products import sums as statistics
 from fastglm._products import sweep as sweeps
 from fastglm._products.sweep import Sweep
 from fastglm.features import DenseColumns, Events, FeatureMatrix, HistoryColumns
-from fastglm.observation_models import PoissonExp, PoissonSoftplus
+from fastglm.observation_models import PoissonObservations
 
 PURE = bool(numba.config.DISABLE_JIT)
 PAD, LANES, SEGMENT = kernels.PAD, kernels.LANES, kernels.SEGMENT
@@ -298,7 +298,7 @@ def test_collect_filters_adds_to_the_gradient():
 
 def everything(X, coef, residual, dtype, lanes):
     eta = forward(X, coef, dtype, lanes)
-    values, _, sums = run_poisson(PoissonExp, 0.1 * eta, residual, lanes=lanes, dtype=dtype)
+    values, _, sums = run_poisson(POISSON, 0.1 * eta, residual, lanes=lanes, dtype=dtype)
     rows = X.rows(np.arange(X.shape[0]))
     pairs = statistics.gram(X, X.valid)
     return eta, backward(X, residual, dtype, lanes), rows, values, sums, pairs
@@ -478,19 +478,20 @@ def unpack(values, lanes, n, pad=PAD):
     return rows[pad : rows.shape[0] - pad, :n]
 
 
-def run_poisson(link, eta, counts, intercept=None, valid=None, start=0, lanes=LANES, dtype=float):
-    """New eta, the pads of its layout, and sums of a link's kernel."""
+def run_poisson(loss, eta, counts, intercept=None, valid=None, start=0, lanes=LANES, dtype=float):
+    """New eta, the pads of its layout, and sums of the kernel of a loss."""
     n_rows, n = eta.shape
     n_tiles = -(-n // lanes)
     n_segments = -(-n_rows // SEGMENT)
     offsets = np.full(n_tiles * lanes, -1e5, dtype)  # of lanes without a receiver
     offsets[:n] = 0.0 if intercept is None else intercept
     valid = np.ones(start + n_rows, bool) if valid is None else valid
+    valid = valid if loss.exponential else valid.astype(dtype)  # weights of the bins
     sums = np.full((n_tiles, n_segments, 2, lanes), -7.0)
     values, y = pack(eta, lanes, dtype), pack(counts, lanes, dtype)
     tiles = np.arange(n_tiles)
     with np.errstate(all="ignore"):
-        kernels.launch(link.pointwise, values, y, offsets, valid, start, n_rows, lanes, tiles, sums)
+        kernels.launch(loss.kernel, values, y, offsets, valid, start, n_rows, lanes, tiles, sums)
     pads = np.concatenate([values[:, : PAD * lanes], values[:, (PAD + n_rows) * lanes :]], axis=1)
     sums = sums.transpose(1, 2, 0, 3).reshape(n_segments, 2, -1)[:, :, :n]
     return unpack(values, lanes, n), pads, sums
@@ -510,19 +511,20 @@ def exp_parts(eta, y):
     return (np.exp(eta),) * 2  # what is linear in y is the caller's
 
 
-LINKS = [(PoissonExp, exp_parts), (PoissonSoftplus, softplus_parts)]
+POISSON, SOFTPLUS = (PoissonObservations().loss(name) for name in ("exp", "softplus"))
+LOSSES = [(POISSON, exp_parts), (SOFTPLUS, softplus_parts)]
 
 
-@pytest.mark.parametrize(("link", "parts"), LINKS)
+@pytest.mark.parametrize(("loss", "parts"), LOSSES)
 @pytest.mark.parametrize(("dtype", "lanes"), BATCHES)
 @pytest.mark.parametrize(("n_rows", "n"), [(1, 1), (9, 3), (30, LANES + 1), (SEGMENT + 70, 1)])
-def test_poisson_kernels_equal_the_formulas(link, parts, n_rows, n, dtype, lanes):
+def test_poisson_kernels_equal_the_formulas(loss, parts, n_rows, n, dtype, lanes):
     if PURE and n_rows * lanes > 2000:
         lanes = 1
     eta, y, intercept = poisson_problem(n_rows, n)
     eta, intercept = eta.astype(dtype), intercept.astype(dtype)
     valid = np.random.default_rng(1).random(n_rows + 5) < 0.7
-    values, pads, sums = run_poisson(link, eta, y, intercept, valid, 5, lanes, dtype)
+    values, pads, sums = run_poisson(loss, eta, y, intercept, valid, 5, lanes, dtype)
     exact = eta.astype(float) + intercept.astype(float)
     loss, residual = (part * valid[5:, None] for part in parts(exact, y))
     rtol = 1e-12 if dtype == np.float64 else 4e-6  # eta + intercept rounds in float32
@@ -534,37 +536,37 @@ def test_poisson_kernels_equal_the_formulas(link, parts, n_rows, n, dtype, lanes
         np.testing.assert_allclose(sums[s], expected, rtol=30 * rtol, atol=30 * rtol)
 
 
-@pytest.mark.parametrize(("link", "parts"), LINKS)
-def test_the_residual_is_the_derivative_of_the_loss(link, parts):
+@pytest.mark.parametrize(("loss", "parts"), LOSSES)
+def test_the_residual_is_the_derivative_of_the_loss(loss, parts):
     eta = np.linspace(-12, 8, 41)[None, :].repeat(3, axis=0)
     y = np.array([0.0, 1.0, 7.0])[:, None].repeat(41, axis=1)
     loss_up, loss_down = np.empty_like(eta), np.empty_like(eta)
     step = 1e-5
     for row in range(3):  # a row at a time: the sums are then those of the row
         one = slice(row, row + 1)
-        loss_up[row] = run_poisson(link, eta[one] + step, y[one])[2][0, 0]
-        loss_down[row] = run_poisson(link, eta[one] - step, y[one])[2][0, 0]
-    residual, _, _ = run_poisson(link, eta, y)
-    scale = 1 + y + np.exp(eta) if link is PoissonExp else 1 + y
+        loss_up[row] = run_poisson(loss, eta[one] + step, y[one])[2][0, 0]
+        loss_down[row] = run_poisson(loss, eta[one] - step, y[one])[2][0, 0]
+    residual, _, _ = run_poisson(loss, eta, y)
+    scale = 1 + y + np.exp(eta) if loss is POISSON else 1 + y
     assert (abs((loss_up - loss_down) / (2 * step) - residual) < 2e-9 * scale).all()
 
 
-@pytest.mark.parametrize("link", [PoissonExp, PoissonSoftplus])
-def test_expected_curvature_is_the_mean_over_counts_of_the_model(link):
+@pytest.mark.parametrize("loss", [POISSON, SOFTPLUS])
+def test_expected_curvature_is_the_mean_over_counts_of_the_model(loss):
     eta = np.linspace(-4, 2, 7)
-    mu = link.rate(eta)
+    mu = loss.mean(eta)
     y = np.arange(80)[:, None]
     chance = np.exp(y * np.log(mu) - mu - scipy.special.gammaln(y + 1))
     step = 1e-5
-    up, down = (link.derivatives(eta + d, y.astype(float))[1] for d in (step, -step))
+    up, down = (loss.derivatives(eta + d, y.astype(float))[1] for d in (step, -step))
     mean = (chance * (up - down) / (2 * step)).sum(axis=0)
-    np.testing.assert_allclose(link.expected_curvature(eta), mean, rtol=1e-7)
+    np.testing.assert_allclose(loss.expected_curvature(eta), mean, rtol=1e-7)
 
 
 @pytest.mark.parametrize(("dtype", "lanes"), BATCHES)
 def test_poisson_exp_shows_overflow_as_inf(dtype, lanes):
     eta = np.array([[0.0, 800.0], [0.0, 0.0]])
-    values, _, sums = run_poisson(PoissonExp, eta, eta, lanes=lanes, dtype=dtype)
+    values, _, sums = run_poisson(POISSON, eta, eta, lanes=lanes, dtype=dtype)
     assert values[0, 1] == np.inf
     np.testing.assert_array_equal(sums[0], [[2.0, np.inf]] * 2)
 
@@ -573,7 +575,7 @@ def test_poisson_exp_shows_overflow_as_inf(dtype, lanes):
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_poisson_exp_shows_nan(dtype):
     eta = np.array([[0.0, np.nan]])
-    _, _, sums = run_poisson(PoissonExp, eta, eta, dtype=dtype)
+    _, _, sums = run_poisson(POISSON, eta, eta, dtype=dtype)
     np.testing.assert_array_equal(sums[0], [[1.0, np.nan]] * 2)
 
 
@@ -581,7 +583,7 @@ def test_poisson_exp_shows_nan(dtype):
 def test_poisson_exp_ignores_what_stands_in_invalid_rows(dtype, lanes):
     eta = np.array([[0.0, 0.0], [np.nan, 800.0]])
     valid = np.array([True, False])
-    values, _, sums = run_poisson(PoissonExp, eta, eta, valid=valid, dtype=dtype, lanes=lanes)
+    values, _, sums = run_poisson(POISSON, eta, eta, valid=valid, dtype=dtype, lanes=lanes)
     np.testing.assert_array_equal(sums[0], 1.0)
     assert not values[1].any()
 
@@ -598,14 +600,14 @@ def test_pointwise_kernels_leave_other_tiles_alone():
 def test_softplus_stays_finite_where_its_rate_underflows():
     eta = np.array([[-40.0, -300.0, -690.0]])
     y = np.array([[2.0, 2.0, 2.0]])
-    residual, _, sums = run_poisson(PoissonSoftplus, eta, y)
+    residual, _, sums = run_poisson(SOFTPLUS, eta, y)
     np.testing.assert_allclose(residual, -y, rtol=1e-12)
     np.testing.assert_allclose(sums[0, 0], -y[0] * eta[0], rtol=1e-12)
 
 
 def test_softplus_is_linear_far_above_zero():
     eta = np.array([[50.0, 1e3, 1e6]])
-    residual, _, sums = run_poisson(PoissonSoftplus, eta, np.ones((1, 3)))
+    residual, _, sums = run_poisson(SOFTPLUS, eta, np.ones((1, 3)))
     np.testing.assert_allclose(sums[0, 0], eta[0] - np.log(eta[0]), rtol=1e-14)
     np.testing.assert_allclose(residual, 1 - 1 / eta, rtol=1e-14)
 
@@ -613,7 +615,7 @@ def test_softplus_is_linear_far_above_zero():
 def exp_of(values, dtype, lanes=1):
     """The kernel's exp of some values, one receiver."""
     with np.errstate(all="ignore"):
-        out = run_poisson(PoissonExp, values[:, None], values[:, None], lanes=lanes, dtype=dtype)
+        out = run_poisson(POISSON, values[:, None], values[:, None], lanes=lanes, dtype=dtype)
     return out[0][:, 0]
 
 
@@ -662,7 +664,7 @@ def test_log_is_right_to_the_stated_error(log, dtype, reach, error):
 def test_softplus_inside_the_pass_is_right_to_the_stated_error(dtype, lowest, error, lanes):
     """Without counts the residual is the logistic function, and the loss is softplus."""
     eta = np.linspace(lowest, 80, 20_001).astype(dtype)[:, None]
-    residual, _, sums = run_poisson(PoissonSoftplus, eta, 0 * eta, lanes=lanes, dtype=dtype)
+    residual, _, sums = run_poisson(SOFTPLUS, eta, 0 * eta, lanes=lanes, dtype=dtype)
     exact = eta.astype(float)
     np.testing.assert_allclose(residual, scipy.special.expit(exact), rtol=error)
     np.testing.assert_allclose(sums[:, 0].sum(), np.logaddexp(0, exact).sum(), rtol=error)

@@ -251,7 +251,7 @@ def test_the_highest_rate_can_be_chosen():
             {"feedforward_input": np.ones((6, 2, 1)), "feedforward_coef": np.ones((2, 1))},
             "n_bins is 5 but feedforward_input has 6 bins; leave n_bins out",
         ),
-        ({"inverse_link_function": "tanh"}, "inverse_link_function is 'tanh'; expected 'exp'"),
+        ({"inverse_link_function": "tanh"}, "inverse_link_function is 'tanh'; Poisson observations take 'exp'"),
     ],
 )
 def test_arguments_that_do_not_fit(changes, match):
@@ -267,7 +267,7 @@ def test_links_are_read_by_name_or_from_a_function():
 
 @pytest.mark.parametrize("link", ["log", np.log, 3])
 def test_links_that_are_not_known(link):
-    with pytest.raises(ValueError, match=r"inverse_link_function is .*; expected 'exp'"):
+    with pytest.raises(ValueError, match=r"inverse_link_function is .*; Poisson observations take 'exp'"):
         read_link(link)
 
 

@@ -28,7 +28,7 @@ class Settings:
 
     Attributes
     ----------
-    link : class of `fastglm._poisson`
+    loss : Loss of `fastglm.observation_models`
     tol, maxiter : float, int
         Decrement at which a receiver has converged; limit of steps.
     method : "auto", "newton-cholesky" or "newton-cg"
@@ -39,7 +39,7 @@ class Settings:
         Whether a fit may end in float32, with a last step that is not judged any more.
     """
 
-    link: object
+    loss: object
     tol: float
     maxiter: int
     method: str
@@ -99,7 +99,7 @@ class _Fit:
         self.unmasked = free
         self.anchor = None  # what is known where the last fit ended
         self.keep = keep
-        self.level = settings.link.expected_curvature(settings.link.eta(self.mean))
+        self.level = settings.loss.expected_curvature(settings.loss.eta(self.mean))
         self.problem, self.free = None, None
 
     def run(self, penalties, start, guided=False):
@@ -113,7 +113,7 @@ class _Fit:
         penalty = penalties[0]
         coef, intercept = start or (
             np.zeros(self.unmasked.shape),
-            self.settings.link.eta(self.mean) - self.counts.lift(self.valid),
+            self.settings.loss.eta(self.mean) - self.counts.lift(self.valid),
         )
         free, fixed, limit = self._separate(penalty)
         if fixed.any() or not free.all():
@@ -159,15 +159,15 @@ class _Fit:
             self.problem.set_penalty(penalty)
             return
         self.free, self.anchor = free, None
-        X, valid, counts, link = self.X, self.valid, self.counts, self.settings.link
+        X, valid, counts, loss = self.X, self.valid, self.counts, self.settings.loss
         if self.batch.method == "newton-cholesky":
-            self.problem = DenseProblem(X, valid, counts, free, penalty, link)
+            self.problem = DenseProblem(X, valid, counts, free, penalty, loss)
             return
         lanes = self.batch.lanes
         kind = SingleProblem if self.shared.direct else SampleProblem
-        sample = kind(self.shared, free, penalty, link, self.level, lanes, counts)
+        sample = kind(self.shared, free, penalty, loss, self.level, lanes, counts)
         self.problem = EventProblem(
-            X, valid, counts, free, penalty, link, self.sums, sample, lanes, self.settings.tol,
+            X, valid, counts, free, penalty, loss, self.sums, sample, lanes, self.settings.tol,
             self.batch.products, self.settings.rough,
             n_own_factors(X.shape[1], self.settings.memory_budget),
         )  # fmt: skip
@@ -187,7 +187,7 @@ class _Fit:
         if by_events:
             problem.forget()
         sampled = cold or (self.anchor is not None and not guided)
-        if by_events and self.settings.link.canonical and sampled:
+        if by_events and self.settings.loss.exponential and sampled:
             sample, everyone = problem.sample, np.arange(plain.size)
             if cold:
                 constant = problem.constant / problem.n_bins
@@ -228,7 +228,7 @@ class _Fit:
             self.counts.select(rest),
             self.free[:, rest],
             penalty.select(receivers=rest),
-            self.settings.link,
+            self.settings.loss,
         )
         again = minimize(
             exact, result.coef[:, rest], result.intercept[rest], self.settings.tol, maxiter

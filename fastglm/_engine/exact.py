@@ -24,8 +24,8 @@ class DenseProblem:
     polish = 3
     _REFRESH = 1e-8  # a decrement above this is due for a new Hessian
 
-    def __init__(self, X, valid, counts, free, penalty, link):
-        self.X, self.counts, self.link = X, counts, link
+    def __init__(self, X, valid, counts, free, penalty, loss):
+        self.X, self.counts, self.loss = X, counts, loss
         self.is_free, self.free = free, [np.flatnonzero(column) for column in free.T]
         index = np.flatnonzero(valid)
         self.n_bins = index.size
@@ -78,7 +78,7 @@ class DenseProblem:
                 eta += rows[:, fixed[k]] @ coef[fixed[k], k]
             if shift is not None:
                 eta += shift[:, j if shift.shape[1] > 1 else 0]
-            loss, residual, curvature = self.link.derivatives(eta, counts[:, j])
+            loss, residual, curvature = self.loss.derivatives(eta, counts[:, j])
             if weight is not None:
                 loss, residual, curvature = weight * loss, weight * residual, weight * curvature
             objective[k] += loss.sum()

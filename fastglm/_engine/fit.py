@@ -160,7 +160,7 @@ def key_of(X, observed, free, penalty, start, settings):
         parts += c.arrays()
     parts += list(start or ())
     parts += [given for given in (observed.weight, observed.offset) if given is not None]
-    parts += [settings.link.name, settings.tol, settings.maxiter, settings.method]
+    parts += [*settings.loss.key, settings.tol, settings.maxiter, settings.method]
     return fingerprint(*parts)
 
 

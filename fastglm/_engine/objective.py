@@ -51,7 +51,7 @@ class EventProblem:
         counts,
         free,
         penalty,
-        link,
+        loss,
         moments,
         sample,
         lanes,
@@ -60,7 +60,7 @@ class EventProblem:
         rough,
         n_own,
     ):
-        self.X, self.valid, self.counts, self.link = X, valid, counts, link
+        self.X, self.valid, self.counts, self.loss = X, valid, counts, loss
         self.sample = sample
         # What is about to converge is summed in float64, or, where that may be rough, not before
         # the change of a gradient in float32 is rounding.
@@ -80,7 +80,7 @@ class EventProblem:
         self.steps = Steps(self, n, lanes)
         self.rounding = np.zeros(n)
         self._was_rounded = np.zeros(n)
-        self.constant = counts.linear(valid) if link.canonical else 0.0  # of the objective
+        self.constant = counts.linear(valid) if loss.exponential else 0.0  # of the objective
         # Receivers that take long: their own factors, the steps that they have taken and, at the
         # rate of the last one, still have to take.
         self.own, self.n_steps, self.n_left = {}, np.zeros(n, np.int64), np.zeros(n)
@@ -147,7 +147,7 @@ class EventProblem:
                 totals[:, some], grad[:, some] = self._pass(sweep, some)
         grad /= self.n_bins
         objective, grad_intercept = totals / self.n_bins
-        if self.link.canonical:
+        if self.loss.exponential:
             self.total = objective  # loss, residual and curvature begin as the rate
             with np.errstate(divide="ignore", invalid="ignore"):
                 self.mean = grad / self.total
@@ -171,25 +171,28 @@ class EventProblem:
         offsets[:n] = self.point[-1, some]
         sweep.set_coef(self.point[:-1, some], tiles)
         totals = np.zeros((2, tiles.size * lanes))
+        places = np.full(self.counts.events.n_units, -1)
+        places[self.active[some]] = np.arange(n)
+        weights = self.valid
+        if not self.loss.exponential:
+            weights = np.where(self.valid, self.counts.weight_of_bins, 0).astype(sweep.eta.dtype)
         for start, n_rows in sweep.chunks():
             if not self.valid[start : start + n_rows].any():
                 continue  # such as a fold that is held out
             counts = sweep.eta
-            if not self.link.canonical:
-                index = np.arange(start, start + n_rows)
-                counts = sweep.put(self.counts(index)[:, self.active[some]]).copy()
+            if not self.loss.linear_counts:
+                counts = np.zeros_like(sweep.eta)
+                events = self.counts.events
+                own = events.bins, places[events.units], events.amplitudes
+                kernels.launch(kernels.scatter_counts, *own, lanes, start, n_rows, counts)
             eta = sweep.forward(start, n_rows)
-            if self.counts.weight is not None and not self.link.canonical:
-                totals[:, :n] += self._weigh(sweep, index, some)
-                sweep.backward(start, n_rows, eta)
-                continue
             self._shift(sweep, start, n_rows, some)
             kernels.launch(
-                self.link.pointwise,
+                self.loss.kernel,
                 eta,
                 counts,
                 offsets,
-                self.valid,
+                weights,
                 start,
                 n_rows,
                 lanes,
@@ -205,31 +208,16 @@ class EventProblem:
         """Add what weights and offsets add to eta of some of the active receivers."""
         if not self.counts.plain:
             index = np.arange(start, start + n_rows)
-            shift = self.counts.shift(index, self.link.canonical)
+            shift = self.counts.shift(index, self.loss.exponential)
             if shift is not None:
                 sweep.add(columns(shift, self.active[some]))
-
-    def _weigh(self, sweep, index, some):
-        """A chunk of a pass with weights and a link that is not canonical: NumPy, in float64."""
-        receivers, n = self.active[some], some.size
-        keep = np.flatnonzero(self.valid[index])
-        at = index[keep]
-        eta = sweep.get(index.size, n)[keep].astype(np.float64) + self.point[-1, some]
-        if self.counts.offset is not None:
-            eta += columns(self.counts.offset, receivers)[at]
-        loss, residual, _ = self.link.derivatives(eta, self.counts(at)[:, receivers])
-        weight = self.counts.factor(at, False)
-        values = np.zeros((index.size, n))
-        values[keep] = weight * residual
-        sweep.put(values)
-        return column_dot(np.broadcast_to(weight, loss.shape), loss), values.sum(axis=0)
 
     def step(self, moved, grad, grad_intercept, tol, polishing):
         """Steps at the accepted points; see `Steps`."""
         n, passes = self.active.size, self._assist(moved)
-        if not self.link.canonical or not all(self.own.get(j) for j in self.active):
+        if not self.loss.exponential or not all(self.own.get(j) for j in self.active):
             self.sample.set_point(self.active, self.point[:-1], self.point[-1])
-        if not self.link.canonical:
+        if not self.loss.exponential:
             self.mean, self.total = self.sample.mean[:, :n], self.sample.total[:n]
         steps = self.steps.step(moved, self.point, grad, grad_intercept, tol, polishing)
         receivers, decrement = self.active[moved], steps[2]
@@ -252,7 +240,7 @@ class EventProblem:
         self.own = {j: self.own[j] for j in self.active if j in self.own}  # not of who has left
         self.n_steps[receivers] += 1
         passes = np.zeros(receivers.size, np.int64)
-        if self.sample.shared.activity is None or not self.link.canonical:
+        if self.sample.shared.activity is None or not self.loss.exponential:
             return passes
         late = self.n_left[receivers] > self.late[receivers]
         late &= self.n_steps[receivers] >= self.next[receivers]

@@ -32,6 +32,11 @@ class Observed:
         """Without weights and offsets."""
         return self.weight is None and self.offset is None
 
+    @property
+    def weight_of_bins(self):
+        """The weights, or 1."""
+        return 1.0 if self.weight is None else self.weight
+
     def __call__(self, index):
         """Counts of the bins ``index`` (ascending), shape (index.size, n_receivers)."""
         return self.events.rows(index)

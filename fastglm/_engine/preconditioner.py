@@ -36,11 +36,11 @@ class SampleProblem:
     polish = 0
     _MAX_STEPS = 30
 
-    def __init__(self, shared, free, penalty, link, level, lanes, observed):
-        self.shared, self.penalty, self.link, self.lanes = shared, penalty, link, lanes
+    def __init__(self, shared, free, penalty, loss, level, lanes, observed):
+        self.shared, self.penalty, self.loss, self.lanes = shared, penalty, loss, lanes
         # What weights and offsets add to eta at the sampled bins, and multiply the curvature by.
-        self._shift = observed.shift(shared.index, link.canonical)
-        factor = observed.factor(shared.index, link.canonical)
+        self._shift = observed.shift(shared.index, loss.exponential)
+        factor = observed.factor(shared.index, loss.exponential)
         self._share = shared.share if factor is None else shared.share * factor
         self.free, self.level, self.blend = free, level, BLEND
         self.plain = np.zeros(level.size, bool)  # only asked of where a fit ends
@@ -171,7 +171,7 @@ class SampleProblem:
 
     def weigh(self, active, coef, intercept, sums=lambda block, weights: ()):
         """Curvatures at a point. Returns sums over the sample, the last that of the curvatures."""
-        rows, link, n = self.shared.rows, self.link, self.shared.index.size
+        rows, loss, n = self.shared.rows, self.loss, self.shared.index.size
         self.active = active
         coef = self._pad(coef, 0.0).astype(np.float32)
         intercept = self._pad(intercept, LOG_ZERO).astype(np.float32)
@@ -183,7 +183,7 @@ class SampleProblem:
                 eta = rows.dot(block, coef) + intercept
                 if shift is not None:
                     eta += shift[part]
-                weights = link.expected_curvature(eta)
+                weights = loss.expected_curvature(eta)
                 weights *= self._share[part]
                 self.weights[part] = weights
                 return (*sums(block, weights), weights.sum(axis=0, dtype=np.float64))
@@ -226,7 +226,7 @@ class SampleProblem:
         if self._shift is not None:
             eta += columns(self._shift, [j])[part, 0]
         with np.errstate(over="ignore", invalid="ignore"):  # a trial point may be far off
-            weights = self.link.expected_curvature(eta)
+            weights = self.loss.expected_curvature(eta)
             return weights * self._share[part, 0]
 
     def _sampled_hessian(self, j, features, weights):

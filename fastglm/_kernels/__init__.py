@@ -17,15 +17,19 @@ from fastglm._kernels.groups import (
     solve_groups,
 )
 from fastglm._kernels.pointwise import (
+    bernoulli_cloglog,
+    bernoulli_logistic,
     exp,
     exp32,
     exp_array,
     exp_of,
+    gaussian_identity,
     log,
     log32,
     log_of,
     poisson_exp,
     poisson_softplus,
+    scatter_counts,
 )
 from fastglm._kernels.simulate import simulate_bins
 from fastglm._kernels.sums import GRAM_BLOCK, add_weighted_gram, count_pairs, pack_rows
@@ -62,12 +66,15 @@ __all__ = [
     "SEGMENT",
     "add_weighted_gram",
     "aligned_zeros",
+    "bernoulli_cloglog",
+    "bernoulli_logistic",
     "collect_filters",
     "count_pairs",
     "exp",
     "exp32",
     "exp_array",
     "exp_of",
+    "gaussian_identity",
     "history_backward",
     "history_forward",
     "history_forward_narrow",
@@ -86,6 +93,7 @@ __all__ = [
     "runs_backward_narrow",
     "runs_forward",
     "runs_forward_narrow",
+    "scatter_counts",
     "screen_groups",
     "simulate_bins",
     "solve_groups",

@@ -7,12 +7,12 @@ _SMALL_PRODUCT = 1 << 22  # BLAS orders the sums of a product below 1e6 by its w
 
 def tiled_dot(rows, v, lanes):
     """``rows @ v``, the same bits for a column whatever the others are."""
-    v = np.ascontiguousarray(v)  # BLAS orders the sums of a transposed matrix in another way
+    # Contiguous: BLAS orders the sums of a transposed matrix, or of a column, in another way.
     with np.errstate(over="ignore", invalid="ignore"):
         if rows.size * lanes > _SMALL_PRODUCT:
-            return rows @ v
-        tiles = range(0, v.shape[1], lanes)
-        return np.concatenate([rows @ v[:, k : k + lanes] for k in tiles], axis=1)
+            return rows @ np.ascontiguousarray(v)
+        tiles = (v[:, k : k + lanes] for k in range(0, v.shape[1], lanes))
+        return np.concatenate([rows @ np.ascontiguousarray(tile) for tile in tiles], axis=1)
 
 
 def column_dot(a, b):

@@ -162,7 +162,7 @@ def stability(model, kernel, rates=None):
 def _network(model, kernel, rates):
     """Kernel, rates, slopes of the link, summed filters, (sender, function, receiver) couplings."""
     model._check_fitted()
-    link, coef = model._link(), model._coef()
+    loss, coef = model._loss(), model._coef()
     kernel = np.asarray(getattr(kernel, "kernel_", kernel), np.float64)
     n = coef.shape[1]
     if kernel.ndim != 2 or kernel.size == 0:
@@ -186,23 +186,18 @@ def _network(model, kernel, rates):
     coupling = coef.reshape(n, n_funcs, n)
     area = np.einsum("b,ibj->ij", kernel.sum(axis=0), coupling)
     if rates is None:
-        rates = _sustained(area, np.asarray(model.intercept_), link)
+        rates = _sustained(area, np.asarray(model.intercept_), loss)
     rates = np.asarray(rates, np.float64)
     if rates.shape != (n,) or not (np.isfinite(rates).all() and (rates >= 0).all()):
         raise ValueError(
             f"rates has shape {rates.shape}; expected {n} finite numbers, not negative, in events "
             "per bin. Pass counts.mean(axis=0)?"
         )
-    eta = link.eta(np.maximum(rates, np.exp(LOG_ZERO)))
-    return kernel, rates, _slope(link, eta), area, coupling
+    eta = loss.eta(np.maximum(rates, np.exp(LOG_ZERO)))
+    return kernel, rates, loss.slope(eta), area, coupling
 
 
-def _slope(link, eta):
-    """``d mu / d eta``: the residual of a bin without events."""
-    return link.derivatives(eta, 0.0)[1]
-
-
-def _sustained(area, intercept, link):
+def _sustained(area, intercept, loss):
     """Rates with ``r = g(intercept + r @ area)``, along ``dr/dt = g(...) - r`` from silence.
 
     Implicit Euler steps, longer as the gap closes, which end as Newton's.
@@ -210,14 +205,14 @@ def _sustained(area, intercept, link):
     rates, first = np.zeros(intercept.size), None
     for _ in range(1000):
         eta = intercept + rates @ area
-        gap = link.rate(eta) - rates
+        gap = loss.mean(eta) - rates
         size = np.abs(gap).max()
         if not size <= _HIGHEST:
             break
         if size <= _ROUNDING * max(rates.max(), np.exp(LOG_ZERO)):
             return rates
         first = size if first is None else first
-        system = (1 + size / first) * np.eye(rates.size) - area * _slope(link, eta)
+        system = (1 + size / first) * np.eye(rates.size) - area * loss.slope(eta)
         rates = np.maximum(rates + np.linalg.solve(system.T, gap), 0.0)
     raise RuntimeError(
         "No rates sustain themselves: the mean field of the network runs away, because its "

@@ -199,7 +199,7 @@ def plot_filters(couplings, pairs=None, bin_size=None, level=0.95, share=True, a
         given = figure.subplots(n_rows, n_columns, squeeze=False)
     if given.size < len(pairs):
         raise ValueError(f"axes has {given.size} axes; expected {len(pairs)}, one for each pair.")
-    exponential = couplings.model._link().name == "exp"
+    exponential = couplings.model._loss().exponential
     lag = np.arange(1, couplings.kernel.shape[0] + 1) * (1 if bin_size is None else 1e3 * bin_size)
     ends, grid = [], given if given.ndim == 2 else given[None, :]
     for ax in given.ravel()[len(pairs) :]:

@@ -1,0 +1,720 @@
+"""Observation models: losses, families and their kernels, against formulas and peers."""
+
+import os
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+import scipy.stats
+from sklearn.base import clone
+
+from fastglm import _kernels
+from fastglm._kernels import LANES, PAD, SEGMENT
+from fastglm._kernels import pointwise as kernels
+from fastglm.observation_models import (
+    BernoulliObservations,
+    GaussianObservations,
+    ObservationModel,
+    PoissonObservations,
+    as_observation_model,
+)
+
+PURE = os.environ.get("NUMBA_DISABLE_JIT", "0") == "1"
+compiled_only = pytest.mark.skipif(PURE, reason="of compiled code")
+BATCHES = [(np.float64, LANES), (np.float32, LANES), (np.float64, 1), (np.float32, 1)]
+MODELS = [PoissonObservations(), BernoulliObservations(), GaussianObservations()]
+LOSSES = [model.loss(link) for model in MODELS for link in model.losses]
+BINARY = [loss for loss in LOSSES if loss.family == "Bernoulli"]
+
+
+def name_of(value):
+    return repr(value).removesuffix("()")
+
+
+every_model = pytest.mark.parametrize("model", MODELS, ids=name_of)
+every_loss = pytest.mark.parametrize("loss", LOSSES, ids=name_of)
+
+
+def refused(message):
+    return pytest.raises(ValueError, match=message)
+
+
+def counts_of(model, shape, seed=0):
+    rng = np.random.default_rng(seed)
+    mu = {"Poisson": 1.3, "Bernoulli": 0.3, "Gaussian": -0.4}[model.name]
+    return model.sample(rng, np.full(shape, mu)).astype(float)
+
+
+# --- objects ------------------------------------------------------------------------------------
+
+
+@every_model
+def test_a_model_is_a_value(model):
+    assert model == clone(model) == pickle.loads(pickle.dumps(model))
+    assert hash(model) == hash(clone(model))
+    assert repr(model) == f"{model.name}Observations()"
+    assert model.get_params() == {}
+    assert sum(model == other for other in MODELS) == 1
+    assert model != model.name
+
+
+@every_loss
+def test_a_loss_is_a_value_and_knows_its_family(loss):
+    assert pickle.loads(pickle.dumps(loss)) == loss
+    assert hash(pickle.loads(pickle.dumps(loss))) == hash(loss)
+    assert loss.observation_model.name == loss.family
+    assert loss.observation_model.loss(loss.link) == loss == type(loss)()
+    assert sum(loss == other for other in LOSSES) == 1
+
+
+def test_the_first_link_is_the_default():
+    assert [model.loss().link for model in MODELS] == ["exp", "logistic", "identity"]
+    links = [list(model.losses) for model in MODELS]
+    assert links == [["exp", "softplus"], ["logistic", "cloglog"], ["identity"]]
+
+
+def test_another_link_is_refused():
+    with refused(r"Bernoulli observations have no link 'exp'; expected one of: 'logistic', 'clog"):
+        BernoulliObservations().loss("exp")
+
+
+@pytest.mark.parametrize("name", ["Poisson", "Bernoulli", "Gaussian"])
+@pytest.mark.parametrize("form", ["{}", "{}Observations", "{}Observations()"])
+def test_models_are_found_by_name(name, form):
+    assert as_observation_model(form.format(name)).name == name
+
+
+def test_models_are_found_by_what_they_are():
+    assert as_observation_model(None) == PoissonObservations()
+    model = GaussianObservations()
+    assert as_observation_model(model) is model
+    theirs = type("BernoulliObservations", (), {})()
+    assert as_observation_model(theirs) == BernoulliObservations()
+
+
+@pytest.mark.parametrize("given", ["Gamma", "GammaObservations()", "poisson", "", 3, [1]])
+def test_other_models_are_refused(given):
+    with refused("expected one of 'Poisson', 'Bernoulli', 'Gaussian', or an object such as"):
+        as_observation_model(given)
+
+
+def test_objects_of_nemos_are_recognised():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nemos = pytest.importorskip("nemos")
+    for model in MODELS:
+        theirs = getattr(nemos.observation_models, type(model).__name__)()
+        assert as_observation_model(theirs) == model
+    with refused("observation_model is .*Gamma"):
+        as_observation_model(nemos.observation_models.GammaObservations())
+
+
+def test_flags():
+    assert [model.estimates_scale for model in MODELS] == [False, False, True]
+    assert [model.event_based for model in MODELS] == [True, True, False]
+    assert [model.whole for model in MODELS] == [False, True, False]
+    assert [loss.linear_counts for loss in LOSSES] == [True, False, True, False, True]
+    assert [loss.exponential for loss in LOSSES] == [True, False, False, False, False]
+    assert [loss.constant_curvature for loss in LOSSES] == [False] * 4 + [True]
+    assert [loss.count_factor for loss in LOSSES] == [1, 1, 1, 1, 2]
+
+
+# --- derivatives --------------------------------------------------------------------------------
+
+
+@every_loss
+def test_residual_and_curvature_are_derivatives_of_the_loss(loss):
+    eta = np.linspace(-6, 2.5, 35)[None, :].repeat(6, axis=0)
+    y = counts_of(loss.observation_model, (6, 1))
+    step = 1e-5
+    (up, r_up, _), (down, r_down, _) = (loss.derivatives(eta + d, y) for d in (step, -step))
+    _, residual, curvature = loss.derivatives(eta, y)
+    assert residual.shape == curvature.shape == (6, 35)
+    np.testing.assert_allclose((up - down) / (2 * step), residual, rtol=1e-7, atol=1e-8)
+    observed = np.maximum((r_up - r_down) / (2 * step), 0)
+    np.testing.assert_allclose(observed, curvature, rtol=1e-7, atol=1e-8)
+
+
+@every_loss
+def test_mean_its_inverse_and_its_slope(loss):
+    eta = np.linspace(-6, 1.5, 20)
+    np.testing.assert_allclose(loss.eta(loss.mean(eta)), eta, rtol=1e-12, atol=1e-12)
+    slope = (loss.mean(eta + 1e-6) - loss.mean(eta - 1e-6)) / 2e-6
+    np.testing.assert_allclose(loss.slope(eta), slope, rtol=1e-7, atol=1e-9)
+
+
+@every_loss
+def test_the_loss_is_the_negative_log_likelihood_times_the_precision(loss):
+    model, eta = loss.observation_model, np.linspace(-4, 1.5, 12)
+    y, scale = counts_of(model, (5, 1)), 0.7 if loss.observation_model.estimates_scale else 1.0
+    likelihood = model.log_likelihood(y, loss.mean(eta), scale)
+    rest = likelihood + model.precision(scale) * loss.derivatives(eta, y)[0]
+    np.testing.assert_allclose(rest, np.broadcast_to(rest[:, :1], rest.shape), atol=1e-12)
+
+
+@every_loss
+def test_where_counts_are_linear_the_cumulant_is_the_rest(loss):
+    eta, y = np.linspace(-4, 3, 12), counts_of(loss.observation_model, (5, 1))
+    if not loss.linear_counts:
+        with pytest.raises(NotImplementedError, match="not linear in the loss of"):
+            loss.cumulant(eta)
+        return
+    whole = loss.cumulant(eta) - loss.count_factor * y * eta + loss.constant(y)
+    np.testing.assert_allclose(whole, loss.derivatives(eta, y)[0], rtol=1e-12, atol=1e-12)
+
+
+@every_loss
+def test_expected_curvature_is_the_mean_over_counts_of_the_model(loss):
+    eta = np.linspace(-4, 1.5, 9)
+    mu = loss.mean(eta)
+    y = np.arange(80.0)[:, None] if loss.family == "Poisson" else np.array([[0.0], [1.0]])
+    step = 1e-5
+    up, down = (loss.derivatives(eta + d, y)[1] for d in (step, -step))
+    if loss.family == "Gaussian":
+        expected = ((up - down) / (2 * step))[0]
+    else:
+        chance = np.exp(loss.observation_model.log_likelihood(y, mu))
+        expected = (chance * (up - down) / (2 * step)).sum(axis=0)
+    np.testing.assert_allclose(loss.expected_curvature(eta), expected, rtol=1e-6)
+
+
+def exact_bernoulli(link, eta, y):
+    """Mean, loss, residual, observed and expected curvature in 200 digits."""
+    mpmath = pytest.importorskip("mpmath")
+    with mpmath.workdps(200):
+        x = mpmath.mpf(float(eta))
+        if link == "logistic":
+            mu = 1 / (1 + mpmath.exp(-x))
+            values = mu - y, mu * (1 - mu), mu * (1 - mu)
+        else:
+            m = mpmath.exp(x)
+            mu, r = -mpmath.expm1(-m), m / mpmath.expm1(m)
+            values = (-r, r * (m / mu - 1), m * r) if y else (m, m, m * r)
+        loss = -mpmath.log(mu) if y else -mpmath.log(1 - mu)
+        return [float(v) for v in (mu, loss, *values)]
+
+
+@pytest.mark.parametrize("loss", BINARY, ids=name_of)
+@pytest.mark.parametrize("y", [0.0, 1.0])
+def test_bernoulli_losses_keep_their_digits_at_both_ends(loss, y):
+    top = 6 if loss.link == "cloglog" else 60
+    near = np.log([0.499999, 0.5, 0.500001, 0.6931, 0.6932])  # where branches meet
+    eta = np.concatenate([np.linspace(-50, top, 113), np.linspace(-2, 2, 41), near])
+    exact = np.array([exact_bernoulli(loss.link, x, y) for x in eta]).T
+    values = loss.mean(eta), *loss.derivatives(eta, y), loss.expected_curvature(eta)
+    for value, expected in zip(values, exact, strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("loss", BINARY, ids=name_of)
+def test_bernoulli_losses_have_limits(loss):
+    eta, y = np.array([-1e4, 1e4]), np.array([0.0, 1.0])
+    for value in loss.derivatives(eta, y):
+        np.testing.assert_allclose(value, 0, atol=1e-300)
+    assert (loss.derivatives(eta, 1 - y)[0] > 600).all()
+    np.testing.assert_array_equal(loss.mean(eta), [0, 1])
+    np.testing.assert_array_equal(loss.mean(np.array([-np.inf, np.inf])), [0, 1])
+    np.testing.assert_array_equal(loss.eta(np.array([0.0, 1.0])), [-np.inf, np.inf])
+
+
+def test_softplus_and_exp_are_those_of_before():
+    before = pytest.importorskip("fastglm._poisson")
+    eta, y = np.linspace(-800, 30, 300), counts_of(PoissonObservations(), (4, 1))
+    for link, theirs in before.LINKS.items():
+        loss = PoissonObservations().loss(link)
+        pairs = zip(loss.derivatives(eta, y), theirs.derivatives(eta, y), strict=True)
+        for own, other in pairs:
+            np.testing.assert_array_equal(own, other)
+        np.testing.assert_array_equal(loss.expected_curvature(eta), theirs.expected_curvature(eta))
+        np.testing.assert_array_equal(loss.mean(eta), theirs.rate(eta))
+
+
+# --- optima at infinity -------------------------------------------------------------------------
+
+
+def test_the_ends_stand_for_probabilities_of_zero_and_one():
+    for loss in LOSSES:
+        if loss.low is not None:
+            assert 0 < loss.mean(loss.low) < 1e-21
+        if loss.high is not None:
+            assert loss.derivatives(loss.high, 1.0)[0] < 1e-21
+    assert [loss.high for loss in LOSSES] == [None, None, 50.0, 4.0, None]
+    assert [loss.low for loss in LOSSES] == [-50.0] * 4 + [None]
+
+
+@every_loss
+def test_receivers_whose_intercept_has_no_finite_optimum(loss):
+    status, eta = loss.ends(np.array([0.0, 3.0, 10.0]), 10)
+    expected = {"Poisson": ["silent", "", ""], "Bernoulli": ["silent", "", "saturated"]}
+    np.testing.assert_array_equal(status, expected.get(loss.family, ["", "", ""]))
+    np.testing.assert_allclose(eta[1], loss.eta(0.3))
+    assert np.isfinite(eta).all()
+    assert eta[0] == (0 if loss.low is None else loss.low)
+    assert eta[2] == (loss.eta(1.0) if loss.high is None else loss.high)
+
+
+def test_saturation_survives_the_rounding_of_weights():
+    weight = np.random.default_rng(0).random(1000)
+    n = weight.sum()
+    for sum_y in (n * (1 - 1e-15), n * (1 + 1e-15)):
+        assert BernoulliObservations().loss().ends(np.array([sum_y]), n)[0] == ["saturated"]
+    assert BernoulliObservations().loss().ends(np.array([n - 1e-9]), n)[0] == [""]
+
+
+@every_loss
+def test_features_whose_coefficient_has_no_finite_optimum(loss):
+    X = np.array([[1, 0, 0, 1, -1], [0, 2, 0, 1, 0], [0, 0, 0, 1, 1], [1, 0, 0, 0, 0]], float)
+    y = np.array([[0, 1], [1, 0], [1, 0], [0, 1]], float)
+    low, high = loss.separated(X.sum(axis=0), X.T @ y, (X >= 0).all(axis=0))
+    expected_low = np.array([[1, 0], [0, 1], [0, 0], [0, 0], [0, 0]], bool)
+    expected_high = np.array([[0, 1], [1, 0], [0, 0], [0, 0], [0, 0]], bool)
+    none = np.zeros((5, 2), bool)
+    np.testing.assert_array_equal(low, none if loss.family == "Gaussian" else expected_low)
+    np.testing.assert_array_equal(high, expected_high if loss.family == "Bernoulli" else none)
+    own = np.repeat(X.sum(axis=0)[:, None], 2, axis=1)  # each receiver has bins of its own
+    again = loss.separated(own, X.T @ y, (X >= 0).all(axis=0))
+    np.testing.assert_array_equal(again, (low, high))
+
+
+# --- checks -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "value", "message"),
+    [
+        ("Poisson", -1, r"y holds negative counts; expected the number of events in each bin\. "),
+        ("Poisson", -1, r"For Poisson observations the first is -1 in bin 17 of receiver 3\."),
+        ("Poisson", np.inf, r"y holds infinite counts; expected finite numbers or NaN \(bin left"),
+        ("Poisson", -np.inf, r"Poisson observations the first is -inf in bin 17 of receiver 3\."),
+        ("Bernoulli", 2, r"y holds 2 in bin 17 of receiver 3; Bernoulli .* 0 or 1\. Pass counts"),
+        ("Bernoulli", 2, r"Pass counts\.clip\(max=1\)\?$"),
+        ("Bernoulli", 0.5, r"y holds 0\.5 in bin 17 of receiver 3; .* 0 or 1\.$"),
+        ("Bernoulli", -1, r"y holds -1 in bin 17 of receiver 3; Bernoulli .* 0 or 1\.$"),
+        ("Bernoulli", np.inf, r"y holds inf in bin 17 of receiver 3; Bernoulli .* 0 or 1\.$"),
+        ("Gaussian", -np.inf, r"y holds -inf in bin 17 of receiver 3; Gaussian .* finite numbers"),
+    ],
+)
+def test_impossible_counts_are_refused(model, value, message):
+    bins, receivers = np.array([4, 17, 18]), np.array([0, 3, 1])
+    with refused(message):
+        as_observation_model(model).check(np.array([1, value, value], float), bins, receivers)
+    if np.isfinite(value) and value == int(value):
+        with refused(message):
+            as_observation_model(model).check(np.array([1, value, value]), bins, receivers)
+
+
+@pytest.mark.parametrize(
+    ("model", "values"),
+    [("Poisson", [0.5, 3, np.nan, 0]), ("Bernoulli", [1, 0, np.nan]), ("Gaussian", [-3.5, 1e300])],
+)
+def test_possible_counts_pass(model, values):
+    places = np.arange(len(values))
+    assert as_observation_model(model).check(np.array(values), places, places) is None
+    nothing = np.zeros(0)
+    assert as_observation_model(model).check(nothing, nothing, nothing) is None
+
+
+# --- likelihood, deviance, residuals, scale ----------------------------------------------------
+
+
+def test_log_likelihoods_are_those_of_scipy():
+    rng = np.random.default_rng(0)
+    mu, y = rng.random((20, 3)), rng.integers(0, 2, (20, 3))
+    scale = np.array([0.5, 1.0, 3.0])
+    poisson, bernoulli, gaussian = MODELS
+    close = np.testing.assert_allclose
+    close(poisson.log_likelihood(3 * y, mu), scipy.stats.poisson.logpmf(3 * y, mu), rtol=1e-12)
+    close(bernoulli.log_likelihood(y, mu), scipy.stats.bernoulli.logpmf(y, mu), rtol=1e-12)
+    normal = scipy.stats.norm.logpdf(y, mu, np.sqrt(scale))
+    close(gaussian.log_likelihood(y, mu, scale), normal, rtol=1e-12)
+
+
+def test_likelihood_and_deviance_at_the_ends_of_the_mean():
+    y = np.array([0, 0, 1, 1])
+    mu = np.array([0.0, 1.0, 0.0, 1.0])
+    bernoulli = BernoulliObservations()
+    with np.errstate(divide="ignore"):
+        np.testing.assert_array_equal(bernoulli.log_likelihood(y, mu), [0, -np.inf, -np.inf, 0])
+        np.testing.assert_array_equal(bernoulli.deviance(y, mu), [0, np.inf, np.inf, 0])
+    assert PoissonObservations().log_likelihood(0, 0.0) == 0
+    assert PoissonObservations().deviance(0, 0.0) == 0
+
+
+@every_model
+def test_the_deviance_is_twice_what_the_likelihood_lacks(model):
+    y, scale = counts_of(model, (30, 2)), 0.7 if model.estimates_scale else 1.0
+    mu = np.random.default_rng(1).uniform(0.1, 0.9, (30, 2))
+    lack = model.log_likelihood(y, y, scale) - model.log_likelihood(y, mu, scale)
+    np.testing.assert_allclose(model.deviance(y, mu, scale), 2 * scale * lack, atol=1e-12)
+
+
+@every_model
+def test_residuals_are_those_of_statsmodels(model):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        families = pytest.importorskip("statsmodels.api").families
+    theirs = {"Bernoulli": families.Binomial}.get(model.name) or getattr(families, model.name)
+    theirs, y = theirs(), counts_of(model, (40,))
+    mu = np.random.default_rng(1).uniform(0.1, 0.9, 40)
+    close = np.testing.assert_allclose
+    close(model.residuals(y, mu, "response"), y - mu)
+    close(model.residuals(y, mu, "pearson"), (y - mu) / np.sqrt(theirs.variance(mu)))
+    close(model.residuals(y, mu, "deviance"), theirs.resid_dev(y, mu), rtol=1e-10)
+    close(model.deviance(y, mu).sum(), theirs.deviance(y, mu), rtol=1e-10)
+    scale = 0.6
+    if model.estimates_scale:
+        close(model.residuals(y, mu, "pearson", scale), (y - mu) / np.sqrt(scale))
+        close(model.residuals(y, mu, "deviance", scale), theirs.resid_dev(y, mu, scale=scale))
+    with refused("kind is 'anscombe'; expected 'response', 'pearson' or 'deviance'"):
+        model.residuals(y, mu, "anscombe")
+
+
+@every_model
+def test_residuals_where_the_mean_is_at_its_end(model):
+    for kind in ("pearson", "deviance"):
+        residuals = model.residuals(np.array([0.0]), np.array([0.0]), kind)
+        assert residuals.shape == (1,)  # 0 / 0 is silent, as before
+
+
+@every_model
+def test_residuals_are_standardised(model):
+    rng = np.random.default_rng(3)
+    mu = rng.uniform(0.3, 0.7, 20000)
+    scale = 2.0 if model.estimates_scale else 1.0
+    pearson = model.residuals(model.sample(rng, mu, scale), mu, "pearson", scale)
+    assert abs(pearson.var() - 1) < 0.05
+
+
+@every_model
+def test_pseudo_r2_is_that_of_nemos(model):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        nemos = pytest.importorskip("nemos")
+        jax = pytest.importorskip("jax")
+    y = counts_of(model, (200, 3))
+    mu = np.random.default_rng(1).uniform(0.1, 0.9, y.shape)
+    theirs = getattr(nemos.observation_models, type(model).__name__)()
+    scale = np.array([0.5, 1.0, 2.0]) if model.estimates_scale else 1.0
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    try:
+        for score in ("pseudo-r2-McFadden", "pseudo-r2-Cohen"):
+            expected = float(
+                theirs.pseudo_r2(jax.numpy.array(y), jax.numpy.array(mu), score, scale)
+            )
+            np.testing.assert_allclose(model.pseudo_r2(y, mu, score, scale), expected, rtol=1e-9)
+    finally:
+        jax.config.update("jax_enable_x64", before)
+
+
+@every_model
+def test_pseudo_r2(model):
+    y = counts_of(model, (50, 2))
+    for score in ("pseudo-r2-McFadden", "pseudo-r2-Cohen"):
+        null = np.broadcast_to(y.mean(axis=0), y.shape)
+        assert abs(model.pseudo_r2(y, null, score)) < 1e-12
+        each = model.pseudo_r2(y, null, score, aggregate=lambda v: v.mean(axis=0))
+        assert each.shape == (2,)
+    with refused("score_type is 'r2'; expected 'pseudo-r2-McFadden' or 'pseudo-r2-Cohen'"):
+        model.pseudo_r2(y, null, "r2")
+
+
+@every_model
+def test_samples_have_the_mean_and_the_variance(model):
+    mu, scale = np.full((20000, 2), 0.3), 1.7 if model.estimates_scale else 1.0
+    y = model.sample(np.random.default_rng(0), mu, scale)
+    assert y.dtype == (np.float64 if model.estimates_scale else np.int64)
+    assert y.shape == mu.shape
+    np.testing.assert_allclose(y.mean(axis=0), 0.3, atol=0.04)
+    np.testing.assert_allclose(y.var(axis=0), model.variance(mu[0], scale), rtol=0.05)
+    np.testing.assert_array_equal(y, model.sample(np.random.default_rng(0), mu, scale))
+    assert model.sample(np.random.default_rng(0), 0.5).shape == ()
+
+
+def test_scale_is_one_or_the_residual_variance():
+    y = counts_of(GaussianObservations(), (30, 2))
+    y[3, 1] = np.nan
+    mu = np.full(y.shape, 0.1)
+    for model in MODELS[:2]:
+        np.testing.assert_array_equal(model.scale(np.abs(y), mu, 3), [1, 1])
+        np.testing.assert_array_equal(model.precision(np.ones(2)), [1, 1])
+    model = GaussianObservations()
+    squares = (y - mu) ** 2
+    expected = squares[:, 0].sum() / 27, np.nansum(squares[:, 1]) / 25
+    np.testing.assert_allclose(model.scale(y, mu, np.array([3, 4])), expected)
+    parts = [np.nansum(squares[rows], axis=0) for rows in (slice(0, 9), slice(9, 30))]
+    known = np.array([30, 29])
+    np.testing.assert_allclose(model.scale_from(sum(parts), known, np.array([3, 4])), expected)
+    np.testing.assert_allclose(model.precision(np.array([0.5, 2.0])), [1, 0.25])
+    assert np.isnan(model.scale(y[:3, 0], mu[:3, 0], 3))
+
+
+def test_probability_of_an_event():
+    mu = np.array([0.0, 1e-20, 0.3])
+    expected = scipy.stats.poisson.sf(0, mu)
+    np.testing.assert_allclose(PoissonObservations().probability_of_event(mu), expected, rtol=1e-9)
+    np.testing.assert_array_equal(BernoulliObservations().probability_of_event(mu), mu)
+    with refused("Gaussian observations are not events"):
+        GaussianObservations().probability_of_event(mu)
+
+
+@pytest.mark.parametrize("method", ["check", "log_likelihood", "deviance", "variance", "sample"])
+def test_a_model_must_say_what_it_is(method):
+    arguments = {"check": 3, "variance": 1}.get(method, 2)
+    with pytest.raises(NotImplementedError):
+        getattr(ObservationModel(), method)(*[1.0] * arguments)
+
+
+# --- kernels ------------------------------------------------------------------------------------
+
+WEIGHTED = [loss for loss in LOSSES if not loss.exponential]
+every_kernel = pytest.mark.parametrize("loss", WEIGHTED, ids=name_of)
+every_batch = pytest.mark.parametrize(("dtype", "lanes"), BATCHES)
+
+
+def pack(values, lanes, dtype):
+    """Rows by receivers in the layout of the kernels: tiles, zeros around the rows."""
+    n_rows, n = values.shape
+    n_tiles = -(-n // lanes)
+    padded = np.zeros((2 * PAD + n_rows, n_tiles * lanes), dtype)
+    padded[PAD : PAD + n_rows, :n] = values
+    tiles = padded.reshape(-1, n_tiles, lanes).transpose(1, 0, 2)
+    return np.ascontiguousarray(tiles).reshape(n_tiles, -1)
+
+
+def unpack(values, lanes, n):
+    n_tiles = values.shape[0]
+    rows = values.reshape(n_tiles, -1, lanes).transpose(1, 0, 2).reshape(-1, n_tiles * lanes)
+    return rows[PAD : rows.shape[0] - PAD, :n]
+
+
+def run(kernel, eta, y, intercept=None, weight=None, start=0, lanes=LANES, dtype=float):
+    """New eta, the pads of its layout, and sums, by segments."""
+    n_rows, n = eta.shape
+    n_tiles, n_segments = -(-n // lanes), -(-n_rows // SEGMENT)
+    offsets = np.full(n_tiles * lanes, -50.0, dtype)  # of lanes without a receiver
+    offsets[:n] = 0.0 if intercept is None else intercept
+    weight = np.ones(start + n_rows, dtype) if weight is None else weight
+    sums = np.full((n_tiles, n_segments, 2, lanes), -7.0)
+    values, counts = pack(eta, lanes, dtype), pack(y, lanes, dtype)
+    args = offsets, weight, start, n_rows, lanes, np.arange(n_tiles), sums
+    with np.errstate(all="ignore"):
+        _kernels.launch(kernel, values, counts, *args)
+    pads = np.concatenate([values[:, : PAD * lanes], values[:, (PAD + n_rows) * lanes :]], axis=1)
+    sums = sums.transpose(1, 2, 0, 3).reshape(n_segments, 2, -1)[:, :, :n]
+    return unpack(values, lanes, n), pads, sums
+
+
+def parts(loss, eta, y):
+    """Loss and residual, without what is linear in the counts where that is the caller's."""
+    if loss.linear_counts:
+        return loss.cumulant(eta), loss.derivatives(eta, np.zeros_like(eta))[1]
+    return loss.derivatives(eta, y)[:2]
+
+
+@every_kernel
+@every_batch
+@pytest.mark.parametrize(("n_rows", "n"), [(1, 1), (9, 3), (30, LANES + 1), (SEGMENT + 70, 2)])
+def test_kernels_equal_the_formulas(loss, dtype, lanes, n_rows, n):
+    if PURE and n_rows * lanes > 2000:
+        lanes = 1
+    rng = np.random.default_rng(0)
+    eta, intercept = rng.normal(0, 1.5, (n_rows, n)).astype(dtype), rng.normal(0, 0.5, n)
+    intercept = intercept.astype(dtype)
+    y = counts_of(loss.observation_model, (n_rows, n)).astype(dtype)
+    weight = (rng.integers(0, 3, n_rows + 5) * rng.random(n_rows + 5)).astype(dtype)
+    values, pads, sums = run(loss.kernel, eta, y, intercept, weight, 5, lanes, dtype)
+    exact, w = (eta + intercept).astype(float), weight[5:, None].astype(float)
+    expected = [w * part for part in parts(loss, exact, y.astype(float))]
+    rtol = 1e-14 if dtype == np.float64 else 3e-6  # exp(m) of cloglog amplifies rounding of m
+    size = 1 + np.abs(expected[1]) + w * (1 + np.exp(exact) + np.abs(y))
+    assert (np.abs(values - expected[1]) <= rtol * size).all()
+    assert (values[weight[5:] == 0] == 0).all()
+    assert not pads.any()
+    for s in range(sums.shape[0]):
+        rows = slice(s * SEGMENT, (s + 1) * SEGMENT)
+        for total, part in zip(sums[s], expected, strict=True):
+            scale = np.abs(part[rows]).sum(axis=0) + size[rows].sum(axis=0)
+            assert (np.abs(total - part[rows].sum(axis=0)) <= rtol * scale).all()
+
+
+def single(loss, eta, y, dtype, lanes):
+    """Loss and residual of every eta, each as a receiver of its own in one bin."""
+    eta = np.asarray(eta, dtype)[None, :]
+    y = np.full_like(eta, y)
+    values, _, sums = run(loss.kernel, eta, y, lanes=lanes, dtype=dtype)
+    return sums[0, 0], values[0]
+
+
+@every_kernel
+@every_batch
+@pytest.mark.parametrize("y", [0.0, 1.0])
+def test_kernels_are_accurate_entry_by_entry(loss, dtype, lanes, y):
+    top = 30 if loss.link != "cloglog" else 4
+    eta = np.linspace(-30, top, 137 if PURE else 801).astype(dtype)
+    exact = eta.astype(float)
+    rtol = 1e-14 if dtype == np.float64 else 3e-7
+    # A relative error of m = exp(eta) is one of m times it in exp(-m).
+    growth = 1 + np.exp(exact) if loss.link == "cloglog" and y == 1 else 1.0
+    for value, expected in zip(
+        single(loss, eta, y, dtype, lanes), parts(loss, exact, np.full_like(exact, y)), strict=True
+    ):
+        # The loss of softplus, s - y log(s), and its residual are differences.
+        floor = 1 + np.abs(exact) if loss.link == "softplus" and y else 0.0
+        assert (np.abs(value - expected) <= rtol * growth * (np.abs(expected) + floor)).all()
+
+
+@every_kernel
+@every_batch
+@pytest.mark.parametrize("y", [0.0, 1.0])
+def test_kernels_at_the_extremes(loss, dtype, lanes, y):
+    far = 700.0 if dtype == np.float64 else 80.0
+    eta = np.array([-far, -80.0, -30.0, 30.0, 80.0, far])
+    rtol = 1e-13 if dtype == np.float64 else 4e-6
+    for value, expected in zip(
+        single(loss, eta, y, dtype, lanes), parts(loss, eta, np.full_like(eta, y)), strict=True
+    ):
+        # Entries next to 0 may underflow in float32.
+        np.testing.assert_allclose(value, expected, rtol=rtol, atol=1e-30 if far < 100 else 1e-300)
+
+
+@every_batch
+def test_kernels_at_infinity(dtype, lanes):
+    ends = [-np.inf, np.inf]
+    poisson, bernoulli, gaussian = (model.loss() for model in MODELS)
+    del poisson
+    cumulant, mu = single(bernoulli, ends, 0, dtype, lanes)
+    np.testing.assert_array_equal(cumulant, [0, np.inf])
+    np.testing.assert_array_equal(mu, [0, 1])
+    square, twice = single(gaussian, ends, 0, dtype, lanes)
+    np.testing.assert_array_equal(square, [np.inf, np.inf])
+    np.testing.assert_array_equal(twice, ends)
+    cloglog = BernoulliObservations().loss("cloglog")
+    loss, residual = single(cloglog, ends, 0, dtype, lanes)
+    np.testing.assert_allclose(loss, [0, np.inf], atol=1e-34)
+    np.testing.assert_allclose(residual, [0, np.inf], atol=1e-34)
+    loss, residual = single(cloglog, ends, 1, dtype, lanes)
+    np.testing.assert_allclose(loss, [700 if dtype == np.float64 else 80, 0], rtol=1e-6)
+    np.testing.assert_allclose(residual, [-1, 0], rtol=1e-6)
+
+
+@compiled_only
+@every_kernel
+@every_batch
+def test_kernels_show_nan(loss, dtype, lanes):
+    value, residual = single(loss, [0.3, np.nan], 1.0, dtype, lanes)
+    np.testing.assert_array_equal(np.isnan(value), [False, True])
+    np.testing.assert_array_equal(np.isnan(residual), [False, True])
+
+
+@every_kernel
+@every_batch
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 800.0])
+def test_kernels_ignore_what_stands_in_bins_of_weight_zero(loss, dtype, lanes, bad):
+    eta = np.array([[0.5, 0.5], [bad, bad], [0.5, 0.5]])
+    y = np.ones_like(eta)
+    weight = np.array([1, 0, 1], dtype)
+    values, _, sums = run(loss.kernel, eta, y, weight=weight, dtype=dtype, lanes=lanes)
+    expected, _, once = run(loss.kernel, eta[:1], y[:1], dtype=dtype, lanes=lanes)
+    assert not values[1].any()
+    np.testing.assert_array_equal(values[[0, 2]], expected[[0, 0]])
+    np.testing.assert_array_equal(sums, 2 * once)
+
+
+@every_kernel
+@every_batch
+def test_a_weight_is_as_many_rows(loss, dtype, lanes):
+    eta = np.random.default_rng(0).normal(size=(5, 3))
+    y = counts_of(loss.observation_model, (5, 3))
+    often = np.array([2, 1, 0, 4, 1])
+    values, _, sums = run(loss.kernel, eta, y, None, often.astype(dtype), 0, lanes, dtype)
+    rows = np.repeat(np.arange(5), often)
+    repeated, _, totals = run(loss.kernel, eta[rows], y[rows], None, None, 0, lanes, dtype)
+    np.testing.assert_allclose(sums, totals, rtol=1e-6, atol=1e-6)
+    first = np.searchsorted(rows, [0, 1, 3, 4])
+    expected = repeated[first] * often[often > 0][:, None]
+    np.testing.assert_allclose(values[often > 0], expected, rtol=1e-6)
+
+
+@every_kernel
+def test_kernels_leave_other_tiles_alone(loss):
+    eta = pack(np.full((3, 3), 0.5), 1, float)
+    sums = np.full((3, 1, 2, 1), -7.0)
+    args = np.zeros(3), np.ones(3), 0, 3, 1, np.array([1]), sums
+    _kernels.launch(loss.kernel, eta, pack(np.ones((3, 3)), 1, float), *args)
+    values = unpack(eta, 1, 3)
+    np.testing.assert_array_equal(values[:, [0, 2]], 0.5)
+    assert (values[:, 1] != 0.5).all()
+    np.testing.assert_array_equal(sums[[0, 2], 0, :, 0], -7)
+
+
+@compiled_only
+@every_batch
+def test_softplus_has_the_bits_of_before(dtype, lanes):
+    if not hasattr(_kernels, "poisson_softplus"):
+        pytest.skip("the kernel of before is gone")
+    rng = np.random.default_rng(0)
+    eta, y = rng.normal(0, 3, (2500, 20)), rng.poisson(1.0, (2500, 20)).astype(float)
+    valid = rng.random(2505) < 0.7
+    args = eta, y, rng.normal(size=20)
+    before = run(_kernels.poisson_softplus, *args, valid, 5, lanes, dtype)
+    after = run(kernels.poisson_softplus, *args, valid.astype(dtype), 5, lanes, dtype)
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@compiled_only
+@every_kernel
+@every_batch
+def test_sums_do_not_depend_on_threads(loss, dtype, lanes):
+    import numba
+
+    rng = np.random.default_rng(0)
+    eta, y = rng.normal(size=(3000, 3)), counts_of(loss.observation_model, (3000, 3))
+    results, before = [], numba.get_num_threads()
+    try:
+        for n_threads in (1, before):
+            numba.set_num_threads(n_threads)
+            results.append(run(loss.kernel, eta, y, lanes=lanes, dtype=dtype))
+    finally:
+        numba.set_num_threads(before)
+    for one, many in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, many)
+
+
+# --- counts in tiles ----------------------------------------------------------------------------
+
+
+@every_batch
+@pytest.mark.parametrize(("start", "n_rows"), [(0, 40), (7, 1), (100, SEGMENT + 300), (1500, 64)])
+def test_counts_are_scattered_into_tiles(dtype, lanes, start, n_rows):
+    n, n_bins, n_events = 19, 2000, 3000
+    rng = np.random.default_rng(0)
+    bins = np.sort(rng.integers(0, n_bins, n_events))
+    receivers = rng.integers(-2, n, n_events)
+    amplitudes = rng.integers(1, 4, n_events).astype(float)
+    dense = np.zeros((n_bins, n))
+    keep = receivers >= 0
+    np.add.at(dense, (bins[keep], receivers[keep]), amplitudes[keep])
+    n_tiles = -(-n // lanes)
+    room = SEGMENT + 400
+    out = np.full((n_tiles, (room + 2 * PAD) * lanes), 5.0, dtype)
+    args = bins, receivers, amplitudes, lanes, start, n_rows, out
+    for _ in range(2):  # what was there is cleared
+        _kernels.launch(kernels.scatter_counts, *args)
+        rows = unpack(out, lanes, n)[:n_rows]
+        expected = np.zeros((n_rows, n))
+        part = dense[start : start + n_rows]
+        expected[: part.shape[0]] = part
+        np.testing.assert_array_equal(rows, expected)
+        beyond = out[:, (PAD + n_rows) * lanes :]
+        assert (out[:, : PAD * lanes] == 5).all()
+        assert (beyond == 5).all()
+
+
+def test_no_events_scatter_nothing():
+    out = np.full((1, (8 + 2 * PAD) * 1), 5.0)
+    nothing = np.zeros(0, np.int64)
+    _kernels.launch(kernels.scatter_counts, nothing, nothing, np.zeros(0), 1, 0, 8, out)
+    assert not out[:, PAD : PAD + 8].any()
