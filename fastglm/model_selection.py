@@ -16,6 +16,7 @@ from sklearn.base import clone
 
 from fastglm import _html
 from fastglm._engine.fit import fit_penalties
+from fastglm._engine.observed import Observed
 from fastglm._engine.plan import make_plan
 from fastglm._engine.shared import share
 from fastglm._kernels.threads import single_threaded_blas
@@ -174,7 +175,7 @@ def regularization_path(model, X, y, strengths=None):
     X, y, free, settings = model._read(X, y)
     strengths = _strengths(model, X, y, free, strengths)
     penalties = [model._read_penalty(X, free, row) for row in _with_ratio(model, strengths)]
-    results = fit_penalties(X, y, X.valid, free, penalties, settings)
+    results = fit_penalties(X, Observed(y), X.valid, free, penalties, settings)
     names = ("coef", "intercept", "objective", "grad_norm", "newton_decrement", "status")
     stacked = {name: np.stack([getattr(r, name) for r in results]) for name in names}
     return Path(strengths, **stacked, n_passes=np.stack([r.n_passes for r in results]))
@@ -239,11 +240,11 @@ def cross_validate(model, X, y, strengths=None, folds=5, rule="best"):
             shared = share(X, X.valid, settings.memory_budget)
     guide = None
     if not all(penalty.sparse.all() for penalty in penalties):
-        guide = fit_penalties(X, y, X.valid, free, penalties, loose, shared)
+        guide = fit_penalties(X, Observed(y), X.valid, free, penalties, loose, shared)
     scores = np.full((len(strengths), len(parts), y.n_units), np.nan)
     for k, (train, test) in enumerate(parts):
         log = f"fold {k + 1} of {len(parts)}"
-        results = fit_penalties(X, y, train, free, penalties, loose, shared, guide, log)
+        results = fit_penalties(X, Observed(y), train, free, penalties, loose, shared, guide, log)
         for s, result in enumerate(results):
             scores[s, k] = held_out(X, y, test, result.coef, result.intercept, settings.loss)
     chosen = _choose(scores, rule)

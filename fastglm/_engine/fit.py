@@ -7,7 +7,6 @@ import numpy as np
 from fastglm._engine.batch import fit_batch
 from fastglm._engine.checkpoint import fingerprint
 from fastglm._engine.monitor import Monitor
-from fastglm._engine.observed import Observed
 from fastglm._engine.plan import make_plan
 from fastglm._engine.result import Result
 from fastglm._engine.sampling import sample_size
@@ -16,15 +15,18 @@ from fastglm._kernels.threads import side_by_side, single_threaded_blas
 from fastglm.observation_models import LOG_ZERO
 
 
-def fit_penalties(X, y, valid, free, penalties, settings, shared=None, guide=None, log="path"):
+def fit_penalties(
+    X, observed, valid, free, penalties, settings, shared=None, guide=None, log="path"
+):
     """Fit every receiver with each of some penalties, every fit from where the last one ended.
 
     Parameters
     ----------
     X : FeatureMatrix
-    y : Events
+    observed : Observed
+        Counts of the receivers with weights and offsets.
     valid : ndarray of bool, shape (n_bins,)
-        Bins to fit.
+        Bins to fit: none has weight 0.
     free : ndarray of bool, shape (n_features, n_receivers)
     penalties : list of Penalty
     settings : Settings
@@ -39,12 +41,12 @@ def fit_penalties(X, y, valid, free, penalties, settings, shared=None, guide=Non
     -------
     list of Result
     """
-    results = [Result.empty(X.shape[1], y.n_units) for _ in penalties]
+    results = [Result.empty(X.shape[1], observed.events.n_units) for _ in penalties]
     monitor = Monitor(results[-1], settings.tol, log=log)
     with single_threaded_blas():
-        for some, receivers in by_missing(valid, y):
+        for some, receivers in by_missing(valid, observed.events):
             fit_group(
-                X, Observed(y), some, receivers, free, penalties, None, settings, results, monitor,
+                X, observed, some, receivers, free, penalties, None, settings, results, monitor,
                 shared, guide,
             )  # fmt: skip
     monitor.close()

@@ -8,6 +8,7 @@ from sklearn.base import clone
 
 from fastglm import _html
 from fastglm._engine.fit import fit_penalties, mean_count
+from fastglm._engine.observed import Observed
 from fastglm.features.matrix import FeatureMatrix
 from fastglm.model_selection import split
 
@@ -156,7 +157,8 @@ def cross_validated(model, X, y, folds=5):
     for k, (train, test) in enumerate(split(X, folds, y.n_bins)):
         fold = clone(model)
         log = f"fold {k + 1}"
-        fold._finish(fit_penalties(X, y, train, free, [penalty], settings, log=log)[0])
+        observed = Observed(y)
+        fold._finish(fit_penalties(X, observed, train, free, [penalty], settings, log=log)[0])
         null = mean_count(y, train)
         null[null == 0] = np.nan  # silent, or no bins: there is no null model
         sums = _sums(fold, FeatureMatrix(X.columns, test), y)
