@@ -5,18 +5,31 @@
 The lag convention is that of the features: bin t never sees itself.
 """
 
+from __future__ import annotations
+
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse
 
 from fastglm import _kernels as kernels
 from fastglm._checks import as_numbers
-from fastglm.observation_models import PoissonObservations
+from fastglm.observation_models import (
+    ObservationModel,
+    PoissonExp,
+    as_observation_model,
+)
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 _CHUNK = 8192  # bins between two looks at the interpreter
+_MOST_EVENTS = 1000.0  # per bin, above which a network counts as running away
 
 
 @dataclass
@@ -37,7 +50,7 @@ class Network:
     kernel: np.ndarray
     adjacency: np.ndarray
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         n_excite, n_inhibit = ((self.adjacency * sign > 0).sum() for sign in (1, -1))
         return (
             f"Network of {self.intercepts.size:,} cells: {n_excite:,} exciting and "
@@ -45,17 +58,23 @@ class Network:
         )
 
     @property
-    def filters(self):
+    def filters(self) -> np.ndarray:
         """Coupling filters of shape (n_senders, window_size, n_receivers)."""
         return np.einsum("lb,jib->ilj", self.kernel, self.coupling_coef)
 
     @property
-    def coef(self):
+    def coef(self) -> np.ndarray:
         """The coupling in the layout of a fitted model: (n_features, n_receivers)."""
         n_receivers, n_senders, n_funcs = self.coupling_coef.shape
         return self.coupling_coef.transpose(1, 2, 0).reshape(n_senders * n_funcs, n_receivers)
 
-    def simulate(self, n_bins, random_key=None, progress=None, sparse=False):
+    def simulate(
+        self,
+        n_bins: int,
+        random_key: object = None,
+        progress: Callable[[int], object] | None = None,
+        sparse: bool = False,
+    ) -> np.ndarray | scipy.sparse.csr_array:
         """Counts of shape (n_bins, n_cells), uint8, with the exponential link.
 
         Stops where a rate exceeds 50 events per bin: more would not fit into uint8. Memory: one
@@ -64,9 +83,8 @@ class Network:
         """
         n_cells = self.intercepts.size
         counts = [] if sparse else np.zeros((n_bins, n_cells), np.uint8)
-        chunks = _simulate(
-            self.kernel, self.coupling_coef, self.intercepts, None, n_bins, random_key, "exp", 50.0
-        )
+        network = self.kernel, self.coupling_coef, self.intercepts
+        chunks = _simulate(network, n_bins, random_key, PoissonExp(), 50.0)
         for start, chunk, _ in chunks:
             if sparse:
                 counts.append(scipy.sparse.csr_array(chunk.astype(np.uint8)))
@@ -78,14 +96,14 @@ class Network:
 
 
 def random_network(
-    n_cells,
-    basis,
-    mean_rate_hz=8.5,
-    bin_size=0.001,
-    connection_probability=0.1,
-    strength=0.3,
-    random_key=0,
-):
+    n_cells: int,
+    basis: object,
+    mean_rate_hz: float = 8.5,
+    bin_size: float = 0.001,
+    connection_probability: float = 0.1,
+    strength: float = 0.3,
+    random_key: object = 0,
+) -> Network:
     """A sparse network with lognormal rates and refractory cells, to try things on.
 
     Each cell excites or inhibits (one in five) a random tenth of the others and suppresses itself
@@ -132,7 +150,7 @@ def random_network(
     return Network(coef, np.log(rates) - rates @ area, kernel, adjacency)
 
 
-def gain_eigenvalues(area, slopes):
+def gain_eigenvalues(area: np.ndarray, slopes: np.ndarray) -> np.ndarray:
     """Eigenvalues of the gain ``area[i, j] * slopes[j]`` of a linearised network.
 
     Parameters
@@ -154,24 +172,26 @@ def gain_eigenvalues(area, slopes):
 
 
 def simulate_recurrent(
-    coupling_coef,
-    feedforward_coef=None,
-    intercepts=None,
-    random_key=None,
-    feedforward_input=None,
-    coupling_basis_matrix=None,
-    init_y=None,
-    inverse_link_function="softplus",
+    coupling_coef: ArrayLike,
+    feedforward_coef: ArrayLike | None = None,
+    intercepts: ArrayLike | None = None,
+    random_key: object = None,
+    feedforward_input: ArrayLike | None = None,
+    coupling_basis_matrix: ArrayLike | None = None,
+    init_y: ArrayLike | None = None,
+    inverse_link_function: str | Callable | None = None,
     *,
-    n_bins=None,
-    max_rate=1000.0,
-):
+    observation_model: str | ObservationModel = "Poisson",
+    scale: ArrayLike | None = None,
+    n_bins: int | None = None,
+    max_rate: float | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Simulate a recurrently coupled population at compiled speed.
 
     ``mu[t, j] = g(intercepts[j] + feedforward_input[t, j] @ feedforward_coef[j] +
-    sum_{i, b, l} coupling_coef[j, i, b] * K[l, b] * y[t - 1 - l, i])`` and ``y[t, j]`` is Poisson
-    with that mean. Arguments, their order and the default link are those of NeMoS; models fitted
-    with the default link need ``inverse_link_function="exp"``.
+    sum_{i, b, l} coupling_coef[j, i, b] * K[l, b] * y[t - 1 - l, i])`` and ``y[t, j]`` is drawn
+    with that mean. Arguments, their order and the default link are those of NeMoS; Poisson models
+    fitted with the default link need ``inverse_link_function="exp"``.
 
     Parameters
     ----------
@@ -186,22 +206,31 @@ def simulate_recurrent(
     coupling_basis_matrix : array of shape (window_size, n_basis_funcs), optional
         ``basis.kernel_``; row 0 is lag 1. Default: raw lags, one coefficient a lag.
     init_y : array of shape (window_size, n_neurons), optional
-        Counts before the first bin, the last row the most recent. Default: no events.
-    inverse_link_function : "softplus", "exp" or a function of that name
+        Counts before the first bin, the last row the most recent. Default: zeros.
+    inverse_link_function : str or a function of that name, optional
+        A link of the family. Default: "softplus" for Poisson, as in NeMoS; "logistic" for
+        Bernoulli; "identity" for Gaussian.
+    observation_model : str or ObservationModel, default "Poisson"
+        "Poisson", "Bernoulli" or "Gaussian".
+    scale : float or array of shape (n_neurons,), optional
+        Variance of Gaussian counts, ``model.scale_``. Default 1. Other families have no scale
+        besides 1.
     n_bins : int, optional
-    max_rate : float, default 1000.0
-        Expected events per bin above which the network counts as running away.
+    max_rate : float, optional
+        Mean of a bin (for Gaussian its size) above which the network counts as running away.
+        Default: 1000 events per bin; 1e100 for Gaussian.
 
     Returns
     -------
-    counts : ndarray of int64, shape (n_bins, n_neurons)
+    counts : ndarray of shape (n_bins, n_neurons)
+        int64; float64 for Gaussian.
     rates : ndarray of float64, shape (n_bins, n_neurons)
-        Expected events per bin.
+        The mean of every bin: expected events, or the probability of an event for Bernoulli.
 
     Raises
     ------
     ValueError
-        If shapes do not fit each other.
+        If shapes do not fit each other, or the family has no such link or scale.
     RuntimeError
         If a rate exceeds ``max_rate``: the message names the bin and the neuron.
 
@@ -214,6 +243,7 @@ def simulate_recurrent(
     Notes
     -----
     Cost: n_events * window_size * n_neurons additions, one draw and one exp a bin and neuron.
+    Every Gaussian bin counts as an event.
 
     Examples
     --------
@@ -226,6 +256,33 @@ def simulate_recurrent(
     >>> counts.shape, bool(rates.max() <= np.exp(-1))
     ((1000, 2), True)
     """
+    coupling, kernel, intercepts = _read_network(coupling_coef, coupling_basis_matrix, intercepts)
+    n_neurons = intercepts.size
+    drive, n_bins = _read_drive(feedforward_input, feedforward_coef, n_bins, n_neurons)
+    if init_y is not None:
+        init_y = _expect("init_y", init_y, (kernel.shape[0], n_neurons))
+    family = as_observation_model(observation_model)
+    if inverse_link_function is None and family.name == "Poisson":
+        inverse_link_function = "softplus"
+    loss = family.loss(inverse_link_function)
+    sd = np.sqrt(_read_scale(scale, family, n_neurons))
+    if max_rate is None:
+        max_rate = _MOST_EVENTS if family.event_based else 1e100
+    if not 0 < max_rate <= (1e9 if family.event_based else np.inf):
+        raise ValueError(f"max_rate is {max_rate}; expected events per bin up to 1e9.")
+    baseline = intercepts if drive is None else intercepts + drive.mean(axis=0)
+    _warn_of_excitation(kernel, coupling, baseline, loss, max_rate)
+    counts = np.empty((n_bins, n_neurons), np.int64 if family.event_based else np.float64)
+    rates = np.empty((n_bins, n_neurons))
+    network = kernel, coupling, intercepts
+    chunks = _simulate(network, n_bins, random_key, loss, max_rate, drive, init_y, sd)
+    for start, new_counts, new_rates in chunks:
+        counts[start : start + new_counts.shape[0]] = new_counts
+        rates[start : start + new_counts.shape[0]] = new_rates
+    return counts, rates
+
+
+def _read_network(coupling_coef, kernel, intercepts):
     coupling = as_numbers(coupling_coef, "coupling_coef").astype(np.float64)
     if coupling.ndim != 3 or coupling.shape[0] != coupling.shape[1]:
         raise ValueError(
@@ -235,18 +292,19 @@ def simulate_recurrent(
         )
     coupling = _expect("coupling_coef", coupling, coupling.shape)
     n_neurons, _, n_funcs = coupling.shape
-    if not 0 < max_rate <= 1e9:
-        raise ValueError(f"max_rate is {max_rate}; expected events per bin up to 1e9.")
-    kernel = np.eye(n_funcs) if coupling_basis_matrix is None else coupling_basis_matrix
+    kernel = np.eye(n_funcs) if kernel is None else kernel
     kernel = _expect("coupling_basis_matrix", kernel, (None, n_funcs))
     if kernel.shape[0] == 0:
         raise ValueError("coupling_basis_matrix has no rows; expected one for each lag.")
-    intercepts = _expect("intercepts", intercepts, (n_neurons,))
+    return coupling, kernel, _expect("intercepts", intercepts, (n_neurons,))
+
+
+def _read_drive(inputs, weights, n_bins, n_neurons):
+    """What the inputs add to eta, shape (n_bins, n_neurons) or None, and the number of bins."""
     drive = None
-    if feedforward_input is not None:
-        inputs = _expect("feedforward_input", feedforward_input, (None, n_neurons, None))
-        shape = (n_neurons, inputs.shape[2])
-        weights = _expect("feedforward_coef", feedforward_coef, shape)
+    if inputs is not None:
+        inputs = _expect("feedforward_input", inputs, (None, n_neurons, None))
+        weights = _expect("feedforward_coef", weights, (n_neurons, inputs.shape[2]))
         drive = np.einsum("ik,tik->ti", weights, inputs)
         if n_bins not in (None, drive.shape[0]):
             raise ValueError(
@@ -258,48 +316,47 @@ def simulate_recurrent(
         raise ValueError("Give n_bins, or feedforward_input of shape (n_bins, ...).")
     if not isinstance(n_bins, int | np.integer) or n_bins < 1:
         raise ValueError(f"n_bins is {n_bins!r}; expected a positive integer.")
-    if init_y is not None:
-        init_y = _expect("init_y", init_y, (kernel.shape[0], n_neurons))
-    link = read_link(inverse_link_function)
-    baseline = intercepts if drive is None else intercepts + drive.mean(axis=0)
-    _warn_of_excitation(kernel, coupling, baseline, link, max_rate)
-    counts = np.empty((n_bins, n_neurons), np.int64)
-    rates = np.empty((n_bins, n_neurons))
-    chunks = _simulate(
-        kernel,
-        coupling,
-        intercepts,
-        drive,
-        n_bins,
-        random_key,
-        link,
-        max_rate,
-        init_y,
-    )
-    for start, new_counts, new_rates in chunks:
-        counts[start : start + new_counts.shape[0]] = new_counts
-        rates[start : start + new_counts.shape[0]] = new_rates
-    return counts, rates
+    return drive, n_bins
 
 
-def _warn_of_excitation(kernel, coupling, baseline, link, max_rate):
+def _read_scale(scale, family, n_neurons):
+    """Scale of every neuron; 1 where None is given."""
+    values = np.asarray(1.0 if scale is None else scale, np.float64)
+    if values.ndim == 0:
+        values = np.full(n_neurons, float(values))
+    values = _expect("scale", values, (n_neurons,))
+    if not (values > 0).all():
+        raise ValueError(f"scale is {scale!r}; expected variances above 0.")
+    if not family.estimates_scale and (values != 1).any():
+        raise ValueError(
+            f"scale is {scale!r}; {family.name} observations have the scale 1. Leave scale out."
+        )
+    return values
+
+
+def _warn_of_excitation(kernel, coupling, baseline, loss, max_rate):
     """Warn if the network, linearised at its baseline, sustains its own excitation."""
     area = np.einsum("b,jib->ij", kernel.sum(axis=0), coupling)
     # Above max_rate the run ends anyway.
-    slopes = np.minimum(PoissonObservations().loss(link).slope(baseline), max_rate)
+    slopes = np.minimum(loss.slope(baseline), max_rate)
     leading = gain_eigenvalues(area, slopes).real.max(initial=0)
     if leading >= 1:
+        grow = "without limit" if loss.high is None else "until every bin has an event"
         warnings.warn(
             f"The network excites itself: linearised at its baseline, an event is followed by "
-            f"{leading:.3g} events, and from 1 on rates may grow without limit; lower the coupling "
+            f"{leading:.3g} events, and from 1 on rates may grow {grow}; lower the coupling "
             "or the intercepts.",
             UserWarning,
             stacklevel=3,
         )
 
 
-def _simulate(kernel, coupling, intercepts, drive, n_bins, random_key, link, max_rate, init_y=None):
-    """Yield ``(start, counts, rates)`` for chunk after chunk of bins."""
+def _simulate(network, n_bins, random_key, loss, max_rate, drive=None, init_y=None, sd=None):
+    """Yield ``(start, counts, rates)`` for chunk after chunk of bins.
+
+    ``network`` is kernel, coupling and intercepts.
+    """
+    kernel, coupling, intercepts = network
     rng = read_key(random_key)
     window_size, n_neurons = kernel.shape[0], coupling.shape[0]
     pending = np.zeros((window_size, n_neurons))
@@ -308,39 +365,50 @@ def _simulate(kernel, coupling, intercepts, drive, n_bins, random_key, link, max
         for lag in range(1, window_size + 1):  # row -lag is what lies lag bins back
             reach = window_size + 1 - lag
             pending[:reach] += np.einsum("i,ilj->lj", init_y[-lag], filters[:, lag - 1 :])
-    filters, linked, starts = _pack(kernel, coupling)
+    links = _pack(kernel, coupling)
+    draw = kernels.SIMULATORS.get((loss.family, loss.link), partial(_draw_bins, loss))
+    sd = np.ones(n_neurons) if sd is None else sd
+    dtype = np.int64 if loss.observation_model.event_based else np.float64
     for start in range(0, n_bins, _CHUNK):
         n_rows = min(_CHUNK, n_bins - start)
         # pending is a ring: bin t uses row t % window_size, so chunks keep absolute bins.
         eta = np.tile(np.asarray(intercepts, dtype=np.float64), (n_rows, 1))
         if drive is not None:
             eta += drive[start : start + n_rows]
-        counts = np.zeros((n_rows, n_neurons), np.int64)
+        counts = np.zeros((n_rows, n_neurons), dtype)
         rates = np.zeros((n_rows, n_neurons))
-        stopped = kernels.simulate_bins(
-            rng,
-            filters,
-            linked,
-            starts,
-            window_size,
-            eta,
-            link == "softplus",
-            float(max_rate),
-            pending,
-            start,
-            start + n_rows,
-            counts,
-            rates,
-        )
+        stopped = draw(rng, links, sd, float(max_rate), pending, start, eta, counts, rates)
         if stopped >= 0:
-            row = rates[stopped - start]
-            cell = int(np.argmax(~(row <= max_rate)))
-            raise RuntimeError(
-                f"The network ran away: neuron {cell} expects {row[cell]:.3g} events in bin "
-                f"{stopped}, more than max_rate={max_rate:g}. Its excitation feeds itself; lower "
-                "the coupling or the intercepts, fit with a ridge, or use softplus."
-            )
+            _raise_runaway(rates[stopped], start + stopped, max_rate, loss)
         yield start, counts, rates
+
+
+def _draw_bins(loss, rng, network, sd, limit, pending, first, eta, counts, rates):
+    """What a compiled kernel does, for a family that has none: some 20 us a bin."""
+    for row in range(eta.shape[0]):
+        ahead = pending[(first + row) % pending.shape[0]]
+        rates[row] = loss.mean(eta[row] + ahead)
+        ahead[:] = 0.0
+        if not (np.abs(rates[row]) <= limit).all():
+            return row
+        counts[row] = loss.observation_model.sample(rng, rates[row], sd**2)
+        kernels.send_counts(counts[row], network, pending, first + row)
+    return -1
+
+
+def _raise_runaway(rates, t, max_rate, loss):
+    cell = int(np.argmax(~(np.abs(rates) <= max_rate)))
+    if not loss.observation_model.event_based:
+        raise RuntimeError(
+            f"The network ran away: neuron {cell} has a mean of {rates[cell]:.3g} in bin {t}, "
+            f"beyond max_rate={max_rate:g}. Its feedback grows from bin to bin; lower the coupling "
+            "or fit with a ridge."
+        )
+    raise RuntimeError(
+        f"The network ran away: neuron {cell} expects {rates[cell]:.3g} events in bin {t}, more "
+        f"than max_rate={max_rate:g}. Its excitation feeds itself; lower the coupling or the "
+        "intercepts, fit with a ridge, or use softplus."
+    )
 
 
 def _pack(kernel, coupling):
@@ -374,7 +442,7 @@ def _expect(name, value, shape):
     return array
 
 
-def read_key(random_key):
+def read_key(random_key: object) -> np.random.Generator:
     """A generator of random numbers from a seed, a generator, or a key of JAX, old or new.
 
     Raises
@@ -394,14 +462,3 @@ def read_key(random_key):
             f"random_key is {random_key!r}; expected an integer, a NumPy generator, a key of JAX, "
             "or None."
         ) from None
-
-
-def read_link(link):
-    """Name of an inverse link function given by name or as a function such as ``np.exp``.
-
-    Raises
-    ------
-    ValueError
-        If it is neither the exponential nor softplus.
-    """
-    return PoissonObservations().loss(link).link

@@ -7,9 +7,10 @@ import naive
 import numpy as np
 import pytest
 
+from fastglm import _kernels as kernels
 from fastglm import simulation
 from fastglm.basis import HistoryConv, RaisedCosineLogConv
-from fastglm.simulation import Network, random_network, read_link, simulate_recurrent
+from fastglm.simulation import Network, random_network, simulate_recurrent
 
 LINKS = {"exp": np.exp, "softplus": naive.softplus}
 LINK = pytest.mark.parametrize("link", LINKS)
@@ -251,7 +252,10 @@ def test_the_highest_rate_can_be_chosen():
             {"feedforward_input": np.ones((6, 2, 1)), "feedforward_coef": np.ones((2, 1))},
             "n_bins is 5 but feedforward_input has 6 bins; leave n_bins out",
         ),
-        ({"inverse_link_function": "tanh"}, "inverse_link_function is 'tanh'; Poisson observations take 'exp'"),
+        (
+            {"inverse_link_function": "tanh"},
+            "inverse_link_function is 'tanh'; Poisson observations take 'exp'",
+        ),
     ],
 )
 def test_arguments_that_do_not_fit(changes, match):
@@ -260,15 +264,165 @@ def test_arguments_that_do_not_fit(changes, match):
         simulate_recurrent(**{**arguments, **changes})
 
 
-def test_links_are_read_by_name_or_from_a_function():
-    assert read_link("exp") == read_link(np.exp) == read_link(None) == "exp"
-    assert read_link("softplus") == read_link(naive.softplus) == "softplus"
+def test_a_link_may_be_a_function():
+    given = {**make_network(), "n_bins": 30, "random_key": 0}
+    for link, name in ((np.exp, "exp"), (naive.softplus, "softplus")):
+        first, second = (
+            simulate_recurrent(**given, inverse_link_function=one)[0] for one in (link, name)
+        )
+        np.testing.assert_array_equal(first, second)
 
 
-@pytest.mark.parametrize("link", ["log", np.log, 3])
+@pytest.mark.parametrize("link", ["log", np.log, 3, "logistic"])
 def test_links_that_are_not_known(link):
-    with pytest.raises(ValueError, match=r"inverse_link_function is .*; Poisson observations take 'exp'"):
-        read_link(link)
+    with pytest.raises(ValueError, match=r"inverse_link_function is .*; Poisson observations take"):
+        simulate_recurrent(**make_network(), n_bins=5, inverse_link_function=link)
+
+
+# --- families -----------------------------------------------------------------------------------
+
+FAMILIES = [
+    ("Poisson", "exp"),
+    ("Poisson", "softplus"),
+    ("Bernoulli", "logistic"),
+    ("Bernoulli", "cloglog"),
+    ("Gaussian", "identity"),
+]
+MEANS = {
+    **LINKS,
+    "logistic": lambda eta: 1 / (1 + np.exp(-eta)),
+    "cloglog": lambda eta: 1 - np.exp(-np.exp(eta)),
+    "identity": lambda eta: eta,
+}
+
+
+@pytest.mark.parametrize(("family", "link"), FAMILIES)
+def test_means_of_every_family_follow_from_the_counts_before(family, link):
+    network = make_network()
+    network["coupling_coef"] *= 0.5
+    scale = [0.5, 1.0, 2.0] if family == "Gaussian" else None
+    counts, means = simulate_recurrent(
+        **network,
+        n_bins=60,
+        random_key=1,
+        inverse_link_function=link,
+        observation_model=family,
+        scale=scale,
+        init_y=np.ones((4, 3)),
+    )
+    eta = naive.recurrent_eta(
+        counts,
+        network["coupling_coef"],
+        network["coupling_basis_matrix"],
+        network["intercepts"],
+        None,
+        np.ones((4, 3)),
+    )
+    np.testing.assert_allclose(means, MEANS[link](eta), rtol=1e-10)
+    assert counts.dtype == (np.float64 if family == "Gaussian" else np.int64)
+    if family == "Bernoulli":
+        assert set(np.unique(counts)) == {0, 1}
+
+
+@pytest.mark.parametrize(("family", "link"), FAMILIES)
+def test_a_family_without_a_kernel_draws_the_same(monkeypatch, family, link):
+    network = make_network()
+    given = {
+        **network,
+        "coupling_coef": 0.5 * network["coupling_coef"],
+        "n_bins": 50,
+        "random_key": 3,
+        "inverse_link_function": link,
+        "observation_model": family,
+        "scale": [0.5, 1.0, 2.0] if family == "Gaussian" else None,
+    }
+    compiled = simulate_recurrent(**given)
+    monkeypatch.setattr(kernels, "SIMULATORS", {})
+    plain = simulate_recurrent(**given)
+    for a, b in zip(compiled, plain, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10)
+    with pytest.raises(RuntimeError, match="The network ran away: neuron"):
+        simulate_recurrent(**given, max_rate=0.05)
+
+
+@pytest.mark.parametrize(
+    ("family", "link", "mean", "variance"),
+    [
+        ("Bernoulli", "logistic", 0.3, 0.21),
+        ("Bernoulli", "cloglog", 0.3, 0.21),
+        ("Gaussian", "identity", -2.0, 2.5),
+    ],
+)
+def test_mean_and_variance_of_a_family(family, link, mean, variance):
+    eta = {"logistic": np.log(3 / 7), "cloglog": np.log(-np.log(0.7)), "identity": mean}[link]
+    counts, means = simulate_recurrent(
+        np.zeros((2, 2, 1)),
+        intercepts=[eta, eta],
+        n_bins=20_000,
+        random_key=0,
+        observation_model=family,
+        inverse_link_function=link,
+        scale=2.5 if family == "Gaussian" else None,
+    )
+    np.testing.assert_allclose(means, mean, rtol=1e-12)
+    assert abs(counts.mean() - mean) < 4 * np.sqrt(variance / counts.size)
+    assert counts.var() == pytest.approx(variance, rel=0.03)
+
+
+@pytest.mark.parametrize(("family", "link"), FAMILIES[1::2] + FAMILIES[-1:])
+def test_the_default_link_of_a_family(family, link):
+    given = {**make_network(), "n_bins": 20, "random_key": 0, "observation_model": family}
+    if (family, link) == ("Bernoulli", "cloglog"):
+        link = "logistic"
+    first, second = (
+        simulate_recurrent(**given, inverse_link_function=one)[0] for one in (None, link)
+    )
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_drive_far_from_zero_ends_bernoulli_at_none_and_always():
+    for link in ("logistic", "cloglog"):
+        counts, means = simulate_recurrent(
+            np.zeros((2, 2, 1)),
+            intercepts=[-1e4, 1e4],
+            n_bins=50,
+            random_key=0,
+            observation_model="Bernoulli",
+            inverse_link_function=link,
+        )
+        np.testing.assert_allclose(means, [[0, 1]] * 50, atol=1e-300)
+        np.testing.assert_array_equal(counts, [[0, 1]] * 50)
+
+
+def test_a_gaussian_network_that_grows_runs_away():
+    given = {"coupling_coef": np.full((1, 1, 1), -2.0), "intercepts": [0.0], "n_bins": 1000}
+    with pytest.raises(RuntimeError, match=r"neuron 0 has a mean of .* beyond max_rate=1e"):
+        simulate_recurrent(**given, observation_model="Gaussian", random_key=0)
+
+
+def test_bernoulli_excitation_ends_at_an_event_in_every_bin():
+    given = {"coupling_coef": np.full((1, 1, 1), 9.0), "intercepts": [0.0], "n_bins": 100}
+    with pytest.warns(UserWarning, match="rates may grow until every bin has an event"):
+        counts, _ = simulate_recurrent(**given, observation_model="Bernoulli", random_key=0)
+    assert counts.mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"scale": 2.0}, "scale is 2.0; Poisson observations have the scale 1"),
+        ({"observation_model": "Gaussian", "scale": 0.0}, "scale is 0.0; expected variances above"),
+        ({"observation_model": "Gaussian", "scale": [1.0]}, r"scale has shape \(1,\); expected"),
+        ({"observation_model": "Gamma"}, "observation_model is 'Gamma'; expected one of"),
+        (
+            {"observation_model": "Bernoulli", "inverse_link_function": "exp"},
+            "inverse_link_function is 'exp'; Bernoulli observations take 'logistic', 'cloglog'",
+        ),
+    ],
+)
+def test_what_a_family_does_not_take(changes, match):
+    with pytest.raises(ValueError, match=match):
+        simulate_recurrent(**make_network(), n_bins=5, **changes)
 
 
 # --- networks to try things on ------------------------------------------------------------------

@@ -31,7 +31,7 @@ from fastglm._kernels.pointwise import (
     poisson_softplus,
     scatter_counts,
 )
-from fastglm._kernels.simulate import simulate_bins
+from fastglm._kernels.simulate import SIMULATORS, send_counts
 from fastglm._kernels.sums import GRAM_BLOCK, add_weighted_gram, count_pairs, pack_rows
 from fastglm._kernels.tiles import (
     BLOCK,
@@ -64,6 +64,7 @@ __all__ = [
     "NARROW_SEGMENT",
     "PAD",
     "SEGMENT",
+    "SIMULATORS",
     "add_weighted_gram",
     "aligned_zeros",
     "bernoulli_cloglog",
@@ -95,6 +96,6 @@ __all__ = [
     "runs_forward_narrow",
     "scatter_counts",
     "screen_groups",
-    "simulate_bins",
+    "send_counts",
     "solve_groups",
 ]

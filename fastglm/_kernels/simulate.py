@@ -1,4 +1,14 @@
-"""Spikes of a recurrent network, bin by bin."""
+"""Counts of a recurrent network, bin by bin: a kernel for each family and link.
+
+All take the same arguments: ``eta`` holds the drive of every bin (row) and cell, and ``sd`` the
+standard deviation of every cell, which only the normal distribution reads. ``pending`` is a ring of
+``window_size`` rows: row ``t % window_size`` holds what past counts add to eta of bin t. ``first``
+is the bin of row 0. ``counts`` and ``rates`` are filled in; the result is the row in which a mean
+left ``limit``, or -1.
+
+Each kernel calls its helpers by their global names, since Numba finds a function that encloses
+other functions in no cache.
+"""
 
 import math
 
@@ -8,56 +18,120 @@ from fastglm._kernels.tiles import FASTMATH
 
 
 @njit(cache=True, fastmath=FASTMATH)
-def simulate_bins(
-    rng,
-    filters,
-    linked,
-    starts,
-    window_size,
-    drive,
-    softplus,
-    max_count,
-    pending,
-    begin,
-    end,
-    counts,
-    rates,
-):
-    """Draw bins ``begin`` to ``end`` of a recurrent network; return the bin that ran away or -1.
+def _arrive(eta, pending, t):
+    """Add to a bin's eta what past counts have sent, and clear the row of the ring."""
+    ahead = pending[t % pending.shape[0]]
+    for j in range(eta.shape[0]):
+        eta[j] += ahead[j]
+        ahead[j] = 0.0
+
+
+@njit(cache=True, fastmath=FASTMATH)
+def send_counts(counts, network, pending, t):
+    """Add the filters of a bin's counts to the rows of the ring that are ahead of it.
 
     ``linked[starts[i] : starts[i + 1]]`` are the receivers of sender i, and
     ``filters[starts[i] * window_size :]`` begins with its (window_size, n_linked) weights.
-    ``pending`` is a ring of ``window_size`` rows: row ``t % window_size`` holds what past events
-    add to eta of bin t, and every new event adds its filters to the rows ahead of it.
     """
-    n_cells = pending.shape[1]
-    for t in range(begin, end):
-        slot = t % window_size
-        ahead = pending[slot]
-        for j in range(n_cells):
-            eta = ahead[j] + drive[t - begin, j]
-            ahead[j] = 0.0
-            if softplus:
-                rate = max(eta, 0.0) + math.log1p(math.exp(-abs(eta)))
-            else:
-                rate = math.exp(min(eta, 700.0))
-            rates[t - begin, j] = rate
-            if not rate <= max_count:
-                return t
-            counts[t - begin, j] = rng.poisson(rate)
-        for i in range(n_cells):
-            count = counts[t - begin, i]
-            if count > 0:
-                n_linked = starts[i + 1] - starts[i]
-                receivers = linked[starts[i] : starts[i + 1]]
-                for l in range(window_size):
-                    row = pending[(t + 1 + l) % window_size]
-                    p = starts[i] * window_size + l * n_linked
-                    weights = filters[p : p + n_linked]
-                    if n_linked == n_cells:
-                        for k in range(n_linked):
-                            row[k] += count * weights[k]
-                    else:
-                        for k in range(n_linked):
-                            row[receivers[k]] += count * weights[k]
+    filters, linked, starts = network
+    window_size, n_cells = pending.shape
+    for i in range(n_cells):
+        count = counts[i]
+        if count != 0:
+            n_linked = starts[i + 1] - starts[i]
+            receivers = linked[starts[i] : starts[i + 1]]
+            for l in range(window_size):
+                row = pending[(t + 1 + l) % window_size]
+                p = starts[i] * window_size + l * n_linked
+                weights = filters[p : p + n_linked]
+                if n_linked == n_cells:
+                    for k in range(n_linked):
+                        row[k] += count * weights[k]
+                else:
+                    for k in range(n_linked):
+                        row[receivers[k]] += count * weights[k]
+
+
+@njit(cache=True, fastmath=FASTMATH)
+def simulate_poisson_exp(rng, network, sd, limit, pending, first, eta, counts, rates):
+    """Poisson counts with mean ``exp(eta)``."""
+    for row in range(eta.shape[0]):
+        _arrive(eta[row], pending, first + row)
+        for j in range(eta.shape[1]):
+            mu = math.exp(min(eta[row, j], 700.0))
+            rates[row, j] = mu
+            if not mu <= limit:
+                return row
+            counts[row, j] = rng.poisson(mu)
+        send_counts(counts[row], network, pending, first + row)
     return -1
+
+
+@njit(cache=True, fastmath=FASTMATH)
+def simulate_poisson_softplus(rng, network, sd, limit, pending, first, eta, counts, rates):
+    """Poisson counts with mean ``log(1 + exp(eta))``."""
+    for row in range(eta.shape[0]):
+        _arrive(eta[row], pending, first + row)
+        for j in range(eta.shape[1]):
+            x = eta[row, j]
+            mu = max(x, 0.0) + math.log1p(math.exp(-abs(x)))
+            rates[row, j] = mu
+            if not mu <= limit:
+                return row
+            counts[row, j] = rng.poisson(mu)
+        send_counts(counts[row], network, pending, first + row)
+    return -1
+
+
+@njit(cache=True, fastmath=FASTMATH, error_model="numpy")
+def simulate_bernoulli_logistic(rng, network, sd, limit, pending, first, eta, counts, rates):
+    """An event or none, with probability ``1 / (1 + exp(-eta))``."""
+    for row in range(eta.shape[0]):
+        _arrive(eta[row], pending, first + row)
+        for j in range(eta.shape[1]):
+            mu = 1.0 / (1.0 + math.exp(min(-eta[row, j], 700.0)))
+            rates[row, j] = mu
+            if not mu <= limit:
+                return row
+            counts[row, j] = rng.random() < mu
+        send_counts(counts[row], network, pending, first + row)
+    return -1
+
+
+@njit(cache=True, fastmath=FASTMATH)
+def simulate_bernoulli_cloglog(rng, network, sd, limit, pending, first, eta, counts, rates):
+    """An event or none, with probability ``1 - exp(-exp(eta))``."""
+    for row in range(eta.shape[0]):
+        _arrive(eta[row], pending, first + row)
+        for j in range(eta.shape[1]):
+            mu = -math.expm1(-math.exp(min(eta[row, j], 700.0)))
+            rates[row, j] = mu
+            if not mu <= limit:
+                return row
+            counts[row, j] = rng.random() < mu
+        send_counts(counts[row], network, pending, first + row)
+    return -1
+
+
+@njit(cache=True, fastmath=FASTMATH)
+def simulate_gaussian_identity(rng, network, sd, limit, pending, first, eta, counts, rates):
+    """Normal numbers with mean ``eta``."""
+    for row in range(eta.shape[0]):
+        _arrive(eta[row], pending, first + row)
+        for j in range(eta.shape[1]):
+            mu = eta[row, j]
+            rates[row, j] = mu
+            if not abs(mu) <= limit:
+                return row
+            counts[row, j] = rng.normal(mu, sd[j])
+        send_counts(counts[row], network, pending, first + row)
+    return -1
+
+
+SIMULATORS = {
+    ("Poisson", "exp"): simulate_poisson_exp,
+    ("Poisson", "softplus"): simulate_poisson_softplus,
+    ("Bernoulli", "logistic"): simulate_bernoulli_logistic,
+    ("Bernoulli", "cloglog"): simulate_bernoulli_cloglog,
+    ("Gaussian", "identity"): simulate_gaussian_identity,
+}
