@@ -6,17 +6,19 @@ The coupling of a sender to a receiver is a filter h over lags 1 to W. Its summa
   event of the sender adds ``strength`` times its rate per bin to what the receiver is expected to
   emit;
 - ``peak``, the value of h that is farthest from zero, and ``gain``, ``100 * (exp(peak) - 1)``: the
-  change of the receiver's rate at that lag, in percent, with the exponential link;
+  change of the receiver's rate at that lag, in percent, with the exponential link or cloglog; of
+  the odds with the logistic link; and NaN where ``exp(h)`` multiplies nothing;
 - ``standard_error`` of the strength; ``p_value`` of the Wald test of the whole filter, which also
   sees a filter whose parts cancel; and ``q_value``, Benjamini-Hochberg over all couplings between
   different cells.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
 from fastglm import _html, inference
+from fastglm.observation_models import Loss, PoissonExp
 
 _N_SHOWN = 10  # couplings in a notebook
 
@@ -34,14 +36,18 @@ class CouplingMap:
         Extreme value of the filter (log rate), and the change of the rate there in percent.
     p_value, q_value : ndarrays of shape (n_senders, n_receivers)
         Of the whole filter. q-values are over couplings between different cells; NaN on the
-        diagonal of a population that drives itself.
+        diagonal of a population that drives itself, and inf where nothing was tested.
     senders, receivers : ndarrays
         Names, or numbers.
     kernel : ndarray of shape (window_size, n_basis_funcs)
-    uncertainty : fastglm.inference.Uncertainty
-    model : PopulationGLM
+    uncertainty : fastglm.inference.Uncertainty or None
+    model : PopulationGLM or None
     settings : dict
         What was chosen, and why, where `infer_connectivity` chose it.
+    coef : ndarray of shape (n_senders, n_basis_funcs, n_receivers)
+        Coefficients of the filters.
+    loss : fastglm.observation_models.Loss
+        Family and link, which say what a filter changes.
     """
 
     strength: np.ndarray
@@ -57,6 +63,8 @@ class CouplingMap:
     uncertainty: object = field(repr=False)
     model: object = field(repr=False)
     settings: dict = field(default_factory=dict, repr=False)
+    coef: np.ndarray | None = field(default=None, repr=False)
+    loss: Loss = field(default_factory=PoissonExp, repr=False)
 
     def __repr__(self):
         n_senders, n_receivers = self.strength.shape
@@ -86,6 +94,37 @@ class CouplingMap:
         """Couplings whose q-value is at most q, a boolean array."""
         with np.errstate(invalid="ignore"):
             return self.q_value <= q
+
+    @property
+    def own_history(self):
+        """Where a sender is the receiver: the diagonal of a population that drives itself."""
+        n, m = self.strength.shape
+        itself = n == m and np.isnan(np.diag(self.q_value)).all()
+        return np.eye(n, m, dtype=bool) & itself
+
+    @property
+    def tested(self):
+        """Whether couplings were tested."""
+        return bool(np.isfinite(self.q_value).any())
+
+    def strongest(self, number, q=0.05):
+        """Pairs of the strongest couplings between different cells, significant ones first.
+
+        Returns
+        -------
+        list of (int, int)
+            Numbers of sender and receiver, at most ``number`` pairs. Couplings that the data do
+            not determine are left out.
+        """
+        size = np.abs(self.strength)
+        left_out = self.own_history | ~np.isfinite(size) | np.isinf(self.standard_error)
+        left_out |= size == 0
+        if self.tested:
+            left_out |= ~np.isfinite(self.standard_error)
+        size = np.where(left_out, -1.0, size)
+        order = np.lexsort((-size.ravel(), ~self.significant(q).ravel()))
+        order = order[size.ravel()[order] >= 0][:number]
+        return [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, size.shape), strict=True)]
 
     def filters(self, level=0.95):
         """Every filter over its lags, with pointwise bands.
@@ -187,37 +226,78 @@ def coupling_map(model, X, y, kind="observed", label=None, senders=None, receive
     return _summarise(model, u, block.kernel, first, itself, senders, receivers)
 
 
-def _summarise(model, u, kernel, first, itself, senders, receivers):
-    n_senders, n = len(senders), len(receivers)
-    shape = n_senders, n
-    strength, error, peak = np.zeros(shape), np.zeros(shape), np.zeros(shape)
-    area = kernel.sum(axis=0, keepdims=True)
+def point_estimates(
+    coef,
+    kernel,
+    *,
+    itself=True,
+    senders=None,
+    receivers=None,
+    first_filter=0,
+    model=None,
+    loss=None,
+):
+    """Couplings without their uncertainty: nothing is tested.
+
+    Parameters
+    ----------
+    coef : ndarray of shape (n_senders * n_basis_funcs, n_receivers)
+        Of the history alone, sender-major.
+    kernel : ndarray of shape (window_size, n_basis_funcs)
+    itself : bool
+        Whether the senders are the receivers.
+    senders, receivers : ndarray, optional
+        Names; numbers by default.
+    first_filter : int
+        Number of the history's first filter among all filters of the features.
+    model : PopulationGLM or GLM, optional
+        Couplings of receivers whose status is another than "converged" count as not determined.
+    loss : Loss, optional
+        Default: that of the exponential link.
+
+    Returns
+    -------
+    CouplingMap
+        Standard errors and p-values are NaN, or inf where not determined; q-values are inf.
+    """
+    loss = PoissonExp() if loss is None else loss
+    coef = coef.reshape(-1, kernel.shape[1], coef.shape[1])
+    n_senders, _, n = coef.shape
+    strength = np.einsum("b,ibj->ij", kernel.sum(axis=0), coef)
+    peak = np.empty(strength.shape)
     for i in range(n_senders):
-        _, error[i] = u.linear(first + i, area)
-        c = u.coef[u.filters == first + i]
-        strength[i] = area[0] @ c
-        h = kernel @ c
+        h = kernel @ coef[i]
         peak[i] = h[np.abs(h).argmax(axis=0), np.arange(n)]
-    p = u.wald_test().p_value[first : first + n_senders]
-    between = p.copy()
+    gain = np.full(strength.shape, np.nan)
+    if loss.multiplied:
+        with np.errstate(over="ignore"):
+            gain = 100 * np.expm1(peak)
+    error = np.full(strength.shape, np.nan)
+    if model is not None:
+        error[:, model.status_ != "converged"] = np.inf
+    q = np.full(strength.shape, np.inf)
     if itself:
-        np.fill_diagonal(between, np.nan)
-    with np.errstate(over="ignore"):
-        gain = 100 * np.expm1(peak)
+        np.fill_diagonal(q, np.nan)
+    senders = np.arange(n_senders) if senders is None else senders
+    receivers = np.arange(n) if receivers is None else receivers
     return CouplingMap(
-        strength,
-        error,
-        peak,
-        gain,
-        p,
-        inference.benjamini_hochberg(between),
-        senders,
-        receivers,
-        kernel,
-        first,
-        u,
-        model,
-    )
+        strength, error, peak, gain, error, q, senders, receivers, kernel, first_filter, None,
+        model, coef=coef, loss=loss,
+    )  # fmt: skip
+
+
+def _summarise(model, u, kernel, first, itself, senders, receivers):
+    n_senders = len(senders)
+    inside = (u.filters >= first) & (u.filters < first + n_senders)
+    estimates = point_estimates(
+        u.coef[inside], kernel, itself=itself, senders=senders, receivers=receivers,
+        first_filter=first, model=model, loss=model._loss(),
+    )  # fmt: skip
+    area = kernel.sum(axis=0, keepdims=True)
+    error = np.concatenate([u.linear(first + i, area)[1] for i in range(n_senders)])
+    p = u.wald_test().p_value[first : first + n_senders]
+    q = inference.benjamini_hochberg(np.where(estimates.own_history, np.nan, p))
+    return replace(estimates, standard_error=error, p_value=p, q_value=q, uncertainty=u)
 
 
 def _history(X, label):
@@ -263,3 +343,6 @@ def _import(name):
         return importlib.import_module(name)
     except ImportError:
         raise ImportError(f"This needs {name}: pip install {name}") from None
+
+
+__all__ = ["CouplingMap", "coupling_map"]

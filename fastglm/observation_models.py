@@ -57,9 +57,14 @@ class Loss:
         `fastglm._kernels.poisson_exp` takes booleans and has weights in eta.
     low, high : float or None
         Eta that stands for an optimum at minus or plus infinity; None where there is none.
+    eta_name : str
+        What eta is called where couplings are shown.
+    multiplied : str or None
+        What a change of eta by h multiplies by ``exp(h)``; None where nothing is.
     """
 
-    family = link = None
+    family = link = multiplied = None
+    eta_name = "input"
     linear_counts = exponential = constant_curvature = False
     count_factor = 1.0
     low = high = None
@@ -175,6 +180,7 @@ class PoissonExp(Loss):
     """``mu = exp(eta)``: loss ``mu - y * eta``, residual ``mu - y``, curvature ``mu``."""
 
     family, link = "Poisson", "exp"
+    eta_name, multiplied = "log rate", "rate"
     linear_counts = exponential = True
     low = LOG_ZERO
     kernel = staticmethod(kernels.poisson_exp)
@@ -246,6 +252,7 @@ class BernoulliLogistic(Loss):
     """
 
     family, link = "Bernoulli", "logistic"
+    eta_name, multiplied = "log odds", "odds"
     linear_counts = True
     low, high = LOG_ZERO, 50.0  # 1 - mu = 2e-22
     kernel = staticmethod(kernels.bernoulli_logistic)
@@ -290,6 +297,7 @@ class BernoulliCloglog(Loss):
     """
 
     family, link = "Bernoulli", "cloglog"
+    eta_name, multiplied = "log rate", "rate"
     low, high = LOG_ZERO, 4.0  # 1 - mu = exp(-exp(4)) = 2e-24
     kernel = staticmethod(kernels.bernoulli_cloglog)
 
@@ -329,6 +337,7 @@ class GaussianIdentity(Loss):
     """``mu = eta``: loss ``(y - mu)**2``, residual ``2 * (mu - y)``, curvature 2."""
 
     family, link = "Gaussian", "identity"
+    eta_name = "mean"
     linear_counts = constant_curvature = True
     count_factor = 2.0
     kernel = staticmethod(kernels.gaussian_identity)
