@@ -19,6 +19,7 @@ from fastglm._engine.fit import fit_penalties
 from fastglm._engine.observed import Observed
 from fastglm._engine.plan import make_plan
 from fastglm._engine.shared import share
+from fastglm._products.local import Local
 from fastglm._kernels.threads import single_threaded_blas
 from fastglm._products.sums import moments
 from fastglm._products.sweep import Sweep
@@ -237,7 +238,7 @@ def cross_validate(model, X, y, strengths=None, folds=5, rule="best"):
     plan = make_plan(X, int(X.valid.sum()), np.arange(y.n_units), free, settings)
     if any(batch.method == "newton-cg" and not batch.selected for batch in plan.batches):
         with single_threaded_blas():
-            shared = share(X, X.valid, settings.memory_budget)
+            shared = share(Local(X), settings.memory_budget)
     guide = None
     if not all(penalty.sparse.all() for penalty in penalties):
         guide = fit_penalties(X, Observed(y), X.valid, free, penalties, loose, shared)

@@ -1,19 +1,18 @@
 """One batch of receivers: its problem, its start, its fits with one penalty after the other."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from fastglm._engine import proximal
+from fastglm._engine.events import EventProblem
 from fastglm._engine.exact import DenseProblem
 from fastglm._engine.newton import minimize
-from fastglm._engine.objective import EventProblem
+from fastglm._engine.objective import Objective
 from fastglm._engine.preconditioner import SampleProblem, SingleProblem
 from fastglm._engine.result import Result
 from fastglm._engine.sampling import n_own_factors
 from fastglm._engine.shared import share
-from fastglm._products.sums import moments
-from fastglm.observation_models import LOG_ZERO
 
 _SOFT = 1e-4  # an eigenvalue of the preconditioned S below this: without ridge, suspect
 MAX_FALLBACK = 1500  # features up to which exact Hessians may take over
@@ -48,23 +47,54 @@ class Settings:
     rough: bool = False
 
 
-def fit_batch(
-    X, valid, counts, free, penalties, start, batch, settings, shared=None, watch=None, guide=None
-):
-    """Fit one batch of receivers by its method, once for each of some penalties; see `minimize`.
+@dataclass(frozen=True)
+class Task:
+    """A batch of receivers to be fitted, once for each of some penalties: a value, picklable.
 
-    Every fit starts where the last one ended. ``counts`` is an `Observed` of the receivers.
-    ``start`` is a pair of coefficients and intercepts, or None. ``shared`` is what `share` made of
-    X and valid, if it is there already. ``guide``, one pair a penalty, are optima of nearly the
-    same problems.
+    Attributes
+    ----------
+    products : Products
+        Over the valid bins, of the features that the batch sees.
+    observed : Observed
+        Of the receivers.
+    free : ndarray of bool, shape (n_features, n_receivers)
+    penalties : list of Penalty
+    batch : Batch
+    settings : Settings
+    start : tuple of ndarray, optional
+        Coefficients and intercepts.
+    shared : Shared, optional
+        Of the products, if it is there already.
+    guide : list of tuple, optional
+        Coefficients and intercepts, one pair a penalty: optima of nearly the same problems.
+    features : ndarray of int or slice
+        Which of all features the products hold.
+    """
+
+    products: object
+    observed: object
+    free: np.ndarray
+    penalties: list
+    batch: object
+    settings: Settings
+    start: tuple | None = None
+    shared: object = None
+    guide: list | None = None
+    features: object = field(default_factory=lambda: slice(None))
+
+
+def fit_task(task, watch=None):
+    """Fit one batch of receivers by its method, once for each of its penalties; see `minimize`.
+
+    Every fit starts where the last one ended. ``watch(result)`` is called after every pass.
 
     Returns
     -------
     list of Result
         Shorter than the penalties where an interrupt from the keyboard ended the last of them.
     """
-    fit = _Fit(X, valid, counts, free, batch, settings, shared, watch, len(penalties) > 1)
-    results = []
+    fit, results, penalties = _Fit(task, watch), [], task.penalties
+    start, guide = task.start, task.guide
     # How far the last two fits ended from their guide: the next one begins as far from its own.
     ahead = before = (0.0, 0.0)
     while len(results) < len(penalties):
@@ -85,21 +115,20 @@ def fit_batch(
 class _Fit:
     """A batch of receivers, and what fits with several penalties have in common."""
 
-    def __init__(self, X, valid, counts, free, batch, settings, shared, watch, keep):
-        self.X, self.valid, self.counts, self.watch = X, valid, counts, watch
-        self.batch, self.settings = batch, settings
-        self.shared = shared
-        if shared is None and batch.method == "newton-cg":
-            self.shared = share(X, valid, settings.memory_budget, batch.lanes)
-        known = self.shared is not None and counts.weight is None
-        self.sums = moments(
-            X, valid, counts.weighted_events(), counts.weight, self.shared.sums if known else None
-        )
-        self.mean = self.sums.sum_y / int(valid.sum())
-        self.unmasked = free
+    def __init__(self, task, watch):
+        self.products, self.observed, self.watch = task.products, task.observed, watch
+        self.batch, self.settings, self.loss = task.batch, task.settings, task.settings.loss
+        self.by_events = task.batch.method == "newton-cg"
+        self.shared = task.shared
+        if self.shared is None and self.by_events:
+            self.shared = share(self.products, self.settings.memory_budget, self.batch.lanes)
+        known = self.shared is not None and self.observed.weight is None
+        self.sums = self.products.moments(self.observed, self.shared.sums if known else None)
+        self.mean = self.sums.sum_y / self.products.n_bins
+        self.unmasked = task.free
         self.anchor = None  # what is known where the last fit ended
-        self.keep = keep
-        self.level = settings.loss.expected_curvature(settings.loss.eta(self.mean))
+        self.keep = len(task.penalties) > 1
+        self.level = self.loss.expected_curvature(self.loss.eta(self.mean))
         self.problem, self.free = None, None
 
     def run(self, penalties, start, guided=False):
@@ -113,11 +142,11 @@ class _Fit:
         penalty = penalties[0]
         coef, intercept = start or (
             np.zeros(self.unmasked.shape),
-            self.settings.loss.eta(self.mean) - self.counts.lift(self.valid),
+            self.observed.start(self.loss, self.mean, self.products.valid),
         )
         free, fixed, limit = self._separate(penalty)
         if fixed.any() or not free.all():
-            coef = np.where(fixed, limit[:, None], np.where(free, coef, 0.0))
+            coef = np.where(fixed, limit, np.where(free, coef, 0.0))
         if penalty.sparse.any():
             self._prepare(penalty.copy(), free)
             results = self._run_sparse(self._together(penalties, free, fixed), coef, intercept)
@@ -139,18 +168,21 @@ class _Fit:
         return penalties
 
     def _separate(self, penalty):
-        """Features that stay free, those that run to minus infinity, and what stands for it."""
-        X, sums, free = self.X, self.sums, self.unmasked
-        fixed, limit = np.zeros(free.shape, bool), np.zeros(X.shape[1])
-        unpenalised = penalty.unpenalised(X.shape[1]) & free
-        if unpenalised.any():
-            nonnegative = X.nonnegative
+        """Features that stay free, those that run to infinity, and what stands for it there."""
+        products, sums, free = self.products, self.sums, self.unmasked
+        fixed, limit = np.zeros(free.shape, bool), np.zeros((free.shape[0], 1))
+        unpenalised = penalty.unpenalised(free.shape[0]) & free
+        if unpenalised.any() and self.loss.low is not None:
+            nonnegative = products.nonnegative
             never = nonnegative & (sums.x <= 0)
-            fixed = (nonnegative & ~never)[:, None] & (sums.xty <= 1e-12 * sums.x[:, None])
-            fixed &= unpenalised
+            low, high = self.loss.separated(sums.x, sums.xty, nonnegative)
+            fixed = (low | high) & unpenalised
             free = free & ~(never[:, None] & unpenalised) & ~fixed
             with np.errstate(divide="ignore"):
-                limit = LOG_ZERO / X.smallest_positive()
+                least = products.smallest_positive()[:, None]
+                limit = self.loss.low / least
+                if high.any():
+                    limit = np.where(high, -limit, limit)
         return free, fixed, limit
 
     def _prepare(self, penalty, free):
@@ -159,18 +191,19 @@ class _Fit:
             self.problem.set_penalty(penalty)
             return
         self.free, self.anchor = free, None
-        X, valid, counts, loss = self.X, self.valid, self.counts, self.settings.loss
-        if self.batch.method == "newton-cholesky":
-            self.problem = DenseProblem(X, valid, counts, free, penalty, loss)
+        products, observed, batch = self.products, self.observed, self.batch
+        if not self.by_events:
+            self.problem = DenseProblem(products, observed, free, penalty, self.loss)
             return
-        lanes = self.batch.lanes
         kind = SingleProblem if self.shared.direct else SampleProblem
-        sample = kind(self.shared, free, penalty, loss, self.level, lanes, counts)
+        sample = kind(self.shared, free, penalty, self.loss, self.level, batch.lanes, observed)
+        passes = products.passes(free.shape[1], batch.lanes, batch.products)
+        objective = Objective(products, passes, observed, self.loss, self.sums, free, penalty)
+        n_own = n_own_factors(products.shape[1], self.settings.memory_budget)
+        settings = self.settings
         self.problem = EventProblem(
-            X, valid, counts, free, penalty, loss, self.sums, sample, lanes, self.settings.tol,
-            self.batch.products, self.settings.rough,
-            n_own_factors(X.shape[1], self.settings.memory_budget),
-        )  # fmt: skip
+            objective, sample, batch.lanes, settings.tol, settings.rough, n_own
+        )
 
     def _run_sparse(self, penalties, coef, intercept):
         self.anchor = None
@@ -183,33 +216,46 @@ class _Fit:
     def _run_smooth(self, penalty, coef, intercept, fixed, cold, guided):
         problem, tol, maxiter = self.problem, self.settings.tol, self.settings.maxiter
         plain, retreat = problem.plain, None
-        by_events = self.batch.method == "newton-cg"
-        if by_events:
+        if self.by_events:
             problem.forget()
         sampled = cold or (self.anchor is not None and not guided)
-        if by_events and self.settings.loss.exponential and sampled:
-            sample, everyone = problem.sample, np.arange(plain.size)
+        if self.by_events and self.loss.linear_counts and sampled:
             if cold:
-                constant = problem.constant / problem.n_bins
-                retreat = coef, intercept, self.mean - self.mean * intercept - constant
-                coef = np.where(fixed, coef, sample.begin(self.sums))
-            else:
-                coef, intercept = self.anchor[:2]
-                sample.begin_near(*self.anchor)
-            noise = _start_noise(self.shared, self.level)
-            near = _START * np.maximum(noise, tol)
-            first = minimize(sample, coef, intercept, near, _START_STEPS)
-            sample.end()
-            coef = problem.off_null(first.coef, everyone, everyone)
-            intercept = first.intercept
-            problem.expect(everyone, noise)
-        fall_back = by_events and plain.any() and self.X.shape[1] <= MAX_FALLBACK
+                retreat = coef, intercept, self._at_constant(intercept)
+            coef, intercept = self._start_on_sample(coef, fixed, cold)
+        fall_back = self.by_events and plain.any() and self.products.shape[1] <= MAX_FALLBACK
         n_steps = min(maxiter, _PATIENCE) if fall_back else maxiter
         result = minimize(problem, coef, intercept, tol, n_steps, self.watch, retreat)
-        self.anchor = problem.anchor() if self.keep and by_events else None
+        self.anchor = problem.anchor() if self.keep and self.by_events else None
         if fall_back:
             self._end_exactly(result, penalty, maxiter - n_steps)
         return result
+
+    def _at_constant(self, intercept):
+        """Objective without features, (n_receivers,)."""
+        constant = self.problem.objective.constant / self.products.n_bins
+        if self.loss.exponential:  # the intercept is such that the mean rate is that of the counts
+            cumulant = self.mean
+        else:
+            cumulant = self.observed.at_constant(self.loss, intercept, self.products.valid)
+        return cumulant - self.loss.count_factor * self.mean * intercept + constant
+
+    def _start_on_sample(self, coef, fixed, cold):
+        """Where the optimum on the sampled bins is."""
+        problem, sample = self.problem, self.problem.sample
+        everyone = np.arange(problem.plain.size)
+        if cold:
+            intercept = self.observed.start(self.loss, self.mean, self.products.valid)
+            coef = np.where(fixed, coef, sample.begin(self.sums))
+        else:
+            coef, intercept = self.anchor[:2]
+            sample.begin_near(*self.anchor)
+        noise = _start_noise(self.shared, self.level)
+        near = _START * np.maximum(noise, self.settings.tol)
+        first = minimize(sample, coef, intercept, near, _START_STEPS)
+        sample.end()
+        problem.expect(everyone, noise)
+        return problem.off_null(first.coef, everyone, everyone), first.intercept
 
     def _end_exactly(self, result, penalty, maxiter):
         """Exact Hessians for what conjugate gradients have not ended.
@@ -223,12 +269,11 @@ class _Fit:
         if not rest.size or maxiter <= 0:
             return
         exact = DenseProblem(
-            self.X,
-            self.valid,
-            self.counts.select(rest),
+            self.products,
+            self.observed.select(rest),
             self.free[:, rest],
             penalty.select(receivers=rest),
-            self.settings.loss,
+            self.loss,
         )
         again = minimize(
             exact, result.coef[:, rest], result.intercept[rest], self.settings.tol, maxiter

@@ -24,12 +24,12 @@ class DenseProblem:
     polish = 3
     _REFRESH = 1e-8  # a decrement above this is due for a new Hessian
 
-    def __init__(self, X, valid, counts, free, penalty, loss):
-        self.X, self.counts, self.loss = X, counts, loss
+    def __init__(self, products, observed, free, penalty, loss):
+        self.products, self.observed, self.loss = products, observed, loss
         self.is_free, self.free = free, [np.flatnonzero(column) for column in free.T]
-        index = np.flatnonzero(valid)
+        index = np.flatnonzero(products.valid)
         self.n_bins = index.size
-        row_bytes = 8 * max(X.shape[1], 1)
+        row_bytes = 8 * max(products.shape[1], 1)
         n_rows = max(256, _BLOCK_BYTES // row_bytes)
         self.blocks = np.array_split(index, -(-self.n_bins // n_rows))
         self._kept = {} if self.n_bins * row_bytes <= _DENSE_BYTES else None
@@ -43,7 +43,7 @@ class DenseProblem:
         """Another penalty for the same data; what is known of the curvature stays."""
         n = penalty.n_receivers
         self.penalty = penalty
-        self.plain = (penalty.unpenalised(self.X.shape[1]) & self.is_free).any(axis=0)
+        self.plain = (penalty.unpenalised(self.products.shape[1]) & self.is_free).any(axis=0)
         self.factor, self.mean, self.total = [None] * n, [None] * n, np.zeros(n)
         self.basis = [None] * n
         self.ranked = np.zeros(n, bool)
@@ -53,9 +53,9 @@ class DenseProblem:
     def _block(self, k):
         """Rows and counts of block k, kept between passes where all blocks fit into memory."""
         if self._kept is None:
-            return self.X.rows(self.blocks[k]), self.counts(self.blocks[k])
+            return self.products.rows(self.blocks[k]), self.observed(self.blocks[k])
         if k not in self._kept:
-            self._kept[k] = self.X.rows(self.blocks[k]), self.counts(self.blocks[k])
+            self._kept[k] = self.products.rows(self.blocks[k]), self.observed(self.blocks[k])
         return self._kept[k]
 
     def evaluate(self, active, coef, intercept):
@@ -97,10 +97,10 @@ class DenseProblem:
         for block in range(len(self.blocks)):
             rows, counts = self._block(block)
             index, shift, weight = self.blocks[block], None, None
-            if self.counts.offset is not None:
-                shift = self.counts.offset[index]
-            if self.counts.weight is not None:
-                weight = self.counts.weight[index]
+            if self.observed.offset is not None:
+                shift = self.observed.offset[index]
+            if self.observed.weight is not None:
+                weight = self.observed.weight[index]
             with np.errstate(over="ignore", invalid="ignore"):  # a trial point may be far off
                 run_threads(add, range(active.size), rows.size * active.size)
         penalised = np.zeros_like(coef)
@@ -191,14 +191,14 @@ class DenseProblem:
             schur = self.basis[j].T @ schur @ self.basis[j]
         self.factor[j] = cholesky(schur)
 
-    def reach(self, receivers, step):
+    def largest_change(self, receivers, step):
         """Largest change of eta in any bin that each step makes."""
-        reach = np.zeros(receivers.size)
+        largest = np.zeros(receivers.size)
         for block in range(len(self.blocks)):
             rows, _ = self._block(block)
             for k, j in enumerate(receivers):
                 free = self.free[j]
                 d = step[free, k]
                 change = rows[:, free] @ d - self.mean[j] @ d
-                reach[k] = max(reach[k], np.abs(change).max(initial=0))
-        return reach
+                largest[k] = max(largest[k], np.abs(change).max(initial=0))
+        return largest

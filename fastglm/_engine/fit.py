@@ -1,10 +1,11 @@
 """Receivers in batches, batches through the solver."""
 
 import gc
+from dataclasses import dataclass
 
 import numpy as np
 
-from fastglm._engine.batch import fit_batch
+from fastglm._engine.batch import Task, fit_task
 from fastglm._engine.checkpoint import fingerprint
 from fastglm._engine.monitor import Monitor
 from fastglm._engine.plan import make_plan
@@ -12,7 +13,7 @@ from fastglm._engine.result import Result
 from fastglm._engine.sampling import sample_size
 from fastglm._engine.shared import Common, share
 from fastglm._kernels.threads import side_by_side, single_threaded_blas
-from fastglm.observation_models import LOG_ZERO
+from fastglm._products.local import Local
 
 
 def fit_penalties(
@@ -58,88 +59,135 @@ def fit_group(
     guide=None,
 ):  # fmt: skip
     """Fit the receivers that share their valid bins; write into ``results``, one a penalty."""
-    n_bins = int(valid.sum())
-    if n_bins == 0:
+    products = Local(X, valid)
+    if products.n_bins == 0:
         for result in results:
             result.coef[:, receivers] = result.intercept[receivers] = np.nan
             result.status[receivers] = "no_bins"
         monitor.end(receivers)
         return
-    sums = sum_counts(observed.events, valid)
     observed = observed.within(valid)
-    silent = receivers[sums[receivers] == 0]
-    for result in results:
-        result.status[silent] = "silent"
-        result.intercept[silent] = LOG_ZERO
-        result.objective[silent] = result.grad_norm[silent] = 0.0
-        result.newton_decrement[silent] = 0.0
-    monitor.end(silent)
-    receivers = receivers[sums[receivers] > 0]
+    receivers = _set_ends(observed, products, receivers, settings.loss, results, monitor)
     if shared is not None:
         shared = shared.restrict(valid)
-    plans = [make_plan(X, n_bins, some, free, settings) for some in _alike(penalties, receivers)]
-    batches = [batch for plan in plans for batch in plan.batches]
-    n_sample, common = max((plan.common for plan in plans), default=0), None
+    alike = _alike(penalties, receivers)
+    plans = [make_plan(X, products.n_bins, some, free, settings) for some in alike]
+    tasks = _Tasks(products, observed, free, penalties, start, settings, shared, guide)
+    Execution(monitor, results).run(tasks, plans)
 
-    def solve(batch):
-        """Results of a batch, one a penalty, and the features that they are of."""
-        columns, part, batch_free, own = slice(None), X, free[:, batch.receivers], shared
+
+def _set_ends(observed, products, receivers, loss, results, monitor):
+    """Write the results of receivers whose optimum lies at infinity; returns the others."""
+    weights = observed.weighted_events()
+    sums = sum_counts(weights, products.valid)[receivers]
+    status, intercept = loss.ends(sums, products.n_bins)
+    done = status != ""
+    ended = receivers[done]
+    for result in results:
+        result.status[ended] = status[done]
+        result.intercept[ended] = intercept[done]
+        result.objective[ended] = result.grad_norm[ended] = 0.0
+        result.newton_decrement[ended] = 0.0
+    monitor.end(ended)
+    return receivers[~done]
+
+
+@dataclass
+class _Tasks:
+    """What the tasks of some receivers have in common, and each of them when it is asked for."""
+
+    products: object
+    observed: object
+    free: np.ndarray
+    penalties: list
+    start: tuple | None
+    settings: object
+    shared: object
+    guide: list | None
+    common: object = None  # sums and a sample of all features, where masks take theirs from them
+
+    def of(self, batch):
+        """The task of a batch."""
+        receivers, features, products = batch.receivers, slice(None), self.products
+        free, shared = self.free[:, receivers], self.shared
         if batch.selected:
-            part, columns = X.select(batch_free.any(axis=1))
-            batch_free, own = batch_free[columns], None
-            # Of few bins for its features a receiver learns less than from its own.
-            wants = sample_size(batch.n_features, n_bins, settings.memory_budget)
-            if common is not None and wants <= 2 * n_sample:
-                own = common.share(part, valid, columns, batch.lanes)
-        begin = None
+            products, features = products.select(free.any(axis=1))
+            free, shared = free[features], self._share(products, features, batch)
+        elif batch.method == "newton-cg" and shared is None:
+            shared = self.shared = share(products, self.settings.memory_budget)
+        start = self.start
         if start is not None:
-            coef = np.where(batch_free, start[0][columns][:, batch.receivers], 0.0)
-            begin = coef, start[1][batch.receivers]
-        solved = fit_batch(
-            part,
-            valid,
-            observed.select(batch.receivers),
-            batch_free,
-            [penalty.select(columns, batch.receivers) for penalty in penalties],
-            begin,
+            coef = np.where(free, start[0][features][:, receivers], 0.0)
+            start = coef, start[1][receivers]
+        return Task(
+            products,
+            self.observed.select(receivers),
+            free,
+            [penalty.select(features, receivers) for penalty in self.penalties],
             batch,
-            settings,
-            own,
-            monitor.watch(batch.receivers, columns),
-            guide and [g.of(batch.receivers, columns) for g in guide],
+            self.settings,
+            start,
+            shared,
+            self.guide and [g.of(receivers, features) for g in self.guide],
+            features,
         )
-        return solved, columns
 
-    def take(batch, done):
-        solved, columns = done
-        with monitor.lock:
-            for result, one in zip(results, solved, strict=False):
-                result.put(batch.receivers, one, columns)
-            monitor.end(batch.receivers)
+    def _share(self, products, features, batch):
+        """The shared part of a batch that sees some features, if those of all give it."""
+        if self.common is None:
+            return None
+        # Of few bins for its features a receiver learns less than from its own.
+        budget, n_sample = self.settings.memory_budget, self.common.sample.index.size
+        if sample_size(batch.n_features, products.n_bins, budget) > 2 * n_sample:
+            return None
+        return self.common.share(products, features, batch.lanes)
+
+
+class Execution:
+    """Runs the tasks of plans, and takes their results as they come."""
+
+    def __init__(self, monitor, results):
+        self.monitor, self.results = monitor, results
+
+    def run(self, tasks, plans):
+        """Fit all batches: those that see all features first, then those with some of them."""
+        batches = [batch for plan in plans for batch in plan.batches]
+        n_sample = max((plan.common for plan in plans), default=0)
+        for batch in batches:
+            if not batch.selected:
+                self._take(batch, self._fit(tasks, batch))
+                # The first call of a compiled kernel leaves a cycle that holds the frames, and with
+                # them the batch. A collection takes 0.1 s.
+                if len(batches) > 1:
+                    gc.collect()
+        tasks.shared = None
+        if n_sample:
+            tasks.common = Common(tasks.products, n_sample)
+        for batch in batches:
+            if batch.selected and not batch.alone:
+                self._take(batch, self._fit(tasks, batch))
+        for plan in plans:
+            alone = [batch for batch in plan.batches if batch.alone]
+            if alone:
+                tasks.observed.events.by_unit  # noqa: B018  sorted here, not by every thread
+                side_by_side(
+                    lambda batch: self._fit(tasks, batch), alone, plan.at_once, self._take,
+                    self.monitor.stop,
+                )  # fmt: skip
+
+    def _fit(self, tasks, batch):
+        task = tasks.of(batch)
+        watch = self.monitor.watch(batch.receivers, task.features)
+        return fit_task(task, watch), task.features
+
+    def _take(self, batch, done):
+        solved, features = done
+        with self.monitor.lock:
+            for result, one in zip(self.results, solved, strict=False):
+                result.put(batch.receivers, one, features)
+            self.monitor.end(batch.receivers)
         if (solved[-1].status == "interrupted").any():
             raise KeyboardInterrupt
-
-    for batch in batches:
-        if batch.selected:
-            continue
-        if batch.method == "newton-cg" and shared is None:
-            shared = share(X, valid, settings.memory_budget)
-        take(batch, solve(batch))
-        # The first call of a compiled kernel leaves a cycle that holds the frames, and with them
-        # the batch. A collection takes 0.1 s.
-        if len(batches) > 1:
-            gc.collect()
-    shared = None
-    if n_sample:
-        common = Common(X, valid, n_sample)
-    for batch in batches:
-        if batch.selected and not batch.alone:
-            take(batch, solve(batch))
-    for plan in plans:
-        alone = [batch for batch in plan.batches if batch.alone]
-        if alone:
-            observed.events.by_unit  # noqa: B018  sorted here, not by every thread
-            side_by_side(solve, alone, plan.at_once, take, monitor.stop)
 
 
 def _alike(penalties, receivers):

@@ -136,8 +136,8 @@ def minimize(problem, coef, intercept, tol, maxiter, watch=None, retreat=None):
             flat &= (fell[index] >= 2) | (result.status[index] == "converged")
             if flat.any():
                 suspects = index[flat]
-                reach = problem.reach(suspects, last_step[:, suspects])
-                result.status[suspects[reach > 0.5]] = "separated"
+                change = problem.largest_change(suspects, last_step[:, suspects])
+                result.status[suspects[change > 0.5]] = "separated"
 
     try:
         while active.size:

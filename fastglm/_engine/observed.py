@@ -4,9 +4,8 @@ With weights w and offsets o every receiver minimises, over the bins whose weigh
 
     sum_t w_t * loss(b + x_t.c + o_tj, y_tj) / sum_t w_t + penalty_j(c)
 
-which is the problem without them for weights of mean 1, counts ``w * y`` in ``X'Y``, and one vector
-added to eta. Where the link is exponential, ``w * exp(eta) = exp(eta + log(w))``, so that vector
-holds the weights as well and the kernels need not know.
+which is the problem without them for weights of mean 1 and one vector added to eta. Where the loss
+is exponential, ``w * exp(eta) = exp(eta + log(w))``, so that vector holds the weights as well.
 """
 
 import numpy as np
@@ -53,6 +52,12 @@ class Observed:
             return self
         return Observed(self.events, self.weight / self.weight[valid].mean(), self.offset)
 
+    def part(self, first, stop):
+        """Those of the bins from ``first`` to ``stop``, which are renumbered."""
+        bins = slice(first, stop)
+        weight, offset = (v if v is None else v[bins] for v in (self.weight, self.offset))
+        return Observed(self.events.part(first, stop), weight, offset)
+
     def weighted_events(self):
         """The events, each as many as its weight."""
         if self.weight is None:
@@ -61,39 +66,66 @@ class Observed:
         events.amplitudes = events.amplitudes * self.weight[events.bins]
         return events
 
-    def shift(self, index, canonical):
-        """What is added to eta: shape (index.size, 1 or n_receivers), None for nothing."""
-        parts = [] if self.offset is None else [self.offset[index]]
-        if canonical and self.weight is not None:
+    def shift(self, index, exponential, receivers=None):
+        """What is added to eta: shape (n, 1 or n_receivers), None for nothing.
+
+        The log of the weights too, where the loss is exponential.
+        """
+        offset = self.offset
+        if receivers is not None:
+            offset = columns(offset, receivers)
+        parts = [] if offset is None else [offset[index]]
+        if exponential and self.weight is not None:
             # Bins of weight 0 are not in the fit; the kernels pass over a finite number there.
             parts.append(np.log(np.maximum(self.weight[index], 1e-300))[:, None])
         return sum(parts) if parts else None
 
-    def factor(self, index, canonical):
-        """What loss and derivatives are multiplied by, shape (index.size, 1), None for 1."""
-        if canonical or self.weight is None:
+    def factor(self, index, exponential):
+        """What loss and derivatives are multiplied by, shape (n, 1), None for 1."""
+        if exponential or self.weight is None:
             return None
         return self.weight[index][:, None]
 
-    def lift(self, valid):
-        """Log of the mean of ``w * exp(o)``: by this much the intercept starts lower."""
-        if self.offset is None:
-            return 0.0
+    def start(self, loss, mean, valid):
+        """Intercepts with which constant rates have the mean of the counts, nearly.
+
+        An offset moves the mean of exp(eta) by the log of the mean of ``w * exp(o)``; offsets of
+        other losses are about 0.
+        """
+        intercept = loss.eta(mean)
+        if self.offset is None or loss.low is None:
+            return intercept
         shift = self.shift(np.flatnonzero(valid), True)
         top = shift.max(axis=0)
-        return top + np.log(np.exp(shift - top).mean(axis=0))
+        return intercept - (top + np.log(np.exp(shift - top).mean(axis=0)))
 
-    def linear(self, valid):
-        """``sum_t w_t * y_tj * o_tj`` over the valid bins: a constant of the objective."""
+    def at_constant(self, loss, intercept, valid):
+        """Mean of ``w * cumulant`` without features, (n_receivers,)."""
+        if self.offset is None:
+            return loss.cumulant(intercept)
+        index, total = np.flatnonzero(valid), 0.0
+        for first in range(0, index.size, 8192):
+            some = index[first : first + 8192]
+            value = loss.cumulant(self.offset[some] + intercept)
+            factor = self.factor(some, False)
+            total = total + (value if factor is None else factor * value).sum(axis=0)
+        return total / index.size
+
+    def constant(self, loss, valid):
+        """What of the summed loss does not depend on the coefficients, where counts are linear.
+
+        ``sum_t w_t (constant(y_tj) - count_factor * y_tj * o_tj)`` over the valid bins.
+        """
         events = self.weighted_events()
-        total = np.zeros(events.n_units)
+        keep = valid[events.bins]
+        bins, units, weighted = events.bins[keep], events.units[keep], events.amplitudes[keep]
+        counts = self.events.amplitudes[keep]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            values = np.where(counts == 0, 0.0, weighted / counts * loss.constant(counts))
         if self.offset is not None:
-            keep = valid[events.bins]
-            bins, units = events.bins[keep], events.units[keep]
             column = units if self.offset.shape[1] > 1 else 0
-            products = events.amplitudes[keep] * self.offset[bins, column]
-            total += np.bincount(units, products, events.n_units)
-        return total
+            values = values - loss.count_factor * weighted * self.offset[bins, column]
+        return np.bincount(units, values, events.n_units)
 
 
 def columns(offset, receivers):

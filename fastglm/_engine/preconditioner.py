@@ -38,6 +38,7 @@ class SampleProblem:
 
     def __init__(self, shared, free, penalty, loss, level, lanes, observed):
         self.shared, self.penalty, self.loss, self.lanes = shared, penalty, loss, lanes
+        self.alone = False  # whether it is a problem of its own
         # What weights and offsets add to eta at the sampled bins, and multiply the curvature by.
         self._shift = observed.shift(shared.index, loss.exponential)
         factor = observed.factor(shared.index, loss.exponential)
@@ -58,10 +59,11 @@ class SampleProblem:
 
         Returns the closed-form start: the optimum where the rates are constant.
         """
-        n_bins, n = self.shared.n_bins, self.level.size
-        rate = moments.sum_y / n_bins
-        self.linear = moments.xty / n_bins, rate
-        g = moments.xty / n_bins - np.outer(moments.x / n_bins, rate)
+        self.alone = True
+        n_bins, n, factor = self.shared.n_bins, self.level.size, self.loss.count_factor
+        rate = factor * moments.sum_y / n_bins
+        self.linear = factor * moments.xty / n_bins, rate
+        g = self.linear[0] - np.outer(moments.x / n_bins, rate)
         g = np.where(self.free, g, 0.0)
         start = self._closed_form(g)
         self.start = self._damp(np.where(self.free, start, 0.0))
@@ -96,17 +98,17 @@ class SampleProblem:
         optimum with another penalty is off by the product of the way there and the noise alone
         (Shamir, Srebro & Zhang, 2014).
         """
-        everyone = np.arange(self.level.size)
+        self.alone, everyone = True, np.arange(self.level.size)
         self.set_point(everyone, coef, intercept)
         n = everyone.size
-        total = self.total[:n]
-        self.linear = self.mean[:, :n] * total - grad, total - grad_intercept
+        _, slope, slope_intercept = self._value(n)
+        self.linear = slope - grad, slope_intercept - grad_intercept
         self.start = coef
         self.steps = Steps(self, n, self.lanes)
 
     def end(self):
         """Back to being a preconditioner."""
-        self.blend = BLEND
+        self.blend, self.alone = BLEND, False
 
     def set_point(self, active, coef, intercept):
         """Curvatures at a point: their sum over the sample, ``X'w``, and the diagonal of S."""
@@ -173,6 +175,8 @@ class SampleProblem:
         """Curvatures at a point. Returns sums over the sample, the last that of the curvatures."""
         rows, loss, n = self.shared.rows, self.loss, self.shared.index.size
         self.active = active
+        # Beside the curvature, cumulant and mean where they are not the same.
+        own = self.alone and not loss.exponential
         coef = self._pad(coef, 0.0).astype(np.float32)
         intercept = self._pad(intercept, LOG_ZERO).astype(np.float32)
         self.weights = np.empty((n, coef.shape[1]), np.float32)
@@ -183,12 +187,21 @@ class SampleProblem:
                 eta = rows.dot(block, coef) + intercept
                 if shift is not None:
                     eta += shift[part]
+                share = self._share[part]
+                value = ()
+                if own:
+                    mu = (loss.count_factor * loss.mean(eta) * share).astype(np.float32)
+                    cumulant = (loss.cumulant(eta) * share).sum(axis=0, dtype=np.float64)
+                    value = cumulant, rows.dot(block.T, mu), mu.sum(axis=0, dtype=np.float64)
                 weights = loss.expected_curvature(eta)
-                weights *= self._share[part]
+                weights *= share
                 self.weights[part] = weights
-                return (*sums(block, weights), weights.sum(axis=0, dtype=np.float64))
+                total = weights.sum(axis=0, dtype=np.float64)
+                return (*value, *sums(block, weights), total)
 
         *others, total = rows.map(weigh)
+        if own:
+            self.value, others = [part / n for part in others[:3]], others[3:]
         with np.errstate(invalid="ignore"):
             self.total = total / n
         return *others, total
@@ -292,15 +305,25 @@ class SampleProblem:
         self.point = np.vstack([coef, intercept])
         self.set_point(active, coef, intercept)
         xty, rate = (part[..., active] for part in self.linear)
-        level = self.level[active]
-        total, moved = self.total[:n], coef - self.start[:, active]
+        level, moved = self.level[active], coef - self.start[:, active]
+        value, slope, slope_intercept = self._value(n)
         pull = self.shared.times(self._pad(moved, 0.0))[:, :n]
         pull *= self.blend * level
         penalty = self.penalty.times(coef, active)
-        objective = total - column_dot(coef, xty) - intercept * rate
+        objective = value - column_dot(coef, xty) - intercept * rate
         objective += 0.5 * (column_dot(coef, penalty) + column_dot(moved, pull))
-        grad = self.mean[:, :n] * total - xty + penalty + pull
-        return objective, np.where(self.free[:, active], grad, 0.0), total - rate
+        grad = slope - xty + penalty + pull
+        return objective, np.where(self.free[:, active], grad, 0.0), slope_intercept - rate
+
+    def _value(self, n):
+        """Means of the cumulant and of its derivatives, of the first n of the active receivers.
+
+        An exponential cumulant is its own derivatives.
+        """
+        if self.loss.exponential:
+            total = self.total[:n]
+            return total, self.mean[:, :n] * total, total
+        return tuple(part[..., :n] for part in self.value)
 
     def step(self, moved, grad, grad_intercept, tol, polishing):
         """Steps at the accepted points; see `Steps`."""
@@ -310,7 +333,7 @@ class SampleProblem:
         """Trial points that are taken whatever the objective; see `Steps`."""
         return self.steps.harmless(self.point, grad, grad_intercept)
 
-    def reach(self, receivers, step):
+    def largest_change(self, receivers, step):
         """Not asked of a starting point."""
         return np.zeros(receivers.size)
 

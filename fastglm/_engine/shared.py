@@ -9,7 +9,6 @@ from fastglm._engine.sampling import Sample, draw, sample_size
 from fastglm._kernels.dots import tiled_dot
 from fastglm._kernels.threads import all_blas_threads, run_threads
 from fastglm._kernels.tiles import LANES
-from fastglm._products.sums import column_sums, gram
 
 BLOCK_BYTES = 1 << 22  # rows that one thread works on at a time
 _MANY = 1000  # features from which a call of BLAS is given all threads
@@ -87,7 +86,7 @@ class Spectrum:
         self.values = np.maximum(values, 0).astype(np.float32)[:, None]
         self.vectors = Rows(np.ascontiguousarray(vectors.T, np.float32), lanes)
 
-    def leverage(self, X, index, mean):
+    def leverage(self, products, index, mean):
         """``(x - mean)' covariance^-1 (x - mean)`` of the rows at some bins.
 
         Of many features an estimate, right to 18 %: the square of the whitened row on `SKETCH`
@@ -104,7 +103,7 @@ class Spectrum:
         mean, size = mean.astype(np.float32), self.vectors.size
         leverage = []
         for first in range(0, index.size, 8 * size):
-            rows = X.rows(index[first : first + 8 * size], np.float32)
+            rows = products.rows(index[first : first + 8 * size], np.float32)
             rows -= mean
 
             def block(start, rows=rows):
@@ -128,11 +127,12 @@ class Spectrum:
 class Shared:
     """What the receivers of a feature matrix have in common: covariance and sampled rows.
 
-    ``sample`` is a `Sample`, or the number of bins of one that is drawn by leverage.
+    ``gram`` becomes the covariance in place. ``sample`` is a `Sample`, or the number of bins of one
+    that is drawn by leverage.
     """
 
-    def __init__(self, X, valid, gram, column_sums, sample, lanes):
-        self.n_bins, self.lanes, self.sums = int(valid.sum()), lanes, column_sums
+    def __init__(self, products, gram, column_sums, sample, lanes):
+        self.n_bins, self.lanes, self.sums = products.n_bins, lanes, column_sums
         mean = column_sums / self.n_bins
         covariance = gram  # in place: at 6,648 features each copy is 350 MB
         covariance /= self.n_bins
@@ -149,8 +149,10 @@ class Shared:
         self.diagonal = np.diag(covariance).astype(np.float64)
         self._covariance, self._spectrum = covariance, None
         if not isinstance(sample, Sample):
-            sample = draw(X, valid, sample, lambda index: self.spectrum.leverage(X, index, mean))
-        self.index, self.share, self.activity = sample.index, sample.share, sample.activity
+            sample = draw(
+                products, sample, lambda part, index: self.spectrum.leverage(part, index, mean)
+            )
+        self.index, self.share, self.whole = sample.index, sample.share, sample.whole
         self.rows = Rows(sample.rows, lanes)
 
     @property
@@ -207,24 +209,24 @@ class Shared:
 class Common:
     """What receivers with masks of their own take from the sums and a sample of all features.
 
-    Memory: ``8 * n_features**2 + 4 * n_sample * n_features + 4 * n_bins`` bytes, and the larger of
-    the first two again while it is made.
+    Memory: ``8 * n_features**2 + 4 * n_sample * n_features`` bytes, and the larger of the two
+    again, and ``4 * n_bins``, while it is made.
     """
 
-    def __init__(self, X, valid, n_sample):
-        self.gram, self.sums = gram(X, valid), column_sums(X, valid)
-        self.sample = draw(X, valid, n_sample)
+    def __init__(self, products, n_sample):
+        self.gram, self.sums = products.gram(), products.column_sums()
+        self.sample = draw(products, n_sample)
         # A feature in a row of its own: a tenth of them are copied ten times as fast.
         self.sample.rows = np.ascontiguousarray(self.sample.rows.T).T
 
-    def share(self, X, valid, columns, lanes):
-        """The `Shared` part of the fits with some columns, which X holds."""
+    def share(self, products, columns, lanes):
+        """The `Shared` part of the fits with some columns, which the products hold."""
         gram, sample = self.gram[np.ix_(columns, columns)], self.sample.select(columns)
-        return Shared(X, valid, gram, self.sums[columns], sample, lanes)
+        return Shared(products, gram, self.sums[columns], sample, lanes)
 
 
-def share(X, valid, memory_budget, lanes=LANES):
-    """The `Shared` part of the fits with a feature matrix."""
-    n_sample = sample_size(X.shape[1], int(valid.sum()), memory_budget)
-    sums = column_sums(X, valid)
-    return Shared(X, valid, gram(X, valid), sums, n_sample, lanes)
+def share(products, memory_budget, lanes=LANES):
+    """The `Shared` part of the fits with some products."""
+    n_sample = sample_size(products.shape[1], products.n_bins, memory_budget)
+    sums = products.column_sums()
+    return Shared(products, products.gram(), sums, n_sample, lanes)

@@ -1,1 +1,11 @@
-"""X of a batch of receivers as verbs."""
+"""X of a batch of receivers as a few verbs, and everything that multiplies with it.
+
+| file | what it holds |
+|---|---|
+| `protocol` | the seam: what the solver may ask of X |
+| `local`, `shards` | X in memory; X in ranges of bins, each from its own source |
+| `kinds` | the one table of the kinds of columns |
+| `sweep`, `history`, `rows` | ``X C`` and ``X' R`` chunk by chunk, from events and from rows |
+| `sums` | ``X'Y``, ``X'1``, ``X'X`` from correlograms |
+| `weighted_gram` | ``X' diag(w) X`` of rows |
+"""

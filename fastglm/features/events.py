@@ -111,6 +111,12 @@ class Events:
         units_of = number[self.units[keep]]
         return Events(self.bins[keep], units_of, self.amplitudes[keep], (self.n_bins, len(units)))
 
+    def part(self, first, stop):
+        """The events of the bins from ``first`` to ``stop``, which are renumbered."""
+        low, high = np.searchsorted(self.bins, [first, stop])
+        bins, shape = self.bins[low:high] - np.int32(first), (stop - first, self.n_units)
+        return Events(bins, self.units[low:high], self.amplitudes[low:high], shape)
+
     def shift(self, n_bins):
         """The events that many bins later."""
         shape = self.n_bins, self.n_units

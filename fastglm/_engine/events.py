@@ -1,0 +1,193 @@
+"""The problem of a batch of receivers with many features: gradients from all events.
+
+`EventProblem` joins the parts that a search asks for: the `Objective`, one pass over the events;
+the steps of `lbfgs.Steps`; the preconditioner of `SampleProblem`; and `LateReceivers`. It decides
+which receivers a pass sums in float64.
+"""
+
+import numpy as np
+
+from fastglm import _kernels as kernels
+from fastglm._engine.late import LateReceivers
+from fastglm._engine.lbfgs import Steps
+from fastglm._engine.linear import ROUNDING, null_spaces
+from fastglm._kernels.threads import run_threads
+
+_PRECISE = 1e-11  # a decrement below this calls for gradients in float64
+
+
+class EventProblem:
+    """Objective and gradient from all events: for many features.
+
+    A pass adds up every event's filter: n_events * window_size * n_receivers additions each way,
+    in float32 while the decrement is large, and in float64 for the certificate.
+
+    Memory: the sample, some 50 float32 numbers a coefficient of the batch, and a chunk of bins.
+    Nothing grows with the number of bins, but the events.
+    """
+
+    method = "newton-cg"
+    exact = False
+    polish = 0
+
+    def __init__(self, objective, sample, lanes, tol, rough, n_own):
+        self.objective, self.sample, self.lanes = objective, sample, lanes
+        self.loss, self.is_free = objective.loss, objective.free
+        self.free = objective.free
+        # What is about to converge is summed in float64, or, where that may be rough, not before
+        # the change of a gradient in float32 is rounding.
+        self.precise_below = _PRECISE if rough else max(tol, _PRECISE)
+        self.rough = tol > self.precise_below
+        n = objective.free.shape[1]
+        self.certain = np.zeros(n, bool)
+        self.rounding, self._was_rounded = np.zeros(n), np.zeros(n)
+        self.steps = Steps(self, n, lanes)
+        self.late = LateReceivers(objective, sample, n_own)
+        self.forget()
+        self.set_penalty(objective.penalty)
+
+    def set_penalty(self, penalty):
+        """Another penalty for the same data."""
+        self.penalty = self.objective.penalty = penalty
+        self.sample.set_penalty(penalty)
+        self.plain = (penalty.unpenalised(self.free.shape[0]) & self.free).any(axis=0)
+        covariance = self.sample.shared.covariance
+        self.null = null_spaces(covariance, self.free, penalty, self.plain)
+
+    def forget(self, receivers=slice(None)):
+        """Some receivers begin a new fit: float32 sums, no pairs of steps, no bins of their own."""
+        self.steps.forget(receivers)
+        self.late.forget(receivers)
+        self.certain[receivers] = False
+        self._was_rounded[receivers] = 0
+
+    def anchor(self):
+        """The last accepted points, and the gradient of the mean loss alone there."""
+        point, grad = self.steps.point.T, self.steps.grad.T
+        pull = self.penalty.times(np.where(self.free, point[:-1], 0.0), slice(None))
+        return point[:-1], point[-1], np.where(self.free, grad[:-1] - pull, 0.0), grad[-1]
+
+    @property
+    def theta(self):
+        """Smallest eigenvalue of the preconditioned Schur complement seen, per receiver."""
+        return self.steps.theta
+
+    def evaluate(self, active, coef, intercept):
+        """Objective and gradient at the given points: one pass."""
+        self.active, self.point = active, np.vstack([coef, intercept])
+        wants = self._wants_precise(active)
+        self.certain[active] = wants | self.rough
+        rounded = np.where(wants, ROUNDING[np.float64], ROUNDING[np.float32])
+        self.rounding[active] = np.maximum(rounded, self._was_rounded[active])
+        self._was_rounded[active] = rounded
+        found = self.objective.evaluate(active, coef, intercept, wants)
+        self.mean, self.total = found.mean, found.total
+        return found.objective, found.grad, found.grad_intercept
+
+    def step(self, moved, grad, grad_intercept, tol, polishing):
+        """Steps at the accepted points; see `Steps`."""
+        n, receivers = self.active.size, self.active[moved]
+        known = self.mean is not None
+        if not known:  # the sample tells the moments of the curvature
+            self._set_point(n)
+        certain = self.certain[self.active]
+        passes = self.late.assist(self.active, moved, certain, self.point, self.total)
+        self.steps.forget(receivers[passes])
+        if (not known and passes.any()) or (known and not self.late.has(self.active).all()):
+            self._set_point(n, known)
+        steps = self.steps.step(moved, self.point, grad, grad_intercept, tol, polishing)
+        self.late.judge(receivers, steps[2], tol)
+        return *steps[:3], passes.astype(np.int64)
+
+    def _set_point(self, n, known=False):
+        self.sample.set_point(self.active, self.point[:-1], self.point[-1])
+        if not known:
+            self.mean, self.total = self.sample.mean[:, :n], self.sample.total[:n]
+
+    def harmless(self, active, grad, grad_intercept):
+        """Trial points that are taken whatever the objective; see `Steps`."""
+        return self.steps.harmless(self.point, grad, grad_intercept)
+
+    # --- what a proximal step asks for ---
+
+    def curvature(self, j, coef, intercept, features):
+        """Sampled Hessian of receiver j; see `SampleProblem.curvature`."""
+        return self.sample.curvature(j, coef, intercept, features)
+
+    def learn(self, receivers, step, step_intercept, change, change_intercept):
+        """Correct the kept Hessians by how steps have changed the gradients (BFGS)."""
+        change = change - self.penalty.times(step, receivers)
+
+        def one(k):
+            model = self.sample.models.get(receivers[k])
+            if model is None:
+                return
+            known, place, _, data = model
+            moved = np.flatnonzero(step[:, k])
+            at = place[moved]
+            if (at < 0).any():
+                return
+            # Only their proportion counts: scaled, float32 holds the square of a small step.
+            scale = 1 / max(np.abs(step[moved, k]).max(initial=0), abs(step_intercept[k]), 1e-300)
+            kernels.learn_curvature(
+                data,
+                np.append(at, known.size),
+                np.append(step[moved, k], step_intercept[k]) * scale,
+                np.append(change[known, k], change_intercept[k]) * scale,
+            )
+
+        run_threads(one, range(receivers.size))
+
+    def _wants_precise(self, receivers):
+        return self.steps.expected[receivers] <= self.precise_below
+
+    def fill(self, active):
+        """Receivers of the next pass: the first of some that fill tiles, all where none do."""
+        wants = self._wants_precise(active)
+        whole = [
+            some[: some.size - some.size % self.lanes] for some in (active[~wants], active[wants])
+        ]
+        chosen = np.concatenate(whole)
+        return chosen if chosen.size else active
+
+    def trust(self, j):
+        """Part of its curvature that a model is sure of."""
+        return Steps.THETA
+
+    def announce(self, receivers, decrement):
+        """A receiver that is about to converge is summed in float64."""
+        self.expect(receivers, 0.15 * decrement)
+
+    def expect(self, receivers, decrement):
+        """The decrement of the next point: below the tolerance it is summed in float64."""
+        self.steps.expected[receivers] = decrement
+
+    def precondition(self, residual, columns):
+        """The inverse of the sampled Schur complement, off the collinear directions."""
+        z = np.zeros_like(residual)
+        place = np.flatnonzero(columns < self.active.size)
+        receivers = self.active[columns[place]]
+        alone = self.late.has(receivers)
+        if not alone.all():
+            rest = residual.copy()
+            rest[:, place[alone]] = 0  # such columns take no part
+            z = self.sample.solve(rest, columns)
+        for k, j in zip(place[alone], receivers[alone], strict=True):
+            z[:, k] = self.late.solve(j, residual[:, k])
+        return self.off_null(z, place, receivers)
+
+    def off_null(self, coef, columns, receivers):
+        """Take the collinear directions of the receivers out of some columns, in place."""
+        for k, j in zip(columns, receivers, strict=True):
+            if self.null[j] is not None:
+                free = self.free[:, j]
+                coef[free, k] -= self.null[j] @ (self.null[j].T @ coef[free, k])
+        return coef
+
+    def largest_change(self, receivers, step):
+        """Largest change of eta in any bin that each step makes: half a pass."""
+        largest = np.zeros(receivers.size)
+        for chunk in self.objective.passes.forward(step):
+            change = np.abs(chunk.eta[chunk.valid])
+            largest = np.maximum(largest, change.max(axis=0, initial=0))
+        return largest

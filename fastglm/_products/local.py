@@ -1,0 +1,172 @@
+"""X in memory: the products of a feature matrix, from its events and from blocks of its rows."""
+
+from functools import cached_property
+
+import numpy as np
+
+from fastglm import _kernels as kernels
+from fastglm._products import sums
+from fastglm._products.kinds import Work, kind_of
+from fastglm._products.protocol import Chunk, Sums
+from fastglm._products.sweep import Sweep
+
+_NOBODY = -50.0  # intercept of lanes without a receiver: nothing overflows there
+
+
+class Local:
+    """The `protocol.Products` of a `FeatureMatrix`.
+
+    Parameters
+    ----------
+    X : FeatureMatrix
+    valid : ndarray of bool, shape (n_bins,), optional
+        Default: all bins with a complete history.
+    """
+
+    def __init__(self, X, valid=None):
+        self.X, self.valid = X, X.valid if valid is None else valid
+        self.n_bins = int(self.valid.sum())
+        self.shape, self.columns = X.shape, X.columns
+
+    @property
+    def nonnegative(self):
+        """True for a column that can never be negative."""
+        return self.X.nonnegative
+
+    def smallest_positive(self):
+        """A lower bound, per column, of its values above zero."""
+        return self.X.smallest_positive()
+
+    def parts(self):
+        """All bins at once."""
+        yield 0, self
+
+    def passes(self, n_receivers, lanes=kernels.LANES, multiply="events"):
+        """Products with that many receivers."""
+        return LocalPasses(self, n_receivers, lanes, multiply)
+
+    def rows(self, index, dtype=np.float64):
+        """The rows at ascending valid bins."""
+        return self.X.rows(index, dtype)
+
+    def gram(self):
+        """``X'X`` over the valid bins."""
+        return sums.gram(self.X, self.valid)
+
+    def column_sums(self, weight=None):
+        """``X'1``, or ``X' weight``."""
+        return sums.column_sums(self.X, self.valid, weight)
+
+    def moments(self, observed, known=None):
+        """``X'Y``, ``X'1`` and the sums of Y, with the weights."""
+        events = observed.weighted_events()
+        return sums.moments(self.X, self.valid, events, observed.weight, known)
+
+    def select(self, columns):
+        """The products of the senders that some columns need, and the index of their columns."""
+        X, index = self.X.select(columns)
+        return Local(X, self.valid), index
+
+    def restrict(self, valid):
+        """The products over fewer bins."""
+        return self if valid is self.valid else Local(self.X, valid)
+
+    def work(self, used=None):
+        """What one product for one receiver costs, with the features of a boolean array or all."""
+        total = Work(0, 0, 0)
+        for block, (start, stop) in zip(self.columns, self.X.column_ranges, strict=True):
+            some = None if used is None else used[start:stop]
+            total += kind_of(block).work(block, some, self.shape[0])
+        return total
+
+    def seen(self, index):
+        """What some bins see of the events, 1 in the mean of all."""
+        return self.activity[index]
+
+    @cached_property
+    def activity(self):
+        """Events that each bin sees, those of a rare sender more; 1 in the mean. (n_bins,)
+
+        The leverage where senders are independent, for the price of a sum over the events.
+        """
+        total = np.zeros(self.shape[0], np.float32)
+        for block in self.columns:
+            kind_of(block).seen(block, total)
+        total = np.maximum(np.cumsum(total, dtype=np.float64), 0)
+        mean = total.mean()
+        return (total / mean if mean > 0 else total + 1).astype(np.float32)
+
+
+class LocalPasses:
+    """The `protocol.Passes` of a matrix in memory, chunk by chunk.
+
+    Memory: filters and their sums in both precisions (see `kinds`), and a chunk of bins.
+    """
+
+    def __init__(self, products, n_receivers, lanes, multiply):
+        self.products, self.lanes = products, lanes
+        # float64 and float32
+        self.precise, self.coarse = (
+            Sweep(products.X, n_receivers, dtype, lanes, multiply)
+            for dtype in (np.float64, np.float32)
+        )
+        n_segments = -(-self.precise.n_rows // kernels.SEGMENT)
+        self._sums = np.zeros((self.precise.n_tiles, n_segments, 2, lanes))
+        self._counts = {}  # a chunk of counts in each precision, where the kernel reads them
+
+    def evaluate(self, observed, loss, receivers, coef, intercept, precise):
+        """Sums over the valid bins; see `protocol.Passes`."""
+        sweep, valid = self.precise if precise else self.coarse, self.products.valid
+        lanes, n = self.lanes, intercept.size
+        tiles = np.arange(-(-n // lanes))
+        offsets = np.full(tiles.size * lanes, _NOBODY, sweep.eta.dtype)
+        offsets[:n] = intercept
+        sweep.set_coef(coef, tiles)
+        weights = valid
+        if not loss.exponential:
+            weights = np.where(valid, observed.weight_of_bins, 0).astype(sweep.eta.dtype)
+        count = self._counter(sweep, observed, receivers, loss)
+        totals = np.zeros((2, tiles.size * lanes))
+        for start, n_rows in sweep.chunks():
+            if not valid[start : start + n_rows].any():
+                continue  # such as a fold that is held out
+            counts = count(start, n_rows)
+            eta = sweep.forward(start, n_rows)
+            shift = observed.shift(slice(start, start + n_rows), loss.exponential, receivers)
+            if shift is not None:
+                sweep.add(shift)
+            kernels.launch(
+                loss.kernel, eta, counts, offsets, weights, start, n_rows, lanes, tiles, self._sums
+            )
+            sums = self._sums[: tiles.size, : -(-n_rows // kernels.SEGMENT)]
+            totals += sums.sum(axis=1).transpose(1, 0, 2).reshape(2, -1)
+            sweep.backward(start, n_rows, eta)
+        return Sums(totals[0, :n], totals[1, :n], sweep.collect()[:, :n])
+
+    def _counter(self, sweep, observed, receivers, loss):
+        """A function that gives the counts of a chunk in the layout of the kernels."""
+        if loss.linear_counts:  # not read
+            return lambda start, n_rows: sweep.eta
+        events, dtype = observed.events, sweep.eta.dtype
+        places = np.full(events.n_units, -1)
+        places[receivers] = np.arange(len(receivers))
+        places = places[events.units]
+        out = self._counts.setdefault(dtype, np.zeros_like(sweep.eta))
+
+        def count(start, n_rows):
+            own = events.bins, places, events.amplitudes, self.lanes
+            kernels.launch(kernels.scatter_counts, *own, start, n_rows, out)
+            return out
+
+        return count
+
+    def forward(self, coef, precise=True, seen=False):
+        """``X C`` of every bin, chunk by chunk; with ``seen`` also what each bin sees."""
+        sweep, n = self.precise if precise else self.coarse, coef.shape[1]
+        valid, tiles = self.products.valid, np.arange(-(-n // self.lanes))
+        sweep.set_coef(coef, tiles)
+        for start, n_rows in sweep.chunks():
+            sweep.forward(start, n_rows)
+            bins = slice(start, start + n_rows)
+            activity = self.products.activity[bins] if seen else None
+            yield Chunk(bins, sweep.get(n_rows, n), valid[bins], activity)
