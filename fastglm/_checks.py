@@ -54,3 +54,11 @@ def is_number(value):
     """Whether a value is one finite real number (and not a bool)."""
     real = isinstance(value, int | float | np.integer | np.floating)
     return real and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def check_share(name, value, example=0.95):
+    """Raise ValueError if a value is not between 0 and 1."""
+    if not 0 < value < 1:
+        raise ValueError(
+            f"{name} is {value}; expected a number between 0 and 1, such as {example}."
+        )

@@ -489,6 +489,17 @@ class ObservationModel(BaseEstimator):
             "event need Poisson or Bernoulli observations."
         )
 
+    def hazard(self, mu):
+        """``-log P(y = 0)``, what a bin adds to the rescaled time of a receiver.
+
+        Raises
+        ------
+        ValueError
+            If the family is not one of events.
+        """
+        with np.errstate(divide="ignore"):
+            return -np.log1p(-self.probability_of_event(mu))
+
     def residuals(self, y, mu, kind="response", scale=1.0):
         """Residuals of every entry.
 
@@ -623,6 +634,10 @@ class PoissonObservations(ObservationModel):
     def probability_of_event(self, mu):
         """``1 - exp(-mu)``."""
         return -np.expm1(-np.asarray(mu))
+
+    def hazard(self, mu):
+        """``mu``."""
+        return mu
 
 
 class BernoulliObservations(ObservationModel):
