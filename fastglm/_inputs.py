@@ -1,13 +1,353 @@
-"""Reading what users give to a model, once."""
+"""Reading what users give to a model, once: everything that a fit needs, checked, in a `Problem`.
+
+Functions take a model only to read its public parameters.
+"""
+
+from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 
 import numpy as np
 
 from fastglm._checks import as_numbers
-from fastglm._pynapple import read_values
+from fastglm._engine.batch import Settings
+from fastglm._engine.cost import PRODUCTS
+from fastglm._engine.fit import any_known
+from fastglm._engine.observed import Observed
+from fastglm._engine.plan import read_budget
+from fastglm._engine.result import Result
+from fastglm._penalty import Penalty
+from fastglm._pynapple import common_timeline, read_values
+from fastglm.features.events import Events
+from fastglm.features.matrix import FeatureMatrix, as_feature_matrix
+from fastglm.observation_models import Loss, as_observation_model
+from fastglm.regularizer import UnRegularized, as_regularizer
 
+SOLVERS = ("auto", "newton-cholesky", "newton-cg")
+_NEMOS_SOLVERS = (
+    "GradientDescent",
+    "ProximalGradient",
+    "LBFGS",
+    "BFGS",
+    "NonlinearCG",
+    "SVRG",
+    "ProxSVRG",
+)
 _SHOWN = 5  # names that a message lists
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a fit is about.
+
+    Attributes
+    ----------
+    X : FeatureMatrix
+    observed : Observed
+        Counts, weights and offsets. The offsets are centered: float32 has no room for what all
+        bins share, and the intercept takes it up.
+    center : ndarray of shape (1,) or (n_receivers,), or 0.0
+        What was taken off the offsets.
+    valid : ndarray of bool, shape (n_bins,)
+        Bins of the fit: X is finite and the weight above 0.
+    free : ndarray of bool, shape (n_features, n_receivers)
+        What the mask leaves in.
+    penalty : Penalty
+    settings : Settings
+    names : ndarray of str or None
+        Of the features.
+    """
+
+    X: FeatureMatrix
+    observed: Observed
+    center: np.ndarray | float
+    valid: np.ndarray
+    free: np.ndarray
+    penalty: Penalty
+    settings: Settings
+    names: np.ndarray | None
+
+    @property
+    def y(self) -> Events:
+        """The counts."""
+        return self.observed.events
+
+    @property
+    def n_receivers(self) -> int:
+        """Number of receivers."""
+        return self.observed.events.n_units
+
+    def uncenter(self, result: Result) -> Result:
+        """A result with the intercepts that go with the offsets as they were given."""
+        result.intercept -= self.center
+        return result
+
+
+def read_problem(model, X, y, sample_weight=None, offset=None) -> Problem:
+    """Parameters of a model and data for its fit; called by the method that a user calls.
+
+    Parameters
+    ----------
+    model : PopulationGLM or GLM
+    X, y, sample_weight, offset
+        As in `fit`.
+
+    Raises
+    ------
+    ValueError
+        If something is not usable; the sentence says what was given and what is expected.
+
+    Warns
+    -----
+    UserWarning
+        If there is a strength without a regularizer.
+    """
+    names = feature_names(X)
+    settings = read_settings(model)
+    X = as_feature_matrix(X)
+    y = read_counts(model, y, X)
+    n_bins, n = X.shape[0], y.n_units
+    if y.n_bins != n_bins:
+        raise ValueError(f"X has {n_bins} rows and y {y.n_bins}; expected one row of each per bin.")
+    if not X.valid.any():
+        raise ValueError(
+            f"None of the {n_bins} rows of X is finite. A row needs a whole window of history "
+            "in its epoch: use longer epochs or a shorter window."
+        )
+    if not (X.valid & any_known(y)).any():
+        raise ValueError("y is NaN in every bin that has a history; nothing to fit.")
+    free = read_mask(model, (X.shape[1], n), X)
+    weight, offset = read_weight(sample_weight, n_bins), read_offset(offset, n_bins, n)
+    valid, center = X.valid, 0.0
+    if offset is not None:
+        center = offset[valid].mean(axis=0)
+        offset = offset - center
+    if weight is not None:
+        valid = valid & (weight > 0)
+        if not (valid & any_known(y)).any():
+            raise ValueError("Every bin that has a history and a count has weight 0.")
+    regularizer = as_regularizer(model.regularizer)
+    if isinstance(regularizer, UnRegularized) and model.regularizer_strength is not None:
+        warnings.warn(
+            "regularizer_strength is not used without a regularizer; pass regularizer='Ridge'?",
+            UserWarning,
+            stacklevel=3,
+        )
+    penalty = read_penalty(model, X, free)
+    observed = Observed(y, weight, offset)
+    return Problem(X, observed, center, valid, free, penalty, settings, names)
+
+
+# --- parameters of a model ---
+
+
+def read_loss(model) -> Loss:
+    """The family of a model with its link."""
+    return as_observation_model(model.observation_model).loss(model.inverse_link_function)
+
+
+def read_settings(model) -> Settings:
+    """Loss, tolerances, solver and memory of a model's fits.
+
+    Raises
+    ------
+    ValueError
+        If one of these parameters is not known, or not possible.
+    """
+    loss = read_loss(model)
+    tol, maxiter, products = _read_solver_kwargs(model.solver_kwargs)
+    method = _read_solver(model.solver_name)
+    return Settings(loss, tol, maxiter, method, products, read_budget(model.memory_budget))
+
+
+def _read_solver(name):
+    name = "auto" if name is None else str(name)
+    if name.split("[")[0] in _NEMOS_SOLVERS:
+        return "auto"
+    if name not in SOLVERS:
+        raise ValueError(f"solver_name is {name!r}; expected one of {list(SOLVERS)} or None.")
+    return name
+
+
+def _read_solver_kwargs(kwargs):
+    if not isinstance(kwargs, dict | type(None)):
+        raise ValueError(f"solver_kwargs is {kwargs!r}; expected a dict of 'tol' and 'maxiter'.")
+    kwargs = dict(kwargs or {})
+    tol = kwargs.pop("tol", 1e-16)
+    maxiter = kwargs.pop("maxiter", 100)
+    products = kwargs.pop("products", "auto")
+    if kwargs:
+        raise ValueError(
+            f"solver_kwargs holds {sorted(kwargs)}; expected 'tol', 'maxiter' and 'products' only."
+        )
+    if products not in ("auto", *PRODUCTS):
+        raise ValueError(
+            f"solver_kwargs has products={products!r}; expected 'auto', 'events' or 'rows'."
+        )
+    numbers = all(isinstance(v, int | float | np.number) for v in (tol, maxiter))
+    if not numbers or not tol > 0 or not maxiter >= 1:
+        raise ValueError(
+            f"solver_kwargs has tol={tol} and maxiter={maxiter}; expected tol > 0 and maxiter >= 1."
+        )
+    return float(tol), int(maxiter), products
+
+
+def read_penalty(model, X, free, strength=None) -> Penalty:
+    """The penalty of every receiver, with the model's strength or another."""
+    strength = model.regularizer_strength if strength is None else strength
+    return as_regularizer(model.regularizer).penalty(strength, X, free)
+
+
+def read_mask(model, shape, X=None) -> np.ndarray:
+    """What the mask of a model leaves in, as booleans.
+
+    Parameters
+    ----------
+    model : PopulationGLM or GLM
+    shape : tuple (n_features, n_receivers)
+    X : FeatureMatrix, optional
+        Needed where the mask has labels.
+
+    Raises
+    ------
+    ValueError
+        If it does not hold 0 and 1 only, has another shape, or labels that X has not.
+    """
+    mask, (n_features, n) = model.feature_mask, shape
+    if mask is None:
+        return np.ones(shape, bool)
+    if isinstance(mask, dict):
+        if X is None:
+            raise ValueError("feature_mask has labels of features; pass the features X as well.")
+        return _label_mask(mask, X, n)
+    mask = _read_binary(mask)
+    if model.single_receiver and mask.ndim == 1:
+        mask = mask[:, None]
+    if mask.shape != (n_features, n):
+        hint = (
+            " Pass feature_mask.T?"
+            if mask.shape == (n, n_features)
+            else " From a sender-by-receiver map: np.repeat(map, n_basis_funcs, axis=0)."
+        )
+        raise ValueError(
+            f"feature_mask has shape {mask.shape}; expected (n_features, n_receivers) = "
+            f"({n_features}, {n}).{hint}"
+        )
+    return mask
+
+
+def _label_mask(mask, X, n):
+    unknown = [label for label in mask if label not in X.labels]
+    if unknown:
+        raise ValueError(f"feature_mask has labels {unknown}; the features have {X.labels}.")
+    full = np.ones((X.shape[1], n), bool)
+    for label, (start, stop) in zip(X.labels, X.column_ranges, strict=True):
+        if label in mask:
+            part = _read_binary(mask[label])
+            if part.shape != (n,):
+                raise ValueError(
+                    f"feature_mask[{label!r}] has shape {part.shape}; expected "
+                    f"(n_receivers,) = ({n},)."
+                )
+            full[start:stop] = part
+    return full
+
+
+def _read_binary(mask):
+    array = np.asarray(mask)
+    if array.dtype != bool:
+        if not np.isin(array, (0, 1)).all():
+            raise ValueError(
+                "feature_mask holds other values than 0 and 1; pass weights > 0 instead?"
+            )
+        array = array.astype(bool)
+    return array
+
+
+# --- data ---
+
+
+def read_counts(model, y, X=None) -> Events:
+    """Counts that a model is given as the events of its receivers.
+
+    Parameters
+    ----------
+    model : PopulationGLM or GLM
+    y : array, sparse array, `Events`, object of pynapple, or list of arrays
+    X : FeatureMatrix, optional
+        Whose times must be those of y.
+
+    Raises
+    ------
+    ValueError
+        If y has another shape, or holds what the family of the model cannot have.
+    """
+    if y is None:
+        raise ValueError(
+            f"{type(model).__name__} requires y to be passed, but the target y is None; give "
+            "the counts of the receivers."
+        )
+    y, timeline = (y, y.timeline) if isinstance(y, Events) else read_values(y, "y")
+    if X is not None:
+        common_timeline([X.timeline, timeline], ["X", "y"])
+    if isinstance(y, list | tuple) and all(
+        isinstance(trial, np.ndarray) and trial.ndim == 2 for trial in y
+    ):
+        if len({trial.shape[1] for trial in y}) != 1:
+            raise ValueError(
+                f"Trials of y have shapes {[trial.shape for trial in y]}; expected (n_bins, "
+                "n_receivers) with the same n_receivers in each."
+            )
+        y = np.concatenate(y)
+    y = y if isinstance(y, Events) else as_numbers(y, "y")
+    events = Events.of(_shape_counts(y, model.single_receiver))
+    events.timeline = timeline
+    family = as_observation_model(model.observation_model)
+    family.check(events.amplitudes, events.bins, events.units)
+    return events
+
+
+def _shape_counts(y, single):
+    if not single:
+        if y.ndim != 2 or y.shape[1] == 0:
+            raise ValueError(
+                f"y has shape {y.shape}; expected (n_bins, n_receivers). For one receiver use "
+                "GLM, or y[:, None]."
+            )
+        return y
+    if isinstance(y, Events) and y.n_units == 1:
+        return y
+    if y.ndim != 1:
+        raise ValueError(
+            f"y has shape {y.shape}; expected (n_bins,). For many receivers use PopulationGLM."
+        )
+    return y[:, None]
+
+
+def read_start(init_params, n_features, n):
+    """Coefficients and intercepts where a fit begins, or None.
+
+    Raises
+    ------
+    ValueError
+        If they are no pair of finite arrays of the right shapes.
+    """
+    if init_params is None:
+        return None
+    if not isinstance(init_params, tuple | list) or len(init_params) != 2:
+        raise ValueError("init_params is not a pair; expected (coef, intercept).")
+    coef, intercept = (as_numbers(p, "init_params").astype(np.float64) for p in init_params)
+    intercept = intercept.ravel()
+    coef = coef[:, None] if coef.ndim == 1 else coef
+    if coef.shape != (n_features, n) or intercept.shape != (n,):
+        raise ValueError(
+            f"init_params has shapes {coef.shape} and {intercept.shape}; expected "
+            f"(n_features, n_receivers) = {(n_features, n)} and ({n},)."
+        )
+    if not (np.isfinite(coef).all() and np.isfinite(intercept).all()):
+        raise ValueError("init_params holds NaN or infinity; expected finite numbers.")
+    return coef, intercept
 
 
 def feature_names(X):
@@ -31,14 +371,6 @@ def feature_names(X):
             "X.columns = X.columns.astype(str), or give X.to_numpy()."
         )
     return names
-
-
-def keep_names(model, names):
-    """Set ``feature_names_in_``, or take it away."""
-    if names is not None:
-        model.feature_names_in_ = names
-    elif hasattr(model, "feature_names_in_"):
-        del model.feature_names_in_
 
 
 def check_names(model, X):
@@ -120,7 +452,7 @@ def read_offset(offset, n_bins, n):
     if values.shape not in ((n_bins, 1), (n_bins, n)):
         raise ValueError(
             f"offset has shape {values.shape}; expected (n_bins,) = ({n_bins},) or (n_bins, "
-            f"n_receivers) = {(n_bins, n)}. It is added to the log of the rate: for exposures pass "
+            f"n_receivers) = {(n_bins, n)}. It is added to eta: for exposures pass "
             "np.log(exposure)."
         )
     if not np.isfinite(values).all():
@@ -133,14 +465,3 @@ def read_offset(offset, n_bins, n):
 def _read(name, values):
     values, _ = read_values(values, name)
     return as_numbers(values, name).astype(np.float64)
-
-
-def read_binary(mask):
-    array = np.asarray(mask)
-    if array.dtype != bool:
-        if not np.isin(array, (0, 1)).all():
-            raise ValueError(
-                "feature_mask holds other values than 0 and 1; pass weights > 0 instead?"
-            )
-        array = array.astype(bool)
-    return array

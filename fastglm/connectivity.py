@@ -13,11 +13,16 @@ The coupling of a sender to a receiver is a filter h over lags 1 to W. Its summa
   different cells.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
 from fastglm import _html, inference
+from fastglm._fitted import Fitted
+from fastglm._inputs import read_counts
+from fastglm.features.matrix import as_feature_matrix
 from fastglm.observation_models import Loss, PoissonExp
 
 _N_SHOWN = 10  # couplings in a notebook
@@ -30,10 +35,10 @@ class CouplingMap:
     Attributes
     ----------
     strength, standard_error : ndarrays of shape (n_senders, n_receivers)
-        Area of the filter (log rate x bins) and its standard error: NaN where the coupling is not
-        in the fit, inf where the data do not determine it.
+        Area of the filter (eta x bins) and its standard error: NaN where the coupling is not in
+        the fit, inf where the data do not determine it.
     peak, gain : ndarrays of shape (n_senders, n_receivers)
-        Extreme value of the filter (log rate), and the change of the rate there in percent.
+        Extreme value of the filter (eta), and the change there in percent.
     p_value, q_value : ndarrays of shape (n_senders, n_receivers)
         Of the whole filter. q-values are over couplings between different cells; NaN on the
         diagonal of a population that drives itself, and inf where nothing was tested.
@@ -184,16 +189,27 @@ _NUMBERS = [
 ]
 
 
-def coupling_map(model, X, y, kind="observed", label=None, senders=None, receivers=None):
+def coupling_map(
+    model,
+    X,
+    y,
+    kind="observed",
+    label=None,
+    senders=None,
+    receivers=None,
+    *,
+    sample_weight=None,
+    offset=None,
+) -> CouplingMap:
     """The couplings of a fitted model with their uncertainty.
 
     Parameters
     ----------
     model : PopulationGLM or GLM
         Fitted to X and y, with X from a convolution basis.
-    X, y
+    X, y, sample_weight, offset
         As in `fit`.
-    kind : {"observed", "robust", "blocks"}
+    kind : {"observed", "expected", "robust", "blocks"}
         How standard errors are computed; see `fastglm.inference`.
     label : str, optional
         Which part of X, where it has several histories; the first one by default.
@@ -218,12 +234,13 @@ def coupling_map(model, X, y, kind="observed", label=None, senders=None, receive
     >>> model.fit(X, counts).coupling_map(X, counts)
     CouplingMap of 4 senders x 4 receivers, 0 couplings with q <= 0.05
     """
-    u = inference.uncertainty(model, X, y, kind)
-    block, first = _history(X, label)
-    itself = _same(block.events.shift(block.shift), model._read_counts(y))
+    u = inference.uncertainty(model, X, y, kind, sample_weight=sample_weight, offset=offset)
+    fit = Fitted.of(model)
+    block, first = history_of(as_feature_matrix(X), label)
+    itself = same_events(block.events.shift(block.shift), read_counts(model, y))
     senders = _names(senders, block.inputs, block.n_senders, "senders")
-    receivers = _names(receivers, model._receiver_columns, u.coef.shape[1], "receivers")
-    return _summarise(model, u, block.kernel, first, itself, senders, receivers)
+    receivers = _names(receivers, fit.receivers, fit.n_receivers, "receivers")
+    return _summarise(fit, u, block.kernel, first, itself, senders, receivers)
 
 
 def point_estimates(
@@ -286,12 +303,12 @@ def point_estimates(
     )  # fmt: skip
 
 
-def _summarise(model, u, kernel, first, itself, senders, receivers):
+def _summarise(fit, u, kernel, first, itself, senders, receivers):
     n_senders = len(senders)
     inside = (u.filters >= first) & (u.filters < first + n_senders)
     estimates = point_estimates(
         u.coef[inside], kernel, itself=itself, senders=senders, receivers=receivers,
-        first_filter=first, model=model, loss=model._loss(),
+        first_filter=first, model=fit.model, loss=fit.loss,
     )  # fmt: skip
     area = kernel.sum(axis=0, keepdims=True)
     error = np.concatenate([u.linear(first + i, area)[1] for i in range(n_senders)])
@@ -300,15 +317,18 @@ def _summarise(model, u, kernel, first, itself, senders, receivers):
     return replace(estimates, standard_error=error, p_value=p, q_value=q, uncertainty=u)
 
 
-def _history(X, label):
-    """The history of that label, and the number of its first filter."""
-    first = 0
-    labels = [c.label for c in X.columns if c.lags]
-    for c in X.columns:
-        n_filters = c.n_columns // max(c.n_funcs, 1)
-        if c.lags and (label is None or c.label == label):
+def history_of(X, label=None):
+    """The history block of a label, by default the first, and the number of its first filter.
+
+    Raises
+    ------
+    ValueError
+        If X has no such history.
+    """
+    labels = [c.label for c, _ in X.histories]
+    for c, first in X.histories:
+        if label is None or c.label == label:
             return c, first
-        first += n_filters
     wanted = "" if label is None else f" labelled {label!r}"
     raise ValueError(
         f"X has no history{wanted}; expected features of a convolution basis, "
@@ -316,8 +336,8 @@ def _history(X, label):
     )
 
 
-def _same(events, other):
-    """Whether the receivers' counts are those of the senders."""
+def same_events(events, other) -> bool:
+    """Whether two sets of events are the same, where their counts are known."""
     if (other.n_bins, other.n_units) != (events.n_bins, events.n_units):
         return False
     known = ~np.isnan(other.amplitudes)

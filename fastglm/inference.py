@@ -1,28 +1,41 @@
 """How sure a fit is: standard errors, bands, Wald, likelihood-ratio and score tests.
 
-At the optimum of a receiver the observed information is ``H = sum_t w_t z_t z_t'`` over the bins
-of its fit, with ``z_t = (x_t, 1)`` over the features that its mask leaves in and the curvature w of
-the loss (mu, for the exponential link). It is summed in float64 from rows of X, block by block.
-With ``A = H + n P``, where P is the Hessian of the quadratic penalty and n the number of bins, the
-covariance of (coef, intercept) is
+The fit of a receiver minimises ``mean loss + penalty``, so its log posterior is, up to a constant,
+``-a * n * (mean loss + penalty)``: n is the number of bins (with weights, their sum) and a the
+precision of its family, 1 for Poisson and Bernoulli observations and ``1 / (2 * scale)`` for
+Gaussian ones. With the Hessian of the summed loss, ``H = sum_t w_t h_t z_t z_t'`` over the bins of
+the fit, ``z_t = (x_t, 1)`` over the features that its mask leaves in, weights w, and the curvature
+h of the loss (mu, for Poisson observations with the exponential link), the information is
+``a * (H + n P)``, where P is the Hessian of the quadratic penalty. H is summed in float64 from rows
+of X, block by block. With ``A = H + n P`` the covariance of (coef, intercept) is
 
 | kind | covariance | holds if |
 |---|---|---|
-| "observed" | ``A^-1`` | the model is right |
-| "robust" | ``A^-1 B A^-1``, ``B = sum_t r_t^2 z_t z_t'`` | the rate is right, whatever the noise |
-| "blocks" | the same, B summed over scores of blocks of time | residuals depend inside blocks |
+| "observed" | ``A^-1 / a`` | the model is right |
+| "expected" | the same, h averaged over counts of the model | the model is right |
+| "robust" | ``A^-1 B A^-1`` | the mean is right, whatever the noise |
+| "blocks" | the same, B from sums over blocks of time | residuals depend inside blocks |
 
-"robust" (White, 1982) covers over- and underdispersed counts, "blocks" (Liang & Zeger, 1986)
-residuals that depend on each other. With a ridge "observed" is the covariance of the posterior
-whose prior is the penalty: its intervals hold the truth at their level on average over coefficients
-drawn from the prior, bias included (Nychka, 1988); they are not confidence intervals for a
-coefficient much larger than the prior expects. After lasso or group lasso they are conditional on
-the selected features and too narrow: use `score_test`, or fit the selected features again on other
-data.
+where ``B = sum_t w_t r_t^2 z_t z_t'`` with the slope r of the loss (``mu - y``, there). "expected"
+differs from "observed" for links that are not canonical, softplus and cloglog, and is what
+statsmodels reports. "robust" (White, 1982) covers over- and underdispersed counts, "blocks" (Liang
+& Zeger, 1986) residuals that depend on each other. With a ridge "observed" is the covariance of the
+posterior whose prior is the penalty: its intervals hold the truth at their level on average over
+coefficients drawn from the prior, bias included (Nychka, 1988); they are not confidence intervals
+for a coefficient much larger than the prior expects. After lasso or group lasso they are
+conditional on the selected features and too narrow: use `score_test`, or fit the selected features
+again on other data.
+
+Weights count rows: all of this is what the rows, each repeated as often as its weight, would give.
+So "robust" takes the repeats of a row for independent bins, while in "blocks" they share their
+block. Weights that are not counts of rows, such as importances, go with "blocks"; ``block_size=1``
+then is ``B = sum_t w_t^2 r_t^2 z_t z_t'``.
 
 Coefficients without a finite optimum or in a collinear direction have the standard error inf;
 those outside the fit (masked, or set to zero by the penalty) have NaN.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 
@@ -31,11 +44,15 @@ import scipy.linalg
 from scipy import stats
 
 from fastglm import _html
+from fastglm._engine.fit import fit_penalties
+from fastglm._fitted import Fitted
+from fastglm._inputs import read_penalty, read_problem
 from fastglm._kernels.threads import run_threads, single_threaded_blas
 from fastglm._products.weighted_gram import WeightedGram, symmetric
 
-KINDS = ("observed", "robust", "blocks")
-_ROWS = 4096  # rows that are built at a time
+KINDS = ("observed", "expected", "robust", "blocks")
+_ROWS = 2048  # rows of the sample that are built at a time
+_PAIRS = 512  # products of two features at a time
 _MATRIX_BYTES = 1 << 29  # information matrices that are held at a time
 _NULL = 1e-10  # eigenvalue of the scaled information below which a direction is not determined
 _BLOCK_WINDOWS = 10  # windows in a block of time, unless said
@@ -223,16 +240,18 @@ def benjamini_hochberg(p_value):
     return q
 
 
-def uncertainty(model, X, y, kind="observed", block_size=None):
+def uncertainty(
+    model, X, y, kind="observed", block_size=None, *, sample_weight=None, offset=None
+) -> Uncertainty:
     """Standard errors of a fitted model and the covariance of every filter.
 
     Parameters
     ----------
     model : PopulationGLM or GLM
         Fitted to X and y.
-    X, y
+    X, y, sample_weight, offset
         As in `fit`.
-    kind : {"observed", "robust", "blocks"}
+    kind : {"observed", "expected", "robust", "blocks"}
         See the head of `fastglm.inference`.
     block_size : int, optional
         Bins in a block of time, for "blocks"; ten windows by default.
@@ -244,7 +263,8 @@ def uncertainty(model, X, y, kind="observed", block_size=None):
     Raises
     ------
     ValueError
-        If the model is not fitted to data of this shape, or the kind is not known.
+        If the model is not fitted to data of this shape, the kind is not known, or the fit had
+        weights or offsets that are not given.
 
     Notes
     -----
@@ -254,53 +274,121 @@ def uncertainty(model, X, y, kind="observed", block_size=None):
     """
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; expected one of {list(KINDS)}.")
-    fit = _Fitted(model, X, y)
+    fit = Fitted.of(model, X, y, sample_weight=sample_weight, offset=offset)
     block_size = block_size or _BLOCK_WINDOWS * (sum(fit.X.reach) or 100)
     n_features, n = fit.coef.shape
     filters = fit.X.filters
-    sizes = np.bincount(filters)
-    covariance = [np.full((n, size, size), np.nan) for size in sizes]
-    errors, intercept_errors = np.full((n_features, n), np.nan), np.full(n, np.nan)
+    covariance = [np.full((n, size, size), np.nan) for size in np.bincount(filters)]
+    out = Uncertainty(
+        fit.coef, np.full((n_features, n), np.nan), np.full(n, np.nan), kind, filters, covariance
+    )
+    floor = _floor(fit)
     step = max(1, int(_MATRIX_BYTES // (16 * (n_features + 1) ** 2)))
     with single_threaded_blas():
         for first in range(0, n, step):
             some = np.arange(first, min(first + step, n))
-            bread, meat = fit.information(some, kind, block_size)
+            some = some[fit.usable[some]]
+            bread, meat = _information(fit, some, kind, block_size)
 
             def invert(k, some=some, bread=bread, meat=meat):
                 j = some[k]
-                if fit.free[j].size == 0 and not np.isfinite(fit.intercept[j]):
-                    return
-                floor = np.append(fit.floor(j), 0.0)
-                cov, marked = _covariance(bread[k], None if meat is None else meat[k], floor)
-                variance = np.diag(cov).copy()
-                variance[marked] = np.inf
-                free = fit.free[j]
-                errors[free, j] = np.sqrt(variance[:-1].clip(min=0))
-                intercept_errors[j] = np.sqrt(max(variance[-1], 0))
-                for g in np.unique(filters[free]):
-                    inside = np.flatnonzero(filters[free] == g)
-                    place = free[inside] - np.flatnonzero(filters == g)[0]
-                    block = cov[np.ix_(inside, inside)].copy()
-                    out = marked[inside]
-                    block[out] = block[:, out] = np.inf
-                    covariance[g][j][np.ix_(place, place)] = block
+                least = np.append(floor[fit.free[j], j], 0.0)
+                cov, marked = _covariance(bread[k], None if meat is None else meat[k], least)
+                if meat is None:  # that of a sandwich does not depend on the scale
+                    cov /= fit.precision[j]
+                _put(out, j, fit.free[j], cov, marked)
 
             run_threads(invert, range(some.size))
-    return Uncertainty(fit.coef, errors, intercept_errors, kind, filters, covariance)
+    return out
 
 
-def likelihood_ratio_test(model, X, y, pairs=None):
+def _put(out, j, free, cov, marked):
+    """Write the covariance of a receiver over its free features and, last, its intercept."""
+    variance = np.diag(cov).copy()
+    variance[marked] = np.inf
+    out.standard_errors[free, j] = np.sqrt(variance[:-1].clip(min=0))
+    out.intercept_standard_errors[j] = np.sqrt(max(variance[-1], 0))
+    of = out.filters[free]
+    for g in np.unique(of):
+        inside = np.flatnonzero(of == g)
+        place = free[inside] - np.flatnonzero(out.filters == g)[0]
+        block = cov[np.ix_(inside, inside)].copy()
+        block[marked[inside]] = block[:, marked[inside]] = np.inf
+        out.covariance[g][j][np.ix_(place, place)] = block
+
+
+def _information(fit, receivers, kind, block_size):
+    """``H + n P`` of some receivers, and what stands between for a sandwich.
+
+    Lists of matrices over the free features and, last, the intercept.
+    """
+    bread = [np.zeros((fit.free[j].size + 1,) * 2) for j in receivers]
+    meat = [np.zeros_like(matrix) for matrix in bread] if kind in ("robust", "blocks") else None
+    scores = [{} for _ in receivers]
+    for block, rows in fit.rows():
+        _, residual, curvature = fit.derivatives(block, rows, receivers)
+        if kind == "expected":
+            curvature = fit.expected_curvature(block, rows, receivers)
+        weights = fit.weights(block)
+        curvature = weights * curvature
+        gram = WeightedGram(np.column_stack([rows, np.ones(len(rows))]))
+
+        def add(k, gram=gram, residual=residual, curvature=curvature, weights=weights, block=block):
+            free = np.append(fit.free[receivers[k]], gram.rows.shape[1] - 1)
+            gram.add(curvature[:, k], free, bread[k])
+            if kind == "robust":
+                gram.add(weights[:, 0] * residual[:, k] ** 2, free, meat[k])
+            elif kind == "blocks":
+                weighted = gram.rows[:, free] * (weights[:, 0] * residual[:, k])[:, None]
+                number = block // block_size
+                edges = np.flatnonzero(np.diff(number, prepend=-1))
+                sums = np.add.reduceat(weighted, edges)
+                for at, part in zip(number[edges], sums, strict=True):
+                    scores[k][at] = scores[k].get(at, 0.0) + part
+
+        run_threads(add, range(receivers.size))
+    for k, j in enumerate(receivers):
+        bread[k] = symmetric(bread[k])
+        bread[k][:-1, :-1] += _n_penalty(fit, j)
+        if kind == "robust":
+            meat[k] = symmetric(meat[k])
+        elif kind == "blocks":
+            u = np.array(list(scores[k].values()))
+            u = u[u.any(axis=1)]  # a block without a known count is none
+            meat[k] = u.T @ u * (len(u) / max(len(u) - 1, 1))
+    return bread, meat
+
+
+def _n_penalty(fit, j):
+    """The penalty's Hessian over the free features of receiver j, times its bins."""
+    # The penalty is one of the mean loss, and the mean is over the bins of each receiver.
+    return fit.total[j] * fit.penalty.hessian(j, fit.free[j])
+
+
+def _floor(fit):
+    """Information below which a coefficient counts as not determined, (n_features, n_receivers).
+
+    A part of what it would be at the receiver's mean: where a feature is only active at rates of
+    zero (separation), nothing is left.
+    """
+    squares = sum((fit.weights(block) * rows**2).sum(axis=0) for block, rows in fit.rows())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        curvature = np.nan_to_num(fit.loss.expected_curvature(fit.loss.eta(fit.mean_count)))
+    return _NULL * np.outer(squares, curvature)
+
+
+def likelihood_ratio_test(model, X, y, pairs=None, *, sample_weight=None, offset=None) -> Test:
     """Likelihood-ratio tests: the model is fitted again without a filter.
 
     ``2 * (LL - LL_0)`` against a chi-squared distribution with as many degrees of freedom as the
-    filter has free coefficients. One fit of the receivers concerned for each sender.
+    filter has free coefficients, both log likelihoods with the scale of the model. One fit of the
+    receivers concerned for each sender.
 
     Parameters
     ----------
     model : PopulationGLM or GLM
         Fitted to X and y.
-    X, y
+    X, y, sample_weight, offset
         As in `fit`.
     pairs : iterable of (filter, receiver), optional
         Which to test; all by default.
@@ -309,11 +397,15 @@ def likelihood_ratio_test(model, X, y, pairs=None):
     -------
     Test
         NaN where no test was asked for, or the filter is not in the fit.
-    """
-    from sklearn.base import clone
 
-    fit = _Fitted(model, X, y)
-    filters, n = fit.X.filters, fit.coef.shape[1]
+    Raises
+    ------
+    ValueError
+        As in `uncertainty`.
+    """
+    fit = Fitted.of(model, X, y, sample_weight=sample_weight, offset=offset)
+    problem = read_problem(model, X, y, sample_weight, offset)
+    filters, n = fit.X.filters, fit.n_receivers
     n_filters = int(filters.max()) + 1
     wanted = np.zeros((n_filters, n), bool)
     if pairs is None:
@@ -321,46 +413,67 @@ def likelihood_ratio_test(model, X, y, pairs=None):
     else:
         for g, j in pairs:
             wanted[g, j] = True
-    mask = fit.mask
     statistic, degrees = np.full((n_filters, n), np.nan), np.zeros((n_filters, n), np.int64)
-    whole = fit.log_likelihood(fit.coef, fit.intercept)
+    whole = _sum_of_losses(fit, slice(None))
     for g in range(n_filters):
         inside = filters == g
-        receivers = np.flatnonzero(wanted[g] & mask[inside].any(axis=0) & fit.usable)
+        receivers = np.flatnonzero(wanted[g] & fit.mask[inside].any(axis=0) & fit.usable)
         if receivers.size == 0:
             continue
-        without = mask[:, receivers].copy()
-        without[inside] = False
-        again = clone(model)
-        again.set_params(feature_mask=without[:, 0] if fit.single else without)
-        strength = np.asarray(model.regularizer_strength, dtype=object)
-        if strength.ndim and strength.shape[-1] == n and not isinstance(strength, tuple):
-            again.set_params(regularizer_strength=np.asarray(strength, float)[..., receivers])
-        counts = fit.counts_of(receivers)
-        again.fit(fit.X, counts)
-        coef = again.coef_[:, None] if fit.single else again.coef_
-        null = fit.log_likelihood(coef, again.intercept_, receivers)
-        statistic[g, receivers] = np.maximum(2 * (whole[receivers] - null), 0)
-        degrees[g, receivers] = mask[inside][:, receivers].sum(axis=0)
+        null = _sum_of_losses(_without(fit, problem, inside, receivers), receivers)
+        difference = 2 * fit.precision[receivers] * (null - whole[receivers])
+        statistic[g, receivers] = np.maximum(difference, 0)
+        degrees[g, receivers] = fit.mask[inside][:, receivers].sum(axis=0)
     return Test(statistic, degrees)
 
 
-def score_test(model, X, y, max_bins=_SCORE_BINS):
+def _without(fit, problem, features, receivers):
+    """The fit of some receivers without some features; of the other receivers as it is."""
+    free = problem.free & ~features[:, None]
+    penalty = read_penalty(fit.model, problem.X, free).select(receivers=receivers)
+    (result,) = fit_penalties(
+        problem.X,
+        problem.observed.select(receivers),
+        problem.valid,
+        free[:, receivers],
+        [penalty],
+        problem.settings,
+        log="test",
+    )
+    coef, intercept = fit.coef.copy(), fit.intercept.copy()
+    coef[:, receivers] = result.coef
+    intercept[receivers] = (
+        result.intercept - np.broadcast_to(problem.center, intercept.shape)[receivers]
+    )
+    return fit.at(coef, intercept)
+
+
+def _sum_of_losses(fit, receivers):
+    """Weighted sum of the losses of some receivers over the bins of the fit."""
+    total = 0.0
+    for block, rows in fit.rows():
+        loss, _, _ = fit.derivatives(block, rows, receivers)
+        total = total + (fit.weights(block) * loss).sum(axis=0)
+    return total
+
+
+def score_test(model, X, y, max_bins=_SCORE_BINS, *, sample_weight=None, offset=None) -> Test:
     """Score tests of all filters that a model leaves out, without fitting one of them.
 
     For a filter i that the mask of receiver j keeps out, with the fitted rates mu of j,
 
-        U = X_i' (y - mu),   V = I_ii - I_ir I_rr^-1 I_ri,   U' V^-1 U ~ chi-squared
+        U = -X_i' r,   V = I_ii - I_ir I_rr^-1 I_ri,   a * U' V^-1 U ~ chi-squared
 
-    where I is the information at the fitted model, over the filter i and the features r of the fit,
-    intercept included (Rao, 1948). A model that keeps only each cell's own history tests all
-    ``n^2`` couplings at once.
+    where r is the slope of the loss (``mu - y`` for Poisson observations with the exponential
+    link), I the Hessian of the loss at the fitted model over the filter i and the features r of
+    the fit, intercept included, and a the precision of the family (Rao, 1948). A model that keeps
+    only each cell's own history tests all ``n^2`` couplings at once.
 
     Parameters
     ----------
     model : PopulationGLM or GLM
         Fitted to X and y with a ``feature_mask``.
-    X, y
+    X, y, sample_weight, offset
         As in `fit`.
     max_bins : int or None
         The scores U are exact. The information is taken from that many evenly spread bins, which
@@ -376,38 +489,85 @@ def score_test(model, X, y, max_bins=_SCORE_BINS):
     Time: one pass, and ``max_bins * n_features * n_receivers * (n_basis_funcs + p)`` multiply-adds,
     p the features in the fit of a receiver.
     """
-    fit = _Fitted(model, X, y)
+    fit = Fitted.of(model, X, y, sample_weight=sample_weight, offset=offset)
     with single_threaded_blas():
         return _score_test(fit, max_bins)
 
 
 def _score_test(fit, max_bins):
-    X, filters = fit.X, fit.X.filters
+    filters, n = fit.X.filters, fit.n_receivers
+    members = [np.flatnonzero(filters == g) for g in range(int(filters.max()) + 1)]
+    score = _scores(fit)
+    diagonal, cross, own = _sampled_information(fit, members, max_bins)
+    shape = len(members), n
+    statistic, degrees = np.full(shape, np.nan), np.zeros(shape, np.int64)
+
+    def test(j):
+        if not fit.usable[j]:
+            return
+        inside = own[j].copy()
+        inside[:-1, :-1] += _n_penalty(fit, j)
+        solved = np.linalg.lstsq(inside, cross[j].T, rcond=1e-12)[0]
+        for g, m in enumerate(members):
+            if np.isin(m, fit.free[j]).any():
+                continue
+            block = np.zeros((m.size, m.size))
+            block[np.tril_indices(m.size)] = diagonal[g][:, j]
+            block = block + np.tril(block, -1).T
+            v = block - cross[j][m] @ solved[:, m]
+            values, vectors = np.linalg.eigh(0.5 * (v + v.T))
+            # What float32 leaves of a direction that is not there must not be divided by.
+            kept = values > 1e-5 * max(np.diag(block).max(), 1e-30)
+            if kept.any():
+                u = vectors[:, kept].T @ score[m, j]
+                statistic[g, j] = fit.precision[j] * (u * u / values[kept]).sum()
+                degrees[g, j] = kept.sum()
+
+    run_threads(test, range(n))
+    return Test(statistic, degrees)
+
+
+def _scores(fit):
+    """``-X' r`` of all features and receivers over the bins of the fit, in float64."""
+    total = np.zeros(fit.coef.shape)
+    for block, rows in fit.rows():
+        _, residual, _ = fit.derivatives(block, rows)
+        total -= rows.T @ (fit.weights(block) * residual)
+    return total
+
+
+def _sampled_information(fit, members, max_bins):
+    """What score tests need of the information, from some of the bins of the fit.
+
+    Returns
+    -------
+    diagonal : list of ndarray of shape (n_pairs, n_receivers), one for each filter
+        Lower triangle of the filter's own block.
+    cross : list of ndarray of shape (n_features, p + 1), one for each receiver
+        All features against the p that are in the fit and, last, the intercept.
+    own : list of ndarray of shape (p + 1, p + 1)
+    """
     n_features, n = fit.coef.shape
-    n_filters = int(filters.max()) + 1
-    score = fit.score()
     index = np.flatnonzero(fit.kept)
     if max_bins is not None and index.size > max_bins:
         index = index[np.linspace(0, index.size - 1, max_bins).astype(np.int64)]
-    scale = fit.kept.sum() / index.size
-    members = [np.flatnonzero(filters == g) for g in range(n_filters)]
-    sizes = np.array([m.size for m in members])
+    weight = np.ones(fit.X.shape[0]) if fit.weight is None else fit.weight
+    factor = weight[fit.kept].sum() / weight[index].sum()
     # Products of two features of a filter: the blocks on the diagonal for all receivers at a time.
-    a, b = (np.concatenate(part) for part in zip(
-        *((m[np.tril_indices(m.size)[0]], m[np.tril_indices(m.size)[1]]) for m in members),
-        strict=True,
-    ))  # fmt: skip
+    lower = [np.tril_indices(m.size) for m in members]
+    a = np.concatenate([m[i] for m, (i, _) in zip(members, lower, strict=True)])
+    b = np.concatenate([m[k] for m, (_, k) in zip(members, lower, strict=True)])
     diagonal = np.zeros((a.size, n))
     cross = [np.zeros((n_features, fit.free[j].size + 1)) for j in range(n)]
     own = [np.zeros((fit.free[j].size + 1,) * 2) for j in range(n)]
-    for start in range(0, index.size, _ROWS // 2):
-        block = index[start : start + _ROWS // 2]
-        rows = X.rows(block, np.float32)
-        weights = fit.curvature(block, rows).astype(np.float32)
-        columns = range(0, a.size, 512)
+    for start in range(0, index.size, _ROWS):
+        block = index[start : start + _ROWS]
+        rows = fit.X.rows(block, np.float32)
+        _, _, curvature = fit.derivatives(block, rows.astype(np.float64))
+        weights = (factor * fit.weights(block) * curvature).astype(np.float32)
 
         def blocks(first, rows=rows, weights=weights):
-            part = slice(first, first + 512)
+            part = slice(first, first + _PAIRS)
             diagonal[part] += (rows[:, a[part]] * rows[:, b[part]]).T @ weights
 
         def crossing(j, rows=rows, weights=weights):
@@ -416,175 +576,10 @@ def _score_test(fit, max_bins):
             cross[j] += rows.T @ weighted
             own[j] += chosen.T @ weighted
 
-        run_threads(blocks, columns)
+        run_threads(blocks, range(0, a.size, _PAIRS))
         run_threads(crossing, range(n))
-    starts = np.concatenate([[0], np.cumsum(sizes * (sizes + 1) // 2)])
-    statistic, degrees = np.full((n_filters, n), np.nan), np.zeros((n_filters, n), np.int64)
-
-    def test(j):
-        if not fit.usable[j]:
-            return
-        own_j = own[j] * scale
-        own_j[:-1, :-1] += fit.n_penalty(j)
-        solved = np.linalg.lstsq(own_j, cross[j].T * scale, rcond=1e-12)[0]
-        for g, m in enumerate(members):
-            if np.isin(m, fit.free[j]).any():
-                continue
-            block = np.zeros((m.size, m.size))
-            block[np.tril_indices(m.size)] = diagonal[starts[g] : starts[g + 1], j] * scale
-            block = block + np.tril(block, -1).T
-            v = block - scale * cross[j][m] @ solved[:, m]
-            values, vectors = np.linalg.eigh(0.5 * (v + v.T))
-            # What float32 leaves of a direction that is not there must not be divided by.
-            kept = values > 1e-5 * max(np.diag(block).max(), 1e-30)
-            if kept.any():
-                u = vectors[:, kept].T @ score[m, j]
-                statistic[g, j] = (u * u / values[kept]).sum()
-                degrees[g, j] = kept.sum()
-
-    run_threads(test, range(n))
-    return Test(statistic, degrees)
-
-
-class _Fitted:
-    """A fitted model and its data as inference reads them: many receivers, free features."""
-
-    def __init__(self, model, X, y):
-        self.model = model
-        self.X = model._check_fitted(X)
-        if model._adjusted:
-            raise ValueError(
-                "The model was fitted with sample_weight or offset, which standard errors do not "
-                "know; repeat rows in place of weights."
-            )
-        self.y = model._read_counts(y, self.X)
-        self.coef, self.intercept = model._coef(), np.asarray(model.intercept_)
-        self.single = model.coef_.ndim == 1
-        n = self.coef.shape[1]
-        if (self.y.n_bins, self.y.n_units) != (self.X.shape[0], n):
-            raise ValueError(
-                f"y has shape {(self.y.n_bins, self.y.n_units)}; expected (n_bins, n_receivers) = "
-                f"{(self.X.shape[0], n)}, as in the fit."
-            )
-        self.loss = model._loss()
-        self.mask = model._read_mask(self.X, n)
-        self.penalty = model._read_penalty(self.X, self.mask)
-        known = ("converged", "separated", "max_iter", "stalled", "imported")
-        self.usable = np.isin(model.status_, known)
-        self.kept = self.X.valid.copy()
-        # The penalty is one of the mean loss, and the mean is over the bins of each receiver.
-        gone = np.isnan(self.y.amplitudes) & self.kept[self.y.bins]
-        self.n_bins = self.kept.sum() - np.bincount(self.y.units[gone], minlength=n)
-        inside = self.mask & ((self.coef != 0) | ~self.penalty.sparse)
-        self.free = [np.flatnonzero(inside[:, j]) if self.usable[j] else np.zeros(0, int)
-                     for j in range(n)]  # fmt: skip
-        self.missing = bool(np.isnan(self.y.amplitudes).any())
-        self._squares = None
-
-    def counts_of(self, receivers):
-        """Counts of some receivers as an array that `fit` takes."""
-        import scipy.sparse
-
-        events = self.y.select(receivers)
-        shape = events.n_bins, events.n_units
-        table = scipy.sparse.csr_array(
-            (events.amplitudes, (events.bins, events.units)), shape=shape
-        )
-        if self.missing or self.single:
-            table = table.toarray()
-        return table[:, 0] if self.single else table
-
-    def _rows(self):
-        """Yield bins and rows of X, block by block."""
-        index = np.flatnonzero(self.kept)
-        for start in range(0, index.size, _ROWS):
-            block = index[start : start + _ROWS]
-            yield block, self.X.rows(block)
-
-    def derivatives(self, block, rows, receivers):
-        """Residual and curvature of some receivers; 0 where the count is not known."""
-        eta = rows @ self.coef[:, receivers] + self.intercept[receivers]
-        counts = self.y.rows(block)[:, receivers]
-        known = ~np.isnan(counts)
-        with np.errstate(over="ignore", invalid="ignore"):
-            _, residual, curvature = self.loss.derivatives(eta, np.where(known, counts, 0.0))
-        return np.where(known, residual, 0.0), np.where(known, curvature, 0.0)
-
-    def curvature(self, block, rows):
-        """Curvature of all receivers."""
-        return self.derivatives(block, rows.astype(np.float64), slice(None))[1]
-
-    def n_penalty(self, j):
-        """The penalty's Hessian over the free features of receiver j, times its bins."""
-        return self.n_bins[j] * self.penalty.hessian(j, self.free[j])
-
-    def score(self):
-        """``X' (y - mu)`` of all features and receivers, in float64."""
-        total = np.zeros(self.coef.shape)
-        for block, rows in self._rows():
-            residual, _ = self.derivatives(block, rows, slice(None))
-            total -= rows.T @ residual
-        return total
-
-    def floor(self, j):
-        """Information below which a coefficient counts as not determined.
-
-        A part of what it would be at the receiver's mean rate: where a feature is only active at
-        rates of zero (separation), nothing is left.
-        """
-        if self._squares is None:
-            self._squares = sum((rows**2).sum(axis=0) for _, rows in self._rows())
-        known = ~np.isnan(self.y.amplitudes) & (self.y.units == j) & self.kept[self.y.bins]
-        rate = self.y.amplitudes[known].sum() / self.n_bins[j]
-        return _NULL * rate * self._squares[self.free[j]]
-
-    def log_likelihood(self, coef, intercept, receivers=slice(None)):
-        """``sum_t y log(mu) - mu`` of some receivers."""
-        total = 0.0
-        for block, rows in self._rows():
-            counts = self.y.rows(block)[:, receivers]
-            known = ~np.isnan(counts)
-            loss, _, _ = self.loss.derivatives(rows @ coef + intercept, np.where(known, counts, 0))
-            total = total - np.where(known, loss, 0.0).sum(axis=0)
-        return total
-
-    def information(self, receivers, kind, block_size):
-        """Penalised information of some receivers, and what stands between for a sandwich.
-
-        Lists of matrices over the free features and, last, the intercept.
-        """
-        used = [k for k, j in enumerate(receivers) if self.usable[j]]
-        bread = [np.zeros((self.free[j].size + 1,) * 2) for j in receivers]
-        meat = None if kind == "observed" else [np.zeros_like(matrix) for matrix in bread]
-        scores = [{} for _ in receivers]
-        for block, rows in self._rows():
-            residual, curvature = self.derivatives(block, rows, receivers)
-            gram = WeightedGram(np.column_stack([rows, np.ones(len(rows))]))
-
-            def add(k, gram=gram, residual=residual, curvature=curvature, number=block):
-                free = np.append(self.free[receivers[k]], gram.rows.shape[1] - 1)
-                gram.add(curvature[:, k], free, bread[k])
-                if kind == "robust":
-                    gram.add(residual[:, k] ** 2, free, meat[k])
-                elif kind == "blocks":
-                    weighted = gram.rows[:, free] * residual[:, [k]]
-                    number = number // block_size
-                    edges = np.flatnonzero(np.diff(number, prepend=-1))
-                    sums = np.add.reduceat(weighted, edges)
-                    for at, part in zip(number[edges], sums, strict=True):
-                        scores[k][at] = scores[k].get(at, 0.0) + part
-
-            run_threads(add, used)
-        for k in used:
-            bread[k] = symmetric(bread[k])
-            bread[k][:-1, :-1] += self.n_penalty(receivers[k])
-            if kind == "robust":
-                meat[k] = symmetric(meat[k])
-            elif kind == "blocks":
-                u = np.array(list(scores[k].values()))
-                u = u[u.any(axis=1)]  # a block without a known count is none
-                meat[k] = u.T @ u * (len(u) / max(len(u) - 1, 1))
-        return bread, meat
+    sizes = [i.size for i, _ in lower]
+    return np.split(diagonal, np.cumsum(sizes)[:-1]), cross, own
 
 
 def _covariance(bread, meat, floor):

@@ -1,5 +1,7 @@
 """Fitted models in files, ``.npz`` without pickle."""
 
+from __future__ import annotations
+
 import json
 import os
 from dataclasses import fields
@@ -9,6 +11,9 @@ import numpy as np
 from scipy.sparse import csr_array, issparse
 
 from fastglm._engine.result import Result
+from fastglm._fitted import Fitted, store
+from fastglm._inputs import read_settings
+from fastglm.observation_models import as_observation_model
 from fastglm.recordings.spikes import read_npz
 from fastglm.regularizer import REGULARIZERS, ElasticNet, as_regularizer
 
@@ -16,7 +21,7 @@ _FORMAT = "fastglm-model"
 _VERSION = 1
 
 
-def model_path(path):
+def model_path(path) -> Path:
     """The file that a model is written to: ``.npz`` is appended where it is missing.
 
     Raises
@@ -32,8 +37,8 @@ def model_path(path):
     return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
 
 
-def save_model(model, path, metadata=None):
-    """Write a fitted model to ``.npz``; `load_model` reads it.
+def save_model(model, path, metadata=None) -> None:
+    """Write a fitted model to ``.npz``; `fastglm.load_model` reads it.
 
     Parameters
     ----------
@@ -43,16 +48,17 @@ def save_model(model, path, metadata=None):
     metadata : dict, optional
         Anything that JSON can hold; comes back as ``model.metadata_``.
     """
-    path = model_path(path)
+    path, fit = model_path(path), Fitted.of(model)
     params = model.get_params(deep=False)
     arrays = {f"result_{f.name}": getattr(model.solver_result_, f.name) for f in _FIELDS}
+    arrays["scale"] = fit.scale
     mask = params.pop("feature_mask")
     if isinstance(mask, dict):
         arrays.update({f"mask_{label}": np.asarray(m) for label, m in mask.items()})
     elif mask is not None:
         arrays["mask"] = np.asarray(mask)
-    params["inverse_link_function"] = model._loss().link
-    params["observation_model"] = "Poisson"
+    params["inverse_link_function"] = fit.loss.link
+    params["observation_model"] = {"class": fit.family.name, "params": fit.family.get_params()}
     kind, strength = as_regularizer(model.regularizer), params.pop("regularizer_strength")
     if isinstance(kind, ElasticNet) and isinstance(strength, tuple | list):
         strength, arrays["ratio"] = (np.asarray(part, float) for part in strength)
@@ -71,6 +77,7 @@ def save_model(model, path, metadata=None):
         "version": _VERSION,
         "class": type(model).__name__,
         "params": params,
+        "fit": {"weighted": fit.weighted, "shifted": fit.shifted},
         "metadata": getattr(model, "metadata_", {}) if metadata is None else metadata,
     }
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -92,8 +99,14 @@ def _plain(value):
 _FIELDS = fields(Result)
 
 
-def read_model(path):
-    """What `save_model` wrote: name of the class, parameters, result and metadata.
+def read_model(path, classes):
+    """The model that `save_model` wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+    classes : dict of str to type
+        Models by the names of their classes.
 
     Raises
     ------
@@ -107,7 +120,7 @@ def read_model(path):
         header = json.loads(str(data["header"]))
         if header["format"] != _FORMAT:
             raise KeyError("format")
-        version, kind = int(header["version"]), str(header["class"])
+        version, kind = int(header["version"]), classes[header["class"]]
         params, metadata = dict(header["params"]), header["metadata"]
     except (KeyError, TypeError, ValueError):
         raise ValueError(
@@ -120,16 +133,38 @@ def read_model(path):
         )
     try:
         result = _read_result(data)
-        strength, ratio = (_number(data.get(name)) for name in ("strength", "ratio"))
-        params["regularizer_strength"] = strength if ratio is None else (strength, ratio)
-        if isinstance(params["regularizer"], dict):
-            params["regularizer"] = _regularizer(data, **params["regularizer"])
-        masks = {k[5:]: v for k, v in data.items() if k.startswith("mask_")}
-        if masks or "mask" in data:
-            params["feature_mask"] = masks or data["mask"]
+        # Files of versions with Poisson observations only have no scale and no flags.
+        scale = data.get("scale", np.ones(result.intercept.size)).astype(float)
+        if scale.shape != result.intercept.shape:
+            raise ValueError(f"scale has shape {scale.shape} for {result.intercept.size} receivers")
+        model = kind(**_read_params(params, data))
+        read_settings(model)  # raises on what no model has
+        store(model, result, scale=scale, **header.get("fit", {}))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is a damaged model file: {error}.") from None
-    return kind, params, result, metadata
+    model.metadata_ = metadata
+    return model
+
+
+def _read_params(params, data):
+    """The parameters of a model: those of the header with the arrays."""
+    strength, ratio = (_number(data.get(name)) for name in ("strength", "ratio"))
+    params["regularizer_strength"] = strength if ratio is None else (strength, ratio)
+    if isinstance(params["regularizer"], dict):
+        params["regularizer"] = _regularizer(data, **params["regularizer"])
+    family = params["observation_model"]
+    if isinstance(family, dict):
+        params["observation_model"] = _family(**family)
+    masks = {k[5:]: v for k, v in data.items() if k.startswith("mask_")}
+    if masks or "mask" in data:
+        params["feature_mask"] = masks or data["mask"]
+    return params
+
+
+def _family(params, **kind):
+    """An observation model: its name, or an object where it has parameters."""
+    model = as_observation_model(kind["class"])
+    return type(model)(**params) if params else model.name
 
 
 def _read_result(data):

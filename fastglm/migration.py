@@ -4,20 +4,23 @@ Nothing of NeMoS is imported: a model is read through its parameters, so that on
 or built elsewhere will do.
 """
 
+from __future__ import annotations
+
 import numpy as np
 
 from fastglm._engine.result import Result
+from fastglm._fitted import store
 from fastglm.glm import GLM, PopulationGLM
 from fastglm.observation_models import as_observation_model
 from fastglm.regularizer import GroupLasso, as_regularizer
 
 
-def from_nemos(model):
+def from_nemos(model) -> GLM | PopulationGLM:
     """The model of fastglm that is the same as one of NeMoS, fitted or not.
 
     Its objective is that of NeMoS receiver by receiver,
 
-        mean_t(mu - y * log(mu)) + penalty(coef),   mu = g(X @ coef + intercept),
+        mean_t loss(eta, y) + penalty(coef),   eta = X @ coef + intercept,
 
     so `fit` of the returned model finds the optimum that NeMoS's `fit` approaches. Solvers are not
     carried over: the optimum does not depend on them.
@@ -25,15 +28,15 @@ def from_nemos(model):
     Parameters
     ----------
     model : nemos.glm.GLM or nemos.glm.PopulationGLM
-        With Poisson observations and the exponential or softplus link.
+        With an observation model and a link that fastglm has (`fastglm.observation_models`).
 
     Returns
     -------
     GLM or PopulationGLM
-        With the same link, regularizer, strength and mask. If the model is fitted, ``coef_`` of
-        shape (n_features, n_receivers) or (n_features,) and ``intercept_`` are copies in float64,
-        `predict`, `score` and `simulate` work, and ``status_`` is "imported": how far the
-        coefficients are from the optimum is not known before a fit.
+        With the same family, link, regularizer, strength and mask. If the model is fitted,
+        ``coef_`` of shape (n_features, n_receivers) or (n_features,) and ``intercept_`` are copies
+        in float64, `predict`, `score` and `simulate` work, and ``status_`` is "imported": how far
+        the coefficients are from the optimum is not known before a fit.
 
     Raises
     ------
@@ -99,7 +102,10 @@ def from_nemos(model):
         result = Result.empty(*coef.shape)
         result.coef[:], result.intercept[:] = coef, np.asarray(model.intercept_)
         result.status[:] = "imported"
-        ours._finish(result)
+        scale = getattr(model, "scale_", None) if family.estimates_scale else None
+        if scale is not None:
+            scale = np.broadcast_to(np.asarray(scale, np.float64), result.intercept.shape).copy()
+        store(ours, result, scale=scale)
     return ours
 
 

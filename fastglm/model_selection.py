@@ -9,6 +9,8 @@ across an edge: the bins whose window reaches into the other side, the first win
 block and the first window after it, are in neither part.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,17 +18,20 @@ from sklearn.base import clone
 
 from fastglm import _html
 from fastglm._engine.fit import fit_penalties
-from fastglm._engine.observed import Observed
 from fastglm._engine.plan import make_plan
 from fastglm._engine.shared import share
-from fastglm._products.local import Local
+from fastglm._fitted import fitted_scale, rates
+from fastglm._inputs import read_penalty, read_problem
 from fastglm._kernels.threads import single_threaded_blas
+from fastglm._products.local import Local
 from fastglm._products.sums import moments
-from fastglm._products.sweep import Sweep
+from fastglm._scores import mean_log_likelihood, null_intercepts, null_rates
+from fastglm.features.events import Events
 from fastglm.regularizer import ElasticNet, UnRegularized, as_regularizer
 
 RULES = ("best", "one-standard-error")
 _N_STRENGTHS, _SPARSE_RANGE = 10, 1e-3
+_ROWS = 4096  # rows that are built at a time
 # Decrement before the last step of the fit of a fold, which gains a factor of ten: part of what
 # noise adds to the objective, n_features / (2 n_bins).
 _FOLD_TOL = 1e-3
@@ -139,20 +144,20 @@ class CrossValidation:
         return _mean_and_error(self.scores)[1]
 
 
-def regularization_path(model, X, y, strengths=None):
+def regularization_path(model, X, y, strengths=None, *, sample_weight=None, offset=None) -> Path:
     """Fit all receivers with a row of strengths.
 
     Parameters
     ----------
     model : PopulationGLM
         With a ``regularizer``; its other parameters hold for every fit. Not changed.
-    X, y
+    X, y, sample_weight, offset
         As in `fit`.
     strengths : int or array of shape (n_strengths,) or (n_strengths, n_receivers), optional
         An integer is a number of strengths: from the least that sets all penalised coefficients
         to zero, down to a thousandth (lasso, elastic net, group lasso); or, as priors (ridge),
-        from one under which all features together move the log rate by 0.1 to one under which
-        each moves it by 1. Default 10.
+        from one under which all features together move eta by 0.1 to one under which each moves it
+        by 1, for Gaussian observations in standard deviations of the noise. Default 10.
 
     Returns
     -------
@@ -173,24 +178,39 @@ def regularization_path(model, X, y, strengths=None):
     >>> path.coef.shape, int(path.n_nonzero[0].max())
     ((8, 20, 4), 0)
     """
-    X, y, free, settings = model._read(X, y)
-    strengths = _strengths(model, X, y, free, strengths)
-    penalties = [model._read_penalty(X, free, row) for row in _with_ratio(model, strengths)]
-    results = fit_penalties(X, Observed(y), X.valid, free, penalties, settings)
+    problem = read_problem(model, X, y, sample_weight, offset)
+    strengths = _strengths(model, problem, strengths)
+    penalties = _penalties(model, problem, strengths)
+    results = _fit_path(problem, problem.valid, penalties, "path")
+    for result in results:
+        problem.uncenter(result)
     names = ("coef", "intercept", "objective", "grad_norm", "newton_decrement", "status")
     stacked = {name: np.stack([getattr(r, name) for r in results]) for name in names}
     return Path(strengths, **stacked, n_passes=np.stack([r.n_passes for r in results]))
 
 
-def cross_validate(model, X, y, strengths=None, folds=5, rule="best"):
+def _penalties(model, problem, strengths):
+    rows = _with_ratio(model, strengths)
+    return [read_penalty(model, problem.X, problem.free, row) for row in rows]
+
+
+def _fit_path(problem, valid, penalties, log, shared=None, guide=None):
+    """Results of some bins of a problem with every penalty."""
+    X, observed, free = problem.X, problem.observed, problem.free
+    return fit_penalties(X, observed, valid, free, penalties, problem.settings, shared, guide, log)
+
+
+def cross_validate(
+    model, X, y, strengths=None, folds=5, rule="best", *, sample_weight=None, offset=None
+) -> CrossValidation:
     """Choose each receiver's strength by its held-out log-likelihood, and fit with it.
 
     Parameters
     ----------
     model : PopulationGLM
         With a ``regularizer``. Not changed.
-    X, y
-        As in `fit`.
+    X, y, sample_weight, offset
+        As in `fit`. With weights, scores are those of repeated rows.
     strengths
         As in `regularization_path`.
     folds : int, array of int of shape (n_bins,), or object with ``split(X, y)``
@@ -227,41 +247,50 @@ def cross_validate(model, X, y, strengths=None, folds=5, rule="best"):
     """
     if rule not in RULES:
         raise ValueError(f"rule is {rule!r}; expected one of {list(RULES)}.")
-    original = X, y
-    X, y, free, settings = model._read(X, y)
-    noise = X.shape[1] / (2 * X.valid.sum())
-    loose = replace(settings, tol=max(settings.tol, _FOLD_TOL * noise), rough=True)
-    strengths = _strengths(model, X, y, free, strengths)
-    penalties = [model._read_penalty(X, free, row) for row in _with_ratio(model, strengths)]
-    parts = list(split(X, folds, y.n_bins))
-    shared = None
-    plan = make_plan(X, int(X.valid.sum()), np.arange(y.n_units), free, settings)
-    if any(batch.method == "newton-cg" and not batch.selected for batch in plan.batches):
-        with single_threaded_blas():
-            shared = share(Local(X), settings.memory_budget)
-    guide = None
-    if not all(penalty.sparse.all() for penalty in penalties):
-        guide = fit_penalties(X, Observed(y), X.valid, free, penalties, loose, shared)
-    scores = np.full((len(strengths), len(parts), y.n_units), np.nan)
-    for k, (train, test) in enumerate(parts):
-        log = f"fold {k + 1} of {len(parts)}"
-        results = fit_penalties(X, Observed(y), train, free, penalties, loose, shared, guide, log)
-        for s, result in enumerate(results):
-            scores[s, k] = held_out(X, y, test, result.coef, result.intercept, settings.loss)
+    problem = read_problem(model, X, y, sample_weight, offset)
+    strengths = _strengths(model, problem, strengths)
+    scores = _held_out_scores(model, problem, strengths, folds)
     chosen = _choose(scores, rule)
     final = clone(model)
     best = strengths[chosen, np.arange(chosen.size)]
     final.set_params(regularizer_strength=_with_ratio(model, [best])[0])
-    final.fit(*original)
+    final.fit(X, y, sample_weight=sample_weight, offset=offset)
     return CrossValidation(strengths, scores, chosen, rule, final)
 
 
-def split(X, folds, n_bins):
+def _held_out_scores(model, problem, strengths, folds):
+    """Mean log likelihoods of held-out bins, (n_strengths, n_folds, n_receivers)."""
+    X, y, observed, settings = problem.X, problem.y, problem.observed, problem.settings
+    noise = X.shape[1] / (2 * problem.valid.sum())
+    loose = replace(settings, tol=max(settings.tol, _FOLD_TOL * noise), rough=True)
+    rough, penalties = replace(problem, settings=loose), _penalties(model, problem, strengths)
+    parts = list(split(X, folds, y.n_bins, problem.valid))
+    plan = make_plan(X, int(problem.valid.sum()), np.arange(y.n_units), problem.free, settings)
+    shared = guide = None
+    if any(batch.method == "newton-cg" and not batch.selected for batch in plan.batches):
+        with single_threaded_blas():
+            shared = share(Local(X, problem.valid), settings.memory_budget)
+    if not all(penalty.sparse.all() for penalty in penalties):
+        guide = _fit_path(rough, problem.valid, penalties, "path", shared)
+    loss, scores = settings.loss, np.full((len(strengths), len(parts), y.n_units), np.nan)
+    for k, (train, test) in enumerate(parts):
+        log = f"fold {k + 1} of {len(parts)}"
+        for s, result in enumerate(_fit_path(rough, train, penalties, log, shared, guide)):
+            scale = fitted_scale(replace(problem, valid=train, penalty=penalties[s]), result)
+            mu = rates(X, result.coef, result.intercept, loss, observed.offset, test)
+            scores[s, k] = mean_log_likelihood(
+                mu, y, loss.observation_model, scale, observed.weight
+            )
+    return scores
+
+
+def split(X, folds, n_bins, valid=None):
     """Bins to fit and bins to score of every fold, as boolean arrays.
 
-    A bin whose window reaches from one part into the other is in neither.
+    A bin whose window reaches from one part into the other is in neither. ``valid`` are the bins of
+    the whole fit, by default those of X.
     """
-    valid, reach = X.valid, X.reach
+    valid, reach = X.valid if valid is None else valid, X.reach
     if hasattr(folds, "split"):
         labels = []
         for train, test in folds.split(np.zeros((n_bins, 1))):
@@ -305,29 +334,6 @@ def _sees(mask, back, ahead):
     return n_before[np.minimum(t + ahead + 1, mask.size)] > n_before[np.maximum(t - back, 0)]
 
 
-def held_out(X, y, test, coef, intercept, loss):
-    """Mean log-likelihood per bin of every receiver over some bins."""
-    n = intercept.size
-    total, size = np.zeros(n), np.zeros(n)
-    sweep = Sweep(X, n)
-    with single_threaded_blas():
-        sweep.set_coef(coef)
-        for start, n_rows in sweep.chunks():
-            index = start + np.flatnonzero(test[start : start + n_rows])
-            if index.size == 0:
-                continue
-            sweep.forward(start, n_rows)
-            mu = loss.mean(sweep.get(n_rows, n)[index - start] + intercept)
-            counts = y.rows(index)
-            value = loss.observation_model.log_likelihood(counts, mu)
-            known = ~np.isnan(value)
-            # One receiver in a row: the bits must not depend on how many there are.
-            total += np.ascontiguousarray(np.where(known, value, 0.0).T).sum(axis=1)
-            size += known.sum(axis=0)
-    with np.errstate(invalid="ignore"):
-        return np.where(size > 0, total / np.maximum(size, 1), np.nan)
-
-
 def _choose(scores, rule):
     mean, error = (
         np.nan_to_num(part, nan=low)
@@ -357,19 +363,18 @@ def _with_ratio(model, rows):
     return [(row, given[1]) if pair else row for row in rows]
 
 
-def _strengths(model, X, y, free, strengths):
+def _strengths(model, problem, strengths):
     """Rows of strengths, strongest first, (n_strengths, n_receivers)."""
-    regularizer = as_regularizer(model.regularizer)
-    if isinstance(regularizer, UnRegularized):
+    if isinstance(as_regularizer(model.regularizer), UnRegularized):
         raise ValueError(
             "model has no regularizer; pass one, such as PopulationGLM(regularizer='Ridge')."
         )
-    n = y.n_units
+    n = problem.n_receivers
     number = _N_STRENGTHS if strengths is None else strengths
     if np.ndim(number) == 0:
         if isinstance(number, bool) or int(number) != number or number < 1:
             raise ValueError(f"strengths is {strengths!r}; expected an integer or an array.")
-        largest, span = _largest_strength(model, X, y, free)
+        largest, span = _largest_strength(model, problem)
         return largest * span ** np.linspace(0, 1, int(number))[:, None]
     rows = np.asarray(strengths, np.float64)
     rows = rows[:, None] if rows.ndim == 1 else rows
@@ -384,32 +389,66 @@ def _strengths(model, X, y, free, strengths):
     return -np.sort(-rows, axis=0)
 
 
-def _largest_strength(model, X, y, free):
+def _largest_strength(model, problem):
     """Where a path begins for every receiver, and the part of it where it ends."""
-    known = np.where(np.isnan(y.amplitudes), 0.0, y.amplitudes)
-    events = type(y)(y.bins, y.units, known, (y.n_bins, y.n_units))
-    sums = moments(X, X.valid, events)
-    n_bins = X.valid.sum()
-    mean_x, rate = sums.x / n_bins, np.maximum(sums.sum_y / n_bins, 1e-12)
-    unit = model._read_penalty(X, free, _with_ratio(model, [np.ones(y.n_units)])[0])
+    X, free, n = problem.X, problem.free, problem.n_receivers
+    unit = read_penalty(model, X, free, _with_ratio(model, [np.ones(n)])[0])
     if unit.sparse.any():
-        grad = sums.xty / n_bins - np.outer(mean_x, rate)
-        # The residual is linear in the count, with a slope that the constant rate sets.
-        loss, eta = model._loss(), model._loss().eta(rate)
-        steep = loss.derivatives(eta, 0.0)[1] - loss.derivatives(eta, 1.0)[1]
-        grad = grad * (loss.count_factor if loss.linear_counts else steep)
-        grad = np.where(free, grad, 0.0)
+        grad = np.where(free, _null_gradient(problem), 0.0)
         size = np.zeros(unit.weight.shape)
         np.add.at(size, unit.group_of, grad**2)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.where(unit.weight > 0, np.sqrt(size) / unit.weight, 0.0)
         # A little above: rounding must not let the first feature in.
         return np.maximum((1 + 1e-6) * ratio.max(axis=0), 1e-12), _SPARSE_RANGE
-    index = np.flatnonzero(X.valid)
+    index = np.flatnonzero(problem.valid)
     index = index[np.linspace(0, index.size - 1, min(index.size, 2000)).astype(np.int64)]
     spread = float(np.mean(X.rows(index).var(axis=0)))
-    # A ridge s is a prior under which a feature x moves the log rate with the variance
-    # var(x) / (n_bins s): from 0.01 for all features together to 1 for each.
+    # A ridge s is a prior under which a feature x moves eta with the variance
+    # count_factor * var(x) / (n_bins s), for Gaussian observations in units of the noise's: from
+    # 0.01 for all features together to 1 for each.
     n_free = np.maximum(free.sum(axis=0), 1)
     level = np.where(unit.level > 0, unit.level, 1.0)
-    return 100 * n_free * max(spread, 1e-12) / (n_bins * level), 0.01 / n_free
+    weight = problem.observed.weight
+    n_bins = problem.valid.sum() if weight is None else weight[problem.valid].sum()
+    factor = 100 * problem.settings.loss.count_factor
+    return factor * n_free * max(spread, 1e-12) / (n_bins * level), 0.01 / n_free
+
+
+def _null_gradient(problem):
+    """Gradient of the mean loss where only intercepts are fitted, (n_features, n_receivers)."""
+    X, y, loss, observed = problem.X, problem.y, problem.settings.loss, problem.observed
+    if not observed.plain:
+        return _weighted_gradient(problem)
+    known = np.where(np.isnan(y.amplitudes), 0.0, y.amplitudes)
+    sums = moments(X, problem.valid, Events(y.bins, y.units, known, (y.n_bins, y.n_units)))
+    n_bins = problem.valid.sum()
+    mean = sums.sum_y / n_bins
+    grad = sums.xty / n_bins - np.outer(sums.x / n_bins, mean)
+    # The residual is linear in the count, with a slope that the constant rate sets.
+    if loss.linear_counts:
+        return loss.count_factor * grad
+    eta = loss.eta(np.clip(mean, 1e-12, np.inf if loss.high is None else 1 - 1e-12))
+    return grad * (loss.derivatives(eta, 0.0)[1] - loss.derivatives(eta, 1.0)[1])
+
+
+def _weighted_gradient(problem):
+    """The same with weights or offsets: one pass over the bins, ``X' r``."""
+    X, y, loss, observed = problem.X, problem.y, problem.settings.loss, problem.observed
+    if observed.offset is None:
+        intercept, offset = null_rates(loss, observed, problem.valid), np.zeros((y.n_bins, 1))
+        intercept = loss.eta(intercept(None))
+    else:
+        intercept, offset = null_intercepts(loss, observed, problem.valid), observed.offset
+    total, grad = np.zeros(y.n_units), np.zeros((X.shape[1], y.n_units))
+    index = np.flatnonzero(problem.valid)
+    for start in range(0, index.size, _ROWS):
+        block = index[start : start + _ROWS]
+        counts = y.rows(block)
+        known = ~np.isnan(counts)
+        weight = known * (1.0 if observed.weight is None else observed.weight[block, None])
+        eta = np.broadcast_to(intercept + offset[block], counts.shape)
+        _, residual, _ = loss.derivatives(eta, np.where(known, counts, 0.0))
+        grad += X.rows(block).T @ (weight * np.where(known, residual, 0.0))
+        total += weight.sum(axis=0)
+    return grad / np.maximum(total, 1e-300)

@@ -4,6 +4,7 @@ import numpy as np
 import scipy.signal
 
 from fastglm._checks import is_number
+from fastglm._inputs import read_counts
 from fastglm._pynapple import pynapple_type
 from fastglm.basis.cosines import RaisedCosineLogConv
 from fastglm.connectivity import coupling_map
@@ -114,7 +115,7 @@ def fit_coupling(
         regularizer=regularizer, regularizer_strength=regularizer_strength, **settings
     )
     model.fit(X, events, progress=progress, checkpoint=checkpoint)
-    X.columns[0].inputs = model._receiver_columns = columns
+    X.columns[0].inputs = model.receivers_ = columns
     model.X_, model.counts_, model.basis_ = X, events, basis
     model.bin_size_, model.epochs_ = bin_size, bounds
     return model
@@ -236,9 +237,9 @@ def infer_connectivity(counts, bin_size=0.001, epochs=None, *, progress=None):
     )
     model.fit(X, counts, progress=progress)
     if columns is not None:
-        block.inputs = model._receiver_columns = columns
+        block.inputs = model.receivers_ = columns
     result = coupling_map(model, X, counts, label="coupling")
-    model.X_, model.counts_, model.basis_ = X, model._read_counts(counts, X), basis
+    model.X_, model.counts_, model.basis_ = X, read_counts(model, counts, X), basis
     model.bin_size_ = bin_size
     result.settings.update(
         {
@@ -330,21 +331,7 @@ def load_model(path):
     ValueError
         If the file is damaged, is not a model of fastglm, or is of a newer version.
     """
-    kind, params, result, metadata = read_model(path)
-    classes = {"GLM": GLM, "PopulationGLM": PopulationGLM}
-    if kind not in classes:
-        raise ValueError(
-            f"{path} is not a model of fastglm; expected a file that save_params wrote."
-        )
-    try:
-        model = classes[kind](**params)
-        model._tolerances(), model._method(), model._loss()  # raise on what no model has
-        model._store(result)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is a damaged model file: {error}.") from None
-    model.n_features_in_ = result.coef.shape[0]
-    model.metadata_ = metadata
-    return model
+    return read_model(path, {"GLM": GLM, "PopulationGLM": PopulationGLM})
 
 
 __all__ = ["fit_coupling", "infer_connectivity", "load_model"]

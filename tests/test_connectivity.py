@@ -160,7 +160,7 @@ def test_without_a_history(fitted):
     rows = np.random.default_rng(3).normal(size=(6000, 2))
     model = fastglm.PopulationGLM().fit(rows, counts)
     with pytest.raises(ValueError, match="has no history; expected features of a convolution"):
-        model.coupling_map(model._check_fitted(rows), counts)
+        model.coupling_map(rows, counts)
 
 
 def test_frame(fitted):

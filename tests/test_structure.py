@@ -14,7 +14,7 @@ PACKAGE = Path(fastglm.__file__).parent
 FLOORS = (
     ("_kernels", "_html", "_checks", "_pynapple", "features", "basis", "recordings")
     + ("observation_models", "_penalty", "regularizer", "_products", "_engine", "_inputs")
-    + ("_fitted", "io", "simulation", "inference", "model_selection", "diagnostics")
+    + ("_fitted", "_scores", "io", "simulation", "inference", "model_selection", "diagnostics")
     + ("connectivity", "glm", "workflow", "migration", "plotting", "report", "__init__", "cli")
 )
 FILES = sorted(PACKAGE.rglob("*.py"))

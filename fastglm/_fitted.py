@@ -1,0 +1,367 @@
+"""The one view of a fit: what a fitted model says about data, for everything that is built on it.
+
+`Fitted` reads a model through its public attributes and has receivers in columns, whether the
+model is a GLM or a PopulationGLM. `store` writes what a fit found to a model.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+from sklearn.exceptions import NotFittedError
+
+from fastglm._engine.observed import columns
+from fastglm._engine.result import Result
+from fastglm._inputs import (
+    check_names,
+    read_counts,
+    read_loss,
+    read_mask,
+    read_offset,
+    read_penalty,
+    read_weight,
+)
+from fastglm._kernels.threads import single_threaded_blas
+from fastglm._penalty import Penalty
+from fastglm._products.sweep import Sweep
+from fastglm._pynapple import Columns
+from fastglm.features.events import Events
+from fastglm.features.matrix import as_feature_matrix
+from fastglm.observation_models import ObservationModel
+from fastglm.regularizer import as_regularizer
+
+_ROWS = 4096  # rows that are built at a time
+_ADJUSTMENTS = ("sample_weight", "offset")
+
+SETTLED = ("converged", "silent", "saturated", "separated")
+# Statuses whose coefficients are those of a fit near its optimum.
+USABLE = ("converged", "separated", "max_iter", "stalled", "imported")
+
+
+class Fitted:
+    """A fitted model, and data if they are given, with receivers in columns.
+
+    Attributes
+    ----------
+    model : PopulationGLM or GLM
+    loss : Loss
+        Mean, slope and derivatives as functions of eta.
+    family : ObservationModel
+    coef : ndarray of shape (n_features, n_receivers)
+    intercept, scale : ndarrays of shape (n_receivers,)
+        The scale is 1 for families that have none.
+    status : ndarray of str, shape (n_receivers,)
+    converged : ndarray of bool, shape (n_receivers,)
+        At the minimum or infimum of the objective.
+    usable : ndarray of bool, shape (n_receivers,)
+        The coefficients are those of a fit that came near its optimum, and standard errors make
+        sense.
+    single : bool
+        The model is a GLM of one receiver.
+    receivers : Columns or None
+        What the receivers are called.
+    regularizer : str
+    weighted, shifted, adjusted : bool
+        The fit had weights; had offsets; had either.
+    X : FeatureMatrix or None
+    y : Events or None
+    weight : ndarray of shape (n_bins,) or None
+    offset : ndarray of shape (n_bins, 1) or (n_bins, n_receivers), or None
+    kept : ndarray of bool, shape (n_bins,)
+        Bins of the fit: X is finite and the weight above 0.
+    """
+
+    def __init__(self, model, X=None, y=None, weight=None, offset=None):
+        self.model, self.X, self.y, self.weight, self.offset = model, X, y, weight, offset
+        self.loss = read_loss(model)
+        self.family: ObservationModel = self.loss.observation_model
+        self.coef = model.coef_ if model.coef_.ndim == 2 else model.coef_[:, None]
+        self.intercept = np.asarray(model.intercept_)
+        self.scale = np.asarray(model.scale_)
+        self.status, self.converged = model.status_, model.converged_
+        self.usable = np.isin(self.status, USABLE)
+        self.single = model.single_receiver
+        self.receivers: Columns | None = model.receivers_
+        self.regularizer = str(as_regularizer(model.regularizer))
+        self.weighted, self.shifted = model.weighted_, model.shifted_
+        self.kept = None if X is None else X.valid
+        if weight is not None:
+            self.kept = self.kept & (weight > 0)
+
+    @classmethod
+    def of(
+        cls, model, X=None, y=None, *, sample_weight=None, offset=None, needs=_ADJUSTMENTS
+    ) -> Fitted:
+        """The view of a model, with data if they are given.
+
+        Parameters
+        ----------
+        model : PopulationGLM or GLM
+        X, y, sample_weight, offset : optional
+            As in `fit`. y needs X.
+        needs : tuple of str
+            Of "sample_weight" and "offset", what y needs again where the fit had some.
+
+        Raises
+        ------
+        NotFittedError
+            If the model is not fitted.
+        ValueError
+            If the data do not fit the model, or weights or offsets are missing.
+        """
+        if not hasattr(model, "coef_"):
+            raise NotFittedError(
+                f"This {type(model).__name__} is not fitted yet; call fit(X, y) first."
+            )
+        if X is None:
+            return cls(model)
+        check_names(model, X)
+        X = as_feature_matrix(X)
+        n_features, n = len(model.coef_), len(model.intercept_)
+        if X.shape[1] != n_features:
+            raise ValueError(
+                f"X has {X.shape[1]} features, but {type(model).__name__} is expecting "
+                f"{n_features} features as input; compute them with the same basis and senders."
+            )
+        if y is not None:
+            y = read_counts(model, y, X)
+            if (y.n_bins, y.n_units) != (X.shape[0], n):
+                raise ValueError(
+                    f"y has shape {(y.n_bins, y.n_units)}; expected (n_bins, n_receivers) = "
+                    f"{(X.shape[0], n)}, as in the fit."
+                )
+            given = {"sample_weight": sample_weight, "offset": offset}
+            had = {"sample_weight": model.weighted_, "offset": model.shifted_}
+            for name in needs:
+                if had[name] and given[name] is None:
+                    raise ValueError(
+                        f"This {type(model).__name__} was fitted with {name}; pass the {name} of "
+                        "these bins as well."
+                    )
+        weight = read_weight(sample_weight, X.shape[0])
+        return cls(model, X, y, weight, read_offset(offset, X.shape[0], n))
+
+    def at(self, coef, intercept, scale=None) -> Fitted:
+        """The same data seen with other coefficients."""
+        other = copy.copy(self)
+        other.coef, other.intercept = coef, intercept
+        other.scale = self.scale if scale is None else scale
+        other.__dict__.pop("free", None)
+        return other
+
+    # --- what follows from the parameters ---
+
+    @property
+    def adjusted(self) -> bool:
+        """Whether the fit had weights or offsets."""
+        return self.weighted or self.shifted
+
+    @property
+    def n_receivers(self) -> int:
+        """Number of receivers."""
+        return self.intercept.size
+
+    @property
+    def strength(self):
+        """The strength of the regularizer, as the model has it."""
+        return self.model.regularizer_strength
+
+    @cached_property
+    def mask(self) -> np.ndarray:
+        """What the mask leaves in, booleans of shape (n_features, n_receivers)."""
+        return read_mask(self.model, self.coef.shape, self.X)
+
+    @cached_property
+    def penalty(self) -> Penalty:
+        """The penalty of every receiver; needs X."""
+        return read_penalty(self.model, self.X, self.mask)
+
+    @cached_property
+    def free(self) -> list:
+        """Features in the fit of every receiver: in its mask, and not set to zero by a lasso.
+
+        None where the receiver is not usable.
+        """
+        inside = free_features(self.mask, self.coef, self.penalty)
+        return [np.flatnonzero(part) if ok else np.zeros(0, int)
+                for part, ok in zip(inside.T, self.usable, strict=True)]  # fmt: skip
+
+    @property
+    def precision(self) -> np.ndarray:
+        """Factor a of every receiver, ``log p(y) = -a * loss + terms without eta``."""
+        return np.broadcast_to(self.family.precision(self.scale), (self.n_receivers,))
+
+    # --- what follows from the data ---
+
+    @cached_property
+    def n_bins(self) -> np.ndarray:
+        """Bins of the fit where the count is known, int of shape (n_receivers,)."""
+        gone = self._missing
+        return int(self.kept.sum()) - np.bincount(self.y.units[gone], minlength=self.n_receivers)
+
+    @cached_property
+    def total(self) -> np.ndarray:
+        """Sum of the weights over these bins: their number, where there are no weights."""
+        if self.weight is None:
+            return self.n_bins.astype(float)
+        gone = self._missing
+        missing = np.bincount(self.y.units[gone], self.weight[self.y.bins[gone]], self.n_receivers)
+        return self.weight[self.kept].sum() - missing
+
+    @cached_property
+    def mean_count(self) -> np.ndarray:
+        """Weighted mean of the known counts in the bins of the fit, (n_receivers,)."""
+        return mean_count(self.y, self.kept, self.weight)
+
+    @property
+    def _missing(self):
+        return np.isnan(self.y.amplitudes) & self.kept[self.y.bins]
+
+    def rates(self, valid: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Bins of each chunk, and their expected counts in float64, offsets included.
+
+        Parameters
+        ----------
+        valid : ndarray of bool, shape (n_bins,), optional
+            Which bins; those of the fit by default.
+
+        Yields
+        ------
+        index : ndarray of int, shape (n_chunk,)
+            Ascending; may be empty.
+        mu : ndarray of shape (n_chunk, n_receivers)
+        """
+        valid = self.kept if valid is None else valid
+        return rates(self.X, self.coef, self.intercept, self.loss, self.offset, valid)
+
+    def rows(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Bins of the fit and their rows of X in float64, block by block."""
+        index = np.flatnonzero(self.kept)
+        for start in range(0, index.size, _ROWS):
+            block = index[start : start + _ROWS]
+            yield block, self.X.rows(block)
+
+    def weights(self, block) -> np.ndarray:
+        """Weights of some bins, (n, 1)."""
+        return np.ones((len(block), 1)) if self.weight is None else self.weight[block, None]
+
+    def derivatives(self, block, rows, receivers=slice(None)) -> tuple:
+        """Loss, residual and curvature of some bins and receivers, each (n, n_receivers).
+
+        0 where the count is not known; not weighted.
+
+        Parameters
+        ----------
+        block : ndarray of int
+            Ascending bins.
+        rows : ndarray of shape (n, n_features)
+            Their rows of X.
+        receivers : slice or ndarray of int
+        """
+        eta = self.eta(block, rows, receivers)
+        counts = self.y.rows(block)[:, receivers]
+        known = ~np.isnan(counts)
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = self.loss.derivatives(eta, np.where(known, counts, 0.0))
+        return tuple(np.where(known, value, 0.0) for value in values)
+
+    def expected_curvature(self, block, rows, receivers=slice(None)) -> np.ndarray:
+        """Mean of the curvature over counts drawn from the model; 0 where none is known."""
+        known = ~np.isnan(self.y.rows(block)[:, receivers])
+        with np.errstate(over="ignore", invalid="ignore"):
+            value = self.loss.expected_curvature(self.eta(block, rows, receivers))
+        return np.where(known, value, 0.0)
+
+    def eta(self, block, rows, receivers=slice(None)) -> np.ndarray:
+        """``X @ coef + intercept + offset`` of some bins and receivers."""
+        eta = rows @ self.coef[:, receivers] + self.intercept[receivers]
+        return eta if self.offset is None else eta + columns(self.offset, receivers)[block]
+
+
+def rates(X, coef, intercept, loss, offset, valid):
+    """Yield the valid bins of each chunk and their expected counts, in float64."""
+    sweep, n = Sweep(X, coef.shape[1]), coef.shape[1]
+    with single_threaded_blas():
+        sweep.set_coef(coef)
+        for start, n_rows in sweep.chunks():
+            index = start + np.flatnonzero(valid[start : start + n_rows])
+            sweep.forward(start, n_rows)
+            eta = sweep.get(n_rows, n)[index - start] + intercept
+            yield index, loss.mean(eta if offset is None else eta + offset[index])
+
+
+def mean_count(y: Events, kept, weight=None) -> np.ndarray:
+    """Weighted mean of every receiver's known counts over some bins; 0 where there is none."""
+    weight = np.ones(y.n_bins) if weight is None else weight
+    inside = kept[y.bins]
+    missing = np.isnan(y.amplitudes)
+    at = weight[y.bins]
+    gone = np.bincount(y.units[inside & missing], at[inside & missing], y.n_units)
+    known = inside & ~missing
+    total = np.bincount(y.units[known], (y.amplitudes * at)[known], y.n_units)
+    size = weight[kept].sum() - gone
+    return np.where(size > 0, total / np.where(size > 0, size, 1.0), 0.0)
+
+
+def free_features(mask, coef, penalty) -> np.ndarray:
+    """Features that a fit has not set to zero, booleans of shape (n_features, n_receivers)."""
+    return mask & ((coef != 0) | ~penalty.sparse)
+
+
+def fitted_scale(problem, result: Result) -> np.ndarray:
+    """Scale of every receiver after a fit, by the family's `scale_from`: 1 if it has none.
+
+    Its deviance is summed up chunk by chunk. With weights it is that of repeated rows.
+    """
+    loss, y, observed = problem.settings.loss, problem.y, problem.observed
+    family, n = loss.observation_model, problem.n_receivers
+    if not family.estimates_scale:
+        return np.ones(n)
+    deviance, size = np.zeros(n), np.zeros(n)
+    chunks = rates(problem.X, result.coef, result.intercept, loss, observed.offset, problem.valid)
+    for index, mu in chunks:
+        value = family.deviance(y.rows(index), mu)
+        weight = 1.0 if observed.weight is None else observed.weight[index, None]
+        known = ~np.isnan(value)
+        deviance += np.where(known, weight * value, 0.0).sum(axis=0)
+        size += (weight * known).sum(axis=0)
+    n_free = free_features(problem.free, result.coef, problem.penalty).sum(axis=0) + 1
+    return family.scale_from(deviance, size, n_free)
+
+
+def store(
+    model, result: Result, *, scale=None, weighted=False, shifted=False, names=None, receivers=None
+) -> None:
+    """Set what a fit leaves on its model.
+
+    Parameters
+    ----------
+    model : PopulationGLM or GLM
+    result : Result
+    scale : ndarray of shape (n_receivers,), optional
+        1 by default.
+    weighted, shifted : bool
+        Whether the fit had weights, and offsets.
+    names : ndarray of str, optional
+        Of the features.
+    receivers : Columns, optional
+    """
+    model.n_features_in_ = result.coef.shape[0]
+    if names is not None:
+        model.feature_names_in_ = names
+    elif hasattr(model, "feature_names_in_"):
+        del model.feature_names_in_
+    model.solver_result_ = result
+    model.coef_ = result.coef[:, 0] if model.single_receiver else result.coef
+    model.intercept_ = result.intercept
+    model.scale_ = np.ones(result.intercept.size) if scale is None else scale
+    model.status_ = result.status
+    model.converged_ = np.isin(result.status, SETTLED)
+    model.objective_ = result.objective
+    model.grad_norm_, model.newton_decrement_ = result.grad_norm, result.newton_decrement
+    model.n_iter_, model.n_passes_ = result.n_iter, result.n_passes
+    model.weighted_, model.shifted_ = weighted, shifted
+    model.receivers_ = receivers
