@@ -10,6 +10,7 @@ from fastglm._engine.exact import DenseProblem
 from fastglm._engine.newton import minimize
 from fastglm._engine.objective import Objective
 from fastglm._engine.preconditioner import SampleProblem, SingleProblem
+from fastglm._engine.quadratic import QuadraticProblem
 from fastglm._engine.result import Result
 from fastglm._engine.sampling import n_own_factors
 from fastglm._engine.shared import share
@@ -122,7 +123,7 @@ class _Fit:
         self.shared = task.shared
         if self.shared is None and self.by_events:
             self.shared = share(self.products, self.settings.memory_budget, self.batch.lanes)
-        known = self.shared is not None and self.observed.weight is None
+        known = self.shared is not None and (self.observed.weight is None or not self.by_events)
         self.sums = self.products.moments(self.observed, self.shared.sums if known else None)
         self.mean = self.sums.sum_y / self.products.n_bins
         self.unmasked = task.free
@@ -192,6 +193,10 @@ class _Fit:
             return
         self.free, self.anchor = free, None
         products, observed, batch = self.products, self.observed, self.batch
+        if batch.method == "normal-equations":
+            moments, squares = observed.without_offset(products, self.sums)
+            self.problem = QuadraticProblem(self.shared, moments, squares, free, penalty)
+            return
         if not self.by_events:
             self.problem = DenseProblem(products, observed, free, penalty, self.loss)
             return

@@ -14,7 +14,7 @@ from fastglm._engine.lbfgs import Steps
 from fastglm._engine.sampling import n_own_factors, sample_size
 from fastglm._engine.shared import SKETCH
 from fastglm._kernels.threads import run_threads, single_threaded_blas
-from fastglm._products.kinds import Work, kind_of
+from fastglm._products.kinds import kind_of
 from fastglm._products.sweep import CHUNK, Sweep
 from fastglm.features.history import HistoryColumns
 from fastglm.features.matrix import FeatureMatrix
@@ -117,8 +117,9 @@ def events_a_feature(X, n_bins, sums, ridge):
     return sums / np.maximum(n_features, 1.0)
 
 
-def is_large(X, n_bins, n_receivers):
-    return n_bins * X.shape[1] * n_receivers > _SMALL_WORK
+def is_large(products, n_receivers):
+    """Whether the rates of this machine are worth measuring."""
+    return products.n_bins * products.shape[1] * n_receivers > _SMALL_WORK
 
 
 @dataclass
@@ -161,8 +162,9 @@ class Batch:
 class Cost:
     """Seconds and bytes of batches."""
 
-    def __init__(self, X, n_bins, rates, settings, events):
-        self.X, self.n_bins, self.rates, self.settings = X, n_bins, rates, settings
+    def __init__(self, products, rates, settings, events):
+        self.X, self.n_bins = products, products.n_bins
+        self.rates, self.settings = rates, settings
         self.events = events
         precise = max(np.log10(min(1e-11, 1.0) / min(settings.tol, 1e-11)), 0)
         coarse = np.log10(3e-4 / max(settings.tol, 1e-11)).clip(0)
@@ -171,12 +173,9 @@ class Cost:
 
     def work(self, column):
         """Additions from events, and multiply-adds from rows, of one product for one receiver."""
-        total = Work(0, 0, 0)
-        for c, (start, stop) in zip(self.X.columns, self.X.column_ranges, strict=True):
-            used = None if column is None else column[start:stop]
-            total += kind_of(c).work(c, used, self.X.shape[0])
-        events = total.additions + total.products * self.rates.events / self.rates.rows
-        return events, total.rows
+        work = self.X.work(column)
+        events = work.additions + work.products * self.rates.events / self.rates.rows
+        return events, work.rows
 
     def products(self, work):
         """The cheaper way to multiply, unless one is asked for."""
@@ -280,8 +279,7 @@ class Cost:
         may depend on what was measured on this one.
         """
         n_features, typical = self.X.shape[1], float(np.mean(sizes))
-        works = (kind_of(c).work(c, None, self.n_bins) for c in self.X.columns)
-        additions = sum(work.additions for work in works)
+        additions = self.X.work().additions
         seconds = 4 * additions * typical / n_features / TYPICAL.events + 2e-9 * self.n_bins
         n = seconds * TYPICAL.rows / max(typical, 1) ** 2
         n = max(sample_size(typical, self.n_bins), min(n, sample_size(4 * typical, self.n_bins)))
@@ -310,6 +308,32 @@ class Cost:
         for c in self.X.columns:
             total += kind_of(c).lane_bytes(c, n_features)
         return total + 12 * (CHUNK + 2 * kernels.PAD)
+
+    def quadratic(self, receivers, free, weighted):
+        """Batches that are solved from ``X'X``; none where the budget does not hold it."""
+        if receivers.size == 0:
+            return []
+        n_features, budget = self.X.shape[1], self.settings.memory_budget
+        fixed, each = 36 * n_features**2 + 1e7, 12 * 8 * n_features
+        if fixed + each > 0.8 * budget:
+            return []
+        size = int(min(receivers.size, (budget - fixed) // each))
+        masks = len({column.tobytes() for column in free[:, receivers].T})
+        making = self.n_bins * n_features**2 if weighted else 0
+        seconds = making / self.rates.hessian + self.pairs(n_features)
+        seconds += masks * free.sum(axis=0).max(initial=0) ** 3 / 3 / self.rates.hessian
+        batches = []
+        for first in range(0, receivers.size, size):
+            some = receivers[first : first + size]
+            n_free = int(free[:, some].sum(axis=0).max(initial=0))
+            part = seconds * some.size / receivers.size
+            batches.append(
+                Batch(
+                    some, "normal-equations", "rows", kernels.LANES, False, n_free,
+                    float(fixed + each * some.size), float(part),
+                )
+            )  # fmt: skip
+        return batches
 
     def split(self, receivers, method, lanes, free, selected=False, common=0):
         """Batches of as many receivers as the budget holds."""

@@ -29,6 +29,7 @@ class EventProblem:
     method = "newton-cg"
     exact = False
     polish = 0
+    n_passes = 1  # of an evaluation
 
     def __init__(self, objective, sample, lanes, tol, rough, n_own):
         self.objective, self.sample, self.lanes = objective, sample, lanes

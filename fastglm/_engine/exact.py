@@ -22,6 +22,7 @@ class DenseProblem:
     exact = True  # steps are Newton's
     rough = False
     polish = 3
+    n_passes = 1  # of an evaluation
     _REFRESH = 1e-8  # a decrement above this is due for a new Hessian
 
     def __init__(self, products, observed, free, penalty, loss):

@@ -8,7 +8,8 @@ import numpy as np
 from fastglm._engine.batch import Task, fit_task
 from fastglm._engine.checkpoint import fingerprint
 from fastglm._engine.monitor import Monitor
-from fastglm._engine.plan import make_plan
+from fastglm._engine.plan import plan_fit
+from fastglm._engine.quadratic import normal_equations
 from fastglm._engine.result import Result
 from fastglm._engine.sampling import sample_size
 from fastglm._engine.shared import Common, share
@@ -71,7 +72,8 @@ def fit_group(
     if shared is not None:
         shared = shared.restrict(valid)
     alike = _alike(penalties, receivers)
-    plans = [make_plan(X, products.n_bins, some, free, settings) for some in alike]
+    weighted = observed.weight is not None
+    plans = [plan_fit(products, some, free, settings, weighted=weighted) for some in alike]
     tasks = _Tasks(products, observed, free, penalties, start, settings, shared, guide)
     Execution(monitor, results).run(tasks, plans)
 
@@ -104,6 +106,7 @@ class _Tasks:
     settings: object
     shared: object
     guide: list | None
+    normal: object = None  # normal equations
     common: object = None  # sums and a sample of all features, where masks take theirs from them
 
     def of(self, batch):
@@ -113,6 +116,9 @@ class _Tasks:
         if batch.selected:
             products, features = products.select(free.any(axis=1))
             free, shared = free[features], self._share(products, features, batch)
+        elif batch.method == "normal-equations":
+            self.normal = self.normal or normal_equations(products, self.observed.weight)
+            shared = self.normal
         elif batch.method == "newton-cg" and shared is None:
             shared = self.shared = share(products, self.settings.memory_budget)
         start = self.start

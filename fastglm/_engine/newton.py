@@ -58,7 +58,7 @@ def minimize(problem, coef, intercept, tol, maxiter, watch=None, retreat=None):
         trial = result.coef[:, active] + length[active] * step[:, active]
         trial_intercept = result.intercept[active] + length[active] * step_intercept[active]
         objective, grad, grad_intercept = problem.evaluate(active, trial, trial_intercept)
-        result.n_passes[active] += 1
+        result.n_passes[active] += problem.n_passes
 
         # 2. Line search: accept where the objective fell as far as the slope promised.
         before = result.objective[active]

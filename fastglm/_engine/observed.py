@@ -8,6 +8,8 @@ which is the problem without them for weights of mean 1 and one vector added to 
 is exponential, ``w * exp(eta) = exp(eta + log(w))``, so that vector holds the weights as well.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 
@@ -85,6 +87,32 @@ class Observed:
         if exponential or self.weight is None:
             return None
         return self.weight[index][:, None]
+
+    def without_offset(self, products, moments):
+        """The moments of ``y - offset``, and its summed squares around its mean.
+
+        For a quadratic loss. No term is much larger than their sum.
+        """
+        if self.offset is not None:
+            pull = self.offset * np.reshape(self.weight_of_bins, (-1, 1))
+            pull = np.where(products.valid[:, None], pull, 0.0)
+            xty, sum_y = moments.xty - products.project(pull), moments.sum_y - pull.sum(axis=0)
+            moments = replace(moments, xty=xty, sum_y=sum_y)
+        mean = moments.sum_y / products.n_bins
+        if self.offset is not None:
+            squares, index = np.zeros(mean.size), np.flatnonzero(products.valid)
+            for first in range(0, index.size, 8192):
+                some = index[first : first + 8192]
+                off = (self(some) - self.offset[some] - mean) ** 2
+                factor = self.factor(some, False)
+                squares += (off if factor is None else factor * off).sum(axis=0)
+            return moments, squares
+        keep = products.valid[self.events.bins]
+        bins, units = self.events.bins[keep], self.events.units[keep]
+        weight = np.broadcast_to(self.weight_of_bins, products.valid.shape)[bins]
+        off = weight * (self.events.amplitudes[keep] - mean[units]) ** 2
+        zeros = products.n_bins - np.bincount(units, weight, mean.size)
+        return moments, np.bincount(units, off, mean.size) + zeros * mean**2
 
     def start(self, loss, mean, valid):
         """Intercepts with which constant rates have the mean of the counts, nearly.

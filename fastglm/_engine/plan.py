@@ -15,6 +15,7 @@ import numpy as np
 from fastglm import _html
 from fastglm import _kernels as kernels
 from fastglm._engine.cost import SHARED, TYPICAL, Cost, Rates, is_large, measure_rates
+from fastglm._products.local import Local
 
 _FREE_PART = 0.5  # of the memory that is free, unless said
 _UNITS = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
@@ -98,7 +99,7 @@ class Plan:
                 str(sum(b.receivers.size for b in group)),
                 str(max(b.n_features for b in group)),
                 method,
-                products if method == "newton-cg" else "rows",
+                {"newton-cg": products, "newton-cholesky": "rows"}.get(method, "X'X"),
                 _html.size(max(b.bytes for b in group)),
                 _html.duration(sum(b.seconds for b in group)),
             ]
@@ -127,8 +128,21 @@ def make_plan(X, n_bins, receivers, free, settings, events=None):
     ValueError
         If the budget does not hold the smallest batch.
     """
-    rates = measure_rates() if is_large(X, n_bins, receivers.size) else TYPICAL
-    cost = Cost(X, n_bins, rates, settings, events)
+    products = Local(X)
+    products.n_bins = n_bins
+    return plan_fit(products, receivers, free, settings, events)
+
+
+def plan_fit(products, receivers, free, settings, events=None, weighted=False):
+    """The same for `Products`; ``weighted`` says whether bins have weights."""
+    n_bins = products.n_bins
+    rates = measure_rates() if is_large(products, receivers.size) else TYPICAL
+    cost = Cost(products, rates, settings, events)
+    if settings.loss.constant_curvature and settings.method == "auto":
+        batches = cost.quadratic(receivers, free, weighted)
+        if batches:
+            budget, n_features = settings.memory_budget, products.shape[1]
+            return Plan(batches, budget, n_bins, n_features, rates)
     dense, wide, narrow = [], [], {}
     total = cost.work(None)
     for j in receivers:
@@ -166,7 +180,7 @@ def make_plan(X, n_bins, receivers, free, settings, events=None):
     if n_sample:
         small[0].seconds += seconds
     return Plan(
-        batches + small, settings.memory_budget, n_bins, X.shape[1], rates, n_sample, at_once
+        batches + small, settings.memory_budget, n_bins, products.shape[1], rates, n_sample, at_once
     )
 
 

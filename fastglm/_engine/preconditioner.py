@@ -34,6 +34,7 @@ class SampleProblem:
     exact = False
     rough = False
     polish = 0
+    n_passes = 1  # of an evaluation
     _MAX_STEPS = 30
 
     def __init__(self, shared, free, penalty, loss, level, lanes, observed):

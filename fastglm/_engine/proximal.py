@@ -135,7 +135,7 @@ class _Fit:
         trial = result.coef[:, active] + length[active] * step[:, active]
         trial_intercept = result.intercept[active] + length[active] * self.step_intercept[active]
         smooth, grad, grad_intercept = problem.evaluate(active, trial, trial_intercept)
-        result.n_passes[active] += 1
+        result.n_passes[active] += problem.n_passes
         with np.errstate(invalid="ignore"):
             objective = smooth + norms(self.penalty, trial, active)
 

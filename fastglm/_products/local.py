@@ -49,9 +49,13 @@ class Local:
         """The rows at ascending valid bins."""
         return self.X.rows(index, dtype)
 
-    def gram(self):
-        """``X'X`` over the valid bins."""
-        return sums.gram(self.X, self.valid)
+    def gram(self, weight=None):
+        """``X'X`` over the valid bins, or ``X' diag(weight) X``."""
+        return sums.gram(self.X, self.valid, weight)
+
+    def project(self, values):
+        """``X' values`` over the valid bins, for values of shape (n_bins, n)."""
+        return sums.project(self.X, self.valid, values)
 
     def column_sums(self, weight=None):
         """``X'1``, or ``X' weight``."""

@@ -70,8 +70,11 @@ class Products(Protocol):
     def seen(self, index) -> np.ndarray:
         """What some bins see of the events, 1 in the mean of all."""
 
-    def gram(self) -> np.ndarray:
-        """``X'X``, (n_features, n_features)."""
+    def gram(self, weight=None) -> np.ndarray:
+        """``X'X``, (n_features, n_features), or ``X' diag(weight) X``, which reads all rows."""
+
+    def project(self, values) -> np.ndarray:
+        """``X' values`` for values of shape (n_bins, n)."""
 
     def column_sums(self, weight=None) -> np.ndarray:
         """``X'1``, or ``X' weight``."""

@@ -46,15 +46,18 @@ def moments(X, valid, events, weight=None, sums=None):
     return Moments(xty, column_sums(X, valid, weight) if sums is None else sums, sum_y)
 
 
-def gram(X, valid):
+def gram(X, valid, weight=None):
     """``X'X`` over the valid bins, shape (n_features, n_features), float64.
+
+    With a weight for each bin, ``X' diag(weight) X``, from the rows:
+    ``n_bins * n_features**2`` multiply-adds.
 
     Time: a few nanoseconds for every pair of events within a window, and
     ``n_senders^2 * window_size * n_funcs^2`` multiply-adds. Memory: the result, and 64 MB.
     """
     result = np.zeros((X.shape[1],) * 2)
     edges = _uncounted_rows(X, valid)
-    few = edges.size < 0.5 * valid.sum()
+    few = edges.size < 0.5 * valid.sum() and weight is None
     ranges = list(zip(X.columns, X.column_ranges, strict=True))
     for a, (block, (start, stop)) in enumerate(ranges):
         for other, (begin, end) in ranges[a:]:
@@ -73,7 +76,10 @@ def gram(X, valid):
                 index = np.flatnonzero(valid)
                 for first in range(0, index.size, _ROWS):
                     some = index[first : first + _ROWS]
-                    part += finite_rows(block, some).T @ finite_rows(other, some)
+                    right = finite_rows(other, some)
+                    if weight is not None:
+                        right *= weight[some, None]
+                    part += finite_rows(block, some).T @ right
             if other is not block:
                 result[begin:end, start:stop] = part.T
     return result
@@ -108,3 +114,12 @@ def column_sums(X, valid, weight=None):
             keep *= weight[start : start + n_rows]
         sweep.backward(start, n_rows, sweep.put(keep[:, None]))
     return sweep.collect()[:, 0]
+
+
+def project(X, valid, values):
+    """``X' values`` over the valid bins, for values of shape (n_bins, n), in float64."""
+    sweep = Sweep(X, values.shape[1])
+    for start, n_rows in sweep.chunks():
+        bins = slice(start, start + n_rows)
+        sweep.backward(start, n_rows, sweep.put(np.where(valid[bins, None], values[bins], 0.0)))
+    return sweep.collect()[:, : values.shape[1]]
