@@ -4,9 +4,12 @@ import naive
 import numpy as np
 import pytest
 from scipy import stats
-from sklearn.metrics import d2_tweedie_score
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import d2_tweedie_score, r2_score
 
 import fastglm
+from fastglm._engine.result import Result
+from fastglm._fitted import store
 from fastglm._products import sweep
 from fastglm.basis import HistoryConv, RaisedCosineLogConv
 from fastglm.diagnostics import (
@@ -27,9 +30,10 @@ SELF = np.array([-3.0, -2.0, -1.0, -0.5, -0.2])  # refractory, raw lags
 
 def known_model(coef, intercept, **parameters):
     """A model with given coefficients, as if it were fitted."""
-    model = PopulationGLM(**parameters)
-    model.coef_, model.intercept_ = np.asarray(coef, float), np.asarray(intercept, float)
-    model.status_ = np.full(model.intercept_.size, "converged")
+    coef, intercept = np.asarray(coef, float), np.asarray(intercept, float)
+    model, result = PopulationGLM(**parameters), Result.empty(*coef.shape)
+    result.coef[:], result.intercept[:], result.status[:] = coef, intercept, "converged"
+    store(model, result)
     return model
 
 
@@ -506,5 +510,198 @@ def test_data_that_do_not_fit(function):
         function(model, np.full((2, 12), np.nan), counts[:2])
     with pytest.raises(ValueError, match="X has 3 features, but PopulationGLM is expecting 12"):
         function(model, np.zeros((300, 3)), counts)
-    with pytest.raises(fastglm.glm.NotFittedError, match="not fitted yet"):
+    with pytest.raises(NotFittedError, match="not fitted yet"):
         function(PopulationGLM(), X, counts)
+
+
+# --- families, weights and offsets ----------------------------------------------------------------
+
+
+def bernoulli_case(n_bins=4000, n=3, link="logistic", seed=0):
+    """A model known to have made the events, dense features with a hole, events."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(0, 1, (n_bins, 2))
+    X[[0, 100, 101]] = np.nan
+    parameters = {"observation_model": "Bernoulli", "inverse_link_function": link}
+    model = known_model(rng.normal(0, 0.3, (2, n)), np.linspace(-2, 0, n), **parameters)
+    p = model.predict(X)
+    y = (rng.random(p.shape) < np.nan_to_num(p)).astype(float)
+    y[50, 1] = np.nan
+    return model, X, y, p
+
+
+@pytest.mark.parametrize("link", ["logistic", "cloglog"])
+def test_bernoulli_intervals_are_those_of_a_loop(link):
+    model, X, y, p = bernoulli_case(600, link=link)
+    found = time_rescaling(model, X, y)
+    for j, seed in enumerate(np.random.default_rng(0).spawn(3)):
+        # A bin adds -log(1 - p) in place of mu; the loop's chance 1 - exp(-that) is p.
+        expected, n_censored = naive_intervals(-np.log(1 - p[:, j]), y[:, j], seed)
+        np.testing.assert_allclose(found.intervals[j], expected, rtol=1e-10, atol=1e-13)
+        assert found.n_censored[j] == n_censored
+    assert not found.n_extra.any()
+
+
+def test_the_true_bernoulli_model_passes_and_poisson_of_the_same_means_fails():
+    model, X, y, _ = bernoulli_case(6000, 40)
+    right = time_rescaling(model, X, y, random_key=1)
+    assert stats.kstest(right.p_value, "uniform").pvalue > 0.01
+    # With mu = p, Poisson counts have fewer events above 0 and longer intervals.
+    poisson = known_model(np.zeros_like(model.coef_), np.log(np.nanmean(y, axis=0)))
+    wrong = time_rescaling(poisson, X, y, random_key=1)
+    assert (wrong.statistic > wrong.band()).mean() > 0.5
+
+
+def test_gaussian_observations_are_not_events():
+    X = np.random.default_rng(0).normal(size=(50, 2))
+    model = known_model(np.ones((2, 3)), np.zeros(3), observation_model="Gaussian")
+    for function in (time_rescaling, bits_per_spike):
+        with pytest.raises(ValueError, match="Gaussian observations are not events"):
+            function(model, X, X @ np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("link", ["logistic", "cloglog"])
+def test_explained_deviance_and_bits_of_bernoulli(link):
+    model, X, y, p = bernoulli_case(link=link)
+    y[:, 2] = 1.0  # saturated: nothing to explain
+    deviance, bits = deviance_explained(model, X, y), bits_per_spike(model, X, y)
+    for j in range(2):
+        known = np.isfinite(p[:, j]) & np.isfinite(y[:, j])
+        q, events = p[known, j], y[known, j]
+        null = events.mean()
+        ll = np.log(np.where(events == 1, q, 1 - q)).sum()
+        ll0 = np.log(np.where(events == 1, null, 1 - null)).sum()
+        assert deviance[j] == pytest.approx(1 - ll / ll0, rel=1e-10)
+        assert bits[j] == pytest.approx((ll - ll0) / events.sum() / np.log(2), rel=1e-10)
+    assert np.isnan(deviance[2])
+
+
+def test_explained_deviance_of_gaussian_is_r2():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 2))
+    y = X @ rng.normal(size=(2, 3)) + rng.normal(size=(300, 3))
+    y[:, 2] = 7.0
+    model = known_model(rng.normal(size=(2, 3)), np.zeros(3), observation_model="Gaussian")
+    found = deviance_explained(model, X, y)
+    for j in range(2):
+        assert found[j] == pytest.approx(r2_score(y[:, j], X @ model.coef_[:, j]), rel=1e-10)
+    assert np.isnan(found[2])
+
+
+def test_weights_are_rows_repeated_and_offsets_enter_model_and_null():
+    rng = np.random.default_rng(0)
+    X, weight = rng.normal(size=(300, 2)), rng.integers(0, 4, 300)
+    offset = rng.normal(0, 0.5, 300)
+    y = rng.poisson(np.exp(0.3 * X[:, :1] + offset[:, None] - 0.5), (300, 2))
+    model = fastglm.PopulationGLM().fit(X, y, sample_weight=weight, offset=offset)
+    for function in (deviance_explained, bits_per_spike):
+        with pytest.raises(ValueError, match="was fitted with sample_weight"):
+            function(model, X, y, offset=offset)
+        with pytest.raises(ValueError, match="was fitted with offset"):
+            function(model, X, y, sample_weight=weight)
+        found = function(model, X, y, sample_weight=weight, offset=offset)
+        again = np.repeat(np.arange(300), weight)
+        same = fastglm.PopulationGLM().fit(X[again], y[again], offset=offset[again])
+        expected = function(same, X[again], y[again], offset=offset[again])
+        np.testing.assert_allclose(found, expected, rtol=1e-8)
+    eta = X @ model.coef_ + model.intercept_ + offset[:, None]
+    ll = (weight[:, None] * (y * eta - np.exp(eta))).sum(axis=0)
+    level = np.log((weight @ y) / (weight @ np.exp(offset)))  # the optimal intercept alone
+    null = level + offset[:, None]
+    ll0 = (weight[:, None] * (y * null - np.exp(null))).sum(axis=0)
+    np.testing.assert_allclose(found, (ll - ll0) / (weight @ y) / np.log(2), rtol=1e-8)
+    rescaling = time_rescaling(model, X, y, offset=offset, sample_weight=weight > 0)
+    holes = np.where((weight > 0)[:, None], np.exp(eta), np.nan)
+    for j, seed in enumerate(np.random.default_rng(0).spawn(2)):
+        expected, _ = naive_intervals(holes[:, j], y[:, j], seed)
+        np.testing.assert_allclose(rescaling.intervals[j], expected, rtol=1e-10)
+    with pytest.raises(ValueError, match="was fitted with offset"):
+        time_rescaling(model, X, y)
+
+
+@pytest.mark.parametrize("family", ["Bernoulli", "Gaussian"])
+def test_held_out_scores_of_a_family(family):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 2))
+    eta = X @ [[1.0, 0.0], [0.5, 0.0]]
+    mean = 1 / (1 + np.exp(-eta)) if family == "Bernoulli" else eta
+    y = rng.random(mean.shape) < mean if family == "Bernoulli" else rng.normal(mean)
+    y = y.astype(float)
+    model = PopulationGLM(observation_model=family)
+    found = cross_validated(model, X, y, folds=4)
+    family = fastglm.observation_models.as_observation_model(family)
+    for k, (train, test) in enumerate(split(fastglm.features.as_feature_matrix(X), 4, 400)):
+        fold = PopulationGLM(observation_model=family.name).fit(X[train], y[train])
+        ll = family.log_likelihood(y[test], fold.predict(X[test]), fold.scale_).mean(axis=0)
+        np.testing.assert_allclose(found.log_likelihood[k], ll, rtol=1e-8)
+        null = y[train].mean(axis=0)
+        gap = [family.deviance(y[test], mu).sum(axis=0) for mu in (fold.predict(X[test]), null)]
+        np.testing.assert_allclose(found.deviance_explained[k], 1 - gap[0] / gap[1], rtol=1e-7)
+    assert (found.deviance_explained[:, 0] > 0.05).all()
+    assert np.isnan(found.bits_per_spike).all() == (family.name == "Gaussian")
+    assert ("bits per spike" in repr(found)) == (family.name == "Bernoulli")
+
+
+def test_held_out_scores_with_weights_and_offsets():
+    rng = np.random.default_rng(0)
+    X, weight, offset = rng.normal(size=(300, 2)), rng.uniform(0, 2, 300), rng.normal(0, 1, 300)
+    y = rng.poisson(np.exp(0.3 * X[:, :1] + offset[:, None] - 0.5), (300, 2))
+    given = {"sample_weight": weight, "offset": offset}
+    found = cross_validated(PopulationGLM(), X, y, folds=3, **given)
+    without = cross_validated(PopulationGLM(), X, y, folds=3)
+    assert (found.log_likelihood > without.log_likelihood + 0.1).all()
+    for k, (train, test) in enumerate(split(fastglm.features.as_feature_matrix(X), 3, 300)):
+        some = {name: values[train] for name, values in given.items()}
+        fold = PopulationGLM().fit(X[train], y[train], **some)
+        mu = fold.predict(X[test], offset=offset[test])
+        ll = stats.poisson.logpmf(y[test], mu)
+        expected = np.average(ll, axis=0, weights=weight[test])
+        np.testing.assert_allclose(found.log_likelihood[k], expected, rtol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("family", "link", "rates"),
+    [
+        ("Bernoulli", "logistic", [0.2, 0.5, 0.9]),
+        ("Bernoulli", "cloglog", [0.2, 0.5, 0.9]),
+        ("Gaussian", "identity", [-3.0, 0.0, 2.0]),
+    ],
+)
+def test_stability_has_the_slope_of_the_family(family, link, rates):
+    rng = np.random.default_rng(0)
+    coef = rng.normal(0, 0.3, (6, 3))
+    parameters = {"observation_model": family, "inverse_link_function": link}
+    model = known_model(coef, [-1.0, 0.0, 0.5], **parameters)
+    r = np.array(rates)
+    with np.errstate(invalid="ignore"):
+        cloglog = -(1 - r) * np.log(1 - r)
+    slope = {"logistic": r * (1 - r), "cloglog": cloglog, "identity": 1 + 0 * r}
+    found = stability(model, np.eye(2), rates)
+    np.testing.assert_allclose(
+        found.gain, coef.reshape(3, 2, 3).sum(axis=1) * slope[link], rtol=1e-12
+    )
+    own = stability(model, np.eye(2))  # rates that sustain themselves
+    eta = model.intercept_ + own.rates @ coef.reshape(3, 2, 3).sum(axis=1)
+    mean = {"logistic": 1 / (1 + np.exp(-eta)), "cloglog": 1 - np.exp(-np.exp(eta))}
+    np.testing.assert_allclose(own.rates, mean.get(link, eta), rtol=1e-9)
+
+
+def test_a_gaussian_network_is_stable_where_its_companion_matrix_is():
+    for strength, stable in ((0.4, True), (0.6, False)):
+        coef = np.array([[0.0, strength], [0.0, strength], [strength, 0.0], [strength, 0.0]])
+        model = known_model(coef, np.zeros(2), observation_model="Gaussian")
+        found = stability(model, np.eye(2))
+        assert found.stable == stable
+        first, second = coef.reshape(2, 2, 2).transpose(1, 0, 2)
+        companion = np.block([[first, np.eye(2)], [second, np.zeros((2, 2))]])
+        assert found.n_growing == (np.abs(np.linalg.eigvals(companion)) > 1).sum()
+
+
+def test_rates_that_a_family_cannot_have():
+    model = known_model(np.zeros((2, 2)), np.zeros(2), observation_model="Bernoulli")
+    with pytest.raises(ValueError, match="2 finite numbers, not negative, at most 1, in events"):
+        stability(model, np.eye(1), [0.5, 1.5])
+    assert stability(model, np.eye(1), [0.0, 1.0]).stable
+    gaussian = known_model(np.zeros((2, 2)), np.zeros(2), observation_model="Gaussian")
+    with pytest.raises(ValueError, match=r"expected 2 finite numbers\. Pass counts"):
+        stability(gaussian, np.eye(1), [0.5, np.nan])

@@ -14,11 +14,13 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.collections import EllipseCollection  # noqa: E402
 from matplotlib.colors import to_rgb  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
 
 from fastglm import plotting  # noqa: E402
-from fastglm.connectivity import CouplingMap  # noqa: E402
+from fastglm.connectivity import CouplingMap, point_estimates  # noqa: E402
 from fastglm.diagnostics import Rescaling  # noqa: E402
 from fastglm.model_selection import CrossValidation, Path  # noqa: E402
+from fastglm.observation_models import as_observation_model  # noqa: E402
 
 N, WINDOW, FUNCS = 4, 20, 3
 
@@ -258,12 +260,24 @@ def test_undetermined_filters_have_no_band_and_say_so(data):
     assert (0, 0) not in plotting.strongest(couplings, 4)
 
 
-def test_softplus_has_no_multiplier(couplings):
-    softplus = fastglm.PopulationGLM(inverse_link_function="softplus")
-    couplings = replace(couplings, model=softplus)
+@pytest.mark.parametrize(
+    ("family", "link", "scale", "label", "area"),
+    [
+        ("Poisson", "softplus", "linear", "change of input", "input"),
+        ("Bernoulli", "logistic", "log", "odds multiplier", "log odds"),
+        ("Bernoulli", "cloglog", "log", "rate multiplier", "log rate"),
+        ("Gaussian", "identity", "linear", "change of mean", "mean"),
+    ],
+)
+def test_pictures_say_what_a_filter_changes(couplings, family, link, scale, label, area):
+    couplings = replace(couplings, loss=as_observation_model(family).loss(link))
     [ax] = plotting.plot_filters(couplings, [(0, 1)])
-    assert (ax.get_yscale(), ax.get_ylabel()) == ("linear", "change of input")
-    np.testing.assert_allclose(ax.lines[1].get_ydata(), couplings.filters()[0][:, 0, 1])
+    assert (ax.get_yscale(), ax.get_ylabel()) == (scale, label)
+    drawn = ax.lines[1].get_ydata()
+    h = couplings.filters()[0][:, 0, 1]
+    np.testing.assert_allclose(drawn, np.exp(h) if scale == "log" else h)
+    bar = plotting.plot_connectivity(couplings).figure.axes[1]
+    assert bar.get_ylabel() == f"filter area ({area} \N{MULTIPLICATION SIGN} bins)"
 
 
 @pytest.mark.parametrize(
@@ -452,11 +466,63 @@ def test_a_missing_matplotlib_says_what_to_install(monkeypatch):
         importlib.import_module("fastglm.plotting")
 
 
-def test_pictures_of_the_command_line_hide_the_diagonal(tmp_path):
-    areas = np.arange(16.0).reshape(4, 4)
-    ax = plt.figure().subplots()
-    image = plotting.figures._areas(ax, areas, 3.0)
-    np.testing.assert_array_equal(image.get_array().mask, np.eye(4, dtype=bool))
+@pytest.fixture
+def saved(monkeypatch):
+    """Figures that are saved to files, in the order of saving."""
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, dpi: figures.append(figure))
+    return figures
+
+
+def test_the_picture_of_a_fit_shows_the_map_and_its_strongest_filters(data, model, saved):
+    coef = model.coef_.copy()
+    couplings = point_estimates(coef, data[0].kernel_, receivers=np.array(list("abcd")))
+    couplings.standard_error[:, 3] = np.inf  # a receiver without a regular optimum
+    plotting.fit_figure(couplings, 0.001, "fit.png")
+    [figure] = saved
+    matrix, *filters = (ax for ax in figure.axes if ax.get_visible() and ax.get_label() == "")
+    hidden = np.eye(4, dtype=bool)
+    hidden[:, 3] = True
+    np.testing.assert_array_equal(matrix.images[0].get_array().mask, hidden)
+    labels = [text.get_text() for text in matrix.get_legend().get_texts()]
+    assert labels == ["own history", "not determined"]
+    titles = [ax.get_title(loc="left") for ax in filters]
+    pairs = couplings.strongest(12)
+    negative = [pair for pair in pairs if couplings.strength[pair] < 0][:3]
+    positive = [pair for pair in pairs if couplings.strength[pair] > 0][: 6 - len(negative)]
+    expected = [f"{i} \N{RIGHTWARDS ARROW} {'abcd'[j]}" for i, j in positive + negative]
+    assert sorted(t for t in titles if t) == sorted(expected)
+
+
+def test_the_picture_of_the_demo_lays_fitted_filters_over_true_ones(data, model, saved):
+    basis, *_ = data
+    rng = np.random.default_rng(0)
+    true = point_estimates(rng.normal(size=(N * FUNCS, N)), basis.kernel_)
+    fitted = point_estimates(model.coef_, basis.kernel_)
+    plotting.demo_figure(true, fitted, 0.001, "demo.png")
+    [figure] = saved
+    titles = [ax.get_title() for ax in figure.axes[:2]]
+    assert titles == ["true connectivity", "fitted connectivity"]
+    assert figure.axes[0].images[0].get_clim() == figure.axes[1].images[0].get_clim()
+    panels = [ax for ax in figure.axes if ax.get_title(loc="left")]
+    assert len(panels) == 6
+    for ax in panels:
+        i, j = (int(part) for part in ax.get_title(loc="left").split(" \N{RIGHTWARDS ARROW} "))
+        lines = {line.get_label(): line.get_ydata() for line in ax.lines}
+        for label, couplings in (("true", true), ("fitted", fitted)):
+            h = basis.kernel_ @ couplings.coef[i, :, j]
+            np.testing.assert_allclose(lines[label], np.exp(h))
+            assert ax.get_ylim()[1] > np.exp(np.abs(h).max()) or np.abs(h).max() > np.log(900)
+
+
+def test_a_network_without_links_can_be_drawn(data, saved):
+    nothing = point_estimates(np.zeros((N * FUNCS, N)), data[0].kernel_)
+    plotting.demo_figure(nothing, nothing, 0.001, "demo.png")
+    plotting.fit_figure(nothing, 0.001, "fit.png")
+    assert len(saved) == 2
+
+
+def test_paths_of_pictures(tmp_path):
     with pytest.raises(ValueError, match="no known type of picture"):
         plotting.check_path(tmp_path / "a.txt")
     with pytest.raises(ValueError, match="There is no folder"):

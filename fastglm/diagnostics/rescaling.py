@@ -1,12 +1,19 @@
 """Time rescaling: do events come when the model expects them."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
 
-from fastglm.diagnostics.explained import _read
+from fastglm._checks import check_share
+from fastglm.diagnostics.explained import read_fit
 from fastglm.simulation import read_key
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 _FEWEST = 5  # intervals that end in an event, below which a receiver is not tested
 
@@ -62,7 +69,8 @@ class Rescaling:
         ValueError
             If the level is not between 0 and 1.
         """
-        return self._over_root(stats.kstwobign.ppf(_level(level)))
+        check_share("level", level)
+        return self._over_root(stats.kstwobign.ppf(level))
 
     def autocorrelation(self, n_lags=20, level=0.95):
         """Autocorrelation of the intervals, which are independent if the model is right.
@@ -85,6 +93,7 @@ class Rescaling:
         """
         if not isinstance(n_lags, int | np.integer) or n_lags < 1:
             raise ValueError(f"n_lags is {n_lags!r}; expected a positive integer, such as 20.")
+        check_share("level", level)
         correlation = np.full((n_lags, len(self.intervals)), np.nan)
         for j in np.flatnonzero(np.isfinite(self.statistic)):
             z = stats.norm.ppf(np.clip(self.intervals[j], 1e-300, 1 - 2**-53))
@@ -92,24 +101,33 @@ class Rescaling:
             power = z @ z
             for lag in range(1, min(n_lags, z.size - 1) + 1):
                 correlation[lag - 1, j] = z[lag:] @ z[:-lag] / power if power > 0 else np.nan
-        return correlation, self._over_root(stats.norm.ppf(0.5 + _level(level) / 2))
+        return correlation, self._over_root(stats.norm.ppf(0.5 + level / 2))
 
     def _over_root(self, quantile):
         tested = np.isfinite(self.statistic)
         return np.where(tested, quantile / np.sqrt(np.maximum(self.n_intervals, 1)), np.nan)
 
 
-def time_rescaling(model, X, y, random_key=0):
+def time_rescaling(
+    model: object,
+    X: object,
+    y: object,
+    random_key: object = 0,
+    *,
+    sample_weight: ArrayLike | None = None,
+    offset: ArrayLike | None = None,
+) -> Rescaling:
     """Test whether events come when the model expects them: time rescaling with discrete bins.
 
-    Between two events the expected counts add up to an interval that is exponential with mean 1
-    if the model is right. A bin only says that its event came somewhere inside, so the last bin
-    enters with a random part r of its probability of an event, ``p = 1 - exp(-mu)``:
+    A bin has an event with probability p, and adds ``-log(1 - p)`` to the interval between two
+    events. For Poisson counts ``p = 1 - exp(-mu)``, and the bin adds mu; for Bernoulli ``p = mu``.
+    The interval is exponential with mean 1 if the model is right. A bin only says that its event
+    came somewhere inside, so the last bin enters with a random part r of its p:
 
-        tau = sum_{bins between} mu - log(1 - r p),   r uniform,   u = 1 - exp(-tau)
+        tau = sum_{bins between} -log(1 - p) - log(1 - r p),   r uniform,   u = 1 - exp(-tau)
 
-    which is exact for any bin size (Haslinger, Pipa & Brown, 2010). Without the random part (Brown
-    et al., 2002) a right model fails as soon as p is not small.
+    The intervals are exact for any bin size (Haslinger, Pipa & Brown, 2010). Without the random
+    part (Brown et al., 2002) a right model fails as soon as p is not small.
 
     Parameters
     ----------
@@ -120,6 +138,8 @@ def time_rescaling(model, X, y, random_key=0):
         were chosen to make them so. Held-out events have exact ones.
     random_key : int, array of int, numpy Generator or None
         Seed of the random parts. Those of a receiver do not depend on the other receivers.
+    sample_weight, offset
+        As in `fit`. A bin of weight 0 is left out; other weights do not count.
 
     Returns
     -------
@@ -128,7 +148,8 @@ def time_rescaling(model, X, y, random_key=0):
     Raises
     ------
     ValueError
-        If X or y does not fit the model, or no row of X is finite.
+        If X or y does not fit the model, no row of X is finite, the fit had an offset and none is
+        given, or the family is not one of events.
 
     Notes
     -----
@@ -165,42 +186,9 @@ def time_rescaling(model, X, y, random_key=0):
     >>> bool((rescaling.statistic < rescaling.band()).all())
     True
     """
-    X, y = _read(model, X, y)
-    n = y.n_units
-    parts, n_extra = [], np.zeros(n, np.int64)
-    open_sum, is_open, last = np.zeros(n), np.zeros(n, bool), -2
-    for index, mu in model._rates(X):
-        if index.size == 0:
-            continue
-        # Receiver by receiver, one after the other, so that sums over stretches are one reduceat.
-        counts = y.rows(index).T
-        known = ~np.isnan(counts)
-        event = known & (counts > 0)
-        n_extra += np.where(event, np.ceil(counts) - 1, 0).sum(axis=1).astype(np.int64)
-        # A stretch that the last chunk left open goes on, or ends at an edge between the chunks.
-        cut = is_open & (~known[:, 0] | (index[0] != last + 1))
-        parts.append((np.flatnonzero(cut), open_sum[cut], np.full(cut.sum(), np.inf)))
-        is_open &= ~cut
-        end = event | ~known
-        end[:, :-1] |= ~known[:, 1:] | (np.diff(index) != 1)
-        rate = np.where(known, np.minimum(mu.T, 1e300), 0.0)  # infinity stands for an edge
-        starts = np.ones(end.shape, bool)
-        starts[:, 1:] = end[:, :-1]
-        starts = np.flatnonzero(starts)
-        stops = np.append(starts[1:], end.size) - 1  # last bin, inclusive
-        total = np.add.reduceat(np.where(event, 0.0, rate).ravel(), starts)
-        receiver = starts // index.size
-        total += np.where((starts % index.size == 0) & is_open[receiver], open_sum[receiver], 0.0)
-        hit, seen, closed = (a.ravel()[stops] for a in (event, known, end))
-        left = ~closed  # only the last stretch of a receiver
-        is_open = np.zeros(n, bool)
-        is_open[receiver[left]], open_sum[receiver[left]] = True, total[left]
-        done = closed & seen
-        chance = np.where(hit, rate.ravel()[stops], np.inf)
-        parts.append((receiver[done], total[done], chance[done]))
-        last = index[-1]
-    parts.append((np.flatnonzero(is_open), open_sum[is_open], np.full(is_open.sum(), np.inf)))
-    receiver, total, chance = (np.concatenate(part) for part in zip(*parts, strict=True))
+    fit = read_fit(model, X, y, sample_weight, offset, needs=("offset",))
+    receiver, total, chance, n_extra = _stretches(fit)
+    n = fit.n_receivers
     order = np.argsort(receiver, kind="stable")
     edges = np.searchsorted(receiver[order], np.arange(n + 1))
     statistic, p_value, n_censored = np.full(n, np.nan), np.full(n, np.nan), np.zeros(n, np.int64)
@@ -217,7 +205,52 @@ def time_rescaling(model, X, y, random_key=0):
     return Rescaling(intervals, statistic, p_value, n_intervals, n_censored, n_extra)
 
 
-def _level(level):
-    if not 0 < level < 1:
-        raise ValueError(f"level is {level}; expected a number between 0 and 1, such as 0.95.")
-    return level
+def _stretches(fit):
+    """Stretches of bins that end in an event or at an edge, in the order of time.
+
+    Returns
+    -------
+    receiver : ndarray of int
+    total : ndarray
+        Sum of the hazard over the bins before the last.
+    chance : ndarray
+        Hazard of the last bin, where the event is; infinity at an edge.
+    n_extra : ndarray of int, shape (n_receivers,)
+    """
+    n, y = fit.n_receivers, fit.y
+    parts, n_extra = [], np.zeros(n, np.int64)
+    open_sum, is_open, last = np.zeros(n), np.zeros(n, bool), -2
+    for index, mu in fit.rates():
+        if index.size == 0:
+            continue
+        # Receiver by receiver, one after the other, so that sums over stretches are one reduceat.
+        counts = y.rows(index).T
+        known = ~np.isnan(counts)
+        event = known & (counts > 0)
+        n_extra += np.where(event, np.ceil(counts) - 1, 0).sum(axis=1).astype(np.int64)
+        # A stretch that the last chunk left open goes on, or ends at an edge between the chunks.
+        cut = is_open & (~known[:, 0] | (index[0] != last + 1))
+        parts.append((np.flatnonzero(cut), open_sum[cut], np.full(cut.sum(), np.inf)))
+        is_open &= ~cut
+        end = event | ~known
+        end[:, :-1] |= ~known[:, 1:] | (np.diff(index) != 1)
+        hazard = np.minimum(fit.family.hazard(mu).T, 1e300)  # infinity stands for an edge
+        hazard = np.where(known, hazard, 0.0)
+        starts = np.ones(end.shape, bool)
+        starts[:, 1:] = end[:, :-1]
+        starts = np.flatnonzero(starts)
+        stops = np.append(starts[1:], end.size) - 1  # last bin, inclusive
+        total = np.add.reduceat(np.where(event, 0.0, hazard).ravel(), starts)
+        receiver = starts // index.size
+        total += np.where((starts % index.size == 0) & is_open[receiver], open_sum[receiver], 0.0)
+        hit, seen, closed = (a.ravel()[stops] for a in (event, known, end))
+        left = ~closed  # only the last stretch of a receiver
+        is_open = np.zeros(n, bool)
+        is_open[receiver[left]], open_sum[receiver[left]] = True, total[left]
+        done = closed & seen
+        chance = np.where(hit, hazard.ravel()[stops], np.inf)
+        parts.append((receiver[done], total[done], chance[done]))
+        last = index[-1]
+    parts.append((np.flatnonzero(is_open), open_sum[is_open], np.full(is_open.sum(), np.inf)))
+    receiver, total, chance = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return receiver, total, chance, n_extra

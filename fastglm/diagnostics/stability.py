@@ -1,13 +1,20 @@
 """What a fitted network does when it runs on its own."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastglm.diagnostics.explained import _ROUNDING
+from fastglm._fitted import Fitted
 from fastglm.observation_models import LOG_ZERO
 from fastglm.simulation import gain_eigenvalues
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+_ROUNDING = 1e-12
 _HIGHEST = 1000.0  # events per bin at which a mean field counts as running away
 
 
@@ -35,27 +42,27 @@ class Stability:
     leading: float
     n_growing: int
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return (
             f"Stability of {self.rates.size:,} cells: radius {self.radius:.3g}, {self.n_growing} "
             "growing modes"
         )
 
     @property
-    def stable(self):
+    def stable(self) -> bool:
         """Whether every small deviation from the rates dies away."""
         return self.n_growing == 0
 
 
-def spectral_radius(model, kernel, rates=None):
+def spectral_radius(model: object, kernel: object, rates: ArrayLike | None = None) -> float:
     """How many events follow from one event, by the network's strongest mode.
 
     The largest modulus of the eigenvalues of the gain ``G_ij = sum_l h_ij(l) * r_j``, where
-    h_ij is the filter from sender i to receiver j and r_j the expected events per bin of j (for the
-    softplus link, the slope of the link at that rate). Where all filters excite, the network is
-    stable exactly if it is below 1, as a Hawkes process is. Inhibition and refractoriness can make
-    it exceed 1 without harm, because a strong negative feedback that is spread over lags dies away:
-    `stability` decides such cases.
+    h_ij is the filter from sender i to receiver j and r_j the expected events per bin of j (for
+    links other than the exponential, the slope of the link at that rate; 1 for the identity).
+    Where all filters excite, the network is stable exactly if it is below 1, as a Hawkes process
+    is. Inhibition and refractoriness can make it exceed 1 without harm, because a strong negative
+    feedback that is spread over lags dies away: `stability` decides such cases.
 
     Parameters
     ----------
@@ -86,11 +93,12 @@ def spectral_radius(model, kernel, rates=None):
     return float(np.abs(gain_eigenvalues(area, slopes)).max())
 
 
-def stability(model, kernel, rates=None):
+def stability(model: object, kernel: object, rates: ArrayLike | None = None) -> Stability:
     """Whether a fitted network that runs on its own stays near its mean rates.
 
     A small deviation x of the mean counts from the rates r obeys, with filters h_ij from sender i
-    to receiver j and the slope s_j of the link (r_j for the exponential),
+    to receiver j and the slope s_j of the link (r_j for the exponential, ``r_j * (1 - r_j)`` for
+    the logistic link, 1 for the identity),
 
         x_j(t) = sum_{i, l} s_j h_ij(l) x_i(t - l).
 
@@ -161,10 +169,9 @@ def stability(model, kernel, rates=None):
 
 def _network(model, kernel, rates):
     """Kernel, rates, slopes of the link, summed filters, (sender, function, receiver) couplings."""
-    model._check_fitted()
-    loss, coef = model._loss(), model._coef()
+    fit = Fitted.of(model)
+    coef, n = fit.coef, fit.n_receivers
     kernel = np.asarray(getattr(kernel, "kernel_", kernel), np.float64)
-    n = coef.shape[1]
     if kernel.ndim != 2 or kernel.size == 0:
         raise ValueError(
             f"kernel has shape {kernel.shape}; expected (window_size, n_basis_funcs). Pass "
@@ -177,7 +184,7 @@ def _network(model, kernel, rates):
             f"functions; expected {n} * {n_funcs}: the history of the same cells, and nothing "
             "else. Fit the population on itself with this basis."
         )
-    lost = np.flatnonzero(~np.isfinite(coef).all(axis=0) | ~np.isfinite(model.intercept_))
+    lost = np.flatnonzero(~np.isfinite(coef).all(axis=0) | ~np.isfinite(fit.intercept))
     if lost.size:
         raise ValueError(
             f"Receivers {lost.tolist()[:10]} have no coefficients (see status_); expected a fit of "
@@ -186,22 +193,30 @@ def _network(model, kernel, rates):
     coupling = coef.reshape(n, n_funcs, n)
     area = np.einsum("b,ibj->ij", kernel.sum(axis=0), coupling)
     if rates is None:
-        rates = _sustained(area, np.asarray(model.intercept_), loss)
+        rates = _sustained(area, fit.intercept, fit.loss)
     rates = np.asarray(rates, np.float64)
-    if rates.shape != (n,) or not (np.isfinite(rates).all() and (rates >= 0).all()):
+    with np.errstate(divide="ignore", invalid="ignore"):
+        eta = np.asarray(fit.loss.eta(rates), np.float64)
+    if rates.shape != (n,) or not np.isfinite(rates).all() or np.isnan(eta).any():
+        high = ", at most 1" if fit.loss.high is not None else ""
+        wanted = f", not negative{high}, in events per bin" if fit.loss.low is not None else ""
         raise ValueError(
-            f"rates has shape {rates.shape}; expected {n} finite numbers, not negative, in events "
-            "per bin. Pass counts.mean(axis=0)?"
+            f"rates has shape {rates.shape}; expected {n} finite numbers{wanted}. Pass "
+            "counts.mean(axis=0)?"
         )
-    eta = loss.eta(np.maximum(rates, np.exp(LOG_ZERO)))
-    return kernel, rates, loss.slope(eta), area, coupling
+    if fit.loss.low is not None:
+        eta = np.clip(eta, fit.loss.low, fit.loss.high)
+    return kernel, rates, fit.loss.slope(eta), area, coupling
 
 
 def _sustained(area, intercept, loss):
     """Rates with ``r = g(intercept + r @ area)``, along ``dr/dt = g(...) - r`` from silence.
 
-    Implicit Euler steps, longer as the gap closes, which end as Newton's.
+    Implicit Euler steps, longer as the gap closes, which end as Newton's. With a linear link there
+    is one solution.
     """
+    if loss.constant_curvature:
+        return np.linalg.solve(np.eye(intercept.size) - area.T, intercept)
     rates, first = np.zeros(intercept.size), None
     for _ in range(1000):
         eta = intercept + rates @ area

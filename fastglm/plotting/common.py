@@ -32,3 +32,23 @@ def plain(ax):
     """Take the frame away above and on the right."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=SMALL)
+
+
+def lags_of(window_size, bin_size=None):
+    """Lags of a window in milliseconds, or in bins without a bin size, and their label."""
+    lags = np.arange(1, window_size + 1)
+    return (lags, "lag (bins)") if bin_size is None else (lags * 1e3 * bin_size, "lag (ms)")
+
+
+def above(n_columns):
+    """Arguments of a legend above the axes."""
+    return {
+        "loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": n_columns, "fontsize": SMALL,
+        "frameon": False, "handlelength": 1.2, "columnspacing": 1.2, "borderaxespad": 0.2,
+    }  # fmt: skip
+
+
+def check_receiver(receiver, n):
+    """Raise ValueError if there is no receiver of that number."""
+    if not 0 <= receiver < n:
+        raise ValueError(f"receiver is {receiver}; expected a number from 0 to {n - 1}.")

@@ -1,22 +1,40 @@
 """Pictures of couplings."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
 import matplotlib.ticker
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.collections import EllipseCollection
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from scipy import stats
 
-from fastglm.plotting.common import BLUE, GREY, SMALL, axes_of, figure_of
+from fastglm._checks import check_share
+from fastglm.connectivity import CouplingMap
+from fastglm.plotting.common import BLUE, GREY, SMALL, axes_of, figure_of, lags_of, plain
+from fastglm.recordings.spikes import check_bin_size
 
 _MAP = "RdBu_r"
-OWN, _ABSENT = (0.72, 0.72, 0.72, 1.0), (0.92, 0.92, 0.92, 1.0)
+_OWN, _ABSENT = (0.72, 0.72, 0.72, 1.0), (0.92, 0.92, 0.92, 1.0)
 _VEIL = (1.0, 1.0, 1.0, 0.72)  # over what is not significant, where dots would be too small
 _MOST_DOTS = 40  # cells above which a dot is smaller than 3 points on a page
 
 
+strongest = CouplingMap.strongest
+
+
 def plot_connectivity(
-    couplings, q=0.05, value="strength", mark="auto", limit=None, bar=True, ax=None
-):
+    couplings: CouplingMap,
+    q: float = 0.05,
+    value: str = "strength",
+    mark: str = "auto",
+    limit: float | None = None,
+    bar: bool = True,
+    ax: Axes | None = None,
+) -> Axes:
     """Matrix of couplings, senders down and receivers across.
 
     The diagonal, a cell's own history, is grey and does not enter the scale of colours. Couplings
@@ -28,7 +46,8 @@ def plot_connectivity(
     q : float
         q-value up to which a coupling counts as significant.
     value : {"strength", "peak"}
-        Area of the filter (log rate x bins), or its extreme value (log rate).
+        Area of the filter (log rate x bins), or its extreme value (log rate); log odds with the
+        logistic link.
     mark : {"auto", "dots", "fade", "none"}
         Dots on the significant couplings, or the others faded; dots up to 40 cells.
     limit : float, optional
@@ -58,10 +77,11 @@ def plot_connectivity(
     >>> ax.get_xlabel(), ax.get_ylabel()
     ('receiver', 'sender')
     """
-    if not 0 < q < 1:
-        raise ValueError(f"q is {q}; expected a number between 0 and 1, such as 0.05.")
-    labels = {"strength": "filter area (log rate \N{MULTIPLICATION SIGN} bins)",
-              "peak": "filter peak (log rate)"}  # fmt: skip
+    labels = {
+        "strength": f"filter area ({couplings.loss.eta_name} \N{MULTIPLICATION SIGN} bins)",
+        "peak": f"filter peak ({couplings.loss.eta_name})",
+    }
+    check_share("q", q, 0.05)
     if value not in labels:
         raise ValueError(f"value is {value!r}; expected one of {list(labels)}.")
     if mark not in ("auto", "dots", "fade", "none"):
@@ -69,76 +89,89 @@ def plot_connectivity(
     if limit is not None and not (np.isfinite(limit) and limit > 0):
         raise ValueError(f"limit is {limit}; expected a number above 0.")
     values = getattr(couplings, value)
-    own = own_history(couplings)
-    tested = np.isfinite(couplings.q_value).any()
-    significant = couplings.significant(q)
+    own, significant = couplings.own_history, couplings.significant(q)
     # Without tests there are no standard errors to tell what is determined.
     open_ = np.isinf(couplings.standard_error) & ~own
     absent = ~np.isfinite(values) & ~own & ~open_
-    if tested:
+    if couplings.tested:
         absent |= np.isnan(couplings.standard_error) & ~own
     shown = np.ma.masked_where(own | open_ | absent, values)
     if limit is None:
-        limit = limit_of(shown[significant & ~shown.mask] if significant.any() else shown)
+        limit = colour_limit(shown[significant & ~shown.mask] if significant.any() else shown)
     ax = axes_of(ax, (5.2, 4.6) if max(values.shape) <= 100 else (7.5, 6.8))
     if mark == "auto":
         mark = "dots" if max(values.shape) <= _MOST_DOTS else "fade"
-    mark = mark if tested else "none"
-    image = matrix_of(ax, shown, limit, couplings.senders, couplings.receivers)
+    mark = mark if couplings.tested else "none"
+    image = _draw_matrix(ax, shown, limit, couplings.senders, couplings.receivers)
     over = np.zeros((*values.shape, 4))
-    over[own], over[absent] = OWN, _ABSENT
+    over[own], over[absent] = _OWN, _ABSENT
     if mark == "fade":
         over[~significant & ~shown.mask] = _VEIL
     if over.any():
-        draw_image(ax, over)
-    keys = []
+        _draw_image(ax, over)
     if mark == "dots":
-        _dots(ax, significant, np.abs(shown.filled(0)) / limit)
-        keys.append(
-            Line2D(
-                [],
-                [],
-                ls="",
-                marker="o",
-                ms=4,
-                color=matplotlib.rcParams["text.color"],
-                label=f"q \u2264 {q:g}",
-            )
-        )
-    elif mark == "fade":
-        keys.append(Patch(color="#B2182B", label=f"q \u2264 {q:g}, others faded"))
-    if own.any():
-        keys.append(Patch(color=OWN, label="own history"))
-    if absent.any():
-        keys.append(Patch(color=_ABSENT, label="not in the fit"))
+        _draw_dots(ax, significant, np.abs(shown.filled(0)) / limit)
     if open_.any():
         ax.patch.set(hatch="/////", edgecolor="0.6", facecolor="white")
-        keys.append(Patch(hatch="/////", ec="0.6", fc="white", label="not determined"))
-    if keys:
-        below = 4.0 + 0.55 * max(len(t) for t in _texts(couplings.receivers)) * _upright(
-            couplings.receivers
-        )
-        ax.legend(
-            handles=keys, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=below,
-            ncols=2 if len(keys) > 3 else len(keys), fontsize=SMALL, frameon=False,
-            handlelength=1.2, columnspacing=1.2, handletextpad=0.5,
-        )  # fmt: skip
-    drawn = np.ma.compressed(shown)
-    if bar and drawn.size:
-        beyond = (drawn < -limit).any(), (drawn > limit).any()
-        extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[beyond]
-        scale = ax.figure.colorbar(image, ax=ax, shrink=0.8, extend=extend, pad=0.03)
-        scale.set_label(labels[value], fontsize=9)
-        scale.ax.tick_params(labelsize=SMALL)
-        scale.outline.set_visible(False)
+    _draw_keys(ax, _keys(mark, q, own, absent, open_), couplings.receivers)
+    if bar and shown.count():
+        draw_bar(image, shown.compressed(), ax, labels[value])
     return ax
 
 
-def plot_filters(couplings, pairs=None, bin_size=None, level=0.95, share=True, axes=None):
+def _keys(mark, q, own, absent, open_):
+    """Entries of the legend: what marks and grounds mean."""
+    keys = []
+    if mark == "dots":
+        ink = matplotlib.rcParams["text.color"]
+        keys.append(Line2D([], [], ls="", marker="o", ms=4, color=ink, label=f"q \u2264 {q:g}"))
+    elif mark == "fade":
+        keys.append(Patch(color="#B2182B", label=f"q \u2264 {q:g}, others faded"))
+    if own.any():
+        keys.append(Patch(color=_OWN, label="own history"))
+    if absent.any():
+        keys.append(Patch(color=_ABSENT, label="not in the fit"))
+    if open_.any():
+        keys.append(Patch(hatch="/////", ec="0.6", fc="white", label="not determined"))
+    return keys
+
+
+def _draw_keys(ax, keys, receivers):
+    """The legend below the labels of the receivers."""
+    if not keys:
+        return
+    below = 4.0 + 0.55 * max(len(t) for t in _texts(receivers)) * _upright(receivers)
+    ax.legend(
+        handles=keys, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=below,
+        ncols=2 if len(keys) > 3 else len(keys), fontsize=SMALL, frameon=False, handlelength=1.2,
+        columnspacing=1.2, handletextpad=0.5,
+    )  # fmt: skip
+
+
+def draw_bar(image, drawn, axes, label):
+    """The scale of the colours beside one or several axes, pointed where values lie beyond it."""
+    low, high = image.get_clim()
+    beyond = (drawn < low).any(), (drawn > high).any()
+    extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[beyond]
+    bar = image.figure.colorbar(image, ax=axes, shrink=0.8, extend=extend, pad=0.03)
+    bar.set_label(label, fontsize=9)
+    bar.ax.tick_params(labelsize=SMALL)
+    bar.outline.set_visible(False)
+
+
+def plot_filters(
+    couplings: CouplingMap,
+    pairs: Iterable[tuple[int, int]] | None = None,
+    bin_size: float | None = None,
+    level: float = 0.95,
+    share: bool = True,
+    axes: Axes | np.ndarray | None = None,
+) -> np.ndarray:
     """Filters over lag with pointwise bands, as the factor by which an event changes the rate.
 
     The factor is ``exp(h(l))`` on a logarithmic axis: 2 doubles the rate, 0.5 halves it. With the
-    softplus link no such factor exists, and h itself is drawn.
+    logistic link it is a factor of the odds. With softplus and identity no such factor exists, and
+    h itself is drawn.
 
     Parameters
     ----------
@@ -177,13 +210,12 @@ def plot_filters(couplings, pairs=None, bin_size=None, level=0.95, share=True, a
     >>> axes[0].get_title(loc="left"), axes[0].get_xlabel()
     ('0 → 1', 'lag (ms)')
     """
-    if not 0 < level < 1:
-        raise ValueError(f"level is {level}; expected a number between 0 and 1, such as 0.95.")
-    if bin_size is not None and not (np.isfinite(bin_size) and bin_size > 0):
-        raise ValueError(f"bin_size is {bin_size}; expected seconds above 0.")
+    check_share("level", level)
+    if bin_size is not None:
+        check_bin_size(bin_size)
     given = None if axes is None else np.atleast_1d(np.asarray(axes, dtype=object))
     if pairs is None:
-        pairs = strongest(couplings, 6 if given is None else min(6, given.size))
+        pairs = couplings.strongest(6 if given is None else min(6, given.size))
     pairs = [(int(i), int(j)) for i, j in pairs]
     n, m = couplings.strength.shape
     wrong = [pair for pair in pairs if not (0 <= pair[0] < n and 0 <= pair[1] < m)]
@@ -199,96 +231,71 @@ def plot_filters(couplings, pairs=None, bin_size=None, level=0.95, share=True, a
         given = figure.subplots(n_rows, n_columns, squeeze=False)
     if given.size < len(pairs):
         raise ValueError(f"axes has {given.size} axes; expected {len(pairs)}, one for each pair.")
-    exponential = couplings.model._loss().exponential
-    lag = np.arange(1, couplings.kernel.shape[0] + 1) * (1 if bin_size is None else 1e3 * bin_size)
-    ends, grid = [], given if given.ndim == 2 else given[None, :]
-    for ax in given.ravel()[len(pairs) :]:
+    draw_filters(couplings, pairs, given, bin_size, level, share)
+    return given.ravel()[: len(pairs)]
+
+
+def draw_filters(couplings, pairs, axes, bin_size, level=0.95, share=False, true=None):
+    """Draw filters into axes of their own, over the true ones if their map is given."""
+    lag, lag_label = lags_of(couplings.kernel.shape[0], bin_size)
+    factor = couplings.loss.multiplied
+    width = axes.shape[1] if axes.ndim == 2 else axes.size
+    for ax in axes.ravel()[len(pairs) :]:
         ax.set_visible(False)
-    for k, (ax, (i, j)) in enumerate(zip(given.ravel(), pairs, strict=False)):
-        h, error = _filter(couplings, i, j, level)
-        known = np.isfinite(error)
-        curves = [h, np.where(known, h - error, np.nan), np.where(known, h + error, np.nan)]
-        reach = np.abs(np.where(known, curves, h)).max() if known.any() else np.abs(h).max()
-        ends.append(min(1.08 * reach, np.log(1e3)))
-        if exponential:
-            curves = np.exp(np.clip(curves, -300, 300))
-        h, lower, upper = curves
-        ax.axhline(1.0 if exponential else 0.0, color=GREY, lw=0.8)
-        ax.fill_between(lag, lower, upper, color=BLUE, alpha=0.25, lw=0)
-        ax.plot(lag, h, color=BLUE, lw=1.6)
-        ax.set_title(_title(couplings, i, j), loc="left", fontsize=9)
-        if not known.any() and couplings.uncertainty is not None:
-            ax.text(0.97, 0.94, "not determined", transform=ax.transAxes, ha="right", va="top",
-                    fontsize=SMALL)  # fmt: skip
-        else:
-            note = _q_text(couplings.q_value[i, j])
-            ax.set_title(note, loc="right", fontsize=SMALL, color=GREY)
+    ends = []
+    for k, (ax, pair) in enumerate(zip(axes.ravel(), pairs, strict=False)):
+        ends.append(_draw_filter(ax, couplings, pair, lag, level))
+        if true is not None:
+            h = true.kernel @ true.coef[pair[0], :, pair[1]]
+            ends[-1] = max(ends[-1], min(1.08 * np.abs(h).max(), np.log(1e3)))
+            ax.plot(lag, np.exp(h) if factor else h, color=GREY, lw=3, alpha=0.5, zorder=1,
+                    label="true")  # fmt: skip
         ax.set_xlim(0, lag[-1])
-        if k + grid.shape[1] >= len(pairs):
-            ax.set_xlabel("lag (bins)" if bin_size is None else "lag (ms)", fontsize=9)
-        if k % grid.shape[1] == 0:
-            ax.set_ylabel("rate multiplier" if exponential else "change of input", fontsize=9)
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.tick_params(labelsize=SMALL)
+        if k + width >= len(pairs):
+            ax.set_xlabel(lag_label, fontsize=9)
+        if k % width == 0:
+            label = f"{factor} multiplier" if factor else f"change of {couplings.loss.eta_name}"
+            ax.set_ylabel(label, fontsize=9)
+        plain(ax)
         ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
-    for ax, end in zip(given.ravel(), ends, strict=False):
+    for ax, end in zip(axes.ravel(), ends, strict=False):
         end = max(max(ends) if share else end, 1e-3)
-        if exponential:
+        if factor:
             ax.set_yscale("log")
             ax.yaxis.set_major_locator(_GainLocator())
             ax.yaxis.set_minor_locator(matplotlib.ticker.NullLocator())
             ax.yaxis.set_major_formatter(lambda gain, _: f"\N{MULTIPLICATION SIGN}{gain:g}")
-        ax.set_ylim(*((np.exp(-end), np.exp(end)) if exponential else (-end, end)))
-    return given.ravel()[: len(pairs)]
+        ax.set_ylim(*((np.exp(-end), np.exp(end)) if factor else (-end, end)))
 
 
-def strongest(couplings, number, q=0.05):
-    """Pairs of the strongest couplings between different cells, significant ones first.
-
-    Returns
-    -------
-    list of (int, int)
-        At most ``number``; couplings that the data do not determine are left out.
-    """
-    size = np.abs(couplings.strength)
-    left_out = (
-        own_history(couplings)
-        | ~np.isfinite(size)
-        | np.isinf(couplings.standard_error)
-        | (size == 0)
-    )
-    if np.isfinite(couplings.q_value).any():
-        left_out |= ~np.isfinite(couplings.standard_error)
-    size = np.where(left_out, -1.0, size)
-    order = np.lexsort((-size.ravel(), ~couplings.significant(q).ravel()))
-    order = order[size.ravel()[order] >= 0][:number]
-    return [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, size.shape), strict=True)]
-
-
-def filter_grid(figure, pairs, filters, bin_size, true=None):
-    """Some filters, each in axes of its own."""
-    axes = figure.subplots(2, 3, sharex=True).ravel()
-    lag = (np.arange(filters.shape[1]) + 1) * bin_size * 1e3
-    for ax, (i, j) in zip(axes, pairs, strict=False):
-        ax.axhline(0, color="0.8", lw=0.8)
-        if true is not None:
-            ax.plot(lag, true[i, :, j], color="#666666", lw=3, alpha=0.5, label="true")
-        ax.plot(lag, filters[i, :, j], color=BLUE, lw=1.5, label="fitted")
-        ax.set_title(f"{i} \N{RIGHTWARDS ARROW} {j}", fontsize=9)
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.tick_params(labelsize=SMALL)
-    for ax in axes[len(pairs) :]:
-        ax.set_visible(False)
-    if true is not None and pairs:
-        axes[0].legend(frameon=False, fontsize=SMALL)
-    figure.supxlabel("lag (ms)", fontsize=9)
-    figure.supylabel("change of log rate", fontsize=9)
+def _draw_filter(ax, couplings, pair, lag, level):
+    """Draw one filter with its band; how far from no change its axis needs to reach."""
+    i, j = pair
+    factor = couplings.loss.multiplied
+    h, error = _filter(couplings, i, j, level)
+    known = np.isfinite(error)
+    curves = [h, np.where(known, h - error, np.nan), np.where(known, h + error, np.nan)]
+    reach = np.abs(np.where(known, curves, h)).max() if known.any() else np.abs(h).max()
+    if factor:
+        curves = np.exp(np.clip(curves, -300, 300))
+    h, lower, upper = curves
+    ax.axhline(1.0 if factor else 0.0, color=GREY, lw=0.8)
+    ax.fill_between(lag, lower, upper, color=BLUE, alpha=0.25, lw=0)
+    ax.plot(lag, h, color=BLUE, lw=1.6, label="fitted")
+    ax.set_title(_title(couplings, i, j), loc="left", fontsize=9)
+    if not known.any() and couplings.uncertainty is not None:
+        ax.text(0.97, 0.94, "not determined", transform=ax.transAxes, ha="right", va="top",
+                fontsize=SMALL)  # fmt: skip
+    else:
+        note = _q_text(couplings.q_value[i, j])
+        ax.set_title(note, loc="right", fontsize=SMALL, color=GREY)
+    return min(1.08 * reach, np.log(1e3))
 
 
-def matrix_of(ax, shown, limit, senders, receivers):
+def _draw_matrix(ax, shown, limit, senders, receivers):
     """Draw a matrix of couplings with its labels."""
     colours = matplotlib.colormaps[_MAP].with_extremes(bad=(0, 0, 0, 0))
-    image = draw_image(ax, shown, cmap=colours, vmin=-limit, vmax=limit)
+    image = _draw_image(ax, shown, cmap=colours, vmin=-limit, vmax=limit)
     n, m = shown.shape
     ax.set_aspect("equal" if max(n, m) <= 4 * min(n, m) else "auto")
     ax.set(xlabel="receiver", ylabel="sender", facecolor="white")
@@ -297,12 +304,12 @@ def matrix_of(ax, shown, limit, senders, receivers):
     return image
 
 
-def draw_image(ax, values, **kwargs):
+def _draw_image(ax, values, **kwargs):
     """Draw a matrix, a pixel a cell."""
     return ax.imshow(values, interpolation="nearest", aspect=ax.get_aspect(), **kwargs)
 
 
-def _dots(ax, significant, darkness):
+def _draw_dots(ax, significant, darkness):
     """Round dots of a third of a cell, white on dark colours."""
     n, m = significant.shape
     rows, columns = np.nonzero(significant)
@@ -314,14 +321,7 @@ def _dots(ax, significant, darkness):
     ax.add_collection(dots, autolim=False)
 
 
-def own_history(couplings):
-    """Where a sender is the receiver: the diagonal of a population that drives itself."""
-    n, m = couplings.strength.shape
-    itself = n == m and np.isnan(np.diag(couplings.q_value)).all()
-    return np.eye(n, m, dtype=bool) & itself
-
-
-def limit_of(shown):
+def colour_limit(shown):
     """Where the scale of colours ends: the 0.99 quantile of the sizes."""
     sizes = np.abs(np.ma.compressed(shown))
     return max(float(np.quantile(sizes, 0.99)) if sizes.size else 0.0, 1e-12)
@@ -329,19 +329,15 @@ def limit_of(shown):
 
 def _filter(couplings, i, j, level):
     """One filter over its lags and half the width of its band: NaN without uncertainty."""
-    from scipy import stats
-
-    u = couplings.uncertainty
-    if u is None:
-        first = (couplings.first_filter + i) * couplings.kernel.shape[1]
-        coef = couplings.model._coef()[first : first + couplings.kernel.shape[1], j]
-        return couplings.kernel @ coef, np.full(couplings.kernel.shape[0], np.nan)
-    value, error = u.linear(couplings.first_filter + i, couplings.kernel)
+    if couplings.uncertainty is None:
+        h = couplings.kernel @ couplings.coef[i, :, j]
+        return h, np.full(h.size, np.nan)
+    value, error = couplings.uncertainty.linear(couplings.first_filter + i, couplings.kernel)
     return np.nan_to_num(value[:, j]), stats.norm.ppf(0.5 + level / 2) * error[:, j]
 
 
 def _title(couplings, i, j):
-    own = own_history(couplings)[i, j]
+    own = couplings.own_history[i, j]
     arrow = f"{couplings.senders[i]} \N{RIGHTWARDS ARROW} {couplings.receivers[j]}"
     return f"{arrow}, own" if own else arrow
 

@@ -1,16 +1,39 @@
 """Pictures of time rescaling."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
 import matplotlib.ticker
 import numpy as np
+from matplotlib.axes import Axes
 
-from fastglm.plotting.common import BLUE, COLOURS, GREY, SMALL, VERMILLION, axes_of, names_of, plain
+from fastglm.diagnostics import Rescaling
+from fastglm.plotting.common import (
+    BLUE,
+    COLOURS,
+    GREY,
+    SMALL,
+    VERMILLION,
+    above,
+    axes_of,
+    check_receiver,
+    names_of,
+    plain,
+)
 from fastglm.plotting.couplings import cell_ticks
-from fastglm.plotting.selection import above, check_receiver
 
 _MOST_POINTS = 2000  # of a curve: more than a page has pixels
 
 
-def plot_ks(rescaling, receivers=None, level=0.95, difference=False, names=None, ax=None):
+def plot_ks(
+    rescaling: Rescaling,
+    receivers: int | Iterable[int] | None = None,
+    level: float = 0.95,
+    difference: bool = False,
+    names: Sequence | None = None,
+    ax: Axes | None = None,
+) -> Axes:
     """Distribution of rescaled intervals against the uniform one, with the band of the KS test.
 
     A curve that leaves its band is of a receiver that the model does not describe.
@@ -83,7 +106,12 @@ def plot_ks(rescaling, receivers=None, level=0.95, difference=False, names=None,
     return ax
 
 
-def plot_ks_distances(rescaling, level=0.95, names=None, ax=None):
+def plot_ks_distances(
+    rescaling: Rescaling,
+    level: float = 0.95,
+    names: Sequence | None = None,
+    ax: Axes | None = None,
+) -> Axes:
     """KS distance of every receiver as a part of its band: above 1 the model fails the test.
 
     Parameters
@@ -132,7 +160,14 @@ def plot_ks_distances(rescaling, level=0.95, names=None, ax=None):
     return ax
 
 
-def plot_autocorrelation(rescaling, receivers=None, n_lags=20, level=0.95, names=None, ax=None):
+def plot_autocorrelation(
+    rescaling: Rescaling,
+    receivers: int | Iterable[int] | None = None,
+    n_lags: int = 20,
+    level: float = 0.95,
+    names: Sequence | None = None,
+    ax: Axes | None = None,
+) -> Axes:
     """Autocorrelation of the rescaled intervals, which are independent if the model is right.
 
     Parameters

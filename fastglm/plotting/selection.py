@@ -1,11 +1,35 @@
 """Pictures of penalties and their choice."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import numpy as np
+from matplotlib.axes import Axes
 
-from fastglm.plotting.common import BLUE, COLOURS, GREY, SMALL, VERMILLION, axes_of, names_of, plain
+from fastglm.model_selection import CrossValidation, Path
+from fastglm.plotting.common import (
+    BLUE,
+    COLOURS,
+    GREY,
+    SMALL,
+    VERMILLION,
+    axes_of,
+    check_receiver,
+    names_of,
+    plain,
+)
 
 
-def plot_path(path, receiver=0, groups=None, names=None, chosen=None, n_named=6, ax=None):
+def plot_path(
+    path: Path,
+    receiver: int = 0,
+    groups: np.ndarray | None = None,
+    names: Sequence | None = None,
+    chosen: float | None = None,
+    n_named: int = 6,
+    ax: Axes | None = None,
+) -> Axes:
     """Coefficients of a receiver over the strength of the penalty, strongest on the left.
 
     Parameters
@@ -84,7 +108,9 @@ def plot_path(path, receiver=0, groups=None, names=None, chosen=None, n_named=6,
     return ax
 
 
-def plot_cross_validation(cross_validation, receiver=0, ax=None):
+def plot_cross_validation(
+    cross_validation: CrossValidation, receiver: int = 0, ax: Axes | None = None
+) -> Axes:
     """Held-out score of a receiver over the strength of the penalty, and the chosen strength.
 
     The mean log-likelihood per bin over the folds, less that of the strength with the best mean,
@@ -150,12 +176,6 @@ def plot_cross_validation(cross_validation, receiver=0, ax=None):
     return ax
 
 
-def check_receiver(receiver, n):
-    """Raise ValueError if there is no receiver of that number."""
-    if not 0 <= receiver < n:
-        raise ValueError(f"receiver is {receiver}; expected a number from 0 to {n - 1}.")
-
-
 def _strength_axis(ax, x):
     positive = x[x > 0]
     if positive.size == x.size:
@@ -164,11 +184,3 @@ def _strength_axis(ax, x):
         ax.set_xscale("symlog", linthresh=positive.min())
     ax.set_xlabel("strength of the penalty")
     ax.invert_xaxis()
-
-
-def above(n_columns):
-    """Arguments of a legend above the axes."""
-    return {
-        "loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": n_columns, "fontsize": SMALL,
-        "frameon": False, "handlelength": 1.2, "columnspacing": 1.2, "borderaxespad": 0.2,
-    }  # fmt: skip
