@@ -30,15 +30,54 @@ NOT_MET = {
 }
 
 
+class Binary:
+    """y above its mean: the checks' own y are not 0 or 1."""
+
+    def fit(self, X, y, **kwargs):
+        return super().fit(X, self._cut(y), **kwargs)
+
+    def score(self, X, y, **kwargs):
+        return super().score(X, self._cut(y), **kwargs)
+
+    @staticmethod
+    def _cut(y):
+        y = np.asarray(y)
+        numbers = y.dtype.kind in "fiu" and np.isfinite(y).all()
+        return 1 * (y > y.mean()) if numbers else y if y.ndim else None
+
+
+class BinaryGLM(Binary, fastglm.GLM):
+    """A GLM of any y."""
+
+
+class BinaryPopulationGLM(Binary, fastglm.PopulationGLM):
+    """A population of any y."""
+
+
+ESTIMATORS = [
+    fastglm.GLM(),
+    fastglm.PopulationGLM(),
+    fastglm.GLM("Gaussian"),
+    fastglm.PopulationGLM("Gaussian"),
+    BinaryGLM("Bernoulli", regularizer="Ridge", regularizer_strength=1e-2),
+    BinaryPopulationGLM("Bernoulli", "cloglog", regularizer="Ridge", regularizer_strength=1e-2),
+]
+
+
+def not_met(estimator):
+    """The checks that an estimator need not meet."""
+    exceptions = dict(NOT_MET[type(estimator).__name__.removeprefix("Binary")])
+    if estimator.observation_model != "Poisson":
+        exceptions.pop("check_regressor_multioutput", None)
+    return exceptions
+
+
 def _checks():
     if tuple(map(int, sklearn.__version__.split(".")[:2])) < (1, 6):
         return pytest.mark.skip(reason="expected_failed_checks came with scikit-learn 1.6")
     from sklearn.utils.estimator_checks import parametrize_with_checks
 
-    return parametrize_with_checks(
-        [fastglm.GLM(), fastglm.PopulationGLM()],
-        expected_failed_checks=lambda estimator: NOT_MET[type(estimator).__name__],
-    )
+    return parametrize_with_checks(ESTIMATORS, expected_failed_checks=not_met)
 
 
 @_checks()
@@ -54,6 +93,19 @@ def test_exceptions_are_in_the_docs():
     for exceptions in NOT_MET.values():
         for name in exceptions:
             assert name in text
+
+
+@pytest.mark.skipif(
+    not hasattr(sklearn.utils, "get_tags"), reason="tags are objects since scikit-learn 1.6"
+)
+def test_tags_follow_the_family():
+    for name, positive in (("Poisson", True), ("Bernoulli", True), ("Gaussian", False)):
+        tags = sklearn.utils.get_tags(fastglm.GLM(name))
+        assert tags.target_tags.positive_only is positive
+        assert tags.regressor_tags.poor_score
+        assert tags.target_tags.single_output
+    assert sklearn.utils.get_tags(fastglm.PopulationGLM()).target_tags.multi_output
+    assert sklearn.utils.get_tags(fastglm.GLM("unknown")).target_tags.positive_only
 
 
 def test_clone_and_pickle():
