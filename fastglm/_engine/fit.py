@@ -8,6 +8,7 @@ import numpy as np
 from fastglm._engine.batch import Task, fit_task
 from fastglm._engine.checkpoint import fingerprint
 from fastglm._engine.monitor import Monitor
+from fastglm._engine.observed import Observed
 from fastglm._engine.plan import plan_fit
 from fastglm._engine.quadratic import normal_equations
 from fastglm._engine.result import Result
@@ -60,29 +61,62 @@ def fit_group(
     guide=None,
 ):  # fmt: skip
     """Fit the receivers that share their valid bins; write into ``results``, one a penalty."""
-    products = Local(X, valid)
+    if valid.any():
+        observed = observed.within(valid)
+    if shared is not None:
+        shared = shared.restrict(valid)
+    tasks = Tasks(Local(X, valid), observed, free, penalties, start, settings, shared, guide)
+    fit_products(tasks, receivers, results, monitor)
+
+
+def fit_shards(shards, free, penalties, settings):
+    """Fit every unit of `fastglm._products.shards.Shards` on the history of all.
+
+    Parameters
+    ----------
+    shards : Shards
+        No count is missing.
+    free : ndarray of bool, shape (n_features, n_receivers)
+    penalties : list of Penalty
+    settings : Settings
+
+    Returns
+    -------
+    list of Result
+        One a penalty.
+    """
+    observed = Observed(shards.events())
+    tasks = Tasks(shards, observed, free, penalties, None, settings)
+    results = [Result.empty(shards.shape[1], observed.events.n_units) for _ in penalties]
+    monitor = Monitor(results[-1], settings.tol, log="shards")
+    with single_threaded_blas():
+        fit_products(tasks, np.arange(observed.events.n_units), results, monitor)
+    monitor.close()
+    return results
+
+
+def fit_products(tasks, receivers, results, monitor):
+    """Fit some receivers of `Tasks`; write into ``results``, one a penalty."""
+    products, observed, settings = tasks.products, tasks.observed, tasks.settings
     if products.n_bins == 0:
         for result in results:
             result.coef[:, receivers] = result.intercept[receivers] = np.nan
             result.status[receivers] = "no_bins"
         monitor.end(receivers)
         return
-    observed = observed.within(valid)
-    receivers = _set_ends(observed, products, receivers, settings.loss, results, monitor)
-    if shared is not None:
-        shared = shared.restrict(valid)
-    alike = _alike(penalties, receivers)
+    receivers = _set_ends(tasks, receivers, results, monitor)
     weighted = observed.weight is not None
-    plans = [plan_fit(products, some, free, settings, weighted=weighted) for some in alike]
-    tasks = _Tasks(products, observed, free, penalties, start, settings, shared, guide)
+    plans = [
+        plan_fit(products, some, tasks.free, settings, weighted=weighted)
+        for some in _alike(tasks.penalties, receivers)
+    ]
     Execution(monitor, results).run(tasks, plans)
 
 
-def _set_ends(observed, products, receivers, loss, results, monitor):
+def _set_ends(tasks, receivers, results, monitor):
     """Write the results of receivers whose optimum lies at infinity; returns the others."""
-    weights = observed.weighted_events()
-    sums = sum_counts(weights, products.valid)[receivers]
-    status, intercept = loss.ends(sums, products.n_bins)
+    sums, loss = tasks.observed.sums(tasks.products)[receivers], tasks.settings.loss
+    status, intercept = loss.ends(sums, tasks.products.n_bins)
     done = status != ""
     ended = receivers[done]
     for result in results:
@@ -95,7 +129,7 @@ def _set_ends(observed, products, receivers, loss, results, monitor):
 
 
 @dataclass
-class _Tasks:
+class Tasks:
     """What the tasks of some receivers have in common, and each of them when it is asked for."""
 
     products: object
@@ -104,8 +138,8 @@ class _Tasks:
     penalties: list
     start: tuple | None
     settings: object
-    shared: object
-    guide: list | None
+    shared: object = None
+    guide: list | None = None
     normal: object = None  # normal equations
     common: object = None  # sums and a sample of all features, where masks take theirs from them
 
@@ -175,7 +209,7 @@ class Execution:
         for plan in plans:
             alone = [batch for batch in plan.batches if batch.alone]
             if alone:
-                tasks.observed.events.by_unit  # noqa: B018  sorted here, not by every thread
+                tasks.observed.prepare()
                 side_by_side(
                     lambda batch: self._fit(tasks, batch), alone, plan.at_once, self._take,
                     self.monitor.stop,

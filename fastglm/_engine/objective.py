@@ -42,7 +42,7 @@ class Objective:
         self.loss, self.moments, self.free, self.penalty = loss, moments, free, penalty
         self.n_bins = products.n_bins
         # What of the objective no coefficient changes.
-        self.constant = observed.constant(loss, products.valid) if loss.linear_counts else None
+        self.constant = observed.constant(loss, products) if loss.linear_counts else None
 
     def evaluate(self, receivers, coef, intercept, precise):
         """A `Point` of some receivers; those of ``precise`` are summed in float64."""

@@ -54,6 +54,15 @@ class Observed:
             return self
         return Observed(self.events, self.weight / self.weight[valid].mean(), self.offset)
 
+    def prepare(self):
+        """Sort the events by receiver here, not in every thread that selects some."""
+        self.events.by_unit  # noqa: B018
+
+    def over(self, products):
+        """Parts of the products that are in memory, each with what is known of its bins."""
+        for first, part in products.parts():
+            yield part, self.part(first, first + part.shape[0])
+
     def part(self, first, stop):
         """Those of the bins from ``first`` to ``stop``, which are renumbered."""
         bins = slice(first, stop)
@@ -107,12 +116,27 @@ class Observed:
                 factor = self.factor(some, False)
                 squares += (off if factor is None else factor * off).sum(axis=0)
             return moments, squares
-        keep = products.valid[self.events.bins]
-        bins, units = self.events.bins[keep], self.events.units[keep]
-        weight = np.broadcast_to(self.weight_of_bins, products.valid.shape)[bins]
-        off = weight * (self.events.amplitudes[keep] - mean[units]) ** 2
-        zeros = products.n_bins - np.bincount(units, weight, mean.size)
-        return moments, np.bincount(units, off, mean.size) + zeros * mean**2
+        squares, zeros = np.zeros(mean.size), np.full(mean.size, float(products.n_bins))
+        for part, own in self.over(products):
+            _, units, counts, weight = own._in_the_fit(part.valid)
+            squares += np.bincount(units, weight * (counts - mean[units]) ** 2, mean.size)
+            zeros -= np.bincount(units, weight, mean.size)
+        return moments, squares + zeros * mean**2
+
+    def _in_the_fit(self, valid):
+        """Bins, receivers, counts and weights of the events in some bins."""
+        keep = valid[self.events.bins]
+        bins = self.events.bins[keep]
+        weight = np.broadcast_to(self.weight_of_bins, valid.shape)[bins]
+        return bins, self.events.units[keep], self.events.amplitudes[keep], weight
+
+    def sums(self, products):
+        """Weighted sum of every receiver's counts over the valid bins."""
+        total = np.zeros(self.events.n_units)
+        for part, own in self.over(products):
+            _, units, counts, weight = own._in_the_fit(part.valid)
+            total += np.bincount(units, np.nan_to_num(weight * counts), total.size)
+        return total
 
     def start(self, loss, mean, valid):
         """Intercepts with which constant rates have the mean of the counts, nearly.
@@ -139,21 +163,20 @@ class Observed:
             total = total + (value if factor is None else factor * value).sum(axis=0)
         return total / index.size
 
-    def constant(self, loss, valid):
+    def constant(self, loss, products):
         """What of the summed loss does not depend on the coefficients, where counts are linear.
 
         ``sum_t w_t (constant(y_tj) - count_factor * y_tj * o_tj)`` over the valid bins.
         """
-        events = self.weighted_events()
-        keep = valid[events.bins]
-        bins, units, weighted = events.bins[keep], events.units[keep], events.amplitudes[keep]
-        counts = self.events.amplitudes[keep]
-        with np.errstate(invalid="ignore", divide="ignore"):
-            values = np.where(counts == 0, 0.0, weighted / counts * loss.constant(counts))
-        if self.offset is not None:
-            column = units if self.offset.shape[1] > 1 else 0
-            values = values - loss.count_factor * weighted * self.offset[bins, column]
-        return np.bincount(units, values, events.n_units)
+        total = np.zeros(self.events.n_units)
+        for part, own in self.over(products):
+            bins, units, counts, weight = own._in_the_fit(part.valid)
+            values = weight * loss.constant(counts)
+            if own.offset is not None:
+                column = units if own.offset.shape[1] > 1 else 0
+                values = values - loss.count_factor * weight * counts * own.offset[bins, column]
+            total += np.bincount(units, values, total.size)
+        return total
 
 
 def columns(offset, receivers):

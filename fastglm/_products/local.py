@@ -109,14 +109,20 @@ class LocalPasses:
 
     def __init__(self, products, n_receivers, lanes, multiply):
         self.products, self.lanes = products, lanes
-        # float64 and float32
-        self.precise, self.coarse = (
-            Sweep(products.X, n_receivers, dtype, lanes, multiply)
-            for dtype in (np.float64, np.float32)
-        )
-        n_segments = -(-self.precise.n_rows // kernels.SEGMENT)
-        self._sums = np.zeros((self.precise.n_tiles, n_segments, 2, lanes))
+        self._arguments = n_receivers, lanes, multiply
         self._counts = {}  # a chunk of counts in each precision, where the kernel reads them
+
+    @cached_property
+    def precise(self):
+        """The sweep in float64."""
+        n_receivers, lanes, multiply = self._arguments
+        return Sweep(self.products.X, n_receivers, np.float64, lanes, multiply)
+
+    @cached_property
+    def coarse(self):
+        """The sweep in float32."""
+        n_receivers, lanes, multiply = self._arguments
+        return Sweep(self.products.X, n_receivers, np.float32, lanes, multiply)
 
     def evaluate(self, observed, loss, receivers, coef, intercept, precise):
         """Sums over the valid bins; see `protocol.Passes`."""
@@ -131,6 +137,7 @@ class LocalPasses:
             weights = np.where(valid, observed.weight_of_bins, 0).astype(sweep.eta.dtype)
         count = self._counter(sweep, observed, receivers, loss)
         totals = np.zeros((2, tiles.size * lanes))
+        found = np.zeros((tiles.size, -(-sweep.n_rows // kernels.SEGMENT), 2, lanes))
         for start, n_rows in sweep.chunks():
             if not valid[start : start + n_rows].any():
                 continue  # such as a fold that is held out
@@ -140,9 +147,9 @@ class LocalPasses:
             if shift is not None:
                 sweep.add(shift)
             kernels.launch(
-                loss.kernel, eta, counts, offsets, weights, start, n_rows, lanes, tiles, self._sums
+                loss.kernel, eta, counts, offsets, weights, start, n_rows, lanes, tiles, found
             )
-            sums = self._sums[: tiles.size, : -(-n_rows // kernels.SEGMENT)]
+            sums = found[:, : -(-n_rows // kernels.SEGMENT)]
             totals += sums.sum(axis=1).transpose(1, 0, 2).reshape(2, -1)
             sweep.backward(start, n_rows, eta)
         return Sums(totals[0, :n], totals[1, :n], sweep.collect()[:, :n])

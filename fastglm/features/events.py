@@ -113,6 +113,8 @@ class Events:
 
     def part(self, first, stop):
         """The events of the bins from ``first`` to ``stop``, which are renumbered."""
+        if (first, stop) == (0, self.n_bins):
+            return self
         low, high = np.searchsorted(self.bins, [first, stop])
         bins, shape = self.bins[low:high] - np.int32(first), (stop - first, self.n_units)
         return Events(bins, self.units[low:high], self.amplitudes[low:high], shape)
