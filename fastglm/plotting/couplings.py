@@ -336,10 +336,14 @@ def _filter(couplings, i, j, level):
     return np.nan_to_num(value[:, j]), stats.norm.ppf(0.5 + level / 2) * error[:, j]
 
 
+def arrow(couplings, i, j):
+    """Names of sender and receiver with an arrow between them."""
+    return f"{couplings.senders[i]} \N{RIGHTWARDS ARROW} {couplings.receivers[j]}"
+
+
 def _title(couplings, i, j):
-    own = couplings.own_history[i, j]
-    arrow = f"{couplings.senders[i]} \N{RIGHTWARDS ARROW} {couplings.receivers[j]}"
-    return f"{arrow}, own" if own else arrow
+    name = arrow(couplings, i, j)
+    return f"{name}, own" if couplings.own_history[i, j] else name
 
 
 def _q_text(q):

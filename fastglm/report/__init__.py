@@ -1,0 +1,129 @@
+"""One self-contained page about a fit: what it found, how sure, and what needs attention.
+
+The page refers to nothing outside: pictures are inline SVG, styles are in its head, and there are
+no scripts. It follows the light or dark scheme of the reader's system. Needs matplotlib (the extra
+``plot``).
+
+| file | what it holds |
+|---|---|
+| `facts` | everything that the page says about a fit, and what needs attention |
+| `sections` | the sections: facts as tables and pictures |
+| `page` | HTML, pictures as SVG, and the style |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import matplotlib
+
+from fastglm._checks import check_share
+from fastglm.recordings.spikes import check_bin_size
+from fastglm.report import page, sections
+from fastglm.report.facts import gather
+from fastglm.report.page import check_path
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+_KINDS = (None, True, False, "observed", "expected", "robust", "blocks")
+
+
+def write_report(
+    path: str | Path,
+    model: object,
+    X: object,
+    y: object,
+    *,
+    sample_weight: ArrayLike | None = None,
+    offset: ArrayLike | None = None,
+    bin_size: float | None = None,
+    basis: object | None = None,
+    title: str | None = None,
+    recording: str | None = None,
+    seconds: float | None = None,
+    settings: dict | None = None,
+    standard_errors: bool | str | None = None,
+    q: float = 0.05,
+    names: Sequence[str] | None = None,
+) -> Path:
+    """Write a page about a fitted model: certificate, couplings, filters, diagnostics, settings.
+
+    Parameters
+    ----------
+    path : str or Path
+        HTML file to write.
+    model : PopulationGLM or GLM
+        Fitted to X and y.
+    X, y, sample_weight, offset
+        As in `fit`.
+    bin_size : float, optional
+        Seconds. Rates are per bin and lags in bins without.
+    basis : basis, optional
+        That made X, for its name and parameters.
+    title, recording : str, optional
+        Heading, and where the counts come from.
+    seconds : float, optional
+        Time that the fit took.
+    settings : dict, optional
+        More to list, such as what `fastglm.infer_connectivity` chose.
+    standard_errors : bool or {"observed", "expected", "robust", "blocks"}, optional
+        Whether to compute them, and how. Default: the observed information, if no receiver has
+        more than 1,500 features and ``n_bins * n_features**2 * n_receivers`` is at most 3e12 (some
+        minutes); the page says so where they are left out.
+    q : float
+        q-value up to which a coupling counts as significant.
+    names : sequence of str, optional
+        Of the receivers, which are the senders too where the population drives itself. Default:
+        those of the columns of the counts of the fit, or numbers.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ValueError
+        If there is no folder to write to, X or y does not fit the model, weights or offsets of the
+        fit are missing, or a number or name does not fit.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> import numpy as np, fastglm
+    >>> from fastglm.report import write_report
+    >>> counts = np.random.default_rng(0).poisson(0.2, size=(3000, 4))
+    >>> X = fastglm.basis.RaisedCosineLogConv(5, window_size=50).compute_features(counts)
+    >>> model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-4)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = write_report(folder + "/fit.html", model.fit(X, counts), X, counts)
+    ...     path.read_text()[:15]
+    '<!DOCTYPE html>'
+    """
+    path = check_path(path)
+    if bin_size is not None:
+        check_bin_size(bin_size)
+    check_share("q", q, 0.05)
+    if not any(standard_errors is kind or standard_errors == kind for kind in _KINDS):
+        raise ValueError(f"standard_errors is {standard_errors!r}; expected one of {_KINDS}.")
+    facts = gather(model, X, y, standard_errors, names, sample_weight, offset)
+    with matplotlib.rc_context(page.PICTURE):
+        parts = [
+            sections.attention(facts),
+            sections.fitted(facts, bin_size, basis, recording),
+            sections.certificate(facts, seconds),
+            sections.couplings(facts, q),
+            sections.filters(facts, bin_size),
+            sections.describes(facts),
+            sections.receivers(facts, bin_size),
+            sections.settings(facts, basis, settings),
+        ]
+    if title is None:
+        title = f"Coupled {facts.fit.family.name} GLM" + (f" of {recording}" if recording else "")
+    path.write_text(page.whole(title, sections.tiles(facts, q), parts), encoding="utf-8")
+    return path
+
+
+__all__ = ["check_path", "write_report"]

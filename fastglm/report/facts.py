@@ -1,0 +1,209 @@
+"""What a page says about a fit: numbers, couplings, diagnostics, and what needs attention."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fastglm import connectivity, diagnostics
+from fastglm._engine.fit import sum_counts
+from fastglm._engine.result import STATUSES
+from fastglm._fitted import Fitted
+
+LEVEL = 0.95  # of bands
+_MOST_FEATURES, _MOST_WORK = 1500, 3e12  # beyond which standard errors wait until asked for
+_MOST_MODES = 150  # cells up to which the modes of the linearised network are counted
+
+
+@dataclass
+class Facts:
+    """A fit and all that the page says about it; arrays are of shape (n_receivers,)."""
+
+    fit: Fitted
+    names: np.ndarray
+    n_events: np.ndarray  # in the bins of the fit
+    n_missing: np.ndarray
+    n_free: np.ndarray
+    deviance_explained: np.ndarray
+    bits_per_spike: np.ndarray | None = None  # of families of events
+    rescaling: diagnostics.Rescaling | None = None  # of families of events
+    couplings: connectivity.CouplingMap | None = None
+    itself: bool = False  # the population drives itself
+    stability: diagnostics.Stability | None = None
+    radius: float = np.nan
+    notes: list = field(default_factory=list)  # (level, sentence)
+
+
+def gather(model, X, y, standard_errors, names, sample_weight, offset) -> Facts:
+    """Everything about a fit; see `fastglm.report.write_report`."""
+    adjust = {"sample_weight": sample_weight, "offset": offset}
+    explained = diagnostics.deviance_explained(model, X, y, **adjust)
+    fit = Fitted.of(model, X, y, **adjust)
+    inside = np.isnan(fit.y.amplitudes) & fit.kept[fit.y.bins]
+    facts = Facts(
+        fit,
+        _names(names, fit),
+        sum_counts(fit.y, fit.kept),
+        np.bincount(fit.y.units[inside], minlength=fit.n_receivers),
+        fit.mask.sum(axis=0),
+        explained,
+    )
+    if fit.family.event_based:
+        facts.bits_per_spike = diagnostics.bits_per_spike(model, X, y, **adjust)
+        facts.rescaling = diagnostics.time_rescaling(model, X, y, **adjust)
+    if fit.X.histories:
+        _add_couplings(facts, model, X, y, standard_errors, adjust)
+        _add_stability(facts)
+    facts.notes = _notes(facts) + facts.notes
+    return facts
+
+
+def _names(names, fit):
+    n = fit.n_receivers
+    if names is None:
+        names = np.arange(n) if fit.receivers is None else fit.receivers.names
+    names = np.asarray(names).astype(str)
+    if names.shape != (n,):
+        raise ValueError(f"names has shape {names.shape}; expected a name for each of {n}.")
+    return names
+
+
+def _add_couplings(facts, model, X, y, standard_errors, adjust):
+    fit, free = facts.fit, facts.n_free
+    block, first = connectivity.history_of(fit.X)
+    facts.itself = connectivity.same_events(block.events.shift(block.shift), fit.y)
+    names = {"senders": facts.names if facts.itself else None, "receivers": facts.names}
+    work = float(fit.kept.sum()) * float((free.astype(float) ** 2).sum())
+    affordable = free.max() <= _MOST_FEATURES and work <= _MOST_WORK
+    if standard_errors or (standard_errors is None and affordable):
+        kind = standard_errors if isinstance(standard_errors, str) else "observed"
+        facts.couplings = connectivity.coupling_map(model, X, y, kind, **names, **adjust)
+        return
+    some = (fit.X.filters >= first) & (fit.X.filters < first + block.n_senders)
+    facts.couplings = connectivity.point_estimates(
+        fit.coef[some], block.kernel, itself=facts.itself, first_filter=first, model=model,
+        loss=fit.loss, **names,
+    )  # fmt: skip
+    why = ""
+    if standard_errors is None:
+        why = f" because {int(free.max()):,} features and {free.size:,} receivers would take long"
+    facts.notes.append(
+        ("note", f"Standard errors and tests were left out{why}; couplings are shown as "
+         "estimated, noise included. write_report(..., standard_errors=True) computes them.")
+    )  # fmt: skip
+
+
+def _add_stability(facts):
+    fit, kernel = facts.fit, facts.couplings.kernel
+    alone = fit.coef.shape[0] == fit.n_receivers * kernel.shape[1]
+    if not (facts.itself and alone and np.isfinite(fit.coef).all()):
+        return
+    if fit.n_receivers <= _MOST_MODES:
+        facts.stability = diagnostics.stability(fit.model, kernel, fit.mean_count)
+        facts.radius = facts.stability.radius
+    else:
+        facts.radius = diagnostics.spectral_radius(fit.model, kernel, fit.mean_count)
+
+
+def _notes(facts):
+    """What needs attention, in words."""
+    notes = [*_notes_of_data(facts), *_notes_of_rescaling(facts)]
+    if facts.stability is not None and not facts.stability.stable:
+        n = facts.stability.n_growing
+        notes.append(
+            ("note", f"The linearised network has {n} growing mode{'s' * (n != 1)} at the recorded "
+             "rates: simulations from it may run away.")
+        )  # fmt: skip
+    if facts.couplings is not None and facts.couplings.uncertainty is not None:
+        notes += _notes_of_couplings(facts)
+    return notes
+
+
+def _notes_of_data(facts):
+    fit, names = facts.fit, facts.names
+    for status, sentence in STATUSES.items():
+        found = fit.status == status
+        if status != "converged" and found.any():
+            level = "note" if status in ("silent", "saturated", "separated") else "warning"
+            yield level, f"{_these(found, names, ('is', 'are'))} {status}: {sentence}."
+    few, what = _few(facts)
+    if few.any():
+        yield (
+            "warning",
+            f"{_these(few, names)} fewer {what} than features: the estimates rest on the penalty. "
+            "Use fewer basis functions, a mask, or a longer recording.",
+        )
+    if facts.n_missing.any():
+        yield (
+            "note",
+            f"{_these(facts.n_missing > 0, names)} missing counts; those bins were left out for "
+            "that receiver only.",
+        )
+
+
+def _few(facts):
+    """Receivers with too few observations of the rarer kind, and what these are."""
+    fit = facts.fit
+    if not fit.family.event_based:
+        return fit.n_bins < facts.n_free, "bins"
+    few = (facts.n_events < facts.n_free) & (facts.n_events > 0)
+    if fit.loss.high is None:
+        return few, "events"
+    empty = fit.n_bins - facts.n_events
+    return few | ((empty < facts.n_free) & (empty > 0)), "bins with, or without, an event"
+
+
+def _notes_of_rescaling(facts):
+    rescaling = facts.rescaling
+    if rescaling is None:
+        return
+    many = rescaling.n_extra > 0.05 * np.maximum(facts.n_events, 1)
+    if many.any():
+        yield (
+            "note",
+            f"{_these(many, facts.names)} more than 5 % of events in bins with several: time "
+            "rescaling does not see them. Use smaller bins.",
+        )
+    outside = rescaling.statistic > rescaling.band(LEVEL)
+    tested = np.isfinite(rescaling.statistic)
+    if outside.any():
+        yield (
+            "warning" if outside.mean() > 0.5 else "note",
+            f"{int(outside.sum())} of {int(tested.sum())} tested receivers leave the 95 % band of "
+            "the KS test: their events do not come when the model expects them. A longer window, "
+            "finer bins or covariates for slow shared drive may help; significance then "
+            'overstates, and standard_errors="blocks" is safer.',
+        )
+
+
+def _notes_of_couplings(facts):
+    couplings, penalty = facts.couplings, facts.fit.regularizer
+    open_ = np.isinf(couplings.standard_error) & ~couplings.own_history
+    if open_.any():
+        yield (
+            "warning",
+            f"The data do not determine {int(open_.sum())} of {open_.size} couplings: they are "
+            "hatched and not among the strongest. A ridge of 1e-4 or so settles them.",
+        )
+    if penalty in ("Lasso", "ElasticNet", "GroupLasso"):
+        yield (
+            "note",
+            f"{penalty} has selected couplings: standard errors are conditional on that and too "
+            "small.",
+        )
+    elif penalty == "Ridge":
+        yield (
+            "note",
+            "With a ridge, intervals hold the truth on average over couplings of the size that "
+            "the penalty expects.",
+        )
+
+
+def _these(found, names, verbs=("has", "have")):
+    """Names of the receivers that were found, as the subject of a sentence."""
+    listed = ", ".join(names[found][:8])
+    n = int(found.sum())
+    verb = verbs[n != 1]
+    more = f" and {n - 8} more" if n > 8 else ""
+    return f"{n} receiver{'s' * (n != 1)} ({listed}{more}) {verb}"
