@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.exceptions import NotFittedError
 
 from fastglm._engine.observed import columns
-from fastglm._engine.result import Result
+from fastglm._engine.result import SETTLED, USABLE, Result
 from fastglm._inputs import (
     check_names,
     read_counts,
@@ -35,10 +35,6 @@ from fastglm.regularizer import as_regularizer
 
 _ROWS = 4096  # rows that are built at a time
 _ADJUSTMENTS = ("sample_weight", "offset")
-
-SETTLED = ("converged", "silent", "saturated", "separated")
-# Statuses whose coefficients are those of a fit near its optimum.
-USABLE = ("converged", "separated", "max_iter", "stalled", "imported")
 
 
 class Fitted:

@@ -520,7 +520,7 @@ def _with_times(fit, values):
 def _warn(status):
     """One warning that names the receivers and the remedy."""
     parts = []
-    for name, sentence in STATUSES.items():
+    for name, (sentence, *_) in STATUSES.items():
         receivers = np.flatnonzero(status == name)
         if name == "converged" or receivers.size == 0:
             continue

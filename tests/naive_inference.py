@@ -1,18 +1,49 @@
 """Standard errors and tests from the textbook: dense, one receiver at a time, numpy only.
 
 ``theta`` is (coef, intercept), Z has the column of ones last. ``penalty`` is the Hessian of the
-quadratic penalty of the mean loss over the coefficients.
+quadratic penalty of the mean loss over the coefficients. A log likelihood is ``-precision * loss``
+and terms without theta. Weights are how often each row is there.
 """
 
 import numpy as np
 
 
-def slope(eta, y, link="exp"):
-    """Derivative of ``mu - y * log(mu)`` with respect to eta; eta may be complex."""
+def mean(eta, link="exp"):
+    """Mean count; eta may be complex."""
     if link == "exp":
-        return np.exp(eta) - y
-    mu = np.log(1 + np.exp(eta))
-    return (1 - y / mu) / (1 + np.exp(-eta))
+        return np.exp(eta)
+    if link == "softplus":
+        return np.log(1 + np.exp(eta))
+    if link == "logistic":
+        return 1 / (1 + np.exp(-eta))
+    if link == "cloglog":
+        return 1 - np.exp(-np.exp(eta))
+    return eta
+
+
+def loss(eta, y, link="exp"):
+    """Loss of a family, which its link tells."""
+    mu = mean(eta, link)
+    if link in ("exp", "softplus"):
+        return mu - y * np.log(mu)
+    if link in ("logistic", "cloglog"):
+        return -y * np.log(mu) - (1 - y) * np.log(1 - mu)
+    return (y - mu) ** 2
+
+
+def slope(eta, y, link="exp"):
+    """Derivative of the loss with respect to eta; eta may be complex."""
+    mu = mean(eta, link)
+    if link == "exp":
+        return mu - y
+    if link == "softplus":
+        return (1 - y / mu) / (1 + np.exp(-eta))
+    if link == "logistic":
+        return mu - y
+    if link == "cloglog":
+        m = np.exp(eta)
+        return (1 - y) * m - y * m * np.exp(-m) / mu
+    return 2 * (mu - y)
 
 
 def curvature(eta, y, link="exp"):
@@ -20,26 +51,41 @@ def curvature(eta, y, link="exp"):
     return np.imag(slope(eta + 1e-30j, y, link)) / 1e-30
 
 
-def newton(Z, y, link="exp", penalty=None, offset=0.0, n_iter=60):
+def expected_curvature(eta, link="exp"):
+    """Its mean over y: it is linear in y, so that y can be its mean."""
+    return curvature(eta, mean(eta, link), link)
+
+
+def newton(Z, y, link="exp", penalty=None, offset=0.0, weight=None, n_iter=60):
     """The optimum, by full Newton steps on the coefficients and the intercept."""
     n, size = Z.shape
+    weight = np.ones(n) if weight is None else weight
     ridge = np.zeros((size, size))
     if penalty is not None:
         ridge[:-1, :-1] = penalty
-    rate = y.mean()
+    rate = np.average(y, weights=weight)
+    start = {
+        "exp": np.log,
+        "softplus": lambda r: np.log(np.expm1(r)),
+        "logistic": lambda r: np.log(r / (1 - r)),
+        "cloglog": lambda r: np.log(-np.log(1 - r)),
+        "identity": lambda r: r,
+    }
     theta = np.zeros(size)
-    theta[-1] = np.log(rate) if link == "exp" else np.log(np.expm1(rate))
+    theta[-1] = start[link](rate)
     for _ in range(n_iter):
-        eta = Z @ theta
-        gradient = Z.T @ slope(eta, y, link) / n + ridge @ theta
-        hessian = (Z * curvature(eta, y, link)[:, None]).T @ Z / n + ridge
+        eta = Z @ theta + offset
+        gradient = Z.T @ (weight * slope(eta, y, link)) / weight.sum() + ridge @ theta
+        curved = weight * curvature(eta, y, link)
+        hessian = (Z * curved[:, None]).T @ Z / weight.sum() + ridge
         theta = theta - np.linalg.solve(hessian, gradient)
     return theta
 
 
-def information(Z, y, theta, link="exp", penalty=None):
+def information(Z, y, theta, link="exp", penalty=None, kind="observed"):
     """Hessian of the sum of the losses and of n times the penalty, bin by bin."""
-    weights = curvature(Z @ theta, y, link)
+    eta = Z @ theta
+    weights = expected_curvature(eta, link) if kind == "expected" else curvature(eta, y, link)
     total = np.zeros((Z.shape[1],) * 2)
     for z, w in zip(Z, weights, strict=True):
         total += w * np.outer(z, z)
@@ -48,12 +94,12 @@ def information(Z, y, theta, link="exp", penalty=None):
     return total
 
 
-def covariance(Z, y, theta, link="exp", penalty=None, kind="observed", blocks=None):
+def covariance(Z, y, theta, link="exp", penalty=None, kind="observed", blocks=None, precision=1.0):
     """``A^-1``, or the sandwich ``A^-1 B A^-1`` over bins or over blocks of them."""
-    bread = np.linalg.inv(information(Z, y, theta, link, penalty))
-    if kind == "observed":
+    bread = np.linalg.inv(precision * information(Z, y, theta, link, penalty, kind))
+    if kind in ("observed", "expected"):
         return bread
-    scores = Z * slope(Z @ theta, y, link)[:, None]
+    scores = precision * Z * slope(Z @ theta, y, link)[:, None]
     if kind == "robust":
         return bread @ sum(np.outer(u, u) for u in scores) @ bread
     numbers = sorted(set(blocks.tolist()))
@@ -64,21 +110,19 @@ def covariance(Z, y, theta, link="exp", penalty=None, kind="observed", blocks=No
     return bread @ meat @ bread * len(numbers) / (len(numbers) - 1)
 
 
-def log_likelihood(Z, y, theta, link="exp"):
-    """``sum y log(mu) - mu``."""
-    eta = Z @ theta
-    mu = np.exp(eta) if link == "exp" else np.log(1 + np.exp(eta))
-    return sum(y * np.log(mu) - mu)
+def log_likelihood(Z, y, theta, link="exp", precision=1.0):
+    """Without terms that do not depend on theta."""
+    return -precision * sum(loss(Z @ theta, y, link))
 
 
-def score_statistic(Z, extra, y, theta, link="exp", penalty=None):
+def score_statistic(Z, extra, y, theta, link="exp", penalty=None, precision=1.0):
     """Rao's statistic of columns that the model of Z leaves out."""
     eta = Z @ theta
-    w = curvature(eta, y, link)[:, None]
-    inside = information(Z, y, theta, link, penalty)
+    w = precision * curvature(eta, y, link)[:, None]
+    inside = precision * information(Z, y, theta, link, penalty)
     cross = (extra * w).T @ Z
     variance = (extra * w).T @ extra - cross @ np.linalg.inv(inside) @ cross.T
-    u = -extra.T @ slope(eta, y, link)
+    u = -precision * extra.T @ slope(eta, y, link)
     return u @ np.linalg.solve(variance, u)
 
 

@@ -501,7 +501,7 @@ def test_features_that_are_always_zero_get_coefficient_zero():
 
 
 def test_every_status_has_a_sentence():
-    for name, sentence in result.STATUSES.items():
+    for name, (sentence, *_) in result.STATUSES.items():
         assert name
         assert len(sentence) > 20
 

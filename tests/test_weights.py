@@ -213,6 +213,20 @@ def test_what_weights_do_not_go_with():
     model = fastglm.PopulationGLM().fit(X, COUNTS, sample_weight=WEIGHT)
     with pytest.raises(ValueError, match="sample_weight goes with the mean only"):
         model.score(X, COUNTS, aggregate_sample_scores=np.sum, sample_weight=WEIGHT)
-    with pytest.raises(ValueError, match="which standard errors do not know"):
+    with pytest.raises(ValueError, match="fitted with sample_weight; pass the sample_weight of"):
         model.standard_errors(X, COUNTS)
+    assert model.standard_errors(X, COUNTS, sample_weight=WEIGHT).shape == (9, N_CELLS)
+    # A fit without weights needs none.
     assert model.fit(X, COUNTS).standard_errors(X, COUNTS).shape == (9, N_CELLS)
+
+
+def test_residuals_need_the_offset_of_the_fit():
+    offset = OFFSETS[N_CELLS]
+    model = fastglm.PopulationGLM().fit(X, COUNTS, offset=offset)
+    with pytest.raises(ValueError, match="fitted with offset; pass the offset of these bins"):
+        model.residuals(X, COUNTS)
+    left = model.residuals(X, COUNTS, offset=offset)
+    np.testing.assert_array_equal(left, COUNTS - model.predict(X, offset))
+    np.testing.assert_allclose(np.nanmean(left, axis=0), 0, atol=1e-9)
+    rates = model.simulate(0, X, offset)[1]
+    np.testing.assert_array_equal(rates, model.predict(X, offset))

@@ -1,44 +1,80 @@
 """What a fit found: statuses and results."""
 
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import numpy as np
 
 from fastglm import _html
 from fastglm.observation_models import LOG_ZERO
 
+
+class Status(NamedTuple):
+    """What a status means.
+
+    Attributes
+    ----------
+    sentence : str
+        What happened, and what to do.
+    settled : bool
+        The objective is at its minimum or infimum.
+    usable : bool
+        The coefficients are those of a fit that came near a finite optimum, so that they have
+        standard errors.
+    """
+
+    sentence: str
+    settled: bool = False
+    usable: bool = False
+
+
 STATUSES = {
-    "converged": "the Newton decrement is below the tolerance",
-    "silent": (
+    "converged": Status("the Newton decrement is below the tolerance", settled=True, usable=True),
+    "silent": Status(
         "no events, so the optimum has rate 0: coefficients are 0 and the intercept "
-        f"{LOG_ZERO:.0f}; leave the receiver out, or record longer"
+        f"{LOG_ZERO:.0f}; leave the receiver out, or record longer",
+        settled=True,
     ),
-    "separated": (
-        "some features are only active where there are no events, so their coefficients have no "
-        "finite optimum; they were set so low that the rate there is 0, and the other "
-        "coefficients are exact; use regularizer='Ridge' or mask these features"
+    "saturated": Status(
+        "an event in every bin, so the optimum has probability 1: coefficients are 0 and the "
+        "intercept is so high that the probability is 1; leave the receiver out, or use smaller "
+        "bins",
+        settled=True,
     ),
-    "max_iter": (
+    "separated": Status(
+        "some features are only active where there are no events, or only where there are, so "
+        "their coefficients have no finite optimum; they were set so far out that the rate there "
+        "is that of the data, and the other coefficients are exact; use regularizer='Ridge' or "
+        "mask these features",
+        settled=True,
+        usable=True,
+    ),
+    "max_iter": Status(
         "the iteration limit came before the tolerance; raise solver_kwargs={'maxiter': ...} or "
-        "use a stronger ridge"
+        "use a stronger ridge",
+        usable=True,
     ),
-    "stalled": (
+    "stalled": Status(
         "no step lowers the objective any further in this arithmetic; check the scale of the "
-        "features or use regularizer='Ridge'"
+        "features or use regularizer='Ridge'",
+        usable=True,
     ),
-    "overflow": (
+    "overflow": Status(
         "the objective is not finite at the starting point; leave init_params out or start "
         "nearer to zero"
     ),
-    "interrupted": (
+    "interrupted": Status(
         "the fit was interrupted; coefficients are the last that were reached, NaN where none were"
     ),
-    "imported": (
+    "imported": Status(
         "the coefficients are from elsewhere and how far they are from the optimum is not known; "
-        "fit the model, with init_params=(coef_, intercept_) to begin there"
+        "fit the model, with init_params=(coef_, intercept_) to begin there",
+        usable=True,
     ),
-    "no_bins": "no bin has both a complete history and a count; the coefficients are NaN",
+    "no_bins": Status("no bin has both a complete history and a count; the coefficients are NaN"),
 }
+SETTLED = tuple(name for name, status in STATUSES.items() if status.settled)
+USABLE = tuple(name for name, status in STATUSES.items() if status.usable)
 
 
 @dataclass

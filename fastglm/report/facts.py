@@ -122,7 +122,7 @@ def _notes(facts):
 
 def _notes_of_data(facts):
     fit, names = facts.fit, facts.names
-    for status, sentence in STATUSES.items():
+    for status, (sentence, *_) in STATUSES.items():
         found = fit.status == status
         if status != "converged" and found.any():
             level = "note" if status in ("silent", "saturated", "separated") else "warning"
