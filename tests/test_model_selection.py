@@ -404,6 +404,81 @@ def test_pipeline_and_grid_search_over_penalties():
     np.testing.assert_array_equal(model.coef_, again.coef_)
 
 
+# --- families, weights and offsets ---
+
+LINKS = {
+    "exp": "Poisson",
+    "softplus": "Poisson",
+    "logistic": "Bernoulli",
+    "cloglog": "Bernoulli",
+    "identity": "Gaussian",
+}
+WEIGHT = np.random.default_rng(1).integers(0, 4, size=900)
+OFFSET = 0.3 * np.random.default_rng(2).normal(size=(900, CELLS)) + 2.0
+
+
+def of_family(link):
+    counts = coupled()
+    if LINKS[link] == "Bernoulli":
+        return counts.clip(max=1)
+    noise = np.random.default_rng(3).normal(size=counts.shape)
+    return counts - 0.3 + noise if LINKS[link] == "Gaussian" else counts
+
+
+def adjusted(bins=slice(None), columns=slice(None)):
+    return {"sample_weight": WEIGHT[bins], "offset": OFFSET[bins][:, columns]}
+
+
+@pytest.mark.parametrize("given", [{}, adjusted()], ids=["plain", "adjusted"])
+@pytest.mark.parametrize("name", ["Ridge", "Lasso"])
+@pytest.mark.parametrize("link", LINKS)
+def test_paths_of_every_family(link, name, given):
+    X, counts = features(), of_family(link)
+    model = model_of(name, observation_model=LINKS[link], inverse_link_function=link)
+    found = regularization_path(model, X, counts, 4, **given)
+    for k, row in enumerate(found.strengths):
+        cold = clone(model).set_params(regularizer_strength=row).fit(X, counts, **given)
+        np.testing.assert_allclose(found.objective[k], cold.objective_, rtol=1e-12)
+        np.testing.assert_allclose(found.coef[k], cold.coef_, atol=1e-6)
+        np.testing.assert_allclose(found.intercept[k], cold.intercept_, atol=1e-6)
+    if name == "Lasso":  # it begins where the first feature enters
+        assert (found.n_nonzero[0] == 0).all()
+        below = clone(model).set_params(regularizer_strength=0.99 * found.strengths[0])
+        assert ((below.fit(X, counts, **given).coef_ != 0).sum(axis=0) > 0).all()
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["plain", "adjusted"])
+@pytest.mark.parametrize("link", LINKS)
+def test_cross_validation_of_every_family(link, given):
+    """Scores against single fits to the rows of each fold, with the fitted scale."""
+    X, counts = features(), of_family(link)
+    model = model_of("Ridge", observation_model=LINKS[link], inverse_link_function=link)
+    cv = cross_validate(model, X, counts, 3, folds=2, **(adjusted() if given else {}))
+    valid = X.valid & (WEIGHT > 0) if given else None
+    for f, (train, test) in enumerate(split(X, 2, 900, valid)):
+        for s, row in enumerate(cv.strengths):
+            for j in range(CELLS):
+                one = fastglm.GLM(LINKS[link], link, "Ridge", row[j])
+                some = adjusted(train, j) if given else {}
+                one.fit(np.asarray(X)[train], counts[train, j], **some)
+                some = adjusted(test, j) if given else {}
+                expected = one.score(np.asarray(X)[test], counts[test, j], **some)
+                assert cv.scores[s, f, j] == pytest.approx(expected, abs=2e-4)
+    best = clone(model).set_params(regularizer_strength=cv.strength)
+    best.fit(X, counts, **(adjusted() if given else {}))
+    np.testing.assert_array_equal(cv.model.coef_, best.coef_)
+    assert cv.model.weighted_ is cv.model.shifted_ is given
+
+
+def test_the_ridge_of_a_gaussian_path_follows_the_noise():
+    """Ten times the counts have the same strengths, which are in units of the noise."""
+    counts = of_family("identity")
+    model = model_of("Ridge", observation_model="Gaussian")
+    one, ten = (regularization_path(model, features(), k * counts, 3) for k in (1, 10))
+    np.testing.assert_allclose(one.strengths, ten.strengths)
+    np.testing.assert_allclose(10 * one.coef, ten.coef, atol=1e-8)
+
+
 # --- errors ---
 
 
