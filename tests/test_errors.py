@@ -72,6 +72,57 @@ def test_bad_counts_of_one_receiver_are_refused(y, message):
         fit_one(y=y)
 
 
+FAMILIES = {
+    "Bernoulli": (
+        [
+            (2, r"y holds 2 in bin 7 of receiver 1; Bernoulli .* Pass counts.clip\(max=1\)\?"),
+            (0.5, r"y holds 0.5 in bin 7 of receiver 1; Bernoulli observations are 0 or 1\.$"),
+            (-1, "y holds -1 in bin 7 of receiver 1; Bernoulli observations are 0 or 1"),
+            (np.inf, "y holds inf in bin 7 of receiver 1; Bernoulli"),
+        ]
+    ),
+    "Gaussian": [(np.inf, "y holds inf in bin 7 of receiver 1; Gaussian .* finite numbers")],
+    "Poisson": [(-1, "For Poisson observations the first is -1 in bin 7 of receiver 1")],
+}
+
+
+@pytest.mark.parametrize(
+    ("family", "value", "message"), [(f, *case) for f, cases in FAMILIES.items() for case in cases]
+)
+def test_counts_that_a_family_cannot_have_are_refused(family, value, message):
+    fitted = fit(observation_model=family, y=Y.clip(max=1))
+    y = Y.clip(max=1).astype(float)
+    y[7, 1] = value
+    for use in (
+        lambda: fit(observation_model=family, y=y),
+        lambda: fitted.score(X, y),
+        lambda: fitted.residuals(X, y),
+        lambda: fitted.plan(X, y),
+        lambda: fitted.standard_errors(X, y),
+    ):
+        with refused(message):
+            use()
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"observation_model": "Gamma"}, "observation_model is 'Gamma'; expected one of 'Poisson'"),
+        (
+            {"observation_model": "Bernoulli", "inverse_link_function": "exp"},
+            "inverse_link_function is 'exp'; Bernoulli observations take 'logistic', 'cloglog'",
+        ),
+        (
+            {"observation_model": "Gaussian", "inverse_link_function": "exp"},
+            "Gaussian observations take 'identity'",
+        ),
+    ],
+)
+def test_families_and_links_that_do_not_exist_are_refused(params, message):
+    with refused(message):
+        fit(**params)
+
+
 def test_bad_counts_are_found_beyond_the_first_chunk():
     n_bins = 2 * 8192 + 5
     y = np.zeros((n_bins, 1))

@@ -900,3 +900,132 @@ def test_a_fit_leaves_nothing_behind():
     finally:
         gc.enable()
     assert not left
+
+
+# --- families -----------------------------------------------------------------------------------
+
+FAMILIES = [
+    ("Poisson", "exp"),
+    ("Poisson", "softplus"),
+    ("Bernoulli", "logistic"),
+    ("Bernoulli", "cloglog"),
+    ("Gaussian", "identity"),
+]
+
+
+def family_problem(family, n_bins=700):
+    """Features, and counts of a family with some that are not known."""
+    X, counts = small_problem(n_bins=n_bins, rate=0.5)
+    y = counts.astype(float)
+    if family == "Bernoulli":
+        y = y.clip(max=1)
+    if family == "Gaussian":
+        y = y - 0.5 + np.random.default_rng(1).normal(size=y.shape)
+    y[100:120, 1] = np.nan
+    return X, y
+
+
+def distribution(family, mu, scale):
+    """Of SciPy, frozen: for log likelihoods and moments."""
+    from scipy import stats
+
+    if family == "Poisson":
+        return stats.poisson(mu)
+    return stats.bernoulli(mu) if family == "Bernoulli" else stats.norm(mu, np.sqrt(scale))
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("strength", [None, 1e-2])
+@pytest.mark.parametrize(("family", "link"), FAMILIES)
+def test_every_family_reaches_a_textbook_newton(family, link, strength, path):
+    import naive_inference
+
+    X, y = family_problem(family)
+    mask = np.ones((9, 3), bool)
+    mask[3:6, 2] = False
+    regularizer = None if strength is None else "Ridge"
+    model = fastglm.PopulationGLM(
+        family, link, regularizer, strength, path, {"tol": 1e-20}, feature_mask=mask
+    ).fit(X, y)
+    assert set(model.status_) == {"converged"}
+    assert not model.coef_[3:6, 2].any()
+    for j in range(3):
+        free, known = mask[:, j], X.valid & np.isfinite(y[:, j])
+        z = np.column_stack([np.asarray(X)[known][:, free], np.ones(known.sum())])
+        penalty = None if strength is None else strength * np.eye(free.sum())
+        theta = naive_inference.newton(z, y[known, j], link, penalty)
+        np.testing.assert_allclose(model.coef_[free, j], theta[:-1], atol=1e-7)
+        assert model.intercept_[j] == pytest.approx(theta[-1], abs=1e-7)
+        alone = fastglm.GLM(
+            family, link, regularizer, strength, path, {"tol": 1e-20}, feature_mask=free
+        ).fit(X, y[:, j])
+        np.testing.assert_allclose(alone.coef_, model.coef_[:, j], atol=1e-8)
+        assert alone.scale_[0] == pytest.approx(model.scale_[j], rel=1e-9)
+
+
+@pytest.mark.parametrize(("family", "link"), FAMILIES)
+def test_scores_of_every_family(family, link):
+    """Log likelihoods are SciPy's, and the null model has the scale of the fit."""
+    X, y = family_problem(family)
+    model = fastglm.PopulationGLM(family, link).fit(X, y)
+    mu = model.predict(X)
+    null = np.broadcast_to(np.nanmean(np.where(np.isnan(mu), np.nan, y), axis=0), mu.shape)
+
+    def log_likelihood(mu):
+        given = distribution(family, mu, model.scale_)
+        return given.logpdf(y) if family == "Gaussian" else given.logpmf(y)
+
+    with np.errstate(invalid="ignore"):
+        ll, ll0 = (np.where(np.isnan(mu), np.nan, log_likelihood(m)) for m in (mu, null))
+    assert model.score(X, y) == pytest.approx(np.nanmean(ll), rel=1e-12)
+    found = model.score(X, y, "pseudo-r2-McFadden")
+    assert found == pytest.approx(1 - np.nanmean(ll) / np.nanmean(ll0), rel=1e-10)
+    np.testing.assert_allclose(
+        model.score(X, y, aggregate_sample_scores=lambda x: np.nanmean(x, axis=0)),
+        np.nanmean(ll, axis=0),
+        rtol=1e-12,
+    )
+    squares = model.residuals(X, y, "deviance") ** 2 * model.scale_
+    null_model = fastglm.PopulationGLM(family, link, feature_mask=np.zeros((9, 3))).fit(X, y)
+    null_squares = null_model.residuals(X, y, "deviance") ** 2 * null_model.scale_
+    assert model.score(X, y, "pseudo-r2-Cohen") == pytest.approx(
+        1 - np.nansum(squares) / np.nansum(null_squares), rel=1e-8
+    )
+
+
+@pytest.mark.parametrize(("family", "link"), FAMILIES)
+def test_residuals_and_draws_of_every_family(family, link):
+    X, y = family_problem(family, n_bins=3000)
+    model = fastglm.PopulationGLM(family, link).fit(X, y)
+    mu = model.predict(X)
+    spread = distribution(family, mu[6:], model.scale_).std()
+    left = model.residuals(X, y, "pearson")
+    np.testing.assert_allclose(left[6:], (y - mu)[6:] / spread, rtol=1e-10)
+    np.testing.assert_allclose(np.nanvar(left, axis=0), 1, atol=0.15)
+    drawn, rates = model.simulate(3, X)
+    np.testing.assert_array_equal(rates, mu)
+    assert np.isnan(drawn[:6]).all()
+    z = ((drawn - mu)[6:] / spread).mean(axis=0) * np.sqrt(2994)
+    assert np.abs(z).max() < 4
+    np.testing.assert_allclose(((drawn - mu)[6:] / spread).var(axis=0), 1, atol=0.15)
+    rows, _ = model.simulate(3, np.asarray(X)[6:])
+    assert rows.dtype == (np.float64 if family == "Gaussian" else np.int64)
+
+
+@pytest.mark.parametrize(("family", "link"), FAMILIES)
+def test_the_scale_is_that_of_the_last_fit(family, link):
+    X, y = family_problem(family)
+    model = fastglm.PopulationGLM(family, link, "Lasso", 1e-2).fit(X, y)
+    assert model.scale_.shape == (3,)
+    if family != "Gaussian":
+        assert (model.scale_ == 1).all()
+        return
+    left = model.residuals(X, y)
+    n_free = (model.coef_ != 0).sum(axis=0) + 1
+    n = np.isfinite(left).sum(axis=0)
+    np.testing.assert_allclose(model.scale_, np.nansum(left**2, axis=0) / (n - n_free), rtol=1e-9)
+    exact = np.asarray(X)[6:] @ np.ones((9, 3)) + 1.0  # nothing is left
+    assert (model.set_params(regularizer=None, regularizer_strength=None).fit(
+        np.asarray(X)[6:], exact).scale_ < 1e-20).all()  # fmt: skip
+    few = fastglm.PopulationGLM(family, link, "Ridge", 1e-2).fit(np.asarray(X)[6:14], y[6:14])
+    assert np.isnan(few.scale_).all()  # 8 bins for 10 coefficients

@@ -459,6 +459,43 @@ def test_a_loaded_model_can_be_fitted_again_to_the_same_answer(tmp_path, name):
     np.testing.assert_array_equal(loaded.fit(X, y).coef_, model.coef_)
 
 
+@pytest.mark.parametrize("family", ["Bernoulli", "Gaussian"])
+@pytest.mark.parametrize("given", [{}, {"sample_weight": 2.0, "offset": np.full(60, 0.5)}])
+def test_family_scale_and_what_a_fit_had_come_back(tmp_path, family, given):
+    rng = np.random.default_rng(0)
+    rows, y = rng.normal(size=(60, 2)), rng.integers(0, 2, (60, 3))
+    link = {"Bernoulli": "cloglog", "Gaussian": "identity"}[family]
+    model = fastglm.PopulationGLM(family, link, "Ridge", 0.1).fit(rows, y, **given)
+    model.save_params(tmp_path / "model.npz")
+    loaded = load_model(tmp_path / "model.npz")
+    assert (loaded.observation_model, loaded.inverse_link_function) == (family, link)
+    np.testing.assert_array_equal(loaded.scale_, model.scale_)
+    assert loaded.weighted_ is loaded.shifted_ is bool(given)
+    np.testing.assert_array_equal(
+        loaded.standard_errors(rows, y, **given), model.standard_errors(rows, y, **given)
+    )
+    if given:
+        with pytest.raises(ValueError, match="fitted with sample_weight; pass the sample_weight"):
+            loaded.standard_errors(rows, y, offset=given["offset"])
+
+
+def test_a_family_given_as_object_comes_back(tmp_path):
+    family = fastglm.observation_models.GaussianObservations()
+    rng = np.random.default_rng(0)
+    model = fastglm.GLM(family).fit(rng.normal(size=(60, 2)), rng.normal(size=60))
+    model.save_params(tmp_path / "model.npz")
+    assert load_model(tmp_path / "model.npz").observation_model == "Gaussian"
+
+
+def test_files_without_scale_and_flags_are_read(saved):
+    with np.load(saved) as archive:
+        params = json.loads(str(archive["header"]))["params"]
+    rewrite(saved, {"params": params | {"observation_model": "Poisson"}, "fit": {}}, scale=None)
+    loaded = load_model(saved)
+    assert (loaded.scale_ == 1).all()
+    assert loaded.weighted_ is loaded.shifted_ is False
+
+
 def test_parameters_come_back(tmp_path):
     params = {
         "regularizer": "Ridge",
@@ -632,6 +669,7 @@ def test_a_model_without_one_of_its_arrays_is_damaged(saved, name):
         {"result_intercept": np.zeros(2)},
         {"result_status": np.array(["converged"])},
         {"result_objective": np.zeros((3, 1))},
+        {"scale": np.ones(2)},
     ],
 )
 def test_arrays_of_wrong_shape_are_refused(saved, changes):
@@ -641,7 +679,13 @@ def test_arrays_of_wrong_shape_are_refused(saved, changes):
 
 
 @pytest.mark.parametrize(
-    "params", [{"colour": 1}, {"solver_kwargs": {"tol": -1}}, {"solver_kwargs": {"x": 1}}]
+    "params",
+    [
+        {"colour": 1},
+        {"observation_model": {"class": "Gamma", "params": {}}},
+        {"solver_kwargs": {"tol": -1}},
+        {"solver_kwargs": {"x": 1}},
+    ],
 )
 def test_parameters_that_no_model_has_are_refused(saved, params):
     rewrite(saved, header={"params": params})
