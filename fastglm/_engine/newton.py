@@ -1,4 +1,4 @@
-"""The solver: one batch of receivers in, one result out.
+"""The search: the receivers of a problem from a start to their optima.
 
 Every receiver j minimises on its own, over the coefficients that its mask leaves free,
 
@@ -13,7 +13,7 @@ Two ways to the step, which share the loop:
 
 - `DenseProblem` ("newton-cholesky") forms S from rows of X in blocks and factorises it;
 - `EventProblem` ("newton-cg") takes quasi-Newton steps: every pass over the events is a gradient at
-  a new point, preconditioned with S estimated on a sample of bins (see `_quasi_newton`). Sums are
+  a new point, preconditioned with S estimated on a sample of bins (see `events`). Sums are
   float32 on the way and float64 at the end, so rounding costs steps, not accuracy.
 
 No receiver sees another: sums run in an order that does not depend on the batch.
@@ -34,121 +34,181 @@ _FALL = 8.0  # length of a step along which the objective falls for ever
 def minimize(problem, coef, intercept, tol, maxiter, watch=None, retreat=None):
     """Newton's method for every receiver of a problem, in step but independent.
 
-    Returns a `Result`. ``tol`` is a number or one for each receiver. ``coef`` and ``intercept`` are
-    the starting point; masked or fixed coefficients keep their values. ``watch(result)`` is called
-    after every pass with the result so far. An interrupt from the keyboard ends the loop: what is
-    not finished has the status "interrupted" and its last point. ``retreat`` is another starting
-    point, and its objective: receivers that start above it start there instead.
+    Parameters
+    ----------
+    problem : Problem
+        See `protocols.Problem`.
+    coef, intercept : ndarrays of shape (n_features, n_receivers), (n_receivers,)
+        The starting point; masked or fixed coefficients keep their values.
+    tol : float or ndarray of shape (n_receivers,)
+        Decrement at which a receiver has converged.
+    maxiter : int
+    watch : callable, optional
+        Called with the result so far after every pass.
+    retreat : tuple (coef, intercept, objective), optional
+        Another starting point: receivers that start above its objective start there instead.
+
+    Returns
+    -------
+    Result
+        An interrupt from the keyboard ends the search: what is not finished has the status
+        "interrupted" and its last point.
     """
-    n = intercept.size
-    tol = np.broadcast_to(tol, n)
-    result = Result.empty(coef.shape[0], n)
-    result.coef[:], result.intercept[:] = coef, intercept
-    result.objective[:] = np.inf
-    result.method[:] = problem.method
-    step, step_intercept = np.zeros_like(coef), np.zeros(n)
-    last_step, last_decrement = np.zeros_like(coef), np.full(n, np.inf)
-    length, slope = np.zeros(n), np.zeros(n)
-    polishing, falling, fell = np.zeros((3, n), np.int64)
-    active = np.arange(n)
+    search = Search(problem, coef, intercept, tol, maxiter)
+    try:
+        if retreat is not None:
+            search.begin(*retreat)
+        while search.active.size:
+            search.advance()
+            if watch is not None:
+                watch(search.result)
+    except KeyboardInterrupt:
+        status = search.result.status
+        status[status == ""] = "interrupted"
+    return search.result
 
-    def advance(active, retreat):
+
+class Search:
+    """Where the receivers of a problem are, and their next steps."""
+
+    def __init__(self, problem, coef, intercept, tol, maxiter):
+        n = intercept.size
+        self.problem, self.maxiter = problem, maxiter
+        self.tol = np.broadcast_to(tol, n)
+        self.result = result = Result.empty(coef.shape[0], n)
+        result.coef[:], result.intercept[:] = coef, intercept
+        result.objective[:] = np.inf
+        result.method[:] = problem.method
+        self.step, self.step_intercept = np.zeros_like(coef), np.zeros(n)
+        self.last_step, self.last_decrement = np.zeros_like(coef), np.full(n, np.inf)
+        self.length, self.slope = np.zeros(n), np.zeros(n)
+        self.polishing, self.falling, self.fell = np.zeros((3, n), np.int64)
+        self.active = np.arange(n)
+        self._evaluated = None  # a pass that is not used yet
+
+    def begin(self, coef, intercept, objective):
+        """Move receivers whose start is above another point's objective to that point."""
+        found = self._evaluate()
+        back = self.active[~(found[0] <= objective + 1e-6)]
+        self.result.coef[:, back], self.result.intercept[back] = coef[:, back], intercept[back]
+        if not back.size:
+            self._evaluated = found
+
+    def advance(self):
         """One pass: judge the trial points, and step on from those that are accepted."""
-        # 1. Objective and gradient at the trial points: one pass for all active receivers.
-        trial = result.coef[:, active] + length[active] * step[:, active]
-        trial_intercept = result.intercept[active] + length[active] * step_intercept[active]
-        objective, grad, grad_intercept = problem.evaluate(active, trial, trial_intercept)
-        result.n_passes[active] += problem.n_passes
+        active = self.active
+        objective, grad, grad_intercept = self._evaluated or self._evaluate()
+        self._evaluated = None
+        accepted, first = self._judge(objective, grad, grad_intercept)
+        moved = np.flatnonzero(accepted)
+        index = active[moved]
+        grad, grad_intercept = grad[:, moved], grad_intercept[moved]
+        self._accept(moved, first, objective, grad, grad_intercept)
+        if index.size:
+            decrement, was = self._step(moved, grad, grad_intercept)
+            self._stop(index, decrement, was)
+            self._separate(index)
+        self.active = active[self.result.status[active] == ""]
 
-        # 2. Line search: accept where the objective fell as far as the slope promised.
-        before = result.objective[active]
+    def _evaluate(self):
+        """Objective and gradient at the trial points: one pass for all active receivers."""
+        active, result, length = self.active, self.result, self.length[self.active]
+        coef = result.coef[:, active] + length * self.step[:, active]
+        intercept = result.intercept[active] + length * self.step_intercept[active]
+        self.trial = coef, intercept
+        found = self.problem.evaluate(active, coef, intercept)
+        self.result.n_passes[self.active] += self.problem.n_passes
+        return found
+
+    def _judge(self, objective, grad, grad_intercept):
+        """Line search: accept where the objective fell as far as the slope promised.
+
+        Returns what is accepted, and which receivers have no point yet.
+        """
+        active, problem, status = self.active, self.problem, self.result.status
+        before, length = self.result.objective[active], self.length[active]
         first = np.isinf(before)
-        if retreat is not None and first.all():
-            back = ~(objective <= retreat[2][active] + 1e-6)
-            result.coef[:, active[back]] = retreat[0][:, active[back]]
-            result.intercept[active[back]] = retreat[1][active[back]]
-            if back.any():
-                return
         with np.errstate(invalid="ignore"):
-            promised = _ARMIJO * length[active] * slope[active]
+            promised = _ARMIJO * length * self.slope[active]
             slack = problem.rounding[active] * (1 + np.abs(before))
             accepted = first | (objective <= before + promised + slack)
             accepted |= problem.harmless(active, grad, grad_intercept)
             accepted &= np.isfinite(objective)
-        _shorten(length, slope, active, before, objective, ~accepted)
-        result.status[active[~accepted & (length[active] < 1e-10)]] = "stalled"
-        result.status[active[~accepted & first]] = "overflow"
-        result.status[active[~accepted & (polishing[active] > 0)]] = "converged"
+        _shorten(self.length, self.slope, active, before, objective, ~accepted)
+        status[active[~accepted & (self.length[active] < 1e-10)]] = "stalled"
+        status[active[~accepted & first]] = "overflow"
+        status[active[~accepted & (self.polishing[active] > 0)]] = "converged"
+        return accepted, first
 
-        # 3. Accepted points: store them, then the next step and the certificate.
-        moved = np.flatnonzero(accepted)
-        index = active[moved]
-        result.coef[:, index] = trial[:, moved]
-        result.intercept[index] = trial_intercept[moved]
+    def _accept(self, moved, first, objective, grad, grad_intercept):
+        """Store the points that are accepted."""
+        result, index = self.result, self.active[moved]
+        coef, intercept = self.trial
+        result.coef[:, index], result.intercept[index] = coef[:, moved], intercept[moved]
         result.objective[index] = objective[moved]
         result.n_iter[index] += ~first[moved]
         result.grad_norm[index] = np.maximum(
-            np.abs(grad[:, moved]).max(axis=0, initial=0),
-            np.abs(grad_intercept[moved]),
+            np.abs(grad).max(axis=0, initial=0), np.abs(grad_intercept)
         )
-        if index.size:
-            new = problem.step(
-                moved, grad[:, moved], grad_intercept[moved], tol[index], polishing[index] > 0
-            )
-            step[:, index], step_intercept[index], decrement, passes = new
-            slope[index] = column_dot(step[:, index], grad[:, moved])
-            slope[index] += step_intercept[index] * grad_intercept[moved]
-            result.n_passes[index] += passes
-            took = step[:, index].any(axis=0)
-            last_step[:, index[took]] = step[:, index[took]]
-            last_decrement[index[took]] = decrement[took]
-            was = result.newton_decrement[index]
-            # A decrement that shrinks by e each time belongs to a direction along which the
-            # objective falls for ever: there a long step is as safe as a short one.
-            with np.errstate(invalid="ignore"):
-                falls = problem.exact & (decrement > 0.2 * was) & (decrement < 0.5 * was)
-            falling[index] = np.where(falls, falling[index] + 1, 0)
-            fell[index] += falls
-            length[index] = np.where(falling[index] >= 2, _FALL, 1.0)
 
-            # 4. Stop: below the tolerance, a few more steps polish the end.
-            result.newton_decrement[index] = decrement
-            done = (decrement <= tol[index]) & problem.certain[index]
-            polished = done & (
-                (polishing[index] >= problem.polish)
-                | (decrement <= 1e-24)
-                | ((polishing[index] > 1) & (decrement > 0.1 * was))
-                | ~took  # certified without a step
-            )
-            polishing[index] = np.where(done, polishing[index] + 1, 0)
-            result.status[index[polished]] = "converged"
-            if problem.rough:  # one step more, which nobody looks at
-                last = index[polished]
-                result.coef[:, last] += step[:, last]
-                result.intercept[last] += step_intercept[last]
-            broken = ~np.isfinite(decrement) | (slope[index] > 0)
-            result.status[index[broken & ~done]] = "stalled"
-            spent = (result.n_iter[index] >= maxiter) & ~done
-            result.status[index[spent]] = "max_iter"
-            # 5. Separation: the objective no longer falls by anything, yet the steps still move
-            #    some eta by about one, since the curvature there has gone. No step will end it.
-            flat = problem.plain[index] & (last_decrement[index] < _FLAT)
-            flat &= (fell[index] >= 2) | (result.status[index] == "converged")
-            if flat.any():
-                suspects = index[flat]
-                change = problem.largest_change(suspects, last_step[:, suspects])
-                result.status[suspects[change > 0.5]] = "separated"
+    def _step(self, moved, grad, grad_intercept):
+        """The next steps from the accepted points; returns decrements, and those before."""
+        result, index = self.result, self.active[moved]
+        new = self.problem.step(
+            moved, grad, grad_intercept, self.tol[index], self.polishing[index] > 0
+        )
+        self.step[:, index], self.step_intercept[index], decrement, passes = new
+        self.slope[index] = column_dot(self.step[:, index], grad)
+        self.slope[index] += self.step_intercept[index] * grad_intercept
+        result.n_passes[index] += passes
+        took = self.step[:, index].any(axis=0)
+        self.last_step[:, index[took]] = self.step[:, index[took]]
+        self.last_decrement[index[took]] = decrement[took]
+        was = result.newton_decrement[index].copy()
+        # A decrement that shrinks by e each time belongs to a direction along which the objective
+        # falls for ever: there a long step is as safe as a short one.
+        with np.errstate(invalid="ignore"):
+            falls = self.problem.exact & (decrement > 0.2 * was) & (decrement < 0.5 * was)
+        self.falling[index] = np.where(falls, self.falling[index] + 1, 0)
+        self.fell[index] += falls
+        self.length[index] = np.where(self.falling[index] >= 2, _FALL, 1.0)
+        result.newton_decrement[index] = decrement
+        return decrement, was
 
-    try:
-        while active.size:
-            advance(active, retreat)
-            retreat = None
-            active = active[result.status[active] == ""]
-            if watch is not None:
-                watch(result)
-    except KeyboardInterrupt:
-        result.status[result.status == ""] = "interrupted"
-    return result
+    def _stop(self, index, decrement, was):
+        """Who is done: below the tolerance, a few more steps polish the end."""
+        problem, result, polishing = self.problem, self.result, self.polishing
+        took = self.step[:, index].any(axis=0)
+        done = (decrement <= self.tol[index]) & problem.certain[index]
+        polished = done & (
+            (polishing[index] >= problem.polish)
+            | (decrement <= 1e-24)
+            | ((polishing[index] > 1) & (decrement > 0.1 * was))
+            | ~took  # certified without a step
+        )
+        polishing[index] = np.where(done, polishing[index] + 1, 0)
+        result.status[index[polished]] = "converged"
+        if problem.rough:  # one step more, which nobody looks at
+            last = index[polished]
+            result.coef[:, last] += self.step[:, last]
+            result.intercept[last] += self.step_intercept[last]
+        broken = ~np.isfinite(decrement) | (self.slope[index] > 0)
+        result.status[index[broken & ~done]] = "stalled"
+        spent = (result.n_iter[index] >= self.maxiter) & ~done
+        result.status[index[spent]] = "max_iter"
+
+    def _separate(self, index):
+        """Separation: the objective no longer falls by anything, yet steps still move some eta.
+
+        They move it by about one, since the curvature there has gone. No step will end it.
+        """
+        status = self.result.status
+        flat = self.problem.plain[index] & (self.last_decrement[index] < _FLAT)
+        flat &= (self.fell[index] >= 2) | (status[index] == "converged")
+        if flat.any():
+            suspects = index[flat]
+            change = self.problem.largest_change(suspects, self.last_step[:, suspects])
+            status[suspects[change > 0.5]] = "separated"
 
 
 def _shorten(length, slope, active, before, objective, rejected):
