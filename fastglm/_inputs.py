@@ -10,12 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastglm._batches.cost import PRODUCTS
+from fastglm._batches.fit import any_known
+from fastglm._batches.plan import read_budget
 from fastglm._checks import as_numbers
 from fastglm._engine.batch import Settings
-from fastglm._engine.cost import PRODUCTS
-from fastglm._engine.fit import any_known
 from fastglm._engine.observed import Observed
-from fastglm._engine.plan import read_budget
 from fastglm._engine.result import Result
 from fastglm._penalty import Penalty
 from fastglm._pynapple import common_timeline, read_values

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastglm._batches.fit import any_known, fit_penalties
 from fastglm._engine.batch import Settings
-from fastglm._engine.fit import any_known, fit_penalties
 from fastglm._engine.observed import Observed
 from fastglm._fitted import Fitted, mean_count
 from fastglm.features.matrix import as_feature_matrix

@@ -19,15 +19,16 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 
 from fastglm import connectivity, inference
-from fastglm._engine.checkpoint import Checkpoint
-from fastglm._engine.cost import events_a_feature
-from fastglm._engine.fit import by_missing, fit_group, key_of, sum_counts
-from fastglm._engine.monitor import Monitor
-from fastglm._engine.plan import Plan, make_plan
+from fastglm._batches.checkpoint import Checkpoint
+from fastglm._batches.cost import events_a_feature
+from fastglm._batches.fit import by_missing, fit_tasks, key_of, sum_counts, tasks_of
+from fastglm._batches.monitor import Monitor
+from fastglm._batches.plan import Plan, plan_fit
 from fastglm._engine.result import STATUSES, Result
 from fastglm._fitted import Fitted, fitted_scale, store
 from fastglm._inputs import read_loss, read_problem, read_start
 from fastglm._kernels.threads import single_threaded_blas
+from fastglm._products.local import Local
 from fastglm._scores import score
 from fastglm.io import save_model
 from fastglm.observation_models import RESIDUAL_KINDS
@@ -245,7 +246,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         Returns
         -------
         Plan
-            ``print(plan)`` shows it as a table; see `fastglm._engine.plan.Plan`.
+            ``print(plan)`` shows it as a table; see `fastglm._batches.plan.Plan`.
 
         Raises
         ------
@@ -476,10 +477,8 @@ def _solve(problem, init_params, progress, checkpoint):
                     (receivers[~begun[receivers]], start),
                 ):
                     some = some[result.status[some] == ""]
-                    fit_group(
-                        X, observed, known, some, free, [problem.penalty], point, settings,
-                        [result], monitor,
-                    )  # fmt: skip
+                    tasks = tasks_of(X, observed, known, free, [problem.penalty], settings, point)
+                    fit_tasks(tasks, some, [result], monitor)
     except KeyboardInterrupt:
         monitor.flush()
         left = result.status == ""
@@ -499,7 +498,8 @@ def _plan(problem):
         status, _ = settings.loss.ends(sums[receivers], n_bins)
         receivers = receivers[status == ""]
         events = events_a_feature(X, n_bins, sums, problem.penalty.level)
-        plan = make_plan(X, n_bins, receivers, free, settings, events)
+        weighted = problem.observed.weight is not None
+        plan = plan_fit(Local(X, valid), receivers, free, settings, events, weighted)
         batches += plan.batches
     plan.batches = batches
     return plan

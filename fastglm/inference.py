@@ -44,7 +44,7 @@ import scipy.linalg
 from scipy import stats
 
 from fastglm import _html
-from fastglm._engine.fit import fit_penalties
+from fastglm._batches.fit import fit_penalties
 from fastglm._fitted import Fitted
 from fastglm._inputs import read_penalty, read_problem
 from fastglm._kernels.threads import run_threads, single_threaded_blas

@@ -17,8 +17,8 @@ import numpy as np
 from sklearn.base import clone
 
 from fastglm import _html
-from fastglm._engine.fit import fit_penalties
-from fastglm._engine.plan import make_plan
+from fastglm._batches.fit import fit_penalties
+from fastglm._batches.plan import plan_fit
 from fastglm._engine.shared import share
 from fastglm._fitted import fitted_scale, rates
 from fastglm._inputs import read_penalty, read_problem
@@ -265,7 +265,7 @@ def _held_out_scores(model, problem, strengths, folds):
     loose = replace(settings, tol=max(settings.tol, _FOLD_TOL * noise), rough=True)
     rough, penalties = replace(problem, settings=loose), _penalties(model, problem, strengths)
     parts = list(split(X, folds, y.n_bins, problem.valid))
-    plan = make_plan(X, int(problem.valid.sum()), np.arange(y.n_units), problem.free, settings)
+    plan = plan_fit(Local(X, problem.valid), np.arange(y.n_units), problem.free, settings)
     shared = guide = None
     if any(batch.method == "newton-cg" and not batch.selected for batch in plan.batches):
         with single_threaded_blas():

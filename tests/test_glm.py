@@ -11,8 +11,9 @@ from sklearn.exceptions import ConvergenceWarning
 
 import fastglm
 from fastglm import observation_models
-from fastglm._engine import objective, result, sampling, shared
-from fastglm._engine.objective import EventProblem
+from fastglm._engine import late, result, sampling, shared
+from fastglm._engine.events import EventProblem
+from fastglm._engine.late import LateReceivers
 from fastglm.features import hstack
 from fastglm.simulation import random_network
 
@@ -726,13 +727,13 @@ def poisson_deviance(y, mu):
 def test_receivers_that_take_long_get_bins_of_their_own(monkeypatch):
     """Events in bursts: the bins that all share hold little of what a few receivers see."""
     helped = []
-    factorise = EventProblem._factorise_own
+    factorise = LateReceivers._factorise
 
     def counted(self, j, index, weights):
         helped.append(int(j))
         return factorise(self, j, index, weights)
 
-    monkeypatch.setattr(EventProblem, "_factorise_own", counted)
+    monkeypatch.setattr(LateReceivers, "_factorise", counted)
     rng = np.random.default_rng(0)
     burst = np.repeat(rng.random(600) < 0.02, 50) * 4.5
     rates = 0.003 * np.exp(burst)[:, None] * rng.lognormal(size=12)
@@ -763,16 +764,18 @@ def test_receivers_that_take_long_get_bins_of_their_own(monkeypatch):
 @pytest.mark.parametrize("n_senders", [4, 12])  # tiles of one receiver, and whole ones
 def test_bins_of_their_own_are_drawn_by_rates(monkeypatch, n_senders):
     drawn = []
-    factorise = EventProblem._factorise_own
+    factorise = LateReceivers._factorise
 
     def counted(self, j, index, weights):
-        drawn.append((self.lanes, index.size / self.free.shape[0], weights.sum() / self.n_bins))
+        objective, lanes = self.objective, self.sample.lanes
+        per_feature = index.size / objective.free.shape[0]
+        drawn.append((lanes, per_feature, weights.sum() / objective.n_bins))
         return factorise(self, j, index, weights)
 
-    monkeypatch.setattr(EventProblem, "_factorise_own", counted)
-    monkeypatch.setattr(objective, "_FIRST", 1)
-    monkeypatch.setattr(objective, "_LATE", 0)
-    monkeypatch.setattr(EventProblem, "_steps_a_factor", lambda self: np.zeros(self.free.shape[1]))
+    monkeypatch.setattr(LateReceivers, "_factorise", counted)
+    monkeypatch.setattr(late, "_FIRST", 1)
+    monkeypatch.setattr(late, "_LATE", 0)
+    monkeypatch.setattr(LateReceivers, "_steps_a_factor", lambda self: np.zeros(1))
     monkeypatch.setattr(sampling, "_MIN_OWN", 0)
     counts = np.random.default_rng(0).poisson(0.02, size=(30_000, 12))
     X = fastglm.basis.RaisedCosineLogConv(6, 40).compute_features(counts)
@@ -796,19 +799,19 @@ def test_bins_of_their_own_are_drawn_by_rates(monkeypatch, n_senders):
 
 @pytest.mark.slow
 def test_factors_of_own_bins_stay_within_a_tenth_of_the_memory(monkeypatch):
-    monkeypatch.setattr(objective, "_FIRST", 1)
-    monkeypatch.setattr(objective, "_LATE", 0)
-    monkeypatch.setattr(EventProblem, "_steps_a_factor", lambda self: np.zeros(self.free.shape[1]))
+    monkeypatch.setattr(late, "_FIRST", 1)
+    monkeypatch.setattr(late, "_LATE", 0)
+    monkeypatch.setattr(LateReceivers, "_steps_a_factor", lambda self: np.zeros(1))
     monkeypatch.setattr("fastglm._engine.batch.n_own_factors", lambda n_features, memory_budget: 3)
     held = []
-    assist = EventProblem._assist
+    assist = LateReceivers.assist
 
-    def counted(self, moved):
-        passes = assist(self, moved)
-        held.append(len(self.own))
+    def counted(self, *args):
+        passes = assist(self, *args)
+        held.append(len(self.factors))
         return passes
 
-    monkeypatch.setattr(EventProblem, "_assist", counted)
+    monkeypatch.setattr(LateReceivers, "assist", counted)
     counts = np.random.default_rng(0).poisson(0.02, size=(30_000, 12))
     X = fastglm.basis.RaisedCosineLogConv(6, 40).compute_features(counts)
     model = fastglm.PopulationGLM(
@@ -825,13 +828,13 @@ def test_factors_of_own_bins_stay_within_a_tenth_of_the_memory(monkeypatch):
 def test_bins_of_their_own_are_not_drawn_where_steps_are_cheaper(monkeypatch):
     """A factor on 4,000 bins with 160 features costs as much as some twelve steps."""
     factorised = []
-    factorise = EventProblem._factorise_own
+    factorise = LateReceivers._factorise
 
     def counted(self, j, *args):
         factorised.append((j, self.late[j]))
         return factorise(self, j, *args)
 
-    monkeypatch.setattr(EventProblem, "_factorise_own", counted)
+    monkeypatch.setattr(LateReceivers, "_factorise", counted)
     counts = np.random.default_rng(0).poisson(0.02, size=(4000, 20))
     X = fastglm.basis.RaisedCosineLogConv(8, 40).compute_features(counts)
     model = fastglm.PopulationGLM(
@@ -844,7 +847,7 @@ def test_bins_of_their_own_are_not_drawn_where_steps_are_cheaper(monkeypatch):
     assert (model.status_ == "converged").all()
     few = len(factorised)
     assert all(steps > 6 for _, steps in factorised)
-    monkeypatch.setattr(EventProblem, "_steps_a_factor", lambda self: np.zeros(20))
+    monkeypatch.setattr(LateReceivers, "_steps_a_factor", lambda self: np.zeros(20))
     model.fit(X, counts)
     assert few < len(factorised) - few
 

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import fastglm
-from fastglm._engine import checkpoint, monitor
-from fastglm._engine import fit as engine
+from fastglm._batches import checkpoint, monitor
+from fastglm._batches import fit as engine
 from fastglm._engine import newton as newton_loop
-from fastglm._engine.objective import EventProblem
+from fastglm._engine.events import EventProblem
 from fastglm._engine.result import Result
 from fastglm.basis import RaisedCosineLogConv
 
@@ -143,14 +143,14 @@ def test_checkpoints_of_many_small_batches_take_a_small_part_of_the_time(monkeyp
     fitted = model(**args).fit(X, counts, checkpoint=path)
     assert len(saved) <= 3
     assert saved[-1] == 12  # what was not saved on the way is saved at the end
-    monkeypatch.setattr(engine, "fit_batch", None)
+    monkeypatch.setattr(engine, "fit_task", None)
     again = model(**args).fit(X, counts, checkpoint=path)
     np.testing.assert_array_equal(again.coef_, fitted.coef_)
 
 
 KILLED = """
 import sys, numpy as np, fastglm
-from fastglm._engine import monitor
+from fastglm._batches import monitor
 monitor._SAVE_EVERY = 0.0
 sys.path.insert(0, {tests!r})
 from test_monitor import model, problem
@@ -270,7 +270,7 @@ shell = types.SimpleNamespace(config={"IPKernelApp": {}})
 sys.modules["IPython"] = types.SimpleNamespace(get_ipython=lambda: shell)
 sys.modules["ipykernel.zmqshell"] = types.SimpleNamespace()
 sys.modules["ipywidgets"] = None
-from fastglm._engine.monitor import import_tqdm
+from fastglm._batches.monitor import import_tqdm
 print(import_tqdm().__module__)
 """
 

@@ -7,7 +7,7 @@ import pytest
 
 import fastglm
 from fastglm import _html
-from fastglm._engine import cost, plan
+from fastglm._batches import cost, plan
 from fastglm.basis import RaisedCosineLogConv
 
 pytestmark = pytest.mark.slow  # fits of 20 to 60 receivers, and rates of compiled kernels

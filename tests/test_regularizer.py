@@ -486,9 +486,9 @@ def test_an_interrupted_fit_goes_on(name, path, tmp_path, monkeypatch):
     model = fastglm.PopulationGLM(
         regularizer=name, regularizer_strength=weak(rows, y), solver_name=path
     )
-    monkeypatch.setattr("fastglm._engine.monitor._SAVE_EVERY", 0.0)
+    monkeypatch.setattr("fastglm._batches.monitor._SAVE_EVERY", 0.0)
 
-    from fastglm._engine.monitor import Monitor
+    from fastglm._batches.monitor import Monitor
 
     passes = []
 

@@ -13,9 +13,19 @@ PACKAGE = Path(fastglm.__file__).parent
 # From the ground up: a module may import what stands before it, and its own package.
 FLOORS = (
     ("_kernels", "_html", "_checks", "_pynapple", "features", "basis", "recordings")
-    + ("observation_models", "_penalty", "regularizer", "_products", "_engine", "_inputs")
-    + ("_fitted", "_scores", "io", "simulation", "inference", "model_selection", "diagnostics")
-    + ("connectivity", "glm", "workflow", "migration", "plotting", "report", "__init__", "cli")
+    + ("observation_models", "_penalty", "regularizer", "_products", "_engine", "_batches")
+    + (
+        "_inputs",
+        "_fitted",
+        "_scores",
+        "io",
+        "simulation",
+        "inference",
+        "model_selection",
+        "diagnostics",
+    )
+    + ("connectivity", "glm", "workflow", "migration", "plotting", "report")
+    + ("__init__", "cli")
 )
 FILES = sorted(PACKAGE.rglob("*.py"))
 

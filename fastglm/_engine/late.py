@@ -46,7 +46,7 @@ class LateReceivers:
         self.factors = {}  # (free features, factor) of a receiver, None where it has none
         self.n_steps, self.n_left = np.zeros(n, np.int64), np.zeros(n)
         self.next, self.last = np.zeros(n, np.int64), np.zeros(n)
-        self.late = np.maximum(_LATE, self._steps_a_factor())
+        self.late = np.maximum(_LATE, np.broadcast_to(self._steps_a_factor(), n))
         self.forget()
 
     def forget(self, receivers=slice(None)):

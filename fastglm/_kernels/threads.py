@@ -1,8 +1,7 @@
 """Threads beside the compiled kernels: BLAS on one, many BLAS calls on as many as the kernels."""
 
 import os
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 
 import numba
 import numpy as np
@@ -32,40 +31,6 @@ def run_threads(function, items, work=1 << 20):
             return function(item)
 
     return list(_pool[2].map(call, items))
-
-
-def side_by_side(function, items, n_threads, take, stop):
-    """Call ``take(item, function(item))`` for items as they get done, each on one thread.
-
-    For work too small to be divided: kernels inside it run on its thread alone. ``take`` is called
-    here. An interrupt calls ``stop``, takes what the items that were begun return then, and leaves
-    the others.
-    """
-    if n_threads < 2:
-        for item in items:
-            take(item, function(item))
-        return
-    state = np.geterr()
-
-    def call(item):
-        with np.errstate(**state):
-            return function(item)
-
-    with ThreadPoolExecutor(n_threads, "fit", numba.set_num_threads, (1,)) as pool:
-        left = {}
-        try:
-            for item in items:
-                left[pool.submit(call, item)] = item
-            for future in as_completed(list(left)):
-                take(left.pop(future), future.result())
-        except BaseException:
-            stop()
-            pool.shutdown(wait=False, cancel_futures=True)
-            for future, item in left.items():
-                # The first one is raised, whatever comes of the others.
-                with suppress(CancelledError, Exception, KeyboardInterrupt):
-                    take(item, future.result())
-            raise
 
 
 def all_blas_threads():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastglm import _html
-from fastglm._engine.fit import fit_penalties
+from fastglm._batches.fit import fit_penalties
 from fastglm._engine.observed import Observed
 from fastglm._fitted import Fitted, fitted_scale, rates
 from fastglm._inputs import read_problem

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fastglm import connectivity, diagnostics
-from fastglm._engine.fit import sum_counts
+from fastglm._batches.fit import sum_counts
 from fastglm._engine.result import STATUSES
 from fastglm._fitted import Fitted
 

@@ -5,16 +5,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastglm._batches.checkpoint import fingerprint
+from fastglm._batches.executors import Serial, Threads
+from fastglm._batches.monitor import Monitor
+from fastglm._batches.plan import plan_fit
 from fastglm._engine.batch import Task, fit_task
-from fastglm._engine.checkpoint import fingerprint
-from fastglm._engine.monitor import Monitor
 from fastglm._engine.observed import Observed
-from fastglm._engine.plan import plan_fit
 from fastglm._engine.quadratic import normal_equations
 from fastglm._engine.result import Result
 from fastglm._engine.sampling import sample_size
 from fastglm._engine.shared import Common, share
-from fastglm._kernels.threads import side_by_side, single_threaded_blas
+from fastglm._kernels.threads import single_threaded_blas
 from fastglm._products.local import Local
 
 
@@ -48,25 +49,20 @@ def fit_penalties(
     monitor = Monitor(results[-1], settings.tol, log=log)
     with single_threaded_blas():
         for some, receivers in by_missing(valid, observed.events):
-            fit_group(
-                X, observed, some, receivers, free, penalties, None, settings, results, monitor,
-                shared, guide,
-            )  # fmt: skip
+            tasks = tasks_of(X, observed, some, free, penalties, settings)
+            tasks.guide = guide
+            if shared is not None:
+                tasks.shared = shared.restrict(some)
+            fit_tasks(tasks, receivers, results, monitor)
     monitor.close()
     return results
 
 
-def fit_group(
-    X, observed, valid, receivers, free, penalties, start, settings, results, monitor, shared=None,
-    guide=None,
-):  # fmt: skip
-    """Fit the receivers that share their valid bins; write into ``results``, one a penalty."""
+def tasks_of(X, observed, valid, free, penalties, settings, start=None):
+    """The `Tasks` of a feature matrix over some bins."""
     if valid.any():
         observed = observed.within(valid)
-    if shared is not None:
-        shared = shared.restrict(valid)
-    tasks = Tasks(Local(X, valid), observed, free, penalties, start, settings, shared, guide)
-    fit_products(tasks, receivers, results, monitor)
+    return Tasks(Local(X, valid), observed, free, penalties, start, settings)
 
 
 def fit_shards(shards, free, penalties, settings):
@@ -90,12 +86,12 @@ def fit_shards(shards, free, penalties, settings):
     results = [Result.empty(shards.shape[1], observed.events.n_units) for _ in penalties]
     monitor = Monitor(results[-1], settings.tol, log="shards")
     with single_threaded_blas():
-        fit_products(tasks, np.arange(observed.events.n_units), results, monitor)
+        fit_tasks(tasks, np.arange(observed.events.n_units), results, monitor)
     monitor.close()
     return results
 
 
-def fit_products(tasks, receivers, results, monitor):
+def fit_tasks(tasks, receivers, results, monitor):
     """Fit some receivers of `Tasks`; write into ``results``, one a penalty."""
     products, observed, settings = tasks.products, tasks.observed, tasks.settings
     if products.n_bins == 0:
@@ -110,7 +106,7 @@ def fit_products(tasks, receivers, results, monitor):
         plan_fit(products, some, tasks.free, settings, weighted=weighted)
         for some in _alike(tasks.penalties, receivers)
     ]
-    Execution(monitor, results).run(tasks, plans)
+    Execution(tasks, monitor, results).run(plans)
 
 
 def _set_ends(tasks, receivers, results, monitor):
@@ -186,37 +182,30 @@ class Tasks:
 class Execution:
     """Runs the tasks of plans, and takes their results as they come."""
 
-    def __init__(self, monitor, results):
-        self.monitor, self.results = monitor, results
+    def __init__(self, tasks, monitor, results):
+        self.tasks, self.monitor, self.results = tasks, monitor, results
 
-    def run(self, tasks, plans):
+    def run(self, plans):
         """Fit all batches: those that see all features first, then those with some of them."""
         batches = [batch for plan in plans for batch in plan.batches]
         n_sample = max((plan.common for plan in plans), default=0)
-        for batch in batches:
-            if not batch.selected:
-                self._take(batch, self._fit(tasks, batch))
-                # The first call of a compiled kernel leaves a cycle that holds the frames, and with
-                # them the batch. A collection takes 0.1 s.
-                if len(batches) > 1:
-                    gc.collect()
-        tasks.shared = None
+        self._run(Serial(), [batch for batch in batches if not batch.selected])
+        self.tasks.shared = None
         if n_sample:
-            tasks.common = Common(tasks.products, n_sample)
-        for batch in batches:
-            if batch.selected and not batch.alone:
-                self._take(batch, self._fit(tasks, batch))
+            self.tasks.common = Common(self.tasks.products, n_sample)
+        self._run(Serial(), [batch for batch in batches if batch.selected and not batch.alone])
         for plan in plans:
             alone = [batch for batch in plan.batches if batch.alone]
             if alone:
-                tasks.observed.prepare()
-                side_by_side(
-                    lambda batch: self._fit(tasks, batch), alone, plan.at_once, self._take,
-                    self.monitor.stop,
-                )  # fmt: skip
+                self.tasks.observed.prepare()
+                at_once = plan.at_once
+                self._run(Threads(at_once) if at_once > 1 else Serial(), alone)
 
-    def _fit(self, tasks, batch):
-        task = tasks.of(batch)
+    def _run(self, executor, batches):
+        executor.run(batches, self._fit, self._take, self.monitor.stop)
+
+    def _fit(self, batch):
+        task = self.tasks.of(batch)
         watch = self.monitor.watch(batch.receivers, task.features)
         return fit_task(task, watch), task.features
 
@@ -228,6 +217,10 @@ class Execution:
             self.monitor.end(batch.receivers)
         if (solved[-1].status == "interrupted").any():
             raise KeyboardInterrupt
+        # The first call of a compiled kernel leaves a cycle that holds the frames, and with them
+        # the batch. A collection takes 0.1 s.
+        if not batch.alone and batch.receivers.size < self.results[0].intercept.size:
+            gc.collect()
 
 
 def _alike(penalties, receivers):

@@ -14,8 +14,7 @@ import numpy as np
 
 from fastglm import _html
 from fastglm import _kernels as kernels
-from fastglm._engine.cost import SHARED, TYPICAL, Cost, Rates, is_large, measure_rates
-from fastglm._products.local import Local
+from fastglm._batches.cost import SHARED, TYPICAL, Cost, Rates, is_large, measure_rates
 
 _FREE_PART = 0.5  # of the memory that is free, unless said
 _UNITS = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
@@ -107,14 +106,12 @@ class Plan:
         ]
 
 
-def make_plan(X, n_bins, receivers, free, settings, events=None):
+def plan_fit(products, receivers, free, settings, events=None, weighted=False):
     """Sort receivers into batches by method, mask and memory.
 
     Parameters
     ----------
-    X : FeatureMatrix
-    n_bins : int
-        Valid bins.
+    products : Products
     receivers : ndarray of int
         Those to be fitted.
     free : ndarray of bool, shape (n_features, n_receivers)
@@ -122,19 +119,14 @@ def make_plan(X, n_bins, receivers, free, settings, events=None):
         Of the fit.
     events : ndarray, shape (n_receivers,), optional
         From `events_a_feature`, for the time alone: few events for many features take long.
+    weighted : bool
+        Whether bins have weights.
 
     Raises
     ------
     ValueError
         If the budget does not hold the smallest batch.
     """
-    products = Local(X)
-    products.n_bins = n_bins
-    return plan_fit(products, receivers, free, settings, events)
-
-
-def plan_fit(products, receivers, free, settings, events=None, weighted=False):
-    """The same for `Products`; ``weighted`` says whether bins have weights."""
     n_bins = products.n_bins
     rates = measure_rates() if is_large(products, receivers.size) else TYPICAL
     cost = Cost(products, rates, settings, events)
