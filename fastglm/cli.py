@@ -1,8 +1,11 @@
 """The command line: ``fastglm demo`` and ``fastglm fit``."""
 
+from __future__ import annotations
+
 import sys
 import time
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -21,7 +24,7 @@ _BASES = {
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="fastglm")
 def cli():
-    """Exact, fully coupled Poisson GLMs of neural populations."""
+    """Exact, fully coupled GLMs of neural populations."""
 
 
 @cli.command()
@@ -37,6 +40,8 @@ def cli():
 def demo(out, cells, seconds, seed):
     """Simulate a network with known connectivity, fit it, compare, draw."""
     import fastglm
+    from fastglm._fitted import Fitted
+    from fastglm.connectivity import point_estimates
     from fastglm.simulation import random_network
 
     plotting = _plotting()
@@ -47,31 +52,25 @@ def demo(out, cells, seconds, seed):
         counts = network.simulate(int(seconds / bin_size), seed, bar.update)
     X = basis.compute_features(counts)
     model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-6)
-    seconds_taken = _timed_fit(model, X, counts)
-    kernel = basis.kernel_
-    fitted = _areas(model.coef_, cells, kernel)
-    true = _areas(network.coef, cells, kernel)
-    off = ~np.eye(cells, dtype=bool)
+    begin = time.perf_counter()
+    with _progress(cells, "fitting", "receivers") as bar:
+        model.fit(X, counts, progress=bar.update)
+    seconds_taken = time.perf_counter() - begin
+    true, fitted = (point_estimates(one.coef, basis.kernel_) for one in (network, Fitted.of(model)))
     rows = [
         ("cells, bins", f"{cells}, {counts.shape[0]} of {bin_size * 1e3:g} ms"),
         ("mean rate", f"{counts.mean() / bin_size:.2f} Hz"),
         *_fit_rows(model, X, counts, seconds_taken),
         *_recovery_rows(network.adjacency, fitted),
     ]
-    if true[off].any():
-        correlation = np.corrcoef(true[off], fitted[off])[0, 1]
+    between = ~true.own_history
+    if true.strength[between].any():
+        correlation = np.corrcoef(true.strength[between], fitted.strength[between])[0, 1]
         rows.append(("true and fitted areas", f"correlation {correlation:.3f}"))
     _print_table(rows)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "fastglm-demo.png"
-    plotting.demo_figure(
-        true,
-        fitted,
-        _filters(network.coef, cells, kernel),
-        _filters(model.coef_, cells, kernel),
-        bin_size,
-        path,
-    )
+    plotting.demo_figure(true, fitted, bin_size, path)
     click.echo(f"picture: {path}")
 
 
@@ -90,6 +89,20 @@ def demo(out, cells, seconds, seed):
 )
 @click.option("--n-basis", default=8, show_default=True, help="Functions; not for history.")
 @click.option("--ridge", default=None, type=float, help="Strength; no penalty without.")
+@click.option(
+    "--family",
+    default="poisson",
+    show_default=True,
+    type=click.Choice(["poisson", "bernoulli", "gaussian"], case_sensitive=False),
+    help="Distribution of the counts of a bin.",
+)
+@click.option(
+    "--link",
+    default=None,
+    help="exp or softplus (poisson), logistic or cloglog (bernoulli), identity (gaussian). "
+    "[default: the first]",
+)
+@click.option("--clip", is_flag=True, help="Count several spikes of a unit in a bin as one.")
 @click.option(
     "--where", default=None, help="Units of NWB files, such as \"quality == 'good' and rate > 1\"."
 )
@@ -110,9 +123,7 @@ def demo(out, cells, seconds, seed):
 @click.option("--out", default=None, type=click.Path(path_type=Path), help="Model, .npz.")
 @click.option("--plot", default=None, type=click.Path(path_type=Path), help="Picture.")
 @click.option("--report", default=None, type=click.Path(path_type=Path), help="Page, .html.")
-def fit(
-    files, bin_size, window, basis_name, n_basis, ridge, where, epochs, mask_path, out, plot, report
-):
+def fit(files, out, plot, report, **options):
     """Fit all-to-all coupling to recordings, NWB or .npz.
 
     With several FILEs, --out, --plot and --report are folders. A file that fails is reported, the
@@ -120,21 +131,14 @@ def fit(
     """
     plotting = _plotting() if plot or report else None
     outputs = _outputs(files, {"out": out, "plot": plot, "report": report}, plotting)
-    if ridge is not None and not (np.isfinite(ridge) and ridge >= 0):
-        raise ValueError(f"--ridge is {ridge}; expected a strength of at least 0.")
-    if not (np.isfinite(bin_size) and bin_size > 0):
-        raise ValueError(f"--bin-size is {bin_size}; expected seconds above 0.")
-    n_lags = window / bin_size
-    if not (np.isfinite(n_lags) and n_lags >= 0.5):
-        raise ValueError(f"--window is {window} s; expected at least one bin of {bin_size} s.")
-    basis = _make_basis(basis_name, n_basis, round(n_lags))
+    job = _read_job(**options)
     if len(files) == 1:
-        _fit_file(files[0], basis, bin_size, ridge, where, epochs, mask_path, outputs[0])
+        _fit_file(files[0], job, outputs[0])
         return
     rows, n_failed = [("file", *_SUMMARY)], 0
     for file, paths in zip(files, outputs, strict=True):
         try:
-            row = _fit_file(file, basis, bin_size, ridge, where, epochs, mask_path, paths)
+            row = _fit_file(file, job, paths)
         except Exception as error:  # whatever is wrong with one file, the others go on
             known = isinstance(error, ValueError | OSError | ImportError)
             text = str(error) if known else f"{type(error).__name__}: {error}"
@@ -153,6 +157,39 @@ def fit(
 
 
 _SUMMARY = ("status", "units", "spikes", "bins", "pseudo-R2", "time")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is to be done with every file."""
+
+    basis: object
+    bin_size: float
+    ridge: float | None
+    family: str
+    link: str
+    clip: bool
+    where: str | None
+    epochs: str | None
+    mask_path: Path | None
+
+
+def _read_job(bin_size, window, basis_name, n_basis, ridge, family, link, **more):
+    """Options that hold for all files, checked before the first is read."""
+    from fastglm.observation_models import as_observation_model
+
+    if ridge is not None and not (np.isfinite(ridge) and ridge >= 0):
+        raise ValueError(f"--ridge is {ridge}; expected a strength of at least 0.")
+    if not (np.isfinite(bin_size) and bin_size > 0):
+        raise ValueError(f"--bin-size is {bin_size}; expected seconds above 0.")
+    n_lags = window / bin_size
+    if not (np.isfinite(n_lags) and n_lags >= 0.5):
+        raise ValueError(f"--window is {window} s; expected at least one bin of {bin_size} s.")
+    model = as_observation_model(family.capitalize())
+    if link is not None and link not in model.losses:
+        raise ValueError(f"--link is {link}; {family} takes {' or '.join(model.losses)}.")
+    basis = _make_basis(basis_name, n_basis, round(n_lags))
+    return _Job(basis, bin_size, ridge, model.name, model.loss(link).link, **more)
 
 
 def _make_basis(name, n_basis, window_size):
@@ -198,106 +235,121 @@ def _outputs(files, options, plotting):
     return outputs
 
 
-def _fit_file(file, basis, bin_size, ridge, where, epochs, mask_path, paths):
+def _fit_file(file, job, paths):
     """Fit one recording, print its table, write what is asked for; a row of the last table."""
     import fastglm
-    from fastglm.io import save_model
-    from fastglm.recordings.spikes import as_epochs, full_bins
+    from fastglm._fitted import Fitted
+    from fastglm.connectivity import point_estimates
 
-    spikes = fastglm.load_spikes(file, where, epochs)
-    n_units, window_size = spikes.n_units, basis.window_size
-    longest = int(np.diff(as_epochs(full_bins(spikes.segments, bin_size))).max())
+    spikes = fastglm.load_spikes(file, job.where, job.epochs)
+    model, seconds = _fit_spikes(spikes, job)
+    X, counts = model.X_, model.counts_
+    names = None if spikes.names is None else np.asarray(spikes.names)
+    fit = Fitted.of(model)
+    couplings = point_estimates(
+        fit.coef, job.basis.kernel_, senders=names, receivers=names, model=model, loss=fit.loss
+    )
+    fit_rows = _fit_rows(model, X, counts, seconds)
+    rows = [
+        ("recording", str(file)),
+        ("units, spikes", f"{spikes.n_units}, {spikes.spike_times.size}"),
+        (
+            "bins",
+            f"{X.shape[0]} of {job.bin_size * 1e3:g} ms in {len(model.epochs_)} epochs, "
+            f"{int(X.valid.sum())} with history",
+        ),
+        ("features", f"{X.shape[1]}: {spikes.n_units} senders x {X.shape[1] // spikes.n_units}"),
+        ("observations", f"{job.family}, link {job.link}{', counts cut at 1' * job.clip}"),
+        *fit_rows,
+        *_recovery_rows(spikes.adjacency, couplings),
+        *_strongest_rows(couplings),
+    ]
+    _print_table(rows)
+    _write(file, job, paths, spikes, model, couplings, seconds)
+    found = dict(fit_rows)
+    return (
+        found["status"],
+        str(spikes.n_units),
+        str(spikes.spike_times.size),
+        str(X.shape[0]),
+        found.get("pseudo-R2 (McFadden)") or found["R2"],
+        f"{seconds:.2f} s",
+    )
+
+
+def _fit_spikes(spikes, job):
+    """The fitted model of a recording and the time that its fit took."""
+    import fastglm
+    from fastglm.recordings.spikes import as_epochs, full_bins
+    from fastglm.recordings.units import read_units
+    from fastglm.workflow import cut_counts
+
+    window_size = job.basis.window_size
+    longest = int(np.diff(as_epochs(full_bins(spikes.segments, job.bin_size))).max())
     if window_size >= longest:
         raise ValueError(
             f"--window of {window_size} bins leaves no bin of the longest epoch, {longest} bins; "
             "use a shorter window."
         )
     mask = None
-    kernel = basis.kernel_
-    if mask_path is not None:
-        mask = _read_map(mask_path, n_units, kernel.shape[1])
+    if job.mask_path is not None:
+        mask = _read_map(job.mask_path, spikes.n_units, job.basis.kernel_.shape[1])
+    if job.family == "Bernoulli":  # before the bar
+        events, _, columns = read_units(spikes, job.bin_size)
+        cut_counts(events, job.clip, job.family, spikes, job.bin_size, columns.names)
     begin = time.perf_counter()
-    with _progress(n_units, "fitting", "receivers") as bar:
+    with _progress(spikes.n_units, "fitting", "receivers") as bar:
         model = fastglm.fit_coupling(
             spikes,
-            bin_size,
-            basis=basis,
-            regularizer=None if ridge is None else "Ridge",
-            regularizer_strength=ridge,
+            job.bin_size,
+            basis=job.basis,
+            regularizer=None if job.ridge is None else "Ridge",
+            regularizer_strength=job.ridge,
+            observation_model=job.family,
+            inverse_link_function=job.link,
+            clip=job.clip,
             feature_mask=mask,
             progress=bar.update,
         )
-    seconds = time.perf_counter() - begin
-    X, counts = model.X_, model.counts_
-    areas = _areas(model.coef_, n_units, kernel)
-    fit_rows = _fit_rows(model, X, counts, seconds)
-    rows = [
-        ("recording", str(file)),
-        ("units, spikes", f"{n_units}, {spikes.spike_times.size}"),
-        (
-            "bins",
-            f"{X.shape[0]} of {bin_size * 1e3:g} ms in {len(model.epochs_)} epochs, "
-            f"{int(X.valid.sum())} with history",
-        ),
-        ("features", f"{X.shape[1]}: {n_units} senders x {X.shape[1] // n_units}"),
-        *fit_rows,
-        *_recovery_rows(spikes.adjacency, areas),
-        *_strongest_rows(model, areas, spikes.names),
-    ]
-    _print_table(rows)
+    return model, time.perf_counter() - begin
+
+
+def _write(file, job, paths, spikes, model, couplings, seconds):
+    """Model, picture and page, where they are asked for."""
     if paths["out"] is not None:
+        from fastglm.io import save_model
+
         metadata = {
             "recording": file.name,
-            "bin_size": bin_size,
-            "basis": type(basis).__name__,
-            "basis_params": dict(basis.get_params(deep=False)),
+            "bin_size": job.bin_size,
+            "basis": type(job.basis).__name__,
+            "basis_params": dict(job.basis.get_params(deep=False)),
         }
         if spikes.names is not None:
             metadata["units"] = spikes.names
         save_model(model, paths["out"], metadata)
         click.echo(f"model: {paths['out']}")
     if paths["plot"] is not None:
-        _plotting().fit_figure(
-            areas,
-            _filters(model.coef_, n_units, kernel),
-            bin_size,
-            paths["plot"],
-            flagged=model.status_ != "converged",
-        )
+        _plotting().fit_figure(couplings, job.bin_size, paths["plot"])
         click.echo(f"picture: {paths['plot']}")
     if paths["report"] is not None:
         from fastglm.report import write_report
 
-        chosen = {"where": where, "epochs": epochs, "mask": mask_path and str(mask_path)}
+        mask = job.mask_path and str(job.mask_path)
+        chosen = {"where": job.where, "epochs": job.epochs, "mask": mask, "clip": job.clip or None}
         write_report(
             paths["report"],
             model,
-            X,
-            counts,
-            bin_size=bin_size,
-            basis=basis,
+            model.X_,
+            model.counts_,
+            bin_size=job.bin_size,
+            basis=job.basis,
             recording=file.name,
             seconds=seconds,
             settings={name: value for name, value in chosen.items() if value is not None},
             names=spikes.names,
         )
         click.echo(f"report: {paths['report']}")
-    found = dict(fit_rows)
-    return (
-        found["status"],
-        str(n_units),
-        str(spikes.spike_times.size),
-        str(X.shape[0]),
-        found["pseudo-R2 (McFadden)"],
-        f"{seconds:.2f} s",
-    )
-
-
-def _timed_fit(model, X, y):
-    begin = time.perf_counter()
-    with _progress(y.shape[1], "fitting", "receivers") as bar:
-        model.fit(X, y, progress=bar.update)
-    return time.perf_counter() - begin
 
 
 def _progress(total, description, unit):
@@ -322,16 +374,6 @@ def _plotting():
     return plotting
 
 
-def _areas(coef, n_cells, kernel):
-    """Area of every filter, sender by receiver: the change of log rate summed over lags."""
-    return np.einsum("b,ibj->ij", kernel.sum(axis=0), coef.reshape(n_cells, -1, n_cells))
-
-
-def _filters(coef, n_cells, kernel):
-    """Filters of shape (n_senders, window_size, n_receivers)."""
-    return np.einsum("lb,ibj->ilj", kernel, coef.reshape(n_cells, -1, n_cells))
-
-
 def _read_map(path, n_units, n_funcs):
     try:
         array = np.load(path, allow_pickle=False)
@@ -353,51 +395,49 @@ def _read_map(path, n_units, n_funcs):
 
 
 def _fit_rows(model, X, y, seconds):
-    names, times = np.unique(model.status_, return_counts=True)
+    from fastglm import _html
+    from fastglm.observation_models import as_observation_model
+
+    family = as_observation_model(model.observation_model)
     known = np.isfinite(model.objective_)
-    return [
+    rows = [
         ("time", f"{seconds:.2f} s, compilation included on first use"),
-        (
-            "status",
-            ", ".join(f"{n} {name}" for name, n in zip(names, times, strict=True)),
-        ),
+        ("status", _html.tally(model.status_)),
         ("mean objective", f"{model.objective_[known].mean():.10g}"),
         (
             "certificate",
             f"largest Newton decrement {np.nanmax(model.newton_decrement_):.1e}, "
             f"largest gradient {np.nanmax(model.grad_norm_):.1e}",
         ),
-        (
-            "pseudo-R2 (McFadden)",
-            f"{model.score(X, y, score_type='pseudo-r2-McFadden'):.4f}",
-        ),
     ]
+    if family.event_based:
+        score = model.score(X, y, score_type="pseudo-r2-McFadden")
+        return [*rows, ("pseudo-R2 (McFadden)", f"{score:.4f}")]
+    score = model.score(X, y, score_type="pseudo-r2-Cohen")
+    return [*rows, ("scale", _html.span(model.scale_)), ("R2", f"{score:.4f}")]
 
 
-def _recovery_rows(adjacency, areas):
+def _recovery_rows(adjacency, couplings):
     """How well filter areas tell connections from none, where the truth is known."""
     from sklearn.metrics import roc_auc_score
 
     if adjacency is None:
         return []
-    off = ~np.eye(len(areas), dtype=bool)
-    rows = []
+    between, rows = ~couplings.own_history, []
     for name, sign in (("excitatory", 1), ("inhibitory", -1)):
-        linked = sign * np.asarray(adjacency)[off] > 0
+        linked = sign * np.asarray(adjacency)[between] > 0
         if linked.any() and not linked.all():
-            auc = roc_auc_score(linked, sign * areas[off])
+            auc = roc_auc_score(linked, sign * couplings.strength[between])
             rows.append((f"{name} links", f"{linked.sum()}, area under ROC {auc:.3f}"))
     return rows
 
 
-def _strongest_rows(model, areas, names=None):
+def _strongest_rows(couplings):
     """The five largest couplings between receivers whose fit is regular."""
-    areas = np.where(np.eye(len(areas), dtype=bool), 0.0, areas)
-    areas = np.where(model.status_ == "converged", areas, 0.0)
-    order = np.argsort(-np.abs(areas), axis=None)[:5]
-    pairs = [np.unravel_index(k, areas.shape) for k in order if areas.flat[k] != 0]
-    names = range(len(areas)) if names is None else names
-    text = ", ".join(f"{names[i]} -> {names[j]} ({areas[i, j]:+.2f})" for i, j in pairs)
+    text = ", ".join(
+        f"{couplings.senders[i]} -> {couplings.receivers[j]} ({couplings.strength[i, j]:+.3g})"
+        for i, j in couplings.strongest(5)
+    )
     return [("strongest (filter area)", text)] if text else []
 
 
@@ -407,7 +447,7 @@ def _print_table(rows):
         click.echo(f"{name:<{width}}  {value}")
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> None:
     """Entry point: exit code 2 and one line on standard error for bad input."""
     try:
         with warnings.catch_warnings():

@@ -86,7 +86,7 @@ class CouplingMap:
                 f"{self.senders[i]} \N{RIGHTWARDS ARROW} {self.receivers[j]}",
                 f"{self.strength[i, j]:+.3g}",
                 f"{self.standard_error[i, j]:.2g}",
-                f"{self.gain[i, j]:+.3g}%",
+                _html.number(self.gain[i, j], "+.3g") + "%" * bool(self.loss.multiplied),
                 f"{self.q_value[i, j]:.2g}",
             ]
             for i, j in found[:_N_SHOWN]

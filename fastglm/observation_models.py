@@ -714,7 +714,8 @@ class GaussianObservations(ObservationModel):
 
     def log_likelihood(self, y, mu, scale=1.0):
         """``-log(2 pi scale) / 2 - (y - mu)**2 / (2 scale)`` of every entry."""
-        return -0.5 * np.log(2 * np.pi * scale) - np.square(y - mu) / (2 * scale)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return -0.5 * np.log(2 * np.pi * scale) - np.square(y - mu) / (2 * scale)
 
     def deviance(self, y, mu, scale=1.0):
         """``(y - mu)**2`` of every entry, whatever the scale."""
@@ -735,8 +736,9 @@ class GaussianObservations(ObservationModel):
         return deviance / np.where(rest > 0, rest, np.nan)
 
     def precision(self, scale):
-        """``1 / (2 * scale)``."""
-        return 1 / (2 * np.asarray(scale, float))
+        """``1 / (2 * scale)``; infinity where a fit leaves no residual."""
+        with np.errstate(divide="ignore"):
+            return 1 / (2 * np.asarray(scale, float))
 
 
 _LINK_NAMES = {"sigmoid": "logistic", "expit": "logistic"}  # what libraries call them

@@ -1,5 +1,11 @@
 """From spikes to an answer in one call."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import numpy as np
 import scipy.signal
 
@@ -7,34 +13,46 @@ from fastglm._checks import is_number
 from fastglm._inputs import read_counts
 from fastglm._pynapple import pynapple_type
 from fastglm.basis.cosines import RaisedCosineLogConv
-from fastglm.connectivity import coupling_map
+from fastglm.connectivity import CouplingMap, coupling_map
 from fastglm.features.events import Events
 from fastglm.features.held import hold
 from fastglm.features.history import HistoryColumns
 from fastglm.features.matrix import FeatureMatrix, hstack
 from fastglm.glm import GLM, PopulationGLM
 from fastglm.io import read_model
+from fastglm.observation_models import ObservationModel, as_observation_model
 from fastglm.recordings.spikes import SpikeTimes, check_bin_size
 from fastglm.recordings.units import read_units
 
-_WINDOW = 0.1  # seconds
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+_WINDOW = 0.1  # seconds of history that fit_coupling takes
+
+# What infer_connectivity takes.
+_REACH, _N_FUNCS = 0.05, 6  # seconds; synapses act within 50 ms, most of it in the first ten
+_FEWEST_LAGS = 5  # of coarse bins
+_TIMESCALES = 0.02, 0.1, 1.0, 10.0  # seconds of the activity of all cells
+_COUPLING, _OWN, _SHARED = 0.2, 1.0, 1.0  # sizes that the ridge expects, log rate
 
 
 def fit_coupling(
-    units,
-    bin_size=0.005,
-    window=None,
-    basis=None,
-    regularizer="Ridge",
-    regularizer_strength=1e-4,
+    units: object,
+    bin_size: float = 0.005,
+    window: float | None = None,
+    basis: object | None = None,
+    regularizer: str | object | None = "Ridge",
+    regularizer_strength: ArrayLike | None = 1e-4,
     *,
-    epochs=None,
-    t_start=None,
-    t_stop=None,
-    progress=None,
-    checkpoint=None,
-    **settings,
-):
+    observation_model: str | ObservationModel = "Poisson",
+    clip: bool = False,
+    epochs: object | None = None,
+    t_start: float | None = None,
+    t_stop: float | None = None,
+    progress: bool | Callable[[int], object] | None = None,
+    checkpoint: str | Path | None = None,
+    **settings: object,
+) -> PopulationGLM:
     """Fit all-to-all coupling to spike times.
 
     The same as ``PopulationGLM(...).fit(basis.compute_features(counts, epochs), counts)``, but the
@@ -56,6 +74,11 @@ def fit_coupling(
         Default: ``RaisedCosineLogConv`` with 8 functions, or one a lag in a shorter window.
     regularizer, regularizer_strength
         As in `PopulationGLM`.
+    observation_model : str or ObservationModel, default "Poisson"
+        As in `PopulationGLM`.
+    clip : bool, default False
+        Cut counts at 1: several spikes of a unit in a bin count as one, as senders too. Bernoulli
+        observations need it where bins are not short enough.
     epochs : array of shape (n_epochs, 2) or IntervalSet, optional
         Observed intervals, seconds. Default: the time support, the segments of the recording, or
         one epoch. No history crosses from one to the next, other spikes are left out.
@@ -65,7 +88,7 @@ def fit_coupling(
     progress, checkpoint
         As in ``fit``.
     **settings
-        Of `PopulationGLM`, such as ``feature_mask`` or ``memory_budget``.
+        Of `PopulationGLM`, such as ``inverse_link_function`` or ``feature_mask``.
 
     Returns
     -------
@@ -84,7 +107,8 @@ def fit_coupling(
     Raises
     ------
     ValueError
-        If units are not spike times, epochs or parameters do not fit them, or `fit` raises.
+        If units are not spike times, epochs or parameters do not fit them, a bin has several spikes
+        of a unit with Bernoulli observations, or `fit` raises.
 
     Notes
     -----
@@ -107,18 +131,66 @@ def fit_coupling(
     """
     check_bin_size(bin_size)
     events, bounds, columns = read_units(units, bin_size, epochs, t_start, t_stop)
+    events = cut_counts(events, clip, observation_model, units, bin_size, columns.names)
     basis = _read_basis(basis, window, bin_size)
     X = basis.compute_features(events, epochs=bounds)
     if regularizer is None:
         regularizer_strength = None
     model = PopulationGLM(
-        regularizer=regularizer, regularizer_strength=regularizer_strength, **settings
+        observation_model,
+        regularizer=regularizer,
+        regularizer_strength=regularizer_strength,
+        **settings,
     )
     model.fit(X, events, progress=progress, checkpoint=checkpoint)
     X.columns[0].inputs = model.receivers_ = columns
     model.X_, model.counts_, model.basis_ = X, events, basis
     model.bin_size_, model.epochs_ = bin_size, bounds
     return model
+
+
+def cut_counts(events, clip, observation_model, units, bin_size, names):
+    """Events of spike times, cut at 1 where that is asked for.
+
+    Raises
+    ------
+    ValueError
+        If a count is above 1, not to be cut, and the observations are Bernoulli's.
+    """
+    several = events.amplitudes > 1
+    if not several.any():
+        return events
+    if clip:
+        amplitudes = np.minimum(events.amplitudes, 1.0)
+        cut = Events(events.bins, events.units, amplitudes, events.shape)
+        cut.timeline = events.timeline
+        return cut
+    if as_observation_model(observation_model).name != "Bernoulli":
+        return events
+    first = int(several.argmax())
+    gap = _shortest_interval(units)
+    digits = 10.0 ** (np.floor(np.log10(gap)) - 1) if gap > 0 else 1.0
+    shorter = f"use bins of at most {1e3 * np.floor(gap / digits) * digits:g} ms, or "
+    raise ValueError(
+        f"Unit {names[events.units[first]]} has {events.amplitudes[first]:g} spikes in bin "
+        f"{events.bins[first]} of {1e3 * bin_size:g} ms, and {several.mean():.1%} of the bins with "
+        "spikes have several; Bernoulli observations are 0 or 1. To go on, "
+        f"{shorter if gap > 0 else ''}cut the counts at 1: clip=True, on the command line --clip."
+    )
+
+
+def _shortest_interval(units):
+    """The shortest time between two spikes of one unit, seconds."""
+    if isinstance(units, SpikeTimes):
+        order = np.lexsort((units.spike_times, units.unit))
+        starts = np.flatnonzero(np.diff(units.unit[order])) + 1
+        trains = np.split(units.spike_times[order], starts)
+    elif pynapple_type(units) == "TsGroup":
+        trains = [units[name].t for name in units.index]
+    else:
+        trains = units.values() if isinstance(units, dict) else units
+        trains = [np.asarray(getattr(train, "t", train)) for train in trains]
+    return min(float(np.diff(train).min(initial=np.inf)) for train in trains)
 
 
 def _read_basis(basis, window, bin_size):
@@ -146,13 +218,16 @@ def _read_basis(basis, window, bin_size):
     return basis
 
 
-_WINDOW, _N_FUNCS = 0.05, 6  # seconds; synapses act within 50 ms, most of it in the first ten
-_FEWEST_LAGS = 5  # of coarse bins
-_TIMESCALES = 0.02, 0.1, 1.0, 10.0  # seconds of the activity of all cells
-_COUPLING, _OWN, _SHARED = 0.2, 1.0, 1.0  # sizes that the ridge expects, log rate
-
-
-def infer_connectivity(counts, bin_size=0.001, epochs=None, *, progress=None):
+def infer_connectivity(
+    counts: object,
+    bin_size: float = 0.001,
+    epochs: object | None = None,
+    *,
+    observation_model: str | ObservationModel = "Poisson",
+    inverse_link_function: str | Callable | None = None,
+    clip: bool = False,
+    progress: bool | Callable[[int], object] | None = None,
+) -> CouplingMap:
     """Who drives whom, with choices that suit most recordings.
 
     Fits every cell on the history of all cells and on the activity of the whole population at
@@ -170,6 +245,10 @@ def infer_connectivity(counts, bin_size=0.001, epochs=None, *, progress=None):
     epochs : array of shape (n_epochs, 2) or IntervalSet, optional
         Pieces that no history crosses: first bin and one past the last for counts, seconds for
         spike times.
+    observation_model, inverse_link_function
+        As in `PopulationGLM`; Poisson or Bernoulli.
+    clip : bool, default False
+        As in `fit_coupling`, for spike times.
     progress : bool or callable, optional
         As in `PopulationGLM.fit`.
 
@@ -182,7 +261,8 @@ def infer_connectivity(counts, bin_size=0.001, epochs=None, *, progress=None):
     Raises
     ------
     ValueError
-        If there are fewer than two cells, or the counts, bin size or epochs are not usable.
+        If there are fewer than two cells, the counts, bin size or epochs are not usable, or the
+        family is not one of events.
 
     Notes
     -----
@@ -213,12 +293,23 @@ def infer_connectivity(counts, bin_size=0.001, epochs=None, *, progress=None):
     (True, '50 ms (50 bins)')
     """
     check_bin_size(bin_size)
+    loss = as_observation_model(observation_model).loss(inverse_link_function)
+    if not loss.observation_model.event_based:
+        raise ValueError(
+            f"infer_connectivity expects couplings of {_COUPLING:g} in log rate, which "
+            f"{loss.family} observations do not have; use fit_coupling or PopulationGLM with "
+            f"observation_model={loss.family!r}, and its coupling_map."
+        )
     columns = None
     if _are_spike_times(counts):
-        counts, epochs, columns = read_units(counts, bin_size, epochs)
+        units = counts
+        counts, epochs, columns = read_units(units, bin_size, epochs)
+        counts = cut_counts(counts, clip, observation_model, units, bin_size, columns.names)
+    elif clip:
+        raise ValueError("clip goes with spike times; for counts pass counts.clip(max=1).")
     elif pynapple_type(counts) == "TsdFrame" and counts.shape[0] > 1:
         bin_size = float(np.median(np.diff(counts.t)))
-    window = max(round(_WINDOW / bin_size), _FEWEST_LAGS)
+    window = max(round(_REACH / bin_size), _FEWEST_LAGS)
     basis = RaisedCosineLogConv(min(_N_FUNCS, window), window, label="coupling")
     history = basis.compute_features(counts, epochs)
     block = history.columns[0]
@@ -231,6 +322,8 @@ def infer_connectivity(counts, bin_size=0.001, epochs=None, *, progress=None):
     shared = [_pooled(block, round(tau / bin_size, 3)) for tau in timescales]
     X = hstack([history, *[matrix for matrix in shared if matrix is not None]])
     model = PopulationGLM(
+        observation_model,
+        inverse_link_function,
         regularizer="Ridge",
         regularizer_strength=_strengths(X, block, basis.kernel_),
         solver_kwargs={"tol": 1e-10},  # a hundredth of what the standard errors resolve
@@ -248,8 +341,9 @@ def infer_connectivity(counts, bin_size=0.001, epochs=None, *, progress=None):
             "basis": f"{basis.n_basis_funcs} raised cosines in log time",
             "covariates": "activity of all cells over "
             + (", ".join(f"{tau:g} s" for tau in timescales) or "no timescale: bins are too long"),
-            "penalty": f"ridge; couplings of {_COUPLING:g} in log rate are expected, own history "
-            f"and covariates of {_OWN:g}",
+            "observations": f"{loss.family}, link {loss.link}",
+            "penalty": f"ridge; couplings of {_COUPLING:g} in {loss.eta_name} are expected, own "
+            f"history and covariates of {_OWN:g}",
             "strength": "area of the filter over its lags",
             "uncertainty": "observed information, Wald tests, Benjamini-Hochberg over pairs",
         }
@@ -321,7 +415,7 @@ def _pooled(block, tau):
     return hold((values - values.mean()) / spread, events.n_bins, starts=starts, label=label)
 
 
-def load_model(path):
+def load_model(path: str | Path) -> GLM | PopulationGLM:
     """Read a model that ``save_params`` or the command line wrote.
 
     Raises

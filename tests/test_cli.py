@@ -640,3 +640,76 @@ def test_a_missing_extra_is_one_line(counts, tmp_path, capsys, monkeypatch):
         capsys.readouterr().err
         == "fastglm: error: NWB files need h5py: pip install 'fastglm[nwb]'\n"
     )
+
+
+# --- families ---
+
+
+@pytest.mark.parametrize(
+    ("options", "family", "link", "row"),
+    [
+        ((), "Poisson", "exp", "Poisson, link exp"),
+        (("--link", "softplus"), "Poisson", "softplus", "Poisson, link softplus"),
+        (
+            ("--family", "bernoulli", "--clip"),
+            "Bernoulli",
+            "logistic",
+            "Bernoulli, link logistic, counts cut at 1",
+        ),
+        (
+            ("--family", "Bernoulli", "--link", "cloglog", "--clip"),
+            "Bernoulli",
+            "cloglog",
+            "Bernoulli, link cloglog, counts cut at 1",
+        ),
+        (("--family", "gaussian"), "Gaussian", "identity", "Gaussian, link identity"),
+    ],
+)
+def test_families_and_links(recording, counts, tmp_path, capsys, options, family, link, row):
+    paths = [tmp_path / name for name in ("model.npz", "fit.png", "fit.html")]
+    pytest.importorskip("matplotlib")
+    outputs = [x for pair in zip(("--out", "--plot", "--report"), paths, strict=True) for x in pair]
+    main(fit_arguments(recording, *options, *map(str, outputs)))
+    out, err = capsys.readouterr()
+    rows = table(out)
+    assert rows["observations"] == row
+    model = fastglm.load_model(paths[0])
+    if "--clip" in options:
+        counts = counts.clip(max=1)
+    X = fastglm.basis.RaisedCosineLogConv(4, 5).compute_features(counts)
+    expected = fastglm.PopulationGLM(
+        family, link, regularizer="Ridge", regularizer_strength=1e-3
+    ).fit(X, counts)
+    np.testing.assert_allclose(model.coef_, expected.coef_, atol=1e-10)
+    np.testing.assert_allclose(model.scale_, expected.scale_, rtol=1e-10)
+    kind = "pseudo-r2-McFadden"
+    if family == "Gaussian":
+        kind = "pseudo-r2-Cohen"
+        assert rows["scale"].count(" to ") == 1
+    score = expected.score(X, counts, score_type=kind)
+    assert rows["R2" if family == "Gaussian" else "pseudo-R2 (McFadden)"] == f"{score:.4f}"
+    assert "warning" not in err
+    read_picture(paths[1])
+    assert f"Coupled {family} GLM of rec.npz" in paths[2].read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--family", "gamma"), "'gamma' is not one of 'poisson', 'bernoulli', 'gaussian'"),
+        (("--link", "logistic"), "--link is logistic; poisson takes exp or softplus"),
+        (("--family", "gaussian", "--link", "exp"), "--link is exp; gaussian takes identity"),
+    ],
+)
+def test_families_and_links_that_are_not_known(recording, capsys, options, message):
+    check_refused(capsys, fit_arguments(recording, *options), message)
+
+
+def test_several_spikes_in_a_bin_offer_shorter_bins_and_clip(tmp_path, capsys):
+    path = tmp_path / "rec.npz"
+    np.savez(path, spike_times=[0.101, 0.1046, 0.5], unit=[0, 0, 1], n_units=2, t_start=0, t_stop=6)
+    arguments = fit_arguments(str(path), "--family", "bernoulli")
+    message = (
+        "Unit 0 has 2 spikes in bin 10 of 10 ms.*use bins of at most 3.[56] ms, or cut.*--clip"
+    )
+    check_refused(capsys, arguments, message)

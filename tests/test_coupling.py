@@ -1,6 +1,7 @@
 """From spike times to a fit: equal to the path over arrays, with memory by the spikes."""
 
 import pickle
+import re
 import tracemalloc
 
 import numpy as np
@@ -9,6 +10,7 @@ from sklearn.base import clone
 
 import fastglm
 from fastglm.features import Events
+from fastglm.recordings.spikes import SpikeTimes
 from fastglm.recordings.units import read_units
 
 BIN = 0.005
@@ -305,3 +307,58 @@ def test_units_that_are_no_spike_times_are_refused(units, message):
 def test_arguments_that_do_not_fit_are_refused(times, arguments, message):
     with pytest.raises(ValueError, match=message):
         fastglm.fit_coupling(times, **arguments)
+
+
+# --- families ---
+
+
+def test_the_default_window_is_a_tenth_of_a_second(times):
+    assert fastglm.fit_coupling(times, BIN).basis_.window_size == 20
+
+
+def test_counts_cut_at_1_are_those_of_an_array_that_is_cut(times):
+    counts, epochs = fastglm.bin_spikes(*flat(times), BIN, epochs=[[0, 30]])
+    assert counts.max() > 1
+    _, reference = array_path(counts.clip(max=1), epochs, observation_model="Bernoulli")
+    model = fastglm.fit_coupling(
+        times, BIN, basis=make_basis(), t_stop=30.0, observation_model="Bernoulli", clip=True
+    )
+    same_fit(model, reference)
+    np.testing.assert_array_equal(model.counts_.toarray(), counts.clip(max=1))
+    poisson = fastglm.fit_coupling(times, BIN, basis=make_basis(), t_stop=30.0, clip=True)
+    same_fit(poisson, array_path(counts.clip(max=1), epochs)[1])
+    gaussian = fastglm.fit_coupling(
+        times, BIN, basis=make_basis(), t_stop=30.0, observation_model="Gaussian"
+    )
+    same_fit(gaussian, array_path(counts, epochs, observation_model="Gaussian")[1])
+
+
+def as_spike_times(units):
+    times, unit = flat(list(units.values()))
+    order = np.argsort(times, kind="stable")
+    names = np.array(list(units))
+    return SpikeTimes(times[order], unit[order], len(units), 0.0, 30.1, None, names)
+
+
+@pytest.mark.parametrize("form", ["dict", "spikes", "pynapple"])
+@pytest.mark.parametrize("function", [fastglm.fit_coupling, fastglm.infer_connectivity])
+def test_several_spikes_in_a_bin_name_the_bins_that_do(times, form, function):
+    units = dict(zip(NAMES, [*times[:2], np.array([1.0, 1.0023, 2.0, 2.5])], strict=True))
+    if form == "spikes":
+        units = as_spike_times(units)
+    if form == "pynapple":
+        nap = pytest.importorskip("pynapple")
+        units = nap.TsGroup({k: nap.Ts(t) for k, t in enumerate(units.values())})
+    shortest = min(np.diff(times[0]).min(), np.diff(times[1]).min())
+    match = (
+        r"(Unit|unit) .* spikes in bin \d+ of 5 ms, .* use bins of at most ([\d.e-]+) ms, or cut"
+    )
+    with pytest.raises(ValueError, match=match) as error:
+        function(units, bin_size=BIN, observation_model="Bernoulli")
+    most = float(re.search(match, str(error.value))[2]) / 1e3
+    assert 0.9 * shortest < most <= shortest
+
+
+def test_two_spikes_at_once_can_only_be_cut(times):
+    with pytest.raises(ValueError, match="To go on, cut the counts at 1: clip=True"):
+        fastglm.fit_coupling(times, BIN, observation_model="Bernoulli")

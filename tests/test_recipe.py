@@ -108,3 +108,27 @@ def test_bad_input_is_refused():
         fastglm.infer_connectivity(chain(500)[:, :1])
     with pytest.raises(ValueError, match="bin_size"):
         fastglm.infer_connectivity(chain(500), bin_size=0)
+
+
+@pytest.mark.parametrize("link", [None, "cloglog"])
+def test_bernoulli_observations_find_the_same(found, link):
+    counts, poisson = found
+    couplings = fastglm.infer_connectivity(
+        counts, observation_model="Bernoulli", inverse_link_function=link
+    )
+    assert np.argwhere(couplings.significant(0.01)).tolist() == [[0, 1], [2, 3]]
+    assert couplings.settings["observations"] == f"Bernoulli, link {link or 'logistic'}"
+    eta = "log rate" if link else "log odds"
+    assert couplings.settings["penalty"].startswith(f"ridge; couplings of 0.2 in {eta} are")
+    filters = couplings.filters()[0][:, 0, 1], poisson.filters()[0][:, 0, 1]
+    np.testing.assert_allclose(filters[0][2], filters[1][2], rtol=0.2)  # lag 3
+
+
+def test_what_has_no_log_rate_and_no_spike_times_is_refused():
+    counts = np.zeros((100, 2))
+    with pytest.raises(ValueError, match="in log rate, which Gaussian observations do not have"):
+        fastglm.infer_connectivity(counts, observation_model="Gaussian")
+    with pytest.raises(ValueError, match=r"clip goes with spike times; for counts pass counts\."):
+        fastglm.infer_connectivity(counts, clip=True)
+    with pytest.raises(ValueError, match=r"y holds 2 in bin .* Pass counts\.clip\(max=1\)\?"):
+        fastglm.infer_connectivity(counts + 2, observation_model="Bernoulli")

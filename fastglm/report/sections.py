@@ -171,8 +171,9 @@ def couplings(facts: Facts, q: float) -> str:
 def _coupling_rows(found, pairs):
     """Head and rows of the table of couplings; without tests or a factor it has fewer columns."""
     tested, factor = found.uncertainty is not None, found.loss.multiplied
+    form = ".2f" if max((abs(found.strength[pair]) for pair in pairs), default=0) >= 0.5 else ".2g"
     columns = [("coupling", lambda i, j: arrow(found, i, j)),
-               ("strength", lambda i, j: _signed(found.strength[i, j]))]  # fmt: skip
+               ("strength", lambda i, j: _signed(found.strength[i, j], form))]  # fmt: skip
     if tested:
         columns.append(("SE", lambda i, j: f"{found.standard_error[i, j]:.2g}"))
     if factor:
@@ -376,7 +377,7 @@ def _whose(values, names):
     return f" (receiver {names[known.argmax()]})" if np.isfinite(values).any() else ""
 
 
-def _signed(value, form=".2f"):
+def _signed(value, form):
     return f"{value:+{form}}".replace("-", "\N{MINUS SIGN}")
 
 
