@@ -72,9 +72,9 @@ def from_nemos(model) -> GLM | PopulationGLM:
     try:
         family = as_observation_model(given["observation_model"])
     except ValueError:
+        name = _name(given["observation_model"]).removesuffix("Observations")
         raise ValueError(
-            f"The model has {_name(given['observation_model'])}, which fastglm has not. Keep NeMoS "
-            "for this model."
+            f"The model has {name} observations, which fastglm has not. Keep NeMoS for this model."
         ) from None
     settings = {"inverse_link_function": family.loss(given["inverse_link_function"]).link}
     if family.name != "Poisson":

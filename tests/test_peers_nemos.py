@@ -177,10 +177,34 @@ def test_standard_errors_of_what_was_carried_over(data):
     np.testing.assert_allclose(imported[0], fitted[0], rtol=1e-4)
 
 
+@pytest.mark.parametrize("family", ["Bernoulli", "Gaussian"])
+def test_families(data, family):
+    """Same predictions, scores and scale; a fit of ours has the same optimum."""
+    X, counts = (part[8:] for part in data)  # NeMoS counts rows of NaN in the scale
+    noise = np.random.default_rng(1).normal(size=counts.shape)
+    y = counts.clip(max=1) if family == "Bernoulli" else counts + noise
+    settings = {"regularizer": "Ridge", "regularizer_strength": 0.02, **EXACT}
+    theirs = peer(observation_model=family, **settings)
+    quietly(theirs.fit, X, y)
+    ours = fastglm.from_nemos(theirs)
+    assert ours.observation_model == family
+    assert set(ours.status_) == {"imported"}
+    np.testing.assert_allclose(ours.predict(X), np.asarray(theirs.predict(X)), rtol=1e-10)
+    for score in ("log-likelihood", "pseudo-r2-McFadden", "pseudo-r2-Cohen"):
+        expected = float(quietly(lambda s=score: theirs.score(X, y, score_type=s)))
+        assert ours.score(X, y, score) == pytest.approx(expected, rel=1e-8)
+    scale = np.broadcast_to(np.asarray(theirs.scale_), 3)
+    np.testing.assert_allclose(ours.scale_, scale if family == "Gaussian" else 1.0)
+    ours.fit(X, y)
+    np.testing.assert_allclose(ours.coef_, np.asarray(theirs.coef_), atol=1e-6)
+    if family == "Gaussian":
+        np.testing.assert_allclose(ours.scale_, scale, rtol=1e-6)
+
+
 def test_what_fastglm_has_not_is_said():
     with pytest.raises(TypeError, match="model is of type dict; expected a GLM or PopulationGLM"):
         fastglm.from_nemos({})
-    with pytest.raises(ValueError, match="The model has Gamma, which fastglm has not"):
+    with pytest.raises(ValueError, match="The model has Gamma observations, which"):
         fastglm.from_nemos(peer(observation_model="Gamma"))
     with pytest.raises(ValueError, match=r"inverse_link_function is .*take 'exp', 'softplus'"):
         fastglm.from_nemos(peer(inverse_link_function=jax.nn.relu))
