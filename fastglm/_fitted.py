@@ -26,7 +26,7 @@ from fastglm._inputs import (
 )
 from fastglm._kernels.threads import single_threaded_blas
 from fastglm._penalty import Penalty
-from fastglm._products.sweep import Sweep
+from fastglm._products.local import Local
 from fastglm._pynapple import Columns
 from fastglm.features.events import Events
 from fastglm.features.matrix import as_feature_matrix
@@ -280,13 +280,11 @@ class Fitted:
 
 def rates(X, coef, intercept, loss, offset, valid):
     """Yield the valid bins of each chunk and their expected counts, in float64."""
-    sweep, n = Sweep(X, coef.shape[1]), coef.shape[1]
     with single_threaded_blas():
-        sweep.set_coef(coef)
-        for start, n_rows in sweep.chunks():
-            index = start + np.flatnonzero(valid[start : start + n_rows])
-            sweep.forward(start, n_rows)
-            eta = sweep.get(n_rows, n)[index - start] + intercept
+        for chunk in Local(X, valid).passes(coef.shape[1]).forward(coef):
+            inside = np.flatnonzero(chunk.valid)
+            index = chunk.index.start + inside
+            eta = chunk.eta[inside] + intercept
             yield index, loss.mean(eta if offset is None else eta + offset[index])
 
 

@@ -335,3 +335,20 @@ def test_bad_input_is_refused():
         ):
             with pytest.raises(ValueError, match=f"fitted with {name}; pass the {name} of these"):
                 test(adjusted, X, counts)
+
+
+def test_separated_features_of_either_side_have_no_errors():
+    """One feature is only active where there are events, one where there are none."""
+    rng = np.random.default_rng(8)
+    y = (rng.random(400) < 0.3).astype(int)
+    on, off = np.flatnonzero(y)[:20], np.flatnonzero(y == 0)[:20]
+    rows = np.zeros((400, 3))
+    rows[on, 0] = rows[off, 1] = 1
+    rows[:, 2] = rng.normal(size=400)
+    with pytest.warns(fastglm.glm.ConvergenceWarning, match="separated"):
+        model = fastglm.GLM("Bernoulli").fit(rows, y)
+    errors = model.standard_errors(rows, y)
+    assert np.isinf(errors[:2]).all()
+    rest = np.setdiff1d(np.arange(400), [*on, *off])
+    alone = fastglm.GLM("Bernoulli").fit(rows[rest, 2:], y[rest])
+    assert errors[2] == pytest.approx(alone.standard_errors(rows[rest, 2:], y[rest])[0], rel=1e-5)
