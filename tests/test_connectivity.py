@@ -9,6 +9,7 @@ from scipy import stats
 
 import fastglm
 from fastglm import connectivity, inference
+from fastglm.observation_models import as_observation_model
 
 N_CELLS, N_FUNCS, WINDOW = 4, 3, 15
 
@@ -199,3 +200,30 @@ def test_what_is_missing_is_named(fitted, monkeypatch, method, package):
 
 def test_public_names():
     assert set(connectivity.__all__) == {"CouplingMap", "coupling_map"}
+
+
+def test_couplings_without_tests_have_the_same_estimates(fitted):
+    counts, X, model = fitted
+    tested = model.coupling_map(X, counts)
+    plain = connectivity.point_estimates(model.coef_, X.columns[0].kernel, model=model)
+    for name in ("strength", "peak", "gain"):
+        np.testing.assert_allclose(getattr(plain, name), getattr(tested, name), rtol=1e-12)
+    np.testing.assert_array_equal(plain.own_history, np.eye(N_CELLS, dtype=bool))
+    assert tested.tested
+    assert not plain.tested
+    assert not plain.significant().any()
+    between = np.where(np.eye(N_CELLS, dtype=bool), 0, np.abs(plain.strength))
+    order = [divmod(int(k), N_CELLS) for k in np.argsort(-between, axis=None)[:5]]
+    assert plain.strongest(5) == order
+    model = fastglm.PopulationGLM().fit(X, counts)
+    model.status_ = np.where(np.arange(N_CELLS) == 1, "separated", model.status_)
+    some = connectivity.point_estimates(model.coef_, X.columns[0].kernel, model=model)
+    assert np.isinf(some.standard_error[:, 1]).all()
+    assert not any(j == 1 for _, j in some.strongest(20))
+    assert np.isnan(
+        connectivity.point_estimates(
+            model.coef_,
+            X.columns[0].kernel,
+            loss=as_observation_model("Gaussian").loss(),
+        ).gain
+    ).all()

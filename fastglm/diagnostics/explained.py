@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,9 +13,7 @@ from fastglm._engine.observed import Observed
 from fastglm._fitted import Fitted, fitted_scale, rates
 from fastglm._inputs import read_problem
 from fastglm._scores import null_rates
-from fastglm.features.events import Events
 from fastglm.model_selection import split
-from fastglm.observation_models import ObservationModel
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -94,7 +91,7 @@ def deviance_explained(
     array([1.])
     """
     fit = read_fit(model, X, y, sample_weight, offset)
-    return _sums_of(fit).deviance_explained()
+    return explained(fit).deviance_explained()
 
 
 def bits_per_spike(
@@ -140,7 +137,7 @@ def bits_per_spike(
             f"{fit.family.name} observations are not events; bits per spike need Poisson or "
             "Bernoulli observations. deviance_explained gives R2."
         )
-    return _sums_of(fit).bits_per_spike()
+    return explained(fit).bits_per_spike()
 
 
 def cross_validated(
@@ -199,7 +196,7 @@ def cross_validated(
         scale = fitted_scale(replace(problem, valid=train), result)
         null = null_rates(loss, observed, train)
         chunks = rates(X, result.coef, result.intercept, loss, observed.offset, test)
-        sums = _sum_up(family, observed, chunks, null, scale, likelihood=True)
+        sums = _sum_up(family, observed, test, chunks, null, scale, likelihood=True)
         lost = _without_null(loss, null(np.flatnonzero(train)[:1]))
         values = sums.deviance_explained(), sums.bits_per_spike(), sums.log_likelihood
         scores.append([np.where(lost, np.nan, value) for value in values] + [result.status])
@@ -219,10 +216,10 @@ def _without_null(loss, mean):
 class _Sums:
     """Weighted sums over the scored bins of every receiver, each of shape (n_receivers,)."""
 
-    events: np.ndarray
     deviance: np.ndarray
     null: np.ndarray  # deviance of the null model
     varies: np.ndarray  # bool: whether the counts do
+    events: np.ndarray  # 0 for families that are not of events
     scale: np.ndarray
     log_likelihood: np.ndarray  # mean over the bins
 
@@ -235,48 +232,83 @@ class _Sums:
         return _divide(gain, self.events * np.log(2))
 
 
-def _sums_of(fit: Fitted) -> _Sums:
+def explained(fit: Fitted) -> _Sums:
+    """What deviance explained and bits per spike are made of, in one pass over the bins."""
     observed = Observed(fit.y, fit.weight, fit.offset)
     null = null_rates(fit.loss, observed, fit.kept)
-    return _sum_up(fit.family, observed, fit.rates(), null, fit.scale)
+    return _sum_up(fit.family, observed, fit.kept, fit.rates(), null, fit.scale)
 
 
-def _sum_up(
-    family: ObservationModel,
-    observed: Observed,
-    chunks: Iterator,
-    null: Callable,
-    scale: np.ndarray,
-    likelihood: bool = False,
-) -> _Sums:
-    """Deviances chunk by chunk, and log likelihoods where they are asked for."""
-    y: Events = observed.events
-    events, deviance, base, total, size = np.zeros((5, y.n_units))
-    low, high = np.full(y.n_units, np.inf), np.full(y.n_units, -np.inf)
+def _sum_up(family, observed, kept, chunks, null, scale, likelihood=False) -> _Sums:
+    """Deviances chunk by chunk, and log likelihoods where they are asked for.
+
+    ``chunks`` are bins and means of the ``kept`` bins; ``null`` gives the means of the null model.
+    """
+    y = observed.events
+    deviance, base, total = np.zeros((3, y.n_units))
+    counted = _Counted(observed, kept)
+    # Means that are the same in all bins leave nothing to do where there is no event. The sums
+    # would cancel where every bin counts as one.
+    constant = observed.offset is None and family.event_based
     for index, mu in chunks:
         if index.size == 0:
             continue
         counts = y.rows(index)
-        known = ~np.isnan(counts)
-        weight = 1.0 if observed.weight is None else observed.weight[index, None]
-
-        def add(values, known=known, weight=weight):
-            # Receiver by receiver: bits must not depend on how many there are.
-            values = np.where(known, weight * values, 0.0)
-            return np.ascontiguousarray(values.T).sum(axis=1)
-
         with np.errstate(divide="ignore", invalid="ignore"):
-            deviance += add(family.deviance(counts, mu))
-            base += add(family.deviance(counts, null(index)))
+            deviance += _total(family.deviance(counts, mu), observed.weight, index)
+            if not constant:
+                base += _total(family.deviance(counts, null(index)), observed.weight, index)
             if likelihood:
-                total += add(family.log_likelihood(counts, mu, scale))
-        events += add(counts)
-        size += add(1.0)
-        low = np.fmin(low, np.fmin.reduce(counts, axis=0))
-        high = np.fmax(high, np.fmax.reduce(counts, axis=0))
-    if not family.event_based:
-        events[:] = 0.0
-    return _Sums(events, deviance, base, high > low, scale, _divide(total, size))
+                value = family.log_likelihood(counts, mu, scale)
+                total += _total(value, observed.weight, index)
+    if constant:
+        base = counted.deviance(family, null(np.flatnonzero(kept)[:1]))
+    events = counted.sum if family.event_based else np.zeros(y.n_units)
+    mean = _divide(total, counted.size)
+    return _Sums(deviance, base, counted.varies, events, scale, mean)
+
+
+def _total(values, weight, index):
+    """Weighted sum over the bins whose count is known, (n_receivers,)."""
+    if weight is not None:
+        values = weight[index, None] * values
+    # Receiver by receiver: bits must not depend on how many there are.
+    return np.nansum(np.ascontiguousarray(values.T), axis=1)
+
+
+class _Counted:
+    """What follows from the counts of some bins alone, by their events."""
+
+    def __init__(self, observed, kept):
+        y, weight = observed.events, observed.weight
+        inside = kept[y.bins]
+        self.units, self.counts, self.n = y.units[inside], y.amplitudes[inside], y.n_units
+        self.weights = np.ones(self.units.size) if weight is None else weight[y.bins[inside]]
+        self.known = ~np.isnan(self.counts)
+        whole = float(kept.sum()) if weight is None else weight[kept].sum()
+        self.size = whole - self._add(np.where(self.known, 0.0, self.weights))
+        self.sum = self._add(np.where(self.known, self.weights * self.counts, 0.0))
+        empty = self.size - self._add(np.where(self.known, self.weights, 0.0))
+        self.empty = np.where(empty > 1e-12 * self.size, empty, 0.0)  # weight of bins of count 0
+
+    def _add(self, values):
+        return np.bincount(self.units, values, self.n)
+
+    @property
+    def varies(self):
+        """Whether a receiver has two different counts, (n_receivers,)."""
+        low, high = np.full(self.n, np.inf), np.full(self.n, -np.inf)
+        np.fmin.at(low, self.units, self.counts)
+        np.fmax.at(high, self.units, self.counts)
+        return np.where(self.empty > 0, np.fmax(high, 0) > np.fmin(low, 0), high > low)
+
+    def deviance(self, family, mean):
+        """Deviance from one mean of every receiver."""
+        mean = np.broadcast_to(mean, (1, self.n))[0]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            empty = np.where(self.empty > 0, self.empty * family.deviance(0.0, mean), 0.0)
+            value = self.weights * family.deviance(self.counts, mean[self.units])
+        return empty + self._add(np.where(self.known, value, 0.0))
 
 
 def _divide(a, b):

@@ -10,6 +10,7 @@ from fastglm import connectivity, diagnostics
 from fastglm._batches.fit import sum_counts
 from fastglm._engine.result import STATUSES
 from fastglm._fitted import Fitted
+from fastglm.diagnostics.explained import explained, read_fit
 
 LEVEL = 0.95  # of bands
 _MOST_FEATURES, _MOST_WORK = 1500, 3e12  # beyond which standard errors wait until asked for
@@ -38,8 +39,8 @@ class Facts:
 def gather(model, X, y, standard_errors, names, sample_weight, offset) -> Facts:
     """Everything about a fit; see `fastglm.report.write_report`."""
     adjust = {"sample_weight": sample_weight, "offset": offset}
-    explained = diagnostics.deviance_explained(model, X, y, **adjust)
-    fit = Fitted.of(model, X, y, **adjust)
+    fit = read_fit(model, X, y, **adjust)
+    sums = explained(fit)
     inside = np.isnan(fit.y.amplitudes) & fit.kept[fit.y.bins]
     facts = Facts(
         fit,
@@ -47,10 +48,10 @@ def gather(model, X, y, standard_errors, names, sample_weight, offset) -> Facts:
         sum_counts(fit.y, fit.kept),
         np.bincount(fit.y.units[inside], minlength=fit.n_receivers),
         fit.mask.sum(axis=0),
-        explained,
+        sums.deviance_explained(),
     )
     if fit.family.event_based:
-        facts.bits_per_spike = diagnostics.bits_per_spike(model, X, y, **adjust)
+        facts.bits_per_spike = sums.bits_per_spike()
         facts.rescaling = diagnostics.time_rescaling(model, X, y, **adjust)
     if fit.X.histories:
         _add_couplings(facts, model, X, y, standard_errors, adjust)
