@@ -295,8 +295,7 @@ def mean_count(y: Events, kept, weight=None) -> np.ndarray:
     missing = np.isnan(y.amplitudes)
     at = weight[y.bins]
     gone = np.bincount(y.units[inside & missing], at[inside & missing], y.n_units)
-    known = inside & ~missing
-    total = np.bincount(y.units[known], (y.amplitudes * at)[known], y.n_units)
+    total = y.sums(np.where(kept, weight, 0.0))
     size = weight[kept].sum() - gone
     return np.where(size > 0, total / np.where(size > 0, size, 1.0), 0.0)
 
@@ -332,12 +331,10 @@ def fitted_scale(problem, result: Result) -> np.ndarray:
 
 def _moments(y, weight):
     """Variance of every receiver's known counts, and the sum of the weights of their bins."""
-    missing = np.isnan(y.amplitudes)
-    at, counts = weight[y.bins], np.where(missing, 0.0, y.amplitudes)
-    sums = [np.bincount(y.units, at * part, y.n_units) for part in (missing, counts, counts**2)]
-    size = weight.sum() - sums[0]
-    mean, square = (part / np.maximum(size, 1e-300) for part in sums[1:])
-    return np.maximum(square - mean**2, 0.0), size
+    gone = np.isnan(y.amplitudes)
+    size = weight.sum() - np.bincount(y.units[gone], weight[y.bins[gone]], y.n_units)
+    known = np.maximum(size, 1e-300)
+    return y.squares(weight, y.sums(weight) / known) / known, size
 
 
 def _penalty_value(penalty, coef):

@@ -19,7 +19,7 @@ from fastglm._engine.observed import Observed
 from fastglm._engine.result import Result
 from fastglm._penalty import Penalty
 from fastglm._pynapple import common_timeline, read_values
-from fastglm.features.events import Events
+from fastglm.features.events import Events, Traces
 from fastglm.features.matrix import FeatureMatrix, as_feature_matrix
 from fastglm.observation_models import Loss, as_observation_model
 from fastglm.regularizer import UnRegularized, as_regularizer
@@ -301,11 +301,26 @@ def read_counts(model, y, X=None) -> Events:
             )
         y = np.concatenate(y)
     y = y if isinstance(y, Events) else as_numbers(y, "y")
-    events = Events.of(_shape_counts(y, model.single_receiver))
+    y, family = (
+        _shape_counts(y, model.single_receiver),
+        as_observation_model(model.observation_model),
+    )
+    if isinstance(y, np.ndarray) and not family.event_based:
+        events = Traces(y)
+        _check_blocks(family, y)
+    else:
+        events = Events.of(y)
+        family.check(events.amplitudes, events.bins, events.units)
     events.timeline = timeline
-    family = as_observation_model(model.observation_model)
-    family.check(events.amplitudes, events.bins, events.units)
     return events
+
+
+def _check_blocks(family, values):
+    """The family's check of a whole table, some rows at a time."""
+    for start in range(0, values.shape[0], 4096):
+        block = values[start : start + 4096]
+        bins, units = np.divmod(np.arange(block.size), block.shape[1])
+        family.check(block.ravel(), bins + start, units)
 
 
 def _shape_counts(y, single):

@@ -420,8 +420,9 @@ def _null_gradient(problem):
     X, y, loss, observed = problem.X, problem.y, problem.settings.loss, problem.observed
     if not observed.plain:
         return _weighted_gradient(problem)
-    known = np.where(np.isnan(y.amplitudes), 0.0, y.amplitudes)
-    sums = moments(X, problem.valid, Events(y.bins, y.units, known, (y.n_bins, y.n_units)))
+    if y.values is None:
+        y = Events(y.bins, y.units, np.nan_to_num(y.amplitudes), (y.n_bins, y.n_units))
+    sums = moments(X, problem.valid, y)
     n_bins = problem.valid.sum()
     mean = sums.sum_y / n_bins
     grad = sums.xty / n_bins - np.outer(sums.x / n_bins, mean)

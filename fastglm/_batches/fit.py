@@ -238,7 +238,7 @@ def _alike(penalties, receivers):
 def key_of(X, observed, free, penalty, start, settings):
     """Fingerprint of everything that a fit depends on."""
     y = observed.events
-    parts = [X.valid, free, *penalty.arrays(), y.n_units, y.bins, y.units, y.amplitudes]
+    parts = [X.valid, free, *penalty.arrays(), y.n_units, *y.arrays()]
     for c in X.columns:
         parts += c.arrays()
     parts += list(start or ())
@@ -266,8 +266,7 @@ def by_missing(valid, y):
 
 def sum_counts(y, valid):
     """Sum of each receiver over the valid bins where it is known."""
-    known = valid[y.bins] & ~np.isnan(y.amplitudes)
-    return np.bincount(y.units, np.where(known, y.amplitudes, 0.0), y.n_units)
+    return y.sums(valid.astype(np.float64))
 
 
 def mean_count(y, valid):

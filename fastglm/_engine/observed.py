@@ -69,14 +69,6 @@ class Observed:
         weight, offset = (v if v is None else v[bins] for v in (self.weight, self.offset))
         return Observed(self.events.part(first, stop), weight, offset)
 
-    def weighted_events(self):
-        """The events, each as many as its weight."""
-        if self.weight is None:
-            return self.events
-        events = self.events.take(slice(None))
-        events.amplitudes = events.amplitudes * self.weight[events.bins]
-        return events
-
     def shift(self, index, exponential, receivers=None):
         """What is added to eta: shape (n, 1 or n_receivers), None for nothing.
 
@@ -116,12 +108,14 @@ class Observed:
                 factor = self.factor(some, False)
                 squares += (off if factor is None else factor * off).sum(axis=0)
             return moments, squares
-        squares, zeros = np.zeros(mean.size), np.full(mean.size, float(products.n_bins))
-        for part, own in self.over(products):
-            _, units, counts, weight = own._in_the_fit(part.valid)
-            squares += np.bincount(units, weight * (counts - mean[units]) ** 2, mean.size)
-            zeros -= np.bincount(units, weight, mean.size)
-        return moments, squares + zeros * mean**2
+        squares = sum(
+            own.events.squares(own._weights(part.valid), mean) for part, own in self.over(products)
+        )
+        return moments, squares
+
+    def _weights(self, valid):
+        """Weight of every bin, 0 where it is not in the fit."""
+        return np.where(valid, self.weight_of_bins, 0.0)
 
     def _in_the_fit(self, valid):
         """Bins, receivers, counts and weights of the events in some bins."""
@@ -132,11 +126,7 @@ class Observed:
 
     def sums(self, products):
         """Weighted sum of every receiver's counts over the valid bins."""
-        total = np.zeros(self.events.n_units)
-        for part, own in self.over(products):
-            _, units, counts, weight = own._in_the_fit(part.valid)
-            total += np.bincount(units, np.nan_to_num(weight * counts), total.size)
-        return total
+        return sum(own.events.sums(own._weights(part.valid)) for part, own in self.over(products))
 
     def start(self, loss, mean, valid):
         """Intercepts with which constant rates have the mean of the counts, nearly.

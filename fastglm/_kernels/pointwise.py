@@ -259,6 +259,7 @@ _LN2 = math.log(2.0)
 _LN2_32 = np.float32(_LN2)
 _F2, _F3, _F4, _F5, _F6, _F7, _F8 = (np.float32(1.0 / math.factorial(k)) for k in range(2, 9))
 _TWO_32, _THREE_32 = np.float32(2), np.float32(3)
+_TINY_32 = np.float32(1e-15)
 _BEND_32, _SMALL_32, _RARE_32 = np.float32(0.4), np.float32(0.35), np.float32(0.29)
 
 
@@ -270,7 +271,8 @@ def log1p_unit(u):
     """
     large = u > 0.4
     s = (u - 1.0 if large else u) / (u + (3.0 if large else 2.0))
-    q = s * s
+    q = s if large or s > 1e-120 else 1e-120  # the square of less is no normal number, and slow
+    q = q * q
     p = _ODD[10]
     p = p * q + _ODD[9]
     p = p * q + _ODD[8]
@@ -290,7 +292,8 @@ def log1p_unit32(u):
     """log(1 + u) for ``0 <= u <= 1`` in float32: relative error below 3e-7. As `log1p_unit`."""
     large = u > _BEND_32
     s = (u - _ONE_32 if large else u) / (u + (_THREE_32 if large else _TWO_32))
-    q = s * s
+    q = s if large or s > _TINY_32 else _TINY_32  # the square of less is no normal number, and slow
+    q = q * q
     p = _O4 * q + _O3
     p = p * q + _O2
     p = p * q + _O1

@@ -10,7 +10,7 @@ from fastglm._products.kinds import Work, kind_of
 from fastglm._products.protocol import Chunk, Sums
 from fastglm._products.sweep import Sweep
 
-_NOBODY = -50.0  # intercept of lanes without a receiver: nothing overflows there
+_NOBODY = 0.0  # intercept of lanes without a receiver: all numbers there are normal
 
 
 class Local:
@@ -63,8 +63,7 @@ class Local:
 
     def moments(self, observed, known=None):
         """``X'Y``, ``X'1`` and the sums of Y, with the weights."""
-        events = observed.weighted_events()
-        return sums.moments(self.X, self.valid, events, observed.weight, known)
+        return sums.moments(self.X, self.valid, observed.events, observed.weight, known)
 
     def select(self, columns):
         """The products of the senders that some columns need, and the index of their columns."""

@@ -30,20 +30,26 @@ class Moments:
 
 
 def moments(X, valid, events, weight=None, sums=None):
-    """``X'Y``, ``X'1`` and ``sum(Y)`` over the valid bins, from the events of Y in float64.
+    """``X'Y``, ``X'1`` and ``sum(Y)`` over the valid bins, in float64.
 
-    ``events`` holds the bins, receivers and amplitudes of Y, sorted by bin, and the number of
-    receivers. ``weight``, one for each bin, stands in the place of 1. ``sums`` is ``X'1``, where it
-    is known.
+    Y are `Events` of the receivers. ``weight``, one for each bin, stands in the place of 1.
+    ``sums`` is ``X'1``, where it is known.
     """
+    x = column_sums(X, valid, weight) if sums is None else sums
+    of_bin = np.where(valid, 1.0 if weight is None else weight, 0.0)
+    sum_y = events.sums(of_bin)
+    if events.values is not None:
+        return Moments(project(X, valid, events, weight), x, sum_y)
     keep = valid[events.bins]
     if not keep.all():
         events = events.take(keep)
-    sum_y = np.bincount(events.units, events.amplitudes, events.n_units)
+    if weight is not None:
+        events = events.take(slice(None))
+        events.amplitudes = events.amplitudes * weight[events.bins]
     xty = np.zeros((X.shape[1], events.n_units))
     for block, (start, stop) in zip(X.columns, X.column_ranges, strict=True):
         xty[start:stop] = kind_of(block).moments(block, events)
-    return Moments(xty, column_sums(X, valid, weight) if sums is None else sums, sum_y)
+    return Moments(xty, x, sum_y)
 
 
 def gram(X, valid, weight=None):
@@ -116,10 +122,17 @@ def column_sums(X, valid, weight=None):
     return sweep.collect()[:, 0]
 
 
-def project(X, valid, values):
-    """``X' values`` over the valid bins, for values of shape (n_bins, n), in float64."""
-    sweep = Sweep(X, values.shape[1])
+def project(X, valid, values, weight=None):
+    """``X' diag(weight) values`` over the valid bins, for n columns of values, in float64.
+
+    ``values`` are an array of shape (n_bins, n), or `Traces`.
+    """
+    n = values.shape[1]
+    sweep, values = Sweep(X, n), getattr(values, "values", values)
     for start, n_rows in sweep.chunks():
         bins = slice(start, start + n_rows)
-        sweep.backward(start, n_rows, sweep.put(np.where(valid[bins, None], values[bins], 0.0)))
-    return sweep.collect()[:, : values.shape[1]]
+        chunk = np.where(valid[bins, None], values[bins], 0.0)
+        if weight is not None:
+            chunk *= weight[bins, None]
+        sweep.backward(start, n_rows, sweep.put(chunk))
+    return sweep.collect()[:, :n]

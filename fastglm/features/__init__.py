@@ -14,7 +14,7 @@ the solver multiplies with it through `fastglm._products`, block by block and ch
 """
 
 from fastglm.features.dense import DenseColumns, SlowColumns
-from fastglm.features.events import Events
+from fastglm.features.events import Events, Traces
 from fastglm.features.held import hold
 from fastglm.features.history import HistoryColumns
 from fastglm.features.matrix import FeatureMatrix, as_feature_matrix, hstack
@@ -27,6 +27,7 @@ __all__ = [
     "HistoryColumns",
     "ProductColumns",
     "SlowColumns",
+    "Traces",
     "as_feature_matrix",
     "hold",
     "hstack",

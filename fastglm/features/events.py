@@ -21,6 +21,7 @@ class Events:
 
     timeline = None  # when the bins are, where the counts came with times
     ndim = 2
+    values = None  # all numbers, where most are not zero: see `Traces`
 
     def __init__(self, bins, units, amplitudes, shape):
         self.bins, self.units, self.amplitudes = bins, units, amplitudes
@@ -111,6 +112,23 @@ class Events:
         units_of = number[self.units[keep]]
         return Events(self.bins[keep], units_of, self.amplitudes[keep], (self.n_bins, len(units)))
 
+    def arrays(self):
+        """The arrays that hold the counts."""
+        return [self.bins, self.units, self.amplitudes]
+
+    def sums(self, weight):
+        """Sum of every unit's known counts, weighted by bin, (n_units,)."""
+        known = ~np.isnan(self.amplitudes)
+        values = np.where(known, self.amplitudes, 0.0) * weight[self.bins]
+        return np.bincount(self.units, values, self.n_units)
+
+    def squares(self, weight, center):
+        """Weighted sum of squares of every unit's known counts around a center, (n_units,)."""
+        known, at = ~np.isnan(self.amplitudes), weight[self.bins]
+        off = np.where(known, self.amplitudes - center[self.units], 0.0)
+        rest = weight.sum() - np.bincount(self.units, at, self.n_units)  # bins without an event
+        return np.bincount(self.units, at * off**2, self.n_units) + rest * center**2
+
     def part(self, first, stop):
         """The events of the bins from ``first`` to ``stop``, which are renumbered."""
         if (first, stop) == (0, self.n_bins):
@@ -133,3 +151,69 @@ class Events:
             hit = index[place] == self.bins[low:high]
             out[place[hit], self.units[low:high][hit]] = self.amplitudes[low:high][hit]
         return out
+
+
+class Traces(Events):
+    """A table whose numbers are mostly not zero, kept as it is: calcium traces, field potentials.
+
+    As `Events` it lists the numbers that are not known; all others are in ``values``.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_bins, n_units)
+        Kept by reference.
+    """
+
+    _ROWS = 4096  # bins that are looked at together
+
+    def __init__(self, values):
+        self.values = values
+        bins, units = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
+        for start in self._starts(values.shape[0]):
+            at, unit = np.nonzero(np.isnan(values[start : start + self._ROWS]))
+            bins.append((at + start).astype(np.int32))
+            units.append(unit.astype(np.int32))
+        bins = np.concatenate(bins)
+        super().__init__(bins, np.concatenate(units), np.full(bins.size, np.nan), values.shape)
+
+    def _starts(self, n_bins):
+        return range(0, n_bins, self._ROWS)
+
+    def __repr__(self):
+        return f"Traces(shape={self.shape})"
+
+    def arrays(self):
+        """The array that holds the numbers."""
+        return [self.values]
+
+    def toarray(self):
+        """The table."""
+        return self.values
+
+    def rows(self, index):
+        """The table's rows at some ascending bins, float64."""
+        return self.values[index].astype(np.float64)
+
+    def select(self, units):
+        """The numbers of some units."""
+        return Traces(self.values[:, units])
+
+    def part(self, first, stop):
+        """The numbers of the bins from ``first`` to ``stop``."""
+        return self if (first, stop) == (0, self.n_bins) else Traces(self.values[first:stop])
+
+    def sums(self, weight):
+        """Sum of every unit's known numbers, weighted by bin, (n_units,)."""
+        total = np.zeros(self.n_units)
+        for start in self._starts(self.n_bins):
+            some = slice(start, start + self._ROWS)
+            total += weight[some] @ np.nan_to_num(self.values[some].astype(np.float64))
+        return total
+
+    def squares(self, weight, center):
+        """Weighted sum of squares of every unit's known numbers around a center, (n_units,)."""
+        total = np.zeros(self.n_units)
+        for start in self._starts(self.n_bins):
+            some = slice(start, start + self._ROWS)
+            total += weight[some] @ np.nan_to_num(self.values[some] - center) ** 2
+        return total
