@@ -167,5 +167,6 @@ def as_matrix(matrix, filters):
         raise ValueError("matrix has a negative eigenvalue; a penalty must be semidefinite.")
     if size == n_features:
         return scipy.sparse.csr_array(matrix)
-    blocks = [dense if n == size else scipy.sparse.csr_array((n, n)) for n in sizes]
-    return scipy.sparse.csr_array(scipy.sparse.block_diag(blocks, format="csr"))
+    block = scipy.sparse.csr_array(dense)
+    blocks = [block if n == size else scipy.sparse.csr_array((n, n)) for n in sizes]
+    return scipy.sparse.block_diag(blocks, format="csr")

@@ -769,7 +769,7 @@ def test_a_single_receiver():
 def test_a_sparse_matrix_is_saved(matrix, tmp_path):
     scipy_sparse = pytest.importorskip("scipy.sparse")
     X, counts, _, _ = problem()
-    kind = reg.Quadratic(scipy_sparse.csr_matrix(matrix))
+    kind = reg.Quadratic(scipy_sparse.csr_array(matrix))
     model = fit(X, counts, kind, 0.1, None)
     model.save_params(tmp_path / "model")
     loaded = fastglm.load_model(tmp_path / "model.npz")
