@@ -7,6 +7,17 @@ import numpy as np
 import pytest
 
 
+def pytest_configure(config):
+    """With FASTGLM_STRICT=1, as in CI, a deprecated call of our own is an error.
+
+    Python blames the module whose line made the call. A filter in a file is a regular expression;
+    one of the command line, ``-W``, names a single module and would miss ``fastglm.glm``.
+    """
+    if os.environ.get("FASTGLM_STRICT", "0") == "1":
+        for kind in ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning"):
+            config.addinivalue_line("filterwarnings", f"error::{kind}:(fastglm|test_|naive)")
+
+
 def pytest_collection_modifyitems(items):
     """In pure Python the heavy tests would take minutes and cover nothing more."""
     if os.environ.get("NUMBA_DISABLE_JIT", "0") == "1":
