@@ -163,7 +163,7 @@ class Cost:
     """Seconds and bytes of batches."""
 
     def __init__(self, products, rates, settings, events):
-        self.X, self.n_bins = products, products.n_bins
+        self.products, self.n_bins = products, products.n_bins
         self.rates, self.settings = rates, settings
         self.events = events
         precise = max(np.log10(min(1e-11, 1.0) / min(settings.tol, 1e-11)), 0)
@@ -173,12 +173,12 @@ class Cost:
 
     def work(self, column):
         """Additions from events, and multiply-adds from rows, of one product for one receiver."""
-        work = self.X.work(column)
+        work = self.products.work(column)
         events = work.additions + work.products * self.rates.events / self.rates.rows
         return events, work.rows
 
-    def products(self, work):
-        """The cheaper way to multiply, unless one is asked for."""
+    def multiply(self, work):
+        """The cheaper way to multiply with X, "events" or "rows", unless one is asked for."""
         if self.settings.products != "auto":
             return self.settings.products
         from_events, from_rows = work[0] / self.rates.events, work[1] / self.rates.rows
@@ -190,7 +190,7 @@ class Cost:
 
     def passes(self, work, n_free, n):
         """Seconds of n receivers by passes, the shared part left out."""
-        if self.products(work) == "events":
+        if self.multiply(work) == "events":
             coarse, precise = work[0] / self.rates.events, work[0] / self.rates.events64
         else:
             coarse, precise = work[1] / self.rates.rows, 2 * work[1] / self.rates.rows
@@ -212,7 +212,7 @@ class Cost:
         """
         if self.events is None or n_free == 0:
             return seconds
-        events = max(float(self.events[receivers].mean()) * self.X.shape[1] / n_free, 1e-2)
+        events = max(float(self.events[receivers].mean()) * self.products.shape[1] / n_free, 1e-2)
         factor = n_free**3 * (2.5 / self.rates.rows + 1 / 6 / self.rates.hessian)
         seconds *= max(1.0, 0.43 + 0.86 / events)
         return seconds + receivers.size * max(1 - events, 0.0) * factor
@@ -231,9 +231,9 @@ class Cost:
     def pairs(self, n_features):
         """Seconds of the pairs of events within a window of some features: 3 ns each."""
         seconds = 0.0
-        for c in self.X.columns:
+        for c in self.products.columns:
             additions = kind_of(c).work(c, None, self.n_bins).additions
-            n_events = additions / max(c.lags, 1) * min(1, n_features / self.X.shape[1])
+            n_events = additions / max(c.lags, 1) * min(1, n_features / self.products.shape[1])
             seconds += 3e-9 * n_events**2 * c.lags / max(self.n_bins, 1)
         return seconds
 
@@ -258,12 +258,12 @@ class Cost:
         Bins of the sample, bytes while it and the sums are made, bytes afterwards, and seconds; all
         0 where every mask makes its own.
         """
-        n_features = self.X.shape[1]
+        n_features = self.products.shape[1]
         if np.square(np.array(sizes, float)).sum() <= _WORTH * n_features**2:
             return 0, 0.0, 0.0, 0.0
         n_sample = self.common_sample(sizes)
         gram, rows = 8 * n_features**2, 4 * n_sample * n_features
-        keeping = gram + rows + 4 * self.X.shape[0]
+        keeping = gram + rows + 4 * self.products.shape[0]
         making = keeping + max(gram, rows)
         if making >= _COMMON * self.settings.memory_budget:
             return 0, 0.0, 0.0, 0.0
@@ -278,8 +278,8 @@ class Cost:
         80 took 6.3. So many that a Hessian costs what a pass does, on a typical machine: no result
         may depend on what was measured on this one.
         """
-        n_features, typical = self.X.shape[1], float(np.mean(sizes))
-        additions = self.X.work().additions
+        n_features, typical = self.products.shape[1], float(np.mean(sizes))
+        additions = self.products.work().additions
         seconds = 4 * additions * typical / n_features / TYPICAL.events + 2e-9 * self.n_bins
         n = seconds * TYPICAL.rows / max(typical, 1) ** 2
         n = max(sample_size(typical, self.n_bins), min(n, sample_size(4 * typical, self.n_bins)))
@@ -305,7 +305,7 @@ class Cost:
         """Bytes of one receiver: filters and their sums, pairs of steps, weights, chunks."""
         total = Steps.bytes_per_feature * n_features
         total += 4 * sample_size(n_features, self.n_bins, self.settings.memory_budget) * 3
-        for c in self.X.columns:
+        for c in self.products.columns:
             total += kind_of(c).lane_bytes(c, n_features)
         return total + 12 * (CHUNK + 2 * kernels.PAD)
 
@@ -313,7 +313,7 @@ class Cost:
         """Batches that are solved from ``X'X``; none where the budget does not hold it."""
         if receivers.size == 0:
             return []
-        n_features, budget = self.X.shape[1], self.settings.memory_budget
+        n_features, budget = self.products.shape[1], self.settings.memory_budget
         fixed, each = 36 * n_features**2 + 1e7, 12 * 8 * n_features
         if fixed + each > 0.8 * budget:
             return []
@@ -342,7 +342,7 @@ class Cost:
         receivers = np.array(receivers)
         alone = selected and lanes == 1
         n_free = int(free[:, receivers].sum(axis=0).max())
-        n_features = n_free if selected else self.X.shape[1]
+        n_features = n_free if selected else self.products.shape[1]
         if method == "newton-cholesky":
             fixed, each = 3e8 if n_free > 100 else 1e6, 40 * n_free**2 + 1e4
             making, lanes = fixed, 1
@@ -351,7 +351,7 @@ class Cost:
             if alone:
                 making = fixed = self.alone_bytes(n_features, common)
             each = self.lane_bytes(n_features)
-            if self.products(self.work(free[:, receivers].any(axis=1))) == "rows":
+            if self.multiply(self.work(free[:, receivers].any(axis=1))) == "rows":
                 fixed += 8 * CHUNK * n_features
         budget = self.settings.memory_budget
         if method == "newton-cg":
@@ -385,7 +385,7 @@ class Cost:
                 Batch(
                     some,
                     method,
-                    self.products(work),
+                    self.multiply(work),
                     lanes,
                     selected,
                     n_free,

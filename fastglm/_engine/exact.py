@@ -5,6 +5,7 @@ import numpy as np
 from fastglm._engine.linear import cho_solve, cholesky, split_space
 from fastglm._kernels.dots import column_dot
 from fastglm._kernels.threads import run_threads
+from fastglm._products.weighted_gram import WeightedGram
 
 _DENSE_BYTES = 1 << 28  # rows that are kept between passes
 _BLOCK_BYTES = 1 << 21  # rows that are worked on at a time: what a core's L2 and L3 share hold
@@ -53,11 +54,14 @@ class DenseProblem:
 
     def _block(self, k):
         """Rows and counts of block k, kept between passes where all blocks fit into memory."""
-        if self._kept is None:
-            return self.products.rows(self.blocks[k]), self.observed(self.blocks[k])
-        if k not in self._kept:
-            self._kept[k] = self.products.rows(self.blocks[k]), self.observed(self.blocks[k])
-        return self._kept[k]
+        if self._kept is not None and k in self._kept:
+            return self._kept[k]
+        rows, counts = self.products.rows(self.blocks[k]), self.observed(self.blocks[k])
+        # Not packed: that would compile kernels for the first small fit.
+        gram = WeightedGram(np.column_stack([rows, np.ones(len(rows))]), pack=False)
+        if self._kept is not None:
+            self._kept[k] = gram, counts
+        return gram, counts
 
     def evaluate(self, active, coef, intercept):
         """Objective, gradient and, where it is due, the Hessian at the given points."""
@@ -88,15 +92,13 @@ class DenseProblem:
             grad[free, k] += Z.T @ residual
             grad_intercept[k] += residual.sum()
             if self.due[j]:
-                weighted = Z * np.sqrt(curvature)[:, None]
-                parts = weighted.T @ weighted, Z.T @ curvature, curvature.sum()
                 if self.hess[j] is None:
-                    self.hess[j] = parts
-                else:
-                    self.hess[j] = [a + b for a, b in zip(self.hess[j], parts, strict=True)]
+                    self.hess[j] = np.zeros((free.size + 1,) * 2)
+                gram.add(curvature, np.append(free, rows.shape[1]), self.hess[j])
 
         for block in range(len(self.blocks)):
-            rows, counts = self._block(block)
+            gram, counts = self._block(block)
+            rows = gram.rows[:, :-1]
             index, shift, weight = self.blocks[block], None, None
             if self.observed.offset is not None:
                 shift = self.observed.offset[index]
@@ -119,10 +121,10 @@ class DenseProblem:
         decrement = np.zeros(moved.size)
         for k, j in enumerate(self.active[moved]):
             if self.hess[j] is not None:
-                if not all(np.isfinite(part).all() for part in self.hess[j]):
+                if not np.isfinite(self.hess[j]).all():
                     decrement[k] = np.nan  # features whose squares overflow
                     continue
-                self._factorise(j, *self.hess[j])
+                self._factorise(j, self.hess[j])
             free, mean = self.free[j], self.mean[j]
             g = grad[free, k] - mean * grad_intercept[k]
             if self.basis[j] is not None:
@@ -155,9 +157,7 @@ class DenseProblem:
         That of the last pass which made one, as float32, the intercept last.
         """
         if self.hess[j] is not None:
-            hess, moment, total = self.hess[j]
-            bordered = np.block([[hess, moment[:, None]], [moment[None], total]])
-            self.last_hess[j] = (bordered / self.n_bins).astype(np.float32)
+            self.last_hess[j] = (self.hess[j] / self.n_bins).astype(np.float32)
             self.hess[j] = None
         place = np.searchsorted(self.free[j], features)
         return self.last_hess[j], np.append(place, self.free[j].size)
@@ -177,8 +177,9 @@ class DenseProblem:
         """Far from the optimum the next pass brings new Hessians."""
         self.due[receivers] = decrement > self._REFRESH
 
-    def _factorise(self, j, hess, moment, total):
+    def _factorise(self, j, bordered):
         """Cholesky factor of the Schur complement; without ridge, on the row space of X."""
+        hess, moment, total = bordered[:-1, :-1], bordered[-1, :-1], bordered[-1, -1]
         mean = moment / total
         schur = hess - np.outer(moment, mean)
         schur = (schur + schur.T) / (2 * self.n_bins) + self.penalty.hessian(j, self.free[j])
@@ -196,7 +197,7 @@ class DenseProblem:
         """Largest change of eta in any bin that each step makes."""
         largest = np.zeros(receivers.size)
         for block in range(len(self.blocks)):
-            rows, _ = self._block(block)
+            rows = self._block(block)[0].rows[:, :-1]
             for k, j in enumerate(receivers):
                 free = self.free[j]
                 d = step[free, k]

@@ -1,4 +1,4 @@
-"""The weighted Gram matrix of rows."""
+"""The weighted Gram matrix of rows: one for Newton steps, standard errors and score tests."""
 
 import numpy as np
 
@@ -8,10 +8,23 @@ _FULL = 0.3  # part of the multiplications above which BLAS is faster than packe
 
 
 class WeightedGram:
-    """``rows' diag(w) rows`` for many weights: packed where most entries are zero, else BLAS."""
+    """``rows' diag(w) rows`` for many weights: packed where most entries are zero, else BLAS.
 
-    def __init__(self, rows):
-        self.rows = rows
+    Parameters
+    ----------
+    rows : ndarray of shape (n, size)
+        The last column may be the intercept's.
+    pack : bool
+        Whether packing is worth its kernels, which are compiled when they are first used.
+    """
+
+    def __init__(self, rows, pack=True):
+        self.rows, self.packed = rows, False
+        if pack:
+            self._pack()
+
+    def _pack(self):
+        rows = self.rows
         n, size = rows.shape
         n_blocks = -(-n // kernels.GRAM_BLOCK)
         self.sizes = np.zeros(n_blocks, np.int64)
@@ -36,4 +49,5 @@ class WeightedGram:
 
 
 def symmetric(lower):
+    """The symmetric matrix of a lower triangle."""
     return np.tril(lower) + np.tril(lower, -1).T
