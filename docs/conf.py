@@ -36,12 +36,12 @@ suppress_warnings = ["toc.not_readable", "config.cache"]
 # --- reference ---
 
 MODULES = [
-    "coupling",
-    "recipe",
-    "recording",
+    "workflow",
     "glm",
+    "observation_models",
     "basis",
     "features",
+    "recordings",
     "regularizer",
     "model_selection",
     "inference",
@@ -49,20 +49,19 @@ MODULES = [
     "diagnostics",
     "simulation",
     "plotting",
+    "report",
     "io",
     "migration",
-    "report",
 ]
 autosummary_generate = True
+# A package lists what its files define.
+autosummary_ignore_module_all = False
 # What other modules call but nobody types: not in the reference.
 autosummary_context = {
     "hidden": [
-        *("read_units", "read_link", "read_key", "read_npz", "check_path", "check_bin_size"),
-        *("check_lengths", "check_segments", "check_spikes", "count_events", "end_of_last_bin"),
-        *("full_bins", "as_epochs", "is_number", "as_numbers", "tiled_dot", "column_dot", "Sweep"),
-        *("HistoryColumns", "DenseColumns", "SlowColumns", "ProductColumns", "fit_penalties"),
-        *("split", "held_out", "demo_figure", "fit_figure", "model_path", "gain_eigenvalues"),
-        "as_regularizer",
+        *("DenseColumns", "HistoryColumns", "ProductColumns", "SlowColumns"),
+        *("as_regularizer", "check_path", "demo_figure", "fit_figure", "gain_eigenvalues"),
+        *("model_path", "read_key", "read_model", "split", "strongest"),
     ]
 }
 autodoc_member_order = "bysource"
@@ -144,7 +143,10 @@ html_theme_options = {
     "navigation_with_keys": False,
 }
 # No empty list of sections beside pages that have none.
-SINGLE = ["index", "conventions", "engine", "coming-from-nemos", "data", "validation", "changelog"]
+SINGLE = [
+    *("index", "data", "families", "conventions", "coming-from-nemos", "engine", "architecture"),
+    *("validation", "changelog"),
+]
 html_sidebars = {page: [] for page in [*SINGLE, "search", "genindex", "py-modindex"]}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
