@@ -470,7 +470,7 @@ def test_a_missing_matplotlib_says_what_to_install(monkeypatch):
 def saved(monkeypatch):
     """Figures that are saved to files, in the order of saving."""
     figures = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path, dpi: figures.append(figure))
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: figures.append(figure))
     return figures
 
 

@@ -31,7 +31,7 @@ def demo_figure(true, fitted, bin_size, path):
         Seconds.
     path : Path
     """
-    figure = _figure((10, 8.6))
+    figure = Figure(figsize=(10, 8.6), layout="constrained")
     top, bottom = figure.subfigures(2, 1, height_ratios=(1.3, 1))
     axes = top.subplots(1, 2)
     limit = colour_limit(true.strength[~true.own_history])
@@ -45,7 +45,7 @@ def demo_figure(true, fitted, bin_size, path):
     draw_filters(fitted, pairs, grid, bin_size, true=true)
     if pairs:
         grid[0, 0].legend(frameon=False, fontsize=SMALL)
-    figure.savefig(path, dpi=150)
+    _save(figure, path)
 
 
 def fit_figure(couplings, bin_size, path):
@@ -58,18 +58,17 @@ def fit_figure(couplings, bin_size, path):
         Seconds.
     path : Path
     """
-    figure = _figure((11, 5))
+    figure = Figure(figsize=(11, 5), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.15))
     ax = plot_connectivity(couplings, ax=left.subplots())
     ax.set_title("fitted connectivity", fontsize=10)
     draw_filters(couplings, _examples(couplings), right.subplots(2, 3), bin_size)
-    figure.savefig(path, dpi=150)
+    _save(figure, path)
 
 
-def _figure(size):
-    figure = Figure(figsize=size, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.1)  # inches; titles stand out of their axes
-    return figure
+def _save(figure, path):
+    # Tight: titles of subfigures stand out at the top otherwise.
+    figure.savefig(path, dpi=150, bbox_inches="tight", pad_inches=0.1)
 
 
 def _label(couplings):
