@@ -38,6 +38,8 @@ class EventProblem:
         # What is about to converge is summed in float64, or, where that may be rough, not before
         # the change of a gradient in float32 is rounding.
         self.precise_below = _PRECISE if rough else max(tol, _PRECISE)
+        if objective.loss.constant_curvature:  # in units of the user's: no number is small
+            self.precise_below = np.inf
         self.rough = tol > self.precise_below
         n = objective.free.shape[1]
         self.certain = np.zeros(n, bool)
