@@ -227,3 +227,14 @@ def test_couplings_without_tests_have_the_same_estimates(fitted):
             loss=as_observation_model("Gaussian").loss(),
         ).gain
     ).all()
+
+
+@pytest.mark.parametrize("hole", [False, True])
+def test_a_dense_population_that_drives_itself_has_its_own_history(hole):
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(9000, 3))
+    X = fastglm.basis.HistoryConv(2).compute_features(y)
+    model = fastglm.PopulationGLM("Gaussian").fit(X, y)
+    assert np.isnan(np.diag(model.coupling_map(X, y).q_value)).all()
+    y[8500, 1] = 0.0 if hole else 5.0
+    assert model.coupling_map(X, y).own_history.any() != hole

@@ -246,9 +246,10 @@ def _sum_up(family, observed, kept, chunks, null, scale, likelihood=False) -> _S
     """
     y = observed.events
     deviance, base, total = np.zeros((3, y.n_units))
+    low, high = np.full(y.n_units, np.inf), np.full(y.n_units, -np.inf)
     counted = _Counted(observed, kept)
-    # Means that are the same in all bins leave nothing to do where there is no event. The sums
-    # would cancel where every bin counts as one.
+    # Means that are the same in all bins leave nothing to do where there is no event. Where every
+    # bin has a number, these sums would cancel.
     constant = observed.offset is None and family.event_based
     for index, mu in chunks:
         if index.size == 0:
@@ -261,11 +262,14 @@ def _sum_up(family, observed, kept, chunks, null, scale, likelihood=False) -> _S
             if likelihood:
                 value = family.log_likelihood(counts, mu, scale)
                 total += _total(value, observed.weight, index)
+        if not family.event_based:
+            low = np.fmin(low, np.fmin.reduce(counts, axis=0))
+            high = np.fmax(high, np.fmax.reduce(counts, axis=0))
     if constant:
         base = counted.deviance(family, null(np.flatnonzero(kept)[:1]))
+    varies = counted.vary() if family.event_based else high > low
     events = counted.sum if family.event_based else np.zeros(y.n_units)
-    mean = _divide(total, counted.size)
-    return _Sums(deviance, base, counted.varies, events, scale, mean)
+    return _Sums(deviance, base, varies, events, scale, _divide(total, counted.size))
 
 
 def _total(values, weight, index):
@@ -277,7 +281,10 @@ def _total(values, weight, index):
 
 
 class _Counted:
-    """What follows from the counts of some bins alone, by their events."""
+    """What follows from the counts of some bins alone, by their events.
+
+    For families that are not of events only ``size`` is meant: their numbers need not be listed.
+    """
 
     def __init__(self, observed, kept):
         y, weight = observed.events, observed.weight
@@ -294,8 +301,7 @@ class _Counted:
     def _add(self, values):
         return np.bincount(self.units, values, self.n)
 
-    @property
-    def varies(self):
+    def vary(self):
         """Whether a receiver has two different counts, (n_receivers,)."""
         low, high = np.full(self.n, np.inf), np.full(self.n, -np.inf)
         np.fmin.at(low, self.units, self.counts)

@@ -112,6 +112,12 @@ class Events:
         units_of = number[self.units[keep]]
         return Events(self.bins[keep], units_of, self.amplitudes[keep], (self.n_bins, len(units)))
 
+    def matches(self, events):
+        """Whether the known numbers that are not 0 stand where the given events are."""
+        known = ~np.isnan(self.amplitudes)
+        bins, units = self.bins[known], self.units[known]
+        return np.array_equal(bins, events.bins) and np.array_equal(units, events.units)
+
     def arrays(self):
         """The arrays that hold the counts."""
         return [self.bins, self.units, self.amplitudes]
@@ -181,6 +187,17 @@ class Traces(Events):
 
     def __repr__(self):
         return f"Traces(shape={self.shape})"
+
+    def matches(self, events):
+        """Whether the known numbers that are not 0 stand where the given events are."""
+        for start in self._starts(self.n_bins):
+            values = self.values[start : start + self._ROWS]
+            at, unit = np.nonzero((values != 0) & ~np.isnan(values))
+            low, high = np.searchsorted(events.bins, [start, start + len(values)])
+            same = np.array_equal(at + start, events.bins[low:high])
+            if not (same and np.array_equal(unit, events.units[low:high])):
+                return False
+        return True
 
     def arrays(self):
         """The array that holds the numbers."""
