@@ -339,36 +339,39 @@ def save(figure, name):
 PAGE = """\
 # Validation
 
-What the uncertainty, the penalties and the map of connections are worth, on networks whose
-couplings are known and against other packages. `python benchmarks/validate.py --write` makes the
-numbers, the figures and this page.
+This page compares fits with the truth, on networks whose couplings are known, and with other
+packages. All fits are Poisson with the exponential link. `python benchmarks/validate.py --write`
+makes the numbers, the figures and this page.
 
 ## Bands hold the truth
 
-{coverage[networks]} random networks of {coverage[n_cells]} cells, {coverage[n_bins]:,} bins of
-5 ms each at 15 Hz, fitted all to all without a penalty: {coverage[filters]:,} filters between
-different cells. Pointwise bands of
-95 % hold the true filter at {coverage[bands_percent]:.2f} % of all lags
-({coverage[bands_percent_worst_lag]:.2f} % at the worst one); intervals of the strength hold the
-true area in {coverage[strength_percent]:.2f} % of the filters.
+{coverage[networks]} random networks have {coverage[n_cells]} cells and {coverage[n_bins]:,} bins of
+5 ms each, at 15 Hz. They are fitted all to all without a penalty, which gives {coverage[filters]:,}
+filters between different cells.
+
+| interval of 95 % | holds the truth |
+| --- | --- |
+| pointwise bands of the filters | at {coverage[bands_percent]:.2f} % of all lags, \
+{coverage[bands_percent_worst_lag]:.2f} % at the worst lag |
+| strengths of the couplings | in {coverage[strength_percent]:.2f} % of the filters |
 
 ![coverage over lags, and errors in units of the standard error](images/validation-coverage.png)
 
 ## False discoveries stay below q
 
-{discovery[networks]} random networks of {discovery[n_cells]} cells, {discovery[n_bins]:,} bins of
-5 ms. Of the couplings with q at most 0.1, a part of {discovery[false_at_0.1]:.3f} (standard error
-{discovery[standard_error]:.3f}) is none, and {discovery[power_at_0.1]:.2f} of the true ones are
-found. The bars are two standard errors.
+{discovery[networks]} random networks have {discovery[n_cells]} cells and {discovery[n_bins]:,} bins
+of 5 ms. Of the couplings with q at most 0.1, a part of {discovery[false_at_0.1]:.3f} (standard
+error {discovery[standard_error]:.3f}) does not exist. Of the true couplings,
+{discovery[power_at_0.1]:.2f} are found. The bars are two standard errors.
 
 ![false discoveries and power against q](images/validation-discovery.png)
 
 ## Tests are calibrated
 
-P-values of couplings that are not there, in {calibration[networks]} networks of
-{calibration[n_cells]} cells and {calibration[n_bins]:,} bins that have others. Wald and
-likelihood-ratio tests in the fit of all couplings; score tests beside a fit of the true ones. Grey:
-where 95 % of uniform p-values lie, each by itself.
+The p-values are those of absent couplings, in {calibration[networks]} networks of
+{calibration[n_cells]} cells and {calibration[n_bins]:,} bins that have other couplings. Wald and
+likelihood-ratio tests belong to the fit of all couplings. Score tests belong to the fit of the true
+ones. The grey area holds 95 % of uniform p-values, each by itself.
 
 {tests}
 
@@ -379,41 +382,47 @@ helps to predict a receiver, be it through a third cell.
 
 ## Standard errors are those of statsmodels
 
-Largest relative difference over all coefficients and intercepts of a coupled fit; "robust" against
-`HC0`, "blocks" against `cluster` times n / (n - 1) for n blocks.
+The table has the largest relative difference over all coefficients and intercepts of a coupled fit.
+"robust" is compared with `HC0`, and "blocks" with `cluster` times n / (n - 1) for n blocks.
 
 {errors}
 
 ## Penalised optima are those of the peers
 
-The mean objective at the peer's solution minus that at ours, both computed apart from either (1e-16
-is rounding), and how many zeros differ. Every fit has a certificate: the last column bounds its own
-gap.
+The table compares the mean objective at the peer's solution with that at ours. Both are computed by
+separate code, and 1e-16 is rounding. It also counts the zeros that differ. Every fit of ours has a
+certificate: the last column bounds its own gap.
 
 {objectives}
 
 ## Known connectivity
 
-`fastglm.infer_connectivity(counts, bin_size=0.001)` with its defaults; the score is the area of the
-filter. Area under the ROC curve over ordered pairs, beside that of a correlogram score: events of j
-2 to 15 ms after those of i minus the reverse, over the root of their expected number. The first two
-networks are not Poisson GLMs (spiking neurons, published with their connectivity), and of the
-second only 100 of 1,000 cells are observed; the last is a GLM.
+`fastglm.infer_connectivity(counts, bin_size=0.001)` runs with its defaults, and the score of a pair
+is the area of its filter. The table has the area under the ROC curve over ordered pairs, beside
+that of a correlogram score. The correlogram score is the number of events of j 2 to 15 ms after
+those of i, minus the reverse, over the root of their expected number.
+
+The first two networks are not Poisson GLMs: they are spiking neurons, published with their
+connectivity. Of the second network only 100 of 1,000 cells are observed. The last network is a GLM.
 
 {truth}
 
 ![ROC curves](images/validation-truth.png)
 
-The false ones among those found at q = 0.05 are more than 5 % where unobserved cells drive the
-observed ones together: q-values are about the model, and no model of the observed cells can tell
+More than 5 % of the couplings found at q = 0.05 are false if unobserved cells drive the observed
+ones together. A q-value is a statement about the model, and no model of the observed cells can tell
 such input from coupling entirely.
 
-## What it costs
+## Cost
 
-50 cells, 100,000 bins, 400 features, in units of one fit with a ridge of 1e-6 to a decrement of
-1e-8 ({cost[seconds_ridge]:.2f} s here), all receivers, everything to that decrement: a lasso path
-of 30 strengths {cost[lasso_path]:.1f}, three to four passes for each strength of a receiver; a
-cross-validation of 10 ridge strengths in 5 folds {cost[cross_validation]:.1f}.
+The unit is one fit with a ridge of 1e-6 to a decrement of 1e-8 ({cost[seconds_ridge]:.2f} s here),
+for 50 cells, 100,000 bins and 400 features. All fits go to that decrement, for all receivers.
+
+| what | units |
+| --- | --- |
+| a lasso path of 30 strengths, three to four passes for each strength of a receiver \
+| {cost[lasso_path]:.1f} |
+| a cross-validation of 10 ridge strengths in 5 folds | {cost[cross_validation]:.1f} |
 
 Measured on {where}.
 """
