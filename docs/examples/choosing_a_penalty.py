@@ -2,23 +2,23 @@
 Choosing a penalty
 ==================
 
-With few spikes, the fit that describes the recording best describes the next recording badly: it
-fits noise. A penalty pulls coefficients toward zero. Which one, and how strong?
+With few spikes, the best fit to one recording describes the next recording badly, because it fits
+noise. A penalty pulls coefficients toward zero. This page chooses the penalty and its strength.
 
 ================  =========================================  ======================================
 penalty           what it does                               use it
 ================  =========================================  ======================================
 ``Ridge``         shrinks all coefficients                   nearly always
-``GroupLasso``    sets whole filters to exactly zero         connections are sparse; which exist?
-``Lasso``         sets single coefficients to zero           raw lags, single delays
-``ElasticNet``    a mixture of the first and the last        correlated senders
+``GroupLasso``    sets whole filters to exactly zero         to find few connections among many
+``Lasso``         sets single coefficients to zero           for raw lags and single delays
+``ElasticNet``    is a mixture of ridge and lasso            for correlated senders
 ================  =========================================  ======================================
 """
 
 # %%
 # A short recording
 # -----------------
-# Twelve cells, five minutes, bins of 10 ms. A tenth of the pairs is connected.
+# Twelve cells are recorded for five minutes, in bins of 10 ms. A tenth of the pairs is connected.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -37,9 +37,10 @@ print(f"{counts.sum():,} spikes, {X.shape[1]} coefficients for each of {n_cells}
 # %%
 # The path
 # --------
-# A path fits every receiver with a row of strengths, strongest first; each fit starts where the
-# last one ended. Under a strong group lasso all filters are zero. As it gets weaker they enter one
-# by one, the best supported first: here the cell's own history and its true senders, then noise.
+# A path fits every receiver with a row of strengths, strongest first. Each fit starts where the
+# last one ended. A strong group lasso sets all filters to zero. As it gets weaker the filters enter
+# one by one, the best supported first: here the cell's own history and its true senders, then
+# noise.
 
 receiver = 1
 print("senders of cell 1 in truth:", np.flatnonzero(network.adjacency[:, receiver]))
@@ -53,9 +54,8 @@ plt.show()
 # The strength
 # ------------
 # Cross-validation leaves out one stretch of time after another, fits the rest and scores the
-# stretch. Each receiver gets the strength that predicts it best, or with
-# ``rule="one-standard-error"`` the strongest one that is as good within the noise. History never
-# leaks over the edges.
+# stretch. Each receiver gets the strength with the best score. With ``rule="one-standard-error"``
+# it gets the strongest one that is as good within the noise. History never leaks over the edges.
 
 ridge, group = (fastglm.PopulationGLM(regularizer=name) for name in ("Ridge", "GroupLasso"))
 chosen = {
@@ -71,10 +71,10 @@ for ax, name in zip(axes, ("group lasso", "group lasso, 1 SE"), strict=True):
 plt.show()
 
 # %%
-# What is gained
-# --------------
-# The models with the chosen strengths are fitted to the whole recording already. The truth is known
-# here, so the error of the strengths of all filters can be told.
+# The gain
+# --------
+# The models with the chosen strengths are already fitted to the whole recording. The truth is known
+# here, so the errors of the filters' strengths can be compared.
 
 weak = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-7).fit(X, counts)
 models = {"almost none": weak} | {name: result.model for name, result in chosen.items()}
@@ -100,12 +100,14 @@ for ax, (name, model) in zip(axes[1:], models.items(), strict=True):
 plt.show()
 
 # %%
-# A ridge helps little where connections are few and strong; a group lasso helps a lot. What
-# predicts best still keeps many filters that are not there, since a small filter too much costs
-# little. The rule of one standard error keeps few of them, and may lose weak connections. Neither
-# is a test: coefficients that a lasso selected have no honest p-values from the same data. For
-# tests, see :ref:`significance <sphx_glr_gallery_significance.py>`.
+# If connections are few and strong, a ridge helps little and a group lasso helps a lot. The
+# strength with the best prediction keeps many filters that do not exist, because a small
+# superfluous filter costs little. The rule of one standard error keeps few of them, and may lose
+# weak connections.
+#
+# Neither is a test. Coefficients that a lasso selected have no honest p-values from the same data.
+# :ref:`Significance <sphx_glr_gallery_significance.py>` has the tests.
 #
 # Strengths have the units of the mean loss per bin, as ``alpha`` of scikit-learn's
-# ``PoissonRegressor``. A recording twice as long needs about half the strength for the same effect,
-# so choose it anew for each recording rather than copy it.
+# ``PoissonRegressor``. A recording twice as long needs about half the strength for the same effect.
+# Choose it anew for each recording rather than copy it.

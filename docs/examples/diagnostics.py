@@ -2,14 +2,14 @@
 Does the model describe the data?
 =================================
 
-A converged fit is the best model of its kind. Whether that kind is any good is another question.
-Four looks: are spikes where the model expects them, how much is explained, of data that were not
-fitted, and does the network behave when it runs on its own?
+A converged fit is the best model of its kind. The kind may still be a bad one. This page asks three
+questions. Are spikes where the model expects them? How much of held-out data does it explain? Does
+the network behave when it runs on its own?
 """
 
 # %%
-# Two models of the same cells: with coupling, and each cell with its own history only. Ten cells,
-# eight minutes, bins of 5 ms.
+# Three models of the same cells are compared: with coupling, with each cell's own history only, and
+# with a constant rate. Ten cells are recorded for eight minutes, in bins of 5 ms.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -36,9 +36,9 @@ models = {"constant rate": constant, "own history": alone, "coupled": coupled}
 # %%
 # Time rescaling
 # --------------
-# Measured in expected spikes instead of seconds, the intervals between spikes are exponential if
-# the model is right, and uniform after one more transformation. The curve of a right model stays
-# inside its band.
+# Intervals between spikes can be measured in expected spikes instead of seconds. If the model is
+# right, such intervals are exponential, and uniform after one more transformation. The curve of a
+# right model stays inside its band.
 
 rescaled = {name: diagnostics.time_rescaling(m, X, counts) for name, m in models.items()}
 worst = int((rescaled["constant rate"].statistic / rescaled["constant rate"].band()).argmax())
@@ -51,8 +51,8 @@ axes[0].set_ylim(-0.08, 0.08)
 plt.show()
 
 # %%
-# All cells at once: the distance of each curve, as a part of its band. In a good model 95 % of the
-# cells are below 1.
+# The next picture has all cells at once. It shows the distance of each curve as a part of its band.
+# In a good model 95 % of the cells are below 1.
 
 fig, axes = plt.subplots(1, 3, figsize=(10, 3.4), sharey=True)
 for ax, (name, r) in zip(axes, rescaled.items(), strict=True):
@@ -63,11 +63,11 @@ axes[0].set_ylim(0, 1.1 * (rescaled["constant rate"].statistic / r.band()).max()
 plt.show()
 
 # %%
-# A model of each cell's own history passes too: the intervals of single cells hardly tell whether
-# coupling is right. The scores below do.
+# A model of each cell's own history passes too, because the intervals of single cells hardly depend
+# on coupling. The scores below do depend on it.
 #
-# Intervals should also be independent of each other. Correlations that remain point at slow
-# changes that the model does not know: drift, states, arousal.
+# Intervals should also be independent of each other. Remaining correlations point at slow changes
+# outside the model: drift, states, arousal.
 
 plot_autocorrelation(rescaled["coupled"], worst)
 plt.show()
@@ -75,8 +75,8 @@ plt.show()
 # %%
 # How much is explained
 # ---------------------
-# Bits per spike: how much better the model predicts each spike than the mean rate does. Score bins
-# that were not fitted, or more coefficients always win.
+# Bits per spike compare the model's prediction of each spike with that of the mean rate. The scored
+# bins must be held out. In bins of the fit, more coefficients always win.
 
 scores = {name: diagnostics.cross_validated(m, X, counts, folds=4) for name, m in models.items()}
 fig, ax = plt.subplots(figsize=(6, 3))
@@ -89,21 +89,21 @@ for name, score in scores.items():
     print(f"{name:>13}: {abs(score.deviance_explained.mean()):.1%} of the held-out deviance")
 
 # %%
-# A few per cent of the deviance are good for single spikes: most of it is the coin toss of each
-# bin, which even the true rate does not explain.
+# A few per cent of the deviance are a good score for single spikes. Most of the deviance is the
+# coin toss of each bin, which even the true rate does not explain.
 
 # %%
 # On its own
 # ----------
-# A fitted network that feeds itself can run away. The stability tells: do small deviations from
-# the mean rates die out?
+# A fitted network that feeds itself can run away. It is stable if small deviations from the mean
+# rates die out.
 
 stability = diagnostics.stability(coupled, basis, rates=counts.mean(axis=0))
 print(f"stable: {stability.stable}, spectral radius {stability.radius:.2f}")
 
 # %%
-# If it is stable, let it run, and compare what the model does not see directly: rates, and the
-# correlation between cells at coarse bins.
+# A stable network can run on its own. Rates, and correlations between cells at coarse bins, are not
+# in the fit directly, so they are a test of it.
 
 simulated, _ = fastglm.simulation.simulate_recurrent(
     coupled.coef_.reshape(n_cells, 4, n_cells).transpose(2, 0, 1),

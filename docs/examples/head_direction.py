@@ -3,17 +3,18 @@ Head direction: tuning next to coupling
 =======================================
 
 Cells that prefer similar head directions fire together, whether they are connected or not. A model
-of coupling alone takes that for connections. With the head direction beside the coupling, what
-remains is what the cells tell about each other beyond the direction.
+of coupling alone takes common firing for connections. A model with the head direction beside the
+coupling shows the effect of the cells on each other beyond the direction.
 
-Here we simulate such a ring, with a truth to compare with: each cell is tuned to the head
+This page simulates such a ring, so that the truth is known. Each cell is tuned to the head
 direction, excites its clockwise neighbour, and inhibits the cell opposite.
 """
 
 # %%
 # A ring of cells
 # ---------------
-# The head turns as a slow random walk. Twenty cells, fifteen minutes, bins of 10 ms.
+# The head turns as a slow random walk. Twenty cells are recorded for fifteen minutes, in bins of
+# 10 ms.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -56,7 +57,8 @@ plt.show()
 # %%
 # Two models
 # ----------
-# Bases add up: a coupling filter for each sender, and a periodic spline of the angle.
+# The sum of two bases has the features of both: here a coupling filter for each sender and a
+# periodic spline of the angle.
 
 direction = fastglm.basis.CyclicBSplineEval(8, bounds=(0, 2 * np.pi), label="direction")
 both = basis + direction
@@ -71,8 +73,8 @@ X
 # %%
 # Coupling
 # --------
-# Without the direction, the whole neighbourhood seems to be connected, and significantly so: no
-# p-value knows of a common input that is not in the model. With the direction the two true
+# Without the direction the whole neighbourhood seems to be connected, and significantly so. A
+# p-value knows nothing of a common input outside the model. With the direction the two true
 # connections of each cell stand out, from sender to receiver and not the other way round.
 
 true = np.einsum("lb,jib->ij", basis.kernel_, coupling)
@@ -96,9 +98,8 @@ plt.show()
 # %%
 # Tuning
 # ------
-# The spline of the angle is the tuning that is left when coupling is accounted for. The tuning
-# curve that one usually plots, the mean rate at each direction, has the effect of the other cells
-# in it.
+# The spline of the angle is the tuning beyond coupling. The usual tuning curve, the mean rate at
+# each direction, contains the effect of the other cells as well.
 
 grid = np.linspace(0, 2 * np.pi, 100)
 weights = both.split_by_feature(model.coef_, axis=0)["direction"]  # function, receiver
@@ -119,8 +120,8 @@ axes[0].legend()
 plt.show()
 
 # %%
-# Which model is better? Held-out bits per spike decide: the direction is worth a lot, and coupling
-# is worth something on top of it.
+# Held-out bits per spike compare the models. The direction is worth a lot, and coupling is worth
+# something on top of it.
 
 X_direction = direction.compute_features(angle)
 for name, features in {"direction": X_direction, "coupling": X_alone, "both": X}.items():
@@ -132,5 +133,5 @@ for name, features in {"direction": X_direction, "coupling": X_alone, "both": X}
 # %%
 # On your own recording
 # ---------------------
-# ``angle`` is any covariate with a value for each bin. If it was sampled by a camera at 30 Hz, keep
-# it at its own rate with `fastglm.features.hold`.
+# ``angle`` may be any covariate with a value for each bin. `fastglm.features.hold` keeps a
+# covariate at its own rate, such as the 30 Hz of a camera.

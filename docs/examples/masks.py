@@ -2,9 +2,9 @@
 Masks from anatomy
 ==================
 
-You often know that some connections cannot exist: cells too far apart, projections that run one
-way only. A mask leaves them out. The fit gets cheaper, since a masked feature costs nothing, and
-better, since noise has fewer places to go.
+Some connections cannot exist: cells may be too far apart, and projections may run one way only. A
+mask leaves such connections out. The fit gets cheaper, because a masked feature costs nothing. It
+also gets better, because noise has fewer places to go.
 """
 
 # %%
@@ -32,7 +32,7 @@ counts = network.simulate(30_000, random_key=3)
 X = basis.compute_features(counts)
 
 # %%
-# A sender-by-receiver map becomes a mask of features: every sender has ``n_basis_funcs`` rows.
+# A sender-by-receiver map becomes a mask of features with ``n_basis_funcs`` rows for each sender.
 
 mask = np.repeat(near, basis.n_basis_funcs, axis=0)
 print(mask.shape, f"{mask.mean():.0%} of the couplings are left")
@@ -42,8 +42,8 @@ full = fastglm.PopulationGLM(**settings).fit(X, counts)
 masked = fastglm.PopulationGLM(**settings, feature_mask=mask).fit(X, counts)
 
 # %%
-# A masked coefficient is exactly 0 and not in the fit: its standard error is NaN and it does not
-# count as a test, so the couplings that are left are judged less severely.
+# A masked coefficient is exactly 0 and not in the fit. Its standard error is NaN. It does not count
+# as a test, so the remaining couplings are judged less severely.
 
 true = network.filters.sum(axis=1)
 between = ~np.eye(n_cells, dtype=bool)
@@ -65,9 +65,9 @@ plt.show()
 # %%
 # Is anything missing?
 # --------------------
-# The score test looks at every pair that the mask left out, without fitting it again. Here nothing
-# is there to be found. In a recording, pairs with a small q-value say that the mask is too narrow,
-# or that far cells share an input.
+# The score test looks at every pair that the mask left out, without a further fit. Here no masked
+# pair is connected. In a recording, a small q-value means that the mask is too narrow or that far
+# cells share an input.
 
 score = fastglm.inference.score_test(masked, X, counts)
 left_out = np.isfinite(score.p_value)
@@ -76,7 +76,7 @@ print(f"{(score.q_value[left_out] < 0.05).sum()} of {left_out.sum()} masked pair
 # %%
 # Whole blocks
 # ------------
-# With several parts in a model, a dictionary switches parts for each receiver: here the speed is in
+# If a model has several parts, a dictionary switches parts for each receiver. Here the speed is in
 # the fit of the first ten cells only.
 
 speed = rng.random(len(counts))
@@ -88,10 +88,10 @@ weights = both.split_by_feature(model.coef_, axis=0)["speed"]
 print("functions of the speed in use, for each cell:", (weights != 0).sum(axis=0))
 
 # %%
-# Other maps that are useful:
+# Other useful maps are:
 #
-# - ``np.eye(n)``: own history only, the model without coupling to compare with;
-# - ``shank[:, None] == shank``: within a shank only;
-# - ``shank[:, None] != shank``, plus the diagonal: across shanks only, where spikes that overlap on
-#   one electrode cannot fake a coupling;
+# - ``np.eye(n)``: own history only, a model without coupling to compare with.
+# - ``shank[:, None] == shank``: within a shank only.
+# - ``shank[:, None] != shank``, plus the diagonal: across shanks only. Spikes that overlap on one
+#   electrode cannot fake a coupling there.
 # - ``np.ones((n, n))`` with the rows of interneurons set to 0: excitatory senders only.

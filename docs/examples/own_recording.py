@@ -2,8 +2,8 @@
 A recording of your own
 =======================
 
-From a file to a picture, a report and a saved model. Set ``FASTGLM_RECORDING`` to the path of an
-NWB or ``.npz`` file to run this page on your recording:
+This page goes from a file to a picture, a report and a saved model. Set ``FASTGLM_RECORDING`` to
+the path of an NWB or ``.npz`` file to run it on your recording:
 
 .. code-block:: bash
 
@@ -16,8 +16,8 @@ Without it, the page makes a file first.
 # The file
 # --------
 # An ``.npz`` file has ``spike_times`` (seconds, ascending within each unit), ``unit`` (0, 1, ...),
-# ``n_units``, ``t_start``, ``t_stop``, and if there are gaps ``segments``, the intervals that were
-# observed. NWB files and other ways in are in :doc:`your data </data>`.
+# ``n_units``, ``t_start`` and ``t_stop``. If there are gaps it also has ``segments``, the observed
+# intervals. :doc:`Your data </data>` has NWB files and other ways in.
 
 import os
 import tempfile
@@ -61,8 +61,8 @@ print(f"rates from {rates.min():.2f} to {rates.max():.1f} Hz, median {np.median(
 # %%
 # Fit
 # ---
-# Bins of 5 ms or less, so that few bins hold two spikes of a cell; a window as long as you believe
-# that one cell affects another, often 50 to 200 ms. No history crosses a gap.
+# Bins should be 5 ms or less, so that few bins hold two spikes of a cell. The window should be as
+# long as one cell affects another, often 50 to 200 ms. No history crosses a gap.
 
 model = fastglm.fit_coupling(spikes, bin_size=0.005, window=0.1)
 for status, number in zip(*np.unique(model.status_, return_counts=True), strict=True):
@@ -71,8 +71,8 @@ for status, number in zip(*np.unique(model.status_, return_counts=True), strict=
 # %%
 # Look
 # ----
-# ``model.X_`` and ``model.counts_`` are what the model was fitted to. Standard errors of the kind
-# "robust" do not rely on counts being exactly Poisson.
+# ``model.X_`` and ``model.counts_`` are the data of the fit. Standard errors of the kind "robust"
+# do not rely on counts being exactly Poisson.
 
 coupling = model.coupling_map(model.X_, model.counts_, kind="robust")
 print(coupling)
@@ -88,8 +88,9 @@ plt.show()
 # %%
 # Check and keep
 # --------------
-# Do spikes come where the model expects them? More looks are in :ref:`diagnostics
-# <sphx_glr_gallery_diagnostics.py>`. The report is one page with all of it, to send around.
+# Time rescaling asks whether spikes come where the model expects them. :ref:`Diagnostics
+# <sphx_glr_gallery_diagnostics.py>` has more tests. The report is one page with everything, to send
+# around.
 
 rescaling = fastglm.diagnostics.time_rescaling(model, model.X_, model.counts_)
 inside = (rescaling.statistic < rescaling.band()).sum()
@@ -103,7 +104,7 @@ again = fastglm.load_model(folder / "model.npz")
 print("the same after loading:", np.array_equal(again.coef_, model.coef_))
 
 # %%
-# The same from the command line:
+# The command line does the same:
 #
 # .. code-block:: bash
 #

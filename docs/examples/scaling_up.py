@@ -2,15 +2,15 @@
 Scaling up
 ==========
 
-Hundreds of cells, hours at 1 ms: a fit that takes minutes should say so before it starts, show how
-far it is, and survive an interruption. Everything here works the same for sixty cells, which is
-what this page can afford.
+A fit of hundreds of cells for hours at 1 ms takes minutes. It says so before it starts, shows its
+progress, and survives an interruption. This page shows it with sixty cells. Hundreds work the same
+way.
 """
 
 # %%
 # The plan
 # --------
-# ``plan`` computes nothing. It tells the method, the batches of receivers, the memory beside the
+# ``plan`` fits nothing. It tells the method, the batches of receivers, the memory beside the
 # spikes, and about how long the fit will take on this machine.
 
 import tempfile
@@ -46,7 +46,8 @@ plt.show()
 # Less memory
 # -----------
 # ``memory_budget`` sets how many receivers are fitted at a time. By default a fit may use half of
-# what is free. Receivers do not depend on each other: batches change the time, not the answer.
+# the free memory. Receivers do not depend on each other, so batches change the time and not the
+# answer.
 
 small = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-3, memory_budget="80MB")
 print(small.plan(X, counts))
@@ -54,9 +55,9 @@ print(small.plan(X, counts))
 # %%
 # Progress and checkpoints
 # ------------------------
-# ``progress=True`` draws a bar; a function gets the number of receivers that are done. With a
-# ``checkpoint`` finished receivers are written to a file. Here the fit is interrupted on purpose,
-# as Ctrl-C or a crash would, and goes on from the file.
+# ``progress=True`` draws a bar. A function as ``progress`` gets the number of receivers that are
+# done. With a ``checkpoint`` finished receivers are written to a file. Here the fit is interrupted
+# on purpose, as by Ctrl-C or a crash, and goes on from the file.
 
 path = Path(tempfile.mkdtemp()) / "fit.npz"
 done = []
@@ -84,8 +85,8 @@ print(f"{small.converged_.sum()} of 60 receivers converged")
 # %%
 # A coarser tolerance
 # -------------------
-# The default ``tol`` of 1e-16 is the last digit of the objective. 1e-8 puts coefficients within a
-# fraction of their standard errors, for about half of the passes.
+# The default ``tol`` of 1e-16 is the last digit of the objective. A ``tol`` of 1e-8 takes about
+# half of the passes and puts coefficients within a fraction of their standard errors.
 
 quick = fastglm.PopulationGLM(
     regularizer="Ridge", regularizer_strength=1e-3, solver_kwargs={"tol": 1e-8}
@@ -95,13 +96,13 @@ print(f"passes: {small.n_passes_.mean():.1f} and {quick.n_passes_.mean():.1f}")
 print(f"largest difference of a coefficient: {gap:.0e}")
 
 # %%
-# What to do when it is too much
-# ------------------------------
-# - A mask: a masked feature costs nothing (:ref:`masks <sphx_glr_gallery_masks.py>`).
-# - Fewer basis functions: the time grows with their number, the memory with its square.
-# - A score test before the fit: one pass tells which couplings are worth fitting
+# If it takes too long
+# --------------------
+# - Use a mask. A masked feature costs nothing (:ref:`masks <sphx_glr_gallery_masks.py>`).
+# - Use fewer basis functions. Time grows with their number, and memory with its square.
+# - Use a score test before the fit. One pass tells which couplings are worth fitting
 #   (:ref:`significance <sphx_glr_gallery_significance.py>`).
-# - A ridge of 1e-4 or more: without one, sparse recordings have no finite optimum and take several
-#   times as long.
+# - Use a ridge of 1e-4 or more. Without one, sparse recordings have no finite optimum and take
+#   several times as long.
 #
-# Measured times and memory are in :doc:`how it works </engine>`.
+# :doc:`How it works </engine>` has measured times and memory.

@@ -2,13 +2,12 @@
 Which couplings are significant
 ===============================
 
-A fitted coupling is never exactly zero. This page tells which ones the data really support: with
-standard errors, with q-values for the whole map, and with a test of all couplings that does not
-fit any of them.
+A fitted coupling is never exactly zero. This page finds the couplings that the data support. It
+uses standard errors, q-values for the whole map, and a test of all couplings without a fit of any.
 """
 
 # %%
-# Twelve cells for ten minutes. A fifth of the pairs is connected.
+# Twelve cells are recorded for ten minutes. A fifth of the pairs is connected.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -31,9 +30,9 @@ model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-4).fi
 # %%
 # The map and its errors
 # ----------------------
-# ``strength`` is the area of a filter and ``standard_error`` its uncertainty. The p-value is of
-# the whole filter, so it also sees one whose parts cancel. The q-value corrects for the number of
-# pairs: of the couplings with q below 0.05, at most one in twenty is expected to be false.
+# ``strength`` is the area of a filter and ``standard_error`` its uncertainty. The p-value belongs
+# to the whole filter, so it also sees a filter whose parts cancel. The q-value corrects for the
+# number of pairs: at most one in twenty couplings with q below 0.05 is expected to be false.
 
 coupling = model.coupling_map(X, counts)
 plot_connectivity(coupling)
@@ -57,15 +56,15 @@ plt.show()
 # %%
 # Are the p-values right?
 # -----------------------
-# Between cells that are not connected they should be uniform: 5 % of them below 0.05 (with 111
-# pairs, 1 to 10 % is within chance), and a straight line here. Far below the line, a test is on the
-# safe side; far above, it finds what is not there. Three kinds of standard error answer what may go
-# wrong:
+# P-values of unconnected pairs should be uniform. 5 % of them should be below 0.05, where 1 to 10 %
+# is within chance for 111 pairs, and the curve below should be a straight line. A test is on the
+# safe side if its curve is far below the line, and finds couplings that do not exist if it is far
+# above. Three kinds of standard error make different assumptions:
 #
 # ============  ============================================================
-# ``kind``      honest if
+# ``kind``      right if
 # ============  ============================================================
-# "observed"    counts are Poisson, given the model
+# "observed"    counts have the family of the model, here Poisson
 # "robust"      the rate is right; counts may be more or less variable
 # "blocks"      residuals may also depend on each other within ten windows
 # ============  ============================================================
@@ -84,21 +83,20 @@ ax.legend()
 plt.show()
 
 # %%
-# "observed" is on the safe side. With a ridge it is the width of the posterior and counts what the
-# ridge does to the coefficient; the other two are the scatter of the shrunken estimate alone. With
-# a ridge so weak that it does not matter the three agree, where the model is right as it is here.
+# "observed" is on the safe side. With a ridge it is the width of the posterior, which includes the
+# effect of the ridge on the coefficient. The other two are the scatter of the shrunken estimate
+# alone. If the ridge is negligible and the model is right, the three agree.
 #
-# No standard error repairs a wrong rate: a common input that is not in the model looks like
-# coupling. Put into the model what you know of it (:ref:`head direction
-# <sphx_glr_gallery_head_direction.py>`).
+# No standard error repairs a wrong rate. A common input outside the model looks like coupling. Put
+# known inputs into the model (:ref:`head direction <sphx_glr_gallery_head_direction.py>`).
 
 # %%
 # All couplings at once, without fitting them
 # -------------------------------------------
-# The score test asks whether a filter that is *not* in the model would improve it. Fit every cell
-# with its own history only, and all pairs are tested for the price of one pass over the data. With
-# hundreds of cells and few spikes this is the cheap first look. It tests each pair by itself: a
-# chain a → b → c may show up as a → c, which the coupled fit explains away.
+# The score test asks whether a filter *outside* the model would improve it. If every cell is fitted
+# with its own history only, all pairs are tested for the price of one pass over the data. For
+# hundreds of cells with few spikes the test is a cheap first look. It tests each pair by itself, so
+# a chain a → b → c may show up as a → c. The coupled fit explains such a pair away.
 
 own = np.repeat(np.eye(n_cells), basis.n_basis_funcs, axis=0)
 alone = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-4, feature_mask=own).fit(
@@ -118,8 +116,8 @@ ax.legend()
 plt.show()
 
 # %%
-# A single question, such as "does cell 3 drive cell 5?", is answered most reliably by fitting
-# twice, with and without that filter:
+# For a single question, such as "does cell 3 drive cell 5?", two fits with and without the filter
+# give the most reliable answer:
 
 pair = tuple(int(k) for k in np.argwhere(connected)[0])
 test = fastglm.inference.likelihood_ratio_test(model, X, counts, pairs=[pair])

@@ -3,10 +3,10 @@ Slow covariates beside fast coupling
 ====================================
 
 Coupling needs bins of a few milliseconds. Position, speed or pupil are sampled at 30 Hz or so.
-Repeating each sample for all the bins that it covers would fill the memory with copies.
-`fastglm.features.hold` keeps the covariate at its own rate.
+Copies of each sample for all its bins would fill the memory. `fastglm.features.hold` keeps the
+covariate at its own rate.
 
-Here: place cells on a square floor, with coupling between them.
+The example has place cells on a square floor, with coupling between them.
 """
 
 # %%
@@ -50,15 +50,15 @@ print(f"{counts.sum():,} spikes, {counts.mean() / bin_size:.1f} Hz on average")
 # %%
 # Hold
 # ----
-# ``every`` says how many bins a sample lasts; it need not be whole (200 bins a second at 30 frames
-# a second are 6.67). ``starts`` takes the first bin of each sample instead, for frames that come
-# irregularly, and ``samples`` the number of the sample of each bin, for a film that is repeated.
+# ``every`` is the number of bins that a sample lasts. It need not be whole: 200 bins a second at 30
+# frames a second are 6.67. For irregular frames, ``starts`` takes the first bin of each sample. For
+# a repeated film, ``samples`` takes the number of the sample of each bin.
 
 x, y = (fastglm.features.hold(position[:, k], n_bins, every=1 / (30 * bin_size)) for k in range(2))
 
 # %%
-# A map over two dimensions is a product of two splines. It is evaluated once a sample, not once a
-# bin.
+# A map over two dimensions is a product of two splines. The product is evaluated once a sample, not
+# once a bin.
 
 spline = {"n_basis_funcs": 6, "bounds": (0, 1)}
 place = fastglm.basis.BSplineEval(**spline, label="x") * fastglm.basis.BSplineEval(
@@ -95,7 +95,7 @@ plt.show()
 # %%
 # Coupling with and without the position
 # --------------------------------------
-# Cells with fields side by side fire together and those with distant fields never do: both look
+# Cells with fields side by side fire together, and cells with distant fields never do. Both look
 # like coupling. With the position in the model, the chain of true connections remains.
 
 X_alone = basis.compute_features(counts)
@@ -120,4 +120,4 @@ plt.show()
 
 # %%
 # A coupling whose strength follows a covariate is a product too: ``basis * IdentityEval()`` with
-# the speed as its input. See :doc:`conventions </conventions>`.
+# the speed as its input. :doc:`Conventions </conventions>` has an example.

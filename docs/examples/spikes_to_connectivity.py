@@ -3,11 +3,12 @@ Ten minutes from spikes to connectivity
 =======================================
 
 You have spike times of a population. You want to know who drives whom, how strongly, with what
-delay, and how sure you can be. This page goes there in five steps, on a simulated network whose
-connections are known.
+delay, and how sure you can be. This page finds out in five steps. Its network is simulated, so that
+the connections are known.
 
-The model of receiver :math:`j` is a Poisson GLM with a filter :math:`h_{ij}` from every sender
-:math:`i`:
+The model of receiver :math:`j` is a GLM with a filter :math:`h_{ij}` from every sender :math:`i`.
+Its counts are Poisson here; :doc:`other families </families>` work in the same way.
+
 
 .. math::
 
@@ -21,7 +22,8 @@ zero inhibits.
 # %%
 # 1. Spikes
 # ---------
-# Thirty cells for twenty minutes, in bins of 5 ms. A tenth of the pairs is connected.
+# The network has thirty cells, and a tenth of the pairs is connected. The recording is twenty
+# minutes in bins of 5 ms.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -42,14 +44,15 @@ ax.set(xlabel="time (s)", ylabel="cell", title="the first five seconds")
 plt.show()
 
 # %%
-# With your own spikes, ``fastglm.fit_coupling(units, bin_size=0.005, window=0.1)`` takes steps 2
-# and 3 in one line; see :doc:`your data </data>`.
+# For your own spikes ``fastglm.fit_coupling(units, bin_size=0.005, window=0.1)`` is steps 2 and 3
+# in one line. See :doc:`your data </data>`.
 
 # %%
 # 2. Features
 # -----------
-# A basis says what filters may look like: here five raised cosines over 100 ms, narrow at short
-# lags and wide at long ones. Five numbers a filter are easier to estimate than twenty.
+# A basis defines the shapes that a filter can have. This one has five raised cosines over 100 ms,
+# narrow at short lags and wide at long ones. Five numbers a filter are easier to estimate than
+# twenty.
 
 fig, ax = plt.subplots(figsize=(7, 2.2))
 lag = np.arange(1, basis.window_size + 1) * bin_size * 1e3
@@ -58,7 +61,8 @@ ax.set(xlabel="lag (ms)", title="the basis")
 plt.show()
 
 # %%
-# ``X`` stands for an array of 240,000 bins x 150 features. It is never stored: only the spikes are.
+# ``X`` stands for an array of 240,000 bins x 150 features. The array is never stored, only the
+# spikes are.
 
 X = basis.compute_features(counts)
 X
@@ -66,8 +70,8 @@ X
 # %%
 # 3. Fit
 # ------
-# Every receiver is a convex problem of its own, solved to the last digit. A small ridge keeps
-# filters finite where a cell has few spikes.
+# Every receiver is a convex problem of its own and is solved to the last digit. A small ridge keeps
+# the filters of cells with few spikes finite.
 
 model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-4)
 model.fit(X, counts)
@@ -78,7 +82,7 @@ print(f"largest distance of an objective from its minimum: {model.newton_decreme
 # 4. Connectivity
 # ---------------
 # The coupling map gives each pair a strength (the area of its filter), a standard error and a
-# q-value. Of the couplings with q below 0.05 at most 5 % are expected to be false.
+# q-value. At most 5 % of the couplings with q below 0.05 are expected to be false.
 
 coupling = model.coupling_map(X, counts)
 
@@ -106,8 +110,9 @@ print(f"{(significant & ~connected).sum()} of {significant.sum()} discoveries ar
 # %%
 # 5. Filters
 # ----------
-# The strength is a summary; filters tell the time course. An event of the sender multiplies the
-# rate of the receiver by this factor, at each lag. Bands are pointwise, at 95 %.
+# The strength is a summary, and the filter is the time course. The curves show the factor by which
+# one event of the sender multiplies the rate of the receiver, at each lag. The bands are pointwise
+# 95 % bands.
 
 axes = plot_filters(coupling, bin_size=bin_size)
 order = np.argsort(-np.abs(np.where(significant, coupling.strength, 0)), axis=None)[:6]
@@ -122,7 +127,7 @@ plt.show()
 # In one call
 # -----------
 # `fastglm.infer_connectivity` takes counts or spike times and makes the choices above by itself:
-# window, basis, penalty, and covariates for the activity that all cells share. What it chose is in
+# window, basis, penalty, and covariates for the activity that all cells share. Its choices are in
 # ``settings``.
 
 one_call = fastglm.infer_connectivity(counts, bin_size=bin_size)
@@ -135,7 +140,7 @@ print(f"{(found & ~connected).sum()} of {found.sum()} discoveries are wrong")
 # %%
 # Where to go from here
 # ---------------------
-# - Cells follow a stimulus, a position or a movement? Put it beside the coupling:
+# - If cells follow a stimulus, a position or a movement, put it beside the coupling:
 #   :ref:`head direction <sphx_glr_gallery_head_direction.py>`,
 #   :ref:`slow covariates <sphx_glr_gallery_slow_covariates.py>`.
 # - Few spikes need more penalty: :ref:`choosing a penalty

@@ -2,16 +2,16 @@
 Trials and gaps
 ===============
 
-Recordings come in pieces: trials, sessions, stretches that were cut out. What happened before a
-piece is not known, so its first window has no complete history and is left out of the fit. You only
-have to say where the pieces begin.
+Recordings come in pieces: trials, sessions, or stretches between cuts. The time before a piece is
+unknown. The first window of a piece therefore has no complete history and is left out of the fit.
+You only have to say where the pieces begin.
 """
 
 # %%
 # Trials
 # ------
-# A hundred trials of different lengths, eight cells, bins of 5 ms. Give them as a list, to the
-# basis and to the fit.
+# Eight cells are recorded in a hundred trials of different lengths, in bins of 5 ms. The basis and
+# the fit take the trials as a list.
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -30,7 +30,7 @@ model.fit(X, trials)
 X
 
 # %%
-# ``valid_rows`` tells how many bins have a complete history: all but the first 20 of each trial.
+# ``valid_rows`` is the number of bins with a complete history: all but the first 20 of each trial.
 
 left_out = (~X.valid).sum()
 print(f"{len(X.valid)} bins in 100 trials, {left_out} left out")
@@ -38,8 +38,8 @@ print(f"{len(X.valid)} bins in 100 trials, {left_out} left out")
 # %%
 # Gaps
 # ----
-# A long recording with gaps is one array and its epochs: first bin, and one past the last. From
-# spike times, ``fastglm.bin_spikes(..., epochs=intervals_in_seconds)`` gives both.
+# A long recording with gaps is one array and its epochs: first bin, and one past the last.
+# ``fastglm.bin_spikes(..., epochs=intervals_in_seconds)`` gives both from spike times.
 
 intervals = np.array([[0.0, 30.0], [34.0, 71.5], [80.0, 120.0]])  # seconds
 spike_times = np.sort(rng.uniform(0, 120, 4000))
@@ -61,9 +61,9 @@ plt.show()
 # %%
 # Cells that come and go
 # ----------------------
-# If a cell was lost for a while, its counts there are not 0 but unknown: write NaN. As a receiver,
-# it is fitted to the other bins. As a sender it makes the bins invalid that see it, for everybody.
-# If that is too much, fill its counts as a sender with its mean.
+# If a cell was lost for a while, its counts are unknown there, not 0: write NaN. As a receiver the
+# cell is fitted to the other bins. As a sender it makes all bins that see it invalid, for every
+# receiver. If these are too many bins, fill its counts as a sender with its mean.
 
 counts = np.concatenate(trials).astype(float)
 edges = np.concatenate([[0], np.cumsum(lengths)])
@@ -81,9 +81,10 @@ print("all receivers converged:", model.converged_.all())
 # %%
 # Trials and cross-validation
 # ---------------------------
-# Bins of one trial are more alike than bins of two. Leave out whole trials: give the fold of every
-# bin. Scores above zero predict spikes better than each cell's mean rate does; below zero, the
-# model has more coefficients than the data support, or too weak a penalty.
+# Bins of one trial are more alike than bins of two, so folds should leave out whole trials. An
+# array gives the fold of every bin. A score above zero means that the model predicts spikes better
+# than each cell's mean rate. A score below zero means that the model has more coefficients than the
+# data support, or too weak a penalty.
 
 fold = np.repeat(np.arange(100) % 5, lengths)
 X = basis.compute_features(counts, epochs=epochs)
@@ -96,11 +97,11 @@ ax.set(xlabel="cell", ylabel="bits per spike", title="held-out trials (points: f
 plt.show()
 
 # %%
-# What every trial shares
-# -----------------------
-# A stimulus that comes at the same time in every trial drives cells together and looks like
-# coupling. Put the time within the trial beside the coupling, as a slow modulation of each cell's
-# rate. These cells have none, so the modulation comes out flat.
+# Effects that all trials share
+# -----------------------------
+# A stimulus at the same time in every trial drives cells together and looks like coupling. The time
+# within the trial beside the coupling is a slow modulation of each cell's rate, which takes up the
+# stimulus. These cells have no stimulus, so the modulation comes out flat.
 
 time = np.concatenate([np.arange(n) * 0.005 for n in lengths])
 both = basis + fastglm.basis.BSplineEval(8, bounds=(0, 6), label="time")
