@@ -1,25 +1,33 @@
 """The solver: one task in, one result for each of its penalties out.
 
-A `batch.Task` is a batch of receivers, the products of their features, what was observed, and their
-penalties. `batch.fit_task` fits it:
+A `batch.Task` holds a batch of receivers: the products of their features, their observations and
+their penalties. `batch.fit_task` fits it:
 
-1. It finds what lies at infinity from ``X'Y`` and fixes it (`batch`).
+1. It finds coefficients whose optimum lies at infinity from ``X'Y``, and fixes them (`batch`).
 2. It chooses the problem. A loss of constant curvature is solved from ``X'X`` (`quadratic`). Few
    features get exact Hessians from rows (`exact`). Many features get gradients from all events
    (`events`).
-3. It finds a start. The optimum on a sample of bins is one, where counts are linear
-   (`preconditioner`, `sampling`, `shared`).
+3. It finds a start. Where the counts enter the loss linearly, the start is the optimum on a sample
+   of bins (`preconditioner`, `sampling`, `shared`).
 4. It searches: `newton` for smooth penalties, `proximal` for lasso and groups. A search moves every
    receiver on its own, and gives it a status and a certificate (`result`).
 
 `events.EventProblem` has the parts that many features need. `objective` is one pass over the
-events. `lbfgs` turns gradients into steps. `preconditioner` inverts the Hessian on the sample,
-`shared` holds what all receivers have in common. `late` gives receivers that take long a sample of
-their own. `observed` holds counts, weights and offsets; `linear` solves small dense systems.
+events. `lbfgs` turns gradients into steps. `preconditioner` inverts the Hessian on the sample.
+`shared` holds the covariance, its spectrum and the sample, which all receivers use. `late` gives
+receivers that need many steps a sample of their own. `observed` holds counts, weights and offsets.
+`linear` solves small dense systems.
 
-`protocols` says what the parts owe each other. The data are asked for through
-`fastglm._products.protocol` alone: nothing here knows where X lies. The family is asked for through
-`fastglm.observation_models.Loss` alone: nothing here knows its name.
+`protocols` states the methods and attributes that each part needs of the others. The engine reads X
+through `fastglm._products.protocol` alone, so it does not know where X lies. It reads the family
+through `fastglm.observation_models.Loss` alone, so it does not know the family's name.
+
+Words:
+
+- *free*: the coefficients of a receiver that its mask leaves in the fit;
+- *level*: the mean curvature of a receiver at its mean rate, or the mean diagonal of its penalty;
+- *plain*: a receiver that has a free coefficient without any penalty;
+- *tile*, *lanes*: receivers are worked on side by side in tiles of ``lanes`` columns.
 
 Where to add something:
 

@@ -1,5 +1,6 @@
-"""One batch of receivers: its problem, its start, its fits with one penalty after the other."""
+"""One batch of receivers: its problem, its start, and its fits with one penalty after another."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,10 +16,11 @@ from fastglm._engine.result import Result
 from fastglm._engine.sampling import n_own_factors
 from fastglm._engine.shared import share
 
-_SOFT = 1e-4  # an eigenvalue of the preconditioned S below this: without ridge, suspect
+_SOFT = 1e-4  # without ridge, a smaller eigenvalue of the preconditioned S calls for exact Hessians
 MAX_FALLBACK = 1500  # features up to which exact Hessians may take over
-_PATIENCE = 12  # Newton steps by conjugate gradients before exact Hessians take over
-# A starting point is found to this part of its own noise, or of the tolerance, in so many steps.
+_PATIENCE = 12  # quasi-Newton steps before exact Hessians take over
+# The search on the sample ends at this part of the sample's noise, or of the tolerance, and after
+# at most so many steps.
 _START, _START_STEPS = 0.01, 20
 
 
@@ -36,7 +38,7 @@ class Settings:
     memory_budget : float
         Bytes.
     rough : bool
-        Whether a fit may end in float32, with a last step that is not judged any more.
+        Whether a fit may end in float32, with a last step that no pass evaluates.
     """
 
     loss: object
@@ -50,14 +52,14 @@ class Settings:
 
 @dataclass(frozen=True)
 class Task:
-    """A batch of receivers to be fitted, once for each of some penalties: a value, picklable.
+    """A batch of receivers to be fitted, once for each of some penalties. It can be pickled.
 
     Attributes
     ----------
     products : Products
-        Over the valid bins, of the features that the batch sees.
+        X over the valid bins, with the features of the batch.
     observed : Observed
-        Of the receivers.
+        Counts, weights and offsets of the receivers.
     free : ndarray of bool, shape (n_features, n_receivers)
     penalties : list of Penalty
     batch : Batch
@@ -65,11 +67,11 @@ class Task:
     start : tuple of ndarray, optional
         Coefficients and intercepts.
     shared : Shared, optional
-        Of the products, if it is there already.
+        The shared part of the products, if it has been made already.
     guide : list of tuple, optional
         Coefficients and intercepts, one pair a penalty: optima of nearly the same problems.
     features : ndarray of int or slice
-        Which of all features the products hold.
+        The features of the whole matrix that the products hold.
     """
 
     products: object
@@ -84,19 +86,19 @@ class Task:
     features: object = field(default_factory=lambda: slice(None))
 
 
-def fit_task(task, watch=None):
+def fit_task(task: Task, watch: Callable | None = None) -> list[Result]:
     """Fit one batch of receivers by its method, once for each of its penalties; see `minimize`.
 
-    Every fit starts where the last one ended. ``watch(result)`` is called after every pass.
+    Every fit starts where the previous one ended. ``watch(result)`` is called after every pass.
 
     Returns
     -------
     list of Result
-        Shorter than the penalties where an interrupt from the keyboard ended the last of them.
+        One a penalty. An interrupt from the keyboard ends the fit, and the list is then shorter.
     """
     fit, results, penalties = _Fit(task, watch), [], task.penalties
     start, guide = task.start, task.guide
-    # How far the last two fits ended from their guide: the next one begins as far from its own.
+    # The distances of the last two fits from their guides: the next start extrapolates them.
     ahead = before = (0.0, 0.0)
     while len(results) < len(penalties):
         k = len(results)
@@ -114,9 +116,9 @@ def fit_task(task, watch=None):
 
 
 class _Fit:
-    """A batch of receivers, and what fits with several penalties have in common."""
+    """A batch of receivers, and the sums and problem that fits with several penalties share."""
 
-    def __init__(self, task, watch):
+    def __init__(self, task: Task, watch: Callable | None):
         self.products, self.observed, self.watch = task.products, task.observed, watch
         self.batch, self.settings, self.loss = task.batch, task.settings, task.settings.loss
         self.by_events = task.batch.method == "newton-cg"
@@ -127,18 +129,23 @@ class _Fit:
         self.sums = self.products.moments(self.observed, self.shared.sums if known else None)
         self.mean = self.sums.sum_y / self.products.n_bins
         self.unmasked = task.free
-        self.anchor = None  # what is known where the last fit ended
+        self.anchor = None  # point and gradient where the last fit ended
         self.keep = len(task.penalties) > 1
         self.level = self.loss.expected_curvature(self.loss.eta(self.mean))
         self.problem, self.free = None, None
 
-    def run(self, penalties, start, guided=False):
-        """Fit with the first of some penalties, or as many as go together; a result for each.
+    def run(self, penalties: list, start: tuple | None, guided: bool = False) -> list[Result]:
+        """Fit with the first of some penalties, or with as many as `_together` finds.
 
-        Without one, features that are always zero are taken out, and features that are only active
-        where there are no events are set to their limit first: with ``x >= 0``, ``X'y = 0`` and
-        ``X'1 > 0`` the objective falls for ever as the coefficient goes to minus infinity (Correia,
-        Guimaraes & Zylkin, 2019).
+        Features without a penalty are treated first. A feature that is always zero is taken out. A
+        feature that is only active where there are no events is set to its limit: with ``x >= 0``,
+        ``X'y = 0`` and ``X'1 > 0`` the objective falls without end as the coefficient goes to minus
+        infinity (Correia, Guimaraes & Zylkin, 2019).
+
+        Returns
+        -------
+        list of Result
+            One for each penalty that was used.
         """
         penalty = penalties[0]
         coef, intercept = start or (
@@ -159,8 +166,8 @@ class _Fit:
             result.status[separated] = "separated"
         return results
 
-    def _together(self, penalties, free, fixed):
-        """The first penalties, as many as are sparse and leave the same features free."""
+    def _together(self, penalties: list, free: np.ndarray, fixed: np.ndarray) -> list:
+        """The leading penalties that are sparse and leave the same features free."""
         for k, other in enumerate(penalties[1:], 1):
             other_free, other_fixed, _ = self._separate(other)
             same = np.array_equal(free, other_free) and np.array_equal(fixed, other_fixed)
@@ -168,8 +175,8 @@ class _Fit:
                 return penalties[:k]
         return penalties
 
-    def _separate(self, penalty):
-        """Features that stay free, those that run to infinity, and what stands for it there."""
+    def _separate(self, penalty) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Features that stay free, features whose optimum is infinite, and their finite limits."""
         products, sums, free = self.products, self.sums, self.unmasked
         fixed, limit = np.zeros(free.shape, bool), np.zeros((free.shape[0], 1))
         unpenalised = penalty.unpenalised(free.shape[0]) & free
@@ -186,8 +193,8 @@ class _Fit:
                     limit = np.where(high, -limit, limit)
         return free, fixed, limit
 
-    def _prepare(self, penalty, free):
-        """The problem with this penalty: that of the last one, where it has the same features."""
+    def _prepare(self, penalty, free: np.ndarray) -> None:
+        """Set the problem of this penalty; the last problem is kept if it has the same features."""
         if self.problem is not None and np.array_equal(free, self.free):
             self.problem.set_penalty(penalty)
             return
@@ -210,15 +217,23 @@ class _Fit:
             objective, sample, batch.lanes, settings.tol, settings.rough, n_own
         )
 
-    def _run_sparse(self, penalties, coef, intercept):
+    def _run_sparse(self, penalties: list, coef: np.ndarray, intercept: np.ndarray) -> list[Result]:
         self.anchor = None
         results = [Result.empty(*coef.shape) for _ in penalties]
         results[0].coef[:], results[0].intercept[:] = coef, intercept
-        tol = self.settings.tol * (0.01 if self.settings.rough else 1)  # there is no last step
+        tol = self.settings.tol * (0.01 if self.settings.rough else 1)  # no unjudged step follows
         proximal.minimize(self.problem, penalties, results, tol, self.settings.maxiter, self.watch)
         return results
 
-    def _run_smooth(self, penalty, coef, intercept, fixed, cold, guided):
+    def _run_smooth(
+        self,
+        penalty,
+        coef: np.ndarray,
+        intercept: np.ndarray,
+        fixed: np.ndarray,
+        cold: bool,
+        guided: bool,
+    ) -> Result:
         problem, tol, maxiter = self.problem, self.settings.tol, self.settings.maxiter
         plain, retreat = problem.plain, None
         if self.by_events:
@@ -236,17 +251,19 @@ class _Fit:
             self._end_exactly(result, penalty, maxiter - n_steps)
         return result
 
-    def _at_constant(self, intercept):
+    def _at_constant(self, intercept: np.ndarray) -> np.ndarray:
         """Objective without features, (n_receivers,)."""
         constant = self.problem.objective.constant / self.products.n_bins
-        if self.loss.exponential:  # the intercept is such that the mean rate is that of the counts
+        if self.loss.exponential:  # at this intercept the mean rate is the mean count
             cumulant = self.mean
         else:
             cumulant = self.observed.at_constant(self.loss, intercept, self.products.valid)
         return cumulant - self.loss.count_factor * self.mean * intercept + constant
 
-    def _start_on_sample(self, coef, fixed, cold):
-        """Where the optimum on the sampled bins is."""
+    def _start_on_sample(
+        self, coef: np.ndarray, fixed: np.ndarray, cold: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Coefficients and intercepts of the optimum on the sampled bins."""
         problem, sample = self.problem, self.problem.sample
         everyone = np.arange(problem.plain.size)
         if cold:
@@ -262,11 +279,11 @@ class _Fit:
         problem.expect(everyone, noise)
         return problem.off_null(first.coef, everyone, everyone), first.intercept
 
-    def _end_exactly(self, result, penalty, maxiter):
-        """Exact Hessians for what conjugate gradients have not ended.
+    def _end_exactly(self, result: Result, penalty, maxiter: int) -> None:
+        """Fit receivers that quasi-Newton steps have not ended with exact Hessians.
 
-        Separation in a direction of several features takes the curvature to 0, below what float32
-        sums resolve; in float64 it ends in a few steps more.
+        Separation along a direction of several features takes the curvature towards 0, below the
+        resolution of float32 sums. In float64 it ends in a few further steps.
         """
         problem = self.problem
         flat = problem.plain & (problem.theta < _SOFT)
@@ -288,7 +305,7 @@ class _Fit:
         result.put(rest, again)
 
 
-def _start_noise(shared, level):
-    """How far the noise of a sample puts its optimum above that of all bins, per receiver."""
+def _start_noise(shared, level: np.ndarray) -> np.ndarray:
+    """Expected gap of the sample's optimum to the optimum of all bins, per receiver."""
     noise = 0.5 * shared.rows.values.shape[1] / shared.index.size
     return noise * level

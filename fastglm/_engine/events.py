@@ -1,8 +1,8 @@
 """The problem of a batch of receivers with many features: gradients from all events.
 
-`EventProblem` joins the parts that a search asks for: the `Objective`, one pass over the events;
-the steps of `lbfgs.Steps`; the preconditioner of `SampleProblem`; and `LateReceivers`. It decides
-which receivers a pass sums in float64.
+`EventProblem` joins four parts: the `Objective`, which is one pass over the events, the steps of
+`lbfgs.Steps`, the preconditioner of `SampleProblem`, and `LateReceivers`. It decides which
+receivers a pass sums in float64.
 """
 
 import numpy as np
@@ -13,17 +13,17 @@ from fastglm._engine.lbfgs import Steps
 from fastglm._engine.linear import ROUNDING, null_spaces
 from fastglm._kernels.threads import run_threads
 
-_PRECISE = 1e-11  # a decrement below this calls for gradients in float64
+_PRECISE = 1e-11  # gradients of receivers with a smaller decrement are summed in float64
 
 
 class EventProblem:
     """Objective and gradient from all events: for many features.
 
-    A pass adds up every event's filter: n_events * window_size * n_receivers additions each way,
-    in float32 while the decrement is large, and in float64 for the certificate.
+    A pass adds up every event's filter: n_events * window_size * n_receivers additions each way.
+    Sums run in float32 while the decrement is large, and in float64 for the certificate.
 
     Memory: the sample, some 50 float32 numbers a coefficient of the batch, and a chunk of bins.
-    Nothing grows with the number of bins, but the events.
+    Only the events grow with the number of bins.
     """
 
     method = "newton-cg"
@@ -35,10 +35,10 @@ class EventProblem:
         self.objective, self.sample, self.lanes = objective, sample, lanes
         self.loss, self.is_free = objective.loss, objective.free
         self.free = objective.free
-        # What is about to converge is summed in float64, or, where that may be rough, not before
-        # the change of a gradient in float32 is rounding.
+        # A receiver that is about to converge is summed in float64. A rough fit changes to float64
+        # only below `_PRECISE`, where the change of a float32 gradient is rounding.
         self.precise_below = _PRECISE if rough else max(tol, _PRECISE)
-        if objective.loss.constant_curvature:  # in units of the user's: no number is small
+        if objective.loss.constant_curvature:  # the unit of y is the user's: no decrement is small
             self.precise_below = np.inf
         self.rough = tol > self.precise_below
         n = objective.free.shape[1]
@@ -58,21 +58,21 @@ class EventProblem:
         self.null = null_spaces(covariance, self.free, penalty, self.plain)
 
     def forget(self, receivers=slice(None)):
-        """Some receivers begin a new fit: float32 sums, no pairs of steps, no bins of their own."""
+        """Begin a new fit of some receivers: float32 sums, no pairs, no bins of their own."""
         self.steps.forget(receivers)
         self.late.forget(receivers)
         self.certain[receivers] = False
         self._was_rounded[receivers] = 0
 
     def anchor(self):
-        """The last accepted points, and the gradient of the mean loss alone there."""
+        """The last accepted points, and the gradients of the mean loss there."""
         point, grad = self.steps.point.T, self.steps.grad.T
         pull = self.penalty.times(np.where(self.free, point[:-1], 0.0), slice(None))
         return point[:-1], point[-1], np.where(self.free, grad[:-1] - pull, 0.0), grad[-1]
 
     @property
     def theta(self):
-        """Smallest eigenvalue of the preconditioned Schur complement seen, per receiver."""
+        """Smallest eigenvalue of the preconditioned Schur complement so far, per receiver."""
         return self.steps.theta
 
     def evaluate(self, active, coef, intercept):
@@ -91,7 +91,7 @@ class EventProblem:
         """Steps at the accepted points; see `Steps`."""
         n, receivers = self.active.size, self.active[moved]
         known = self.mean is not None
-        if not known:  # the sample tells the moments of the curvature
+        if not known:  # the moments of the curvature come from the sample
             self._set_point(n)
         certain = self.certain[self.active]
         passes = self.late.assist(self.active, moved, certain, self.point, self.total)
@@ -108,17 +108,17 @@ class EventProblem:
             self.mean, self.total = self.sample.mean[:, :n], self.sample.total[:n]
 
     def harmless(self, active, grad, grad_intercept):
-        """Trial points that are taken whatever the objective; see `Steps`."""
+        """Trial points that are accepted at any objective; see `Steps`."""
         return self.steps.harmless(self.point, grad, grad_intercept)
 
-    # --- what a proximal step asks for ---
+    # --- for proximal steps ---
 
     def curvature(self, j, coef, intercept, features):
         """Sampled Hessian of receiver j; see `SampleProblem.curvature`."""
         return self.sample.curvature(j, coef, intercept, features)
 
     def learn(self, receivers, step, step_intercept, change, change_intercept):
-        """Correct the kept Hessians by how steps have changed the gradients (BFGS)."""
+        """Correct the kept Hessians by the changes of the gradients over steps (BFGS)."""
         change = change - self.penalty.times(step, receivers)
 
         def one(k):
@@ -130,7 +130,7 @@ class EventProblem:
             at = place[moved]
             if (at < 0).any():
                 return
-            # Only their proportion counts: scaled, float32 holds the square of a small step.
+            # Only the ratio of step and change matters. Scaling keeps small squares in float32.
             scale = 1 / max(np.abs(step[moved, k]).max(initial=0), abs(step_intercept[k]), 1e-300)
             kernels.learn_curvature(
                 data,
@@ -145,7 +145,7 @@ class EventProblem:
         return self.steps.expected[receivers] <= self.precise_below
 
     def fill(self, active):
-        """Receivers of the next pass: the first of some that fill tiles, all where none do."""
+        """Receivers of the next pass: the first that fill whole tiles, or all if none do."""
         wants = self._wants_precise(active)
         whole = [
             some[: some.size - some.size % self.lanes] for some in (active[~wants], active[wants])
@@ -154,15 +154,15 @@ class EventProblem:
         return chosen if chosen.size else active
 
     def trust(self, j):
-        """Part of its curvature that a model is sure of."""
+        """Lower bound of the true curvature, as a part of the model's."""
         return Steps.THETA
 
     def announce(self, receivers, decrement):
-        """A receiver that is about to converge is summed in float64."""
+        """Take the decrements at the points before the next pass."""
         self.expect(receivers, 0.15 * decrement)
 
     def expect(self, receivers, decrement):
-        """The decrement of the next point: below the tolerance it is summed in float64."""
+        """Take the decrements that the next points should have; small ones call for float64."""
         self.steps.expected[receivers] = decrement
 
     def precondition(self, residual, columns):
@@ -173,7 +173,7 @@ class EventProblem:
         alone = self.late.has(receivers)
         if not alone.all():
             rest = residual.copy()
-            rest[:, place[alone]] = 0  # such columns take no part
+            rest[:, place[alone]] = 0  # columns of zeros cost no products
             z = self.sample.solve(rest, columns)
         for k, j in zip(place[alone], receivers[alone], strict=True):
             z[:, k] = self.late.solve(j, residual[:, k])

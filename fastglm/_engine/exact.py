@@ -8,15 +8,15 @@ from fastglm._kernels.threads import run_threads
 from fastglm._products.weighted_gram import WeightedGram
 
 _DENSE_BYTES = 1 << 28  # rows that are kept between passes
-_BLOCK_BYTES = 1 << 21  # rows that are worked on at a time: what a core's L2 and L3 share hold
+_BLOCK_BYTES = 1 << 21  # rows that are worked on at a time: a core's L2 and part of L3 hold them
 
 
 class DenseProblem:
     """Exact Hessians from rows of X in blocks: for few features or tight masks.
 
     Cost of an iteration: n_bins * p_j^2 multiply-adds for a receiver with p_j free features.
-    Memory: one block of rows, at most `_DENSE_BYTES`, and p_j^2 float64 a receiver. Rows are
-    built once if they fit into one block, else once a pass for all receivers.
+    Memory: at most `_DENSE_BYTES` of rows, and p_j^2 float64 a receiver. If all rows fit into
+    `_DENSE_BYTES`, they are built once; otherwise once a pass for all receivers.
     """
 
     method = "newton-cholesky"
@@ -42,7 +42,7 @@ class DenseProblem:
         self.set_penalty(penalty)
 
     def set_penalty(self, penalty):
-        """Another penalty for the same data; what is known of the curvature stays."""
+        """Another penalty for the same data; the Hessians of the last points stay."""
         n = penalty.n_receivers
         self.penalty = penalty
         self.plain = (penalty.unpenalised(self.products.shape[1]) & self.is_free).any(axis=0)
@@ -57,7 +57,7 @@ class DenseProblem:
         if self._kept is not None and k in self._kept:
             return self._kept[k]
         rows, counts = self.products.rows(self.blocks[k]), self.observed(self.blocks[k])
-        # Not packed: that would compile kernels for the first small fit.
+        # Not packed: packing would compile kernels during the first small fit.
         gram = WeightedGram(np.column_stack([rows, np.ones(len(rows))]), pack=False)
         if self._kept is not None:
             self._kept[k] = gram, counts
@@ -69,7 +69,7 @@ class DenseProblem:
         objective, grad_intercept = np.zeros(active.size), np.zeros(active.size)
         grad = np.zeros_like(coef)
         self.hess = [None] * self.plain.size
-        # What a receiver's fixed coefficients add: features outside its fit that are not 0.
+        # Features outside a receiver's fit whose fixed coefficients are not 0: they add to eta.
         fixed = [
             np.setdiff1d(np.flatnonzero(coef[:, k]), self.free[j]) for k, j in enumerate(active)
         ]
@@ -135,26 +135,26 @@ class DenseProblem:
                 d = self.basis[j] @ d
             step[free, k] = d
             step_intercept[k] = -grad_intercept[k] / self.total[j] - mean @ d
-            # Chord steps with the last factor do where they gain two digits each.
+            # A step with the last factor (a chord step) suffices if it gains two digits.
             slow = decrement[k] > max(0.01 * self.last[j], 1e-20)
             self.due[j] = decrement[k] > self._REFRESH or slow
             self.last[j] = decrement[k]
         return step, step_intercept, decrement, 0
 
     def harmless(self, active, grad, grad_intercept):
-        """No step that raises the objective is taken."""
+        """None: every step must lower the objective."""
         return np.zeros(active.size, bool)
 
-    # --- what a proximal step asks for ---
+    # --- for proximal steps ---
 
     def forget(self, receivers=slice(None)):
-        """Some receivers begin a new fit: the first pass brings Hessians."""
+        """Begin a new fit of some receivers: the first pass makes Hessians."""
         self.due[receivers] = True
 
     def curvature(self, j, coef, intercept, features):
-        """Hessian of the mean loss of receiver j, and where in it some features are.
+        """Hessian of the mean loss of receiver j, and the places of some features in it.
 
-        That of the last pass which made one, as float32, the intercept last.
+        It is the Hessian of the last pass that made one, in float32, with the intercept last.
         """
         if self.hess[j] is not None:
             self.last_hess[j] = (self.hess[j] / self.n_bins).astype(np.float32)
@@ -170,22 +170,22 @@ class DenseProblem:
         return active
 
     def trust(self, j):
-        """Part of its curvature that a model is sure of."""
+        """Lower bound of the true curvature, as a part of the model's."""
         return 1.0
 
     def announce(self, receivers, decrement):
-        """Far from the optimum the next pass brings new Hessians."""
+        """Ask the next pass for new Hessians where the decrement is large."""
         self.due[receivers] = decrement > self._REFRESH
 
     def _factorise(self, j, bordered):
-        """Cholesky factor of the Schur complement; without ridge, on the row space of X."""
+        """Factorise the Schur complement; without ridge, on the row space of X."""
         hess, moment, total = bordered[:-1, :-1], bordered[-1, :-1], bordered[-1, -1]
         mean = moment / total
         schur = hess - np.outer(moment, mean)
         schur = (schur + schur.T) / (2 * self.n_bins) + self.penalty.hessian(j, self.free[j])
         self.mean[j], self.total[j] = mean, total / self.n_bins
         if not self.ranked[j] and self.plain[j]:
-            # The curvatures of the first point are all positive: its Hessian has X's rank.
+            # All curvatures are positive at the first point, so its Hessian has the rank of X.
             null, rows = split_space(schur)
             self.basis[j] = rows if null.size else None
             self.ranked[j] = True

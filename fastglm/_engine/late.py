@@ -1,10 +1,9 @@
-"""Receivers that take long: each gets bins of its own, and a factor of its Hessian on them.
+"""Late receivers: each gets its own sample of bins, and a factor of its Hessian on them.
 
-Where a receiver has few events for its features, or these come in bursts, its rates are close to
-zero in most bins, and the bins that all share hold next to nothing of its curvature. Its own bins
-are drawn by its curvatures and by what they see. Of 100 receivers with 600 events each and 800
-features, two had not converged after 146 passes; with own bins the slowest takes 35. In a bursting
-culture (100 cells, an hour at 1 ms) 16 or 17 passes were 28 without.
+A receiver is *late* if it needs many more steps (see `_LATE`). Its rates are then close to zero in
+most bins, because it has few events for its features, or because the events come in bursts. The
+shared sample holds almost none of its curvature. Its own bins are drawn in proportion to its
+curvatures and to the activity of the senders before each bin.
 """
 
 import numpy as np
@@ -18,26 +17,26 @@ from fastglm._kernels.threads import run_threads
 
 # If a receiver needs more than `_LATE` further steps after `_FIRST` steps, it gets its own bins;
 # they are drawn again every `_RENEW` steps. A step that gains less than a factor of `_LEAST_GAIN`
-# counts as that much. A factor costs as much as 10 or 20 steps where features are many for the
-# events: it has to save as many.
+# counts as a gain of `_LEAST_GAIN`. Where a receiver has many features for its events, a factor
+# costs as much as 10 or 20 steps; it is made only if it can save as many.
 _LATE, _FIRST, _RENEW, _LEAST_GAIN = 6, 5, 5, 1.2
-# Multiply-adds of BLAS in float32 that take as long as an addition of an event, as one in a float64
-# Cholesky factor, and as the rate of a bin: those of `cost.TYPICAL`. Not measured: no result
-# depends on the machine.
+# Costs in float32 multiply-adds of BLAS: of an addition of an event, of a multiply-add in a float64
+# Cholesky factor, and of the rate of a bin. They follow `TYPICAL` of `fastglm._batches.cost`, not
+# the machine at hand, so that no result depends on the machine.
 _ADDITION, _DOUBLE, _RATE = 2, 2.4, 120
 _STRIPE = 128  # columns of a Hessian that one thread makes
 
 
 class LateReceivers:
-    """Which receivers of a batch take long, and their factors.
+    """The late receivers of a batch, and their factors.
 
     Parameters
     ----------
     objective : Objective
     sample : SampleProblem
-        On the bins that all share.
+        On the shared sample.
     n_most : int
-        Receivers that may have a factor at a time.
+        Most receivers that may have a factor at a time.
     """
 
     def __init__(self, objective, sample, n_most):
@@ -50,14 +49,14 @@ class LateReceivers:
         self.forget()
 
     def forget(self, receivers=slice(None)):
-        """Some receivers begin a new fit."""
+        """Begin a new fit of some receivers."""
         for j in np.arange(self.n_left.size)[receivers]:
             self.factors.pop(j, None)
         self.n_steps[receivers], self.n_left[receivers] = 0, 0
         self.next[receivers], self.last[receivers] = _FIRST, np.inf
 
     def _steps_a_factor(self):
-        """Steps that cost as much as a factor on bins of its own, for each receiver."""
+        """Number of steps that cost as much as a receiver's own factor, for each receiver."""
         products, free = self.objective.products, self.objective.free
         n_free, n_features, n_bins = free.sum(axis=0), free.shape[0], products.n_bins
         factor = own_size(n_features, n_bins) * n_free**2 / 2 + _DOUBLE * n_free**3 / 6
@@ -68,17 +67,17 @@ class LateReceivers:
         return factor / (step + 8 * self.sample.shared.index.size * n_features)
 
     def judge(self, receivers, decrement, tol):
-        """Note how many steps some receivers still have to go, at the rate of the last one."""
+        """Estimate how many steps receivers still need, if every step gains as the last one."""
         with np.errstate(divide="ignore", invalid="ignore"):
             gain = np.log(np.maximum(self.last[receivers] / decrement, _LEAST_GAIN))
             self.n_left[receivers] = np.log(decrement / np.broadcast_to(tol, gain.size)) / gain
         self.last[receivers] = decrement
 
     def assist(self, active, places, certain, point, total):
-        """Give a factor to those of the receivers ``active[places]`` that take long.
+        """Give a factor to the late ones of the receivers ``active[places]``.
 
-        ``certain``, ``total`` are those of the active receivers, ``point`` their coefficients and
-        intercepts. Returns, for each, whether it has a new factor: half a pass.
+        ``certain`` and ``total`` belong to the active receivers; ``point`` holds their coefficients
+        and intercepts. Returns whether each receiver has a new factor. A factor costs half a pass.
         """
         receivers = active[places]
         self.factors = {j: self.factors[j] for j in active if j in self.factors}
@@ -100,7 +99,7 @@ class LateReceivers:
         return late
 
     def has(self, receivers):
-        """Which of some receivers have a factor."""
+        """Whether each of some receivers has a factor."""
         return np.array([self.factors.get(j) is not None for j in receivers], bool)
 
     def solve(self, j, residual):
@@ -115,7 +114,7 @@ class LateReceivers:
         objective, sample = self.objective, self.sample
         n, n_bins, shared = receivers.size, objective.n_bins, sample.shared
         n_draw = own_size(objective.free.shape[0], n_bins)
-        # Rates and activity go together: their product on the shared bins sizes the draw.
+        # Rates and activity are correlated: their product on the shared bins scales the draw.
         sample.weigh(receivers, point[:-1], point[-1])
         weights = sample.weights[:, :n]
         seen = np.broadcast_to(objective.products.seen(shared.index)[:, None], weights.shape)
@@ -125,7 +124,7 @@ class LateReceivers:
         for chunk in objective.passes.forward(point[:-1], precise=False, seen=True):
             curvature = self._curvature(chunk, receivers, point[-1])
             start = chunk.index.start
-            # The same random numbers for every receiver: it must not matter who else is fitted.
+            # The random numbers are the same for every receiver, whoever else is fitted.
             uniform = np.random.default_rng(start).random(len(curvature))
             uniform[~chunk.valid] = np.inf
             likely = curvature * (1 + chunk.seen[:, None]) / total
@@ -136,7 +135,7 @@ class LateReceivers:
                 kept[k][1].append(curvature[hit, k] / np.minimum(chance[hit, k], 1))
         for k, j in enumerate(receivers):
             index, weights = (np.concatenate(part) for part in kept[k])
-            every = max(1, round(index.size / n_draw))  # where the shared bins knew too little
+            every = max(1, round(index.size / n_draw))  # the shared bins gave too small a total
             yield j, index[::every], weights[::every] * every
 
     def _curvature(self, chunk, receivers, intercept):

@@ -1,21 +1,21 @@
 """Quasi-Newton steps for many features: gradients from all events, curvature from a few bins.
 
-Three levels, each the preconditioner of the one above:
+There are three layers, and each is the preconditioner of the one above it:
 
-1. all events (`EventProblem`): objective and gradient, one pass;
-2. a sample of bins (`SampleProblem`): the Hessian on some twenty bins a feature, whose rows are
-   kept in memory, inverted by conjugate gradients;
-3. `Spectrum`: ``X'X`` of all data, the shape of every Hessian where rates vary little,
-   diagonalised once for all receivers and ridge values and scaled to each diagonal.
+1. All events (`EventProblem`): a pass gives objective and gradient.
+2. A sample of bins (`SampleProblem`): the Hessian on some twenty bins a feature. Their rows are
+   kept in memory, and the Hessian is inverted by conjugate gradients.
+3. The covariance of the features (`Spectrum`): the shape of every Hessian where rates vary little.
+   It is diagonalised once for all receivers and ridge values, and scaled to each diagonal.
 
-`Steps` joins them: limited-memory BFGS (Nocedal, 1980) whose initial matrix is the level below. On
-a quadratic it is the preconditioned method of conjugate gradients, but every pass is a true
-gradient at a new point, so none is spent on solving for a step that the next point makes obsolete.
+`Steps` joins them by limited-memory BFGS (Nocedal, 1980) whose initial matrix is the layer below.
+On a quadratic objective this is the preconditioned method of conjugate gradients. Every pass gives
+a true gradient at a new point; no pass is spent on a more exact solution for one step.
 
 The sample also gives the starting point. Of the objective ``mean(exp(eta)) - mean(y * eta)`` only
-the first term needs bins: the second is ``X'Y``, known exactly. So the optimum on a few bins is off
-by the noise of the sampled rates alone, whose variance is smaller than that of the counts by the
-mean count per bin, 0.01 at 1 ms.
+the first term needs bins, because ``X'Y`` gives the second exactly. The optimum on a sample is
+therefore off by the noise of the sampled rates alone. The variance of the rates is smaller than the
+variance of the counts by the mean count per bin, which is 0.01 at 1 ms and 10 Hz.
 """
 
 import weakref
@@ -24,23 +24,24 @@ import numpy as np
 
 from fastglm._kernels.dots import column_dot
 
-# Mean square changes of eta: below the first the Hessian is as good as constant, below the second
-# the change of a float32 gradient is as good as rounding.
+# Mean square changes of eta over a step. Below `_SMALL` the Hessian is nearly constant; below
+# `_TINY` the change of a float32 gradient is mostly rounding.
 _SMALL, _TINY = 0.05, 1e-10
-_ASYMMETRY = 0.1  # of what two steps say of the curvature between them, as a part of their own
+# Two steps agree if ``y1's2`` and ``y2's1`` differ by less, relative to the steps' own curvatures.
+_ASYMMETRY = 0.1
 
 
 class Steps:
     """Limited-memory BFGS steps, whose initial matrix is the inverse of a preconditioner.
 
-    The intercept is eliminated from the preconditioner M with the means ``m = X'w / sum(w)`` of its
-    problem: only the Schur complement is handed to ``problem.precondition(residual, columns)``, on
+    The intercept is eliminated from the preconditioner M with the means ``m = X'w / sum(w)`` of the
+    problem. ``problem.precondition(residual, columns)`` inverts the Schur complement alone, for
     lanes padded to whole tiles.
 
-    The decrement ``g' H g / 2`` of the quasi-Newton matrix H is divided by theta, the smallest
-    eigenvalue of ``M^-1 S`` that small steps have shown (Ritz values on their span, for
-    which ``S s = y`` is the change of the gradient), and at most a half: H is right on
-    that span and no worse than M beside it.
+    The decrement is ``g' H g / (2 * theta)`` with the quasi-Newton matrix H. Theta is the smallest
+    Ritz value of ``M^-1 S`` on the span of the small steps so far, and at most `THETA`. On a small
+    step s the change y of the gradient is ``S s``. H is exact on that span, and as good as M beside
+    it.
     """
 
     _PAIRS = 10
@@ -48,11 +49,11 @@ class Steps:
     THETA = 0.5
 
     def __init__(self, problem, n_receivers, lanes):
-        # The problem owns its steps: a reference back would be a cycle, and keep a batch until the
-        # garbage collector comes by: 0.8 GB for each of six at 831 cells.
+        # The problem owns its steps. A strong reference back would be a cycle, which keeps a batch
+        # (0.8 GB at 831 cells) until the garbage collector runs.
         self.problem, self.lanes = weakref.proxy(problem), lanes
         shape = (n_receivers, problem.free.shape[0] + 1)
-        # Of every pair the step s, the change y of the gradient, M s, and 1 / (s . y).
+        # Every pair has the step s, the change y of the gradient, M s, and the weight 1 / (s . y).
         self.pairs = np.zeros((3, self._PAIRS, *shape), np.float32)
         self.weights = np.zeros((self._PAIRS, n_receivers))
         self.n_pairs = np.zeros(n_receivers, np.int64)
@@ -75,7 +76,7 @@ class Steps:
         problem, receivers = self.problem, self.problem.active[moved]
         g = np.vstack([np.where(problem.free[:, receivers], grad, 0.0), grad_intercept]).T
         self._remember(moved, receivers, point[:, moved].T, g)
-        # Two loops over the pairs of each receiver, newest first, then back (Nocedal, 1980).
+        # Two loops over the pairs of each receiver: newest first, then oldest first.
         n_recent = min(int(self.n_pairs[receivers].max()), self._PAIRS)
         recent = (self.n_pairs[receivers] - 1 - np.arange(n_recent)[:, None]) % self._PAIRS
         q, first = g.copy(), []
@@ -91,18 +92,18 @@ class Steps:
             image += weight * ms
         decrement = 0.5 * _row_dot(g, d) / self.theta[receivers]
         self.direction[receivers], self.image[receivers] = d, image
-        # A step gains a factor of ten as a rule. Where the last digits of float32 may have
-        # decided, it is taken all the same, to be judged in float64.
+        # A step usually lowers the decrement by a factor of ten. A receiver that float32 sums call
+        # converged takes its step all the same, and float64 sums judge the next point.
         self.expected[receivers] = 0.15 * decrement
         ended = problem.certain[receivers] & (decrement <= tol) & (not problem.rough)
         d = np.where(ended, 0.0, -d.T)
         return d[:-1], d[-1], decrement, 0
 
     def harmless(self, point, grad, grad_intercept):
-        """Trial points so near that the gradient is linear in between, per active receiver.
+        """Whether the step to each trial point is so small that the gradient is linear along it.
 
-        Such a step may have been too long along its direction: the next one, which knows its
-        pair, makes up for that, and gains as much as after a search for the best length.
+        Such a step may be too long along its direction. The next step knows the pair of this one,
+        and gains as much as after a search for the best length.
         """
         receivers = self.problem.active
         g = np.vstack([np.where(self.problem.free[:, receivers], grad, 0.0), grad_intercept]).T
@@ -111,7 +112,7 @@ class Steps:
         return self.known[receivers] & (moved < _SMALL * self.total[receivers])
 
     def _remember(self, moved, receivers, point, g):
-        """The pair of the last step, where there was one that tells the curvature."""
+        """Store the pairs of the last steps whose curvature is positive."""
         change, change_g = point - self.point[receivers], g - self.grad[receivers]
         inner = _row_dot(change, change_g)
         with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
@@ -151,7 +152,7 @@ class Steps:
             a, b = y @ s.transpose(0, 2, 1), ms @ s.transpose(0, 2, 1)
         smallest = np.full(receivers.size, np.inf)
         for k in range(receivers.size):
-            moved = np.diag(a[k])  # a step's mean square change of eta, times the curvature
+            moved = np.diag(a[k])  # mean square change of eta over each step, times the curvature
             total = self.total[receivers[k]]
             use = np.flatnonzero(
                 (np.diag(b[k]) > 0) & (moved > _TINY * total) & (moved < _SMALL * total)
@@ -163,7 +164,7 @@ class Steps:
             pick = np.ix_(use, use)
             metric = b[k][pick] * np.outer(scale, scale)
             values, vectors = np.linalg.eigh(metric + metric.T)  # SciPy's takes 0.09 ms, not 0.02
-            # Steps that are nearly dependent say nothing beyond rounding.
+            # Nearly dependent steps give rounding only: their directions are left out.
             vectors = vectors[:, values > 1e-3 * values[-1]] / np.sqrt(
                 values[values > 1e-3 * values[-1]]
             )
@@ -172,10 +173,10 @@ class Steps:
         return np.maximum(smallest, 1e-6)
 
     def _consistent(self, products, use, receiver):
-        """The newest steps that agree on the curvature between them: ``y' s`` is symmetric.
+        """The newest steps that agree on the curvature: for each two of them ``y1's2 = y2's1``.
 
-        Steps from before the rates changed do not. Their quotients may be negative, and a receiver
-        then took six passes more to a decrement that it had.
+        Steps from before the rates changed do not agree. Their Ritz values may be negative, and the
+        decrement would then be far too large.
         """
         age = (self.n_pairs[receiver] - 1 - use) % self._PAIRS
         scale = np.sqrt(np.diag(products))
@@ -188,5 +189,5 @@ class Steps:
 
 
 def _row_dot(a, b):
-    """``(a * b).sum(axis=1)``: contiguous, for NumPy adds up a stride of one in another order."""
+    """``(a * b).sum(axis=1)`` of contiguous copies: NumPy's order of sums depends on strides."""
     return np.einsum("ij,ij->i", np.ascontiguousarray(a), np.ascontiguousarray(b))

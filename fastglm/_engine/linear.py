@@ -8,7 +8,7 @@ _RANK = 1e-12  # an eigenvalue of the scaled Gram matrix below this is a colline
 
 
 def null_spaces(covariance, free, penalty, plain):
-    """Collinear directions of each receiver that no penalty holds, or None: steps stay off them."""
+    """Each receiver's collinear directions without a penalty, or None; steps stay off them."""
     null, known = [None] * plain.size, {}
     if covariance is None or not np.isfinite(covariance).all():
         return null
@@ -26,9 +26,8 @@ def null_spaces(covariance, free, penalty, plain):
 def split_space(gram):
     """Orthonormal bases of the null space of X and of its row space, from its Gram matrix.
 
-    The null space is that of the Gram matrix scaled to a unit diagonal, so that the units of the
-    features do not matter. Steps inside the row space that start at 0 end at the optimum of least
-    norm.
+    The Gram matrix is scaled to a unit diagonal, so that the units of the features do not matter.
+    Steps inside the row space that start at 0 end at the optimum of least norm.
     """
     n = gram.shape[0]
     if n == 0:
@@ -48,14 +47,14 @@ def split_space(gram):
 
 
 def cholesky(matrix):
-    """Cholesky factor, with as much of the diagonal added as rounding asks for."""
+    """Cholesky factor; the diagonal is raised until rounding leaves it positive definite."""
     if matrix.shape[0] == 0:
         return np.zeros((0, 0)), True
     scale = max(np.trace(matrix) / matrix.shape[0], np.finfo(float).tiny)
     jitter = 0.0
     for _ in range(8):
         try:
-            damped = np.array(matrix, order="F")  # which LAPACK factorises in place
+            damped = np.array(matrix, order="F")  # LAPACK factorises this order in place
             damped[np.diag_indices_from(damped)] += jitter
             return scipy.linalg.cho_factor(damped, True, overwrite_a=True, check_finite=False)
         except LinAlgError:
@@ -64,7 +63,7 @@ def cholesky(matrix):
 
 
 def cho_solve(factor, g):
-    """The inverse of a factorised matrix times g."""
+    """The inverse of a factorised matrix, times g."""
     if g.size == 0:
         return g
     return scipy.linalg.cho_solve(factor, g, check_finite=False)

@@ -5,19 +5,24 @@ Every receiver j minimises on its own, over the coefficients that its mask leave
     f(b, c) = mean_t( loss(b + x_t.c, y_tj) ) + penalty_j(c)
 
 by Newton's method with its own step length and stopping rule. The intercept is eliminated: with
-``h = X'w / n`` and ``s = sum(w) / n`` for the curvatures w, the Newton step of c solves the Schur
-complement ``S = X'diag(w)X / n - h h' / s + penalty''``. Half its product with the gradient is the
-Newton decrement, the gap in the objective that the quadratic model predicts.
+``h = X'w / n`` and ``s = sum(w) / n`` for the curvatures w, the Newton step d of c solves
+``S d = -(g - h g_b / s)`` with the Schur complement ``S = X'diag(w)X / n - h h' / s + penalty''``,
+where g and g_b are the gradients in c and b. The Newton decrement is half the product of minus the
+gradient and the step; it is the gap in the objective that the quadratic model predicts.
 
-Two ways to the step, which share the loop:
+Three problems compute the step, and share the loop:
 
-- `DenseProblem` ("newton-cholesky") forms S from rows of X in blocks and factorises it;
-- `EventProblem` ("newton-cg") takes quasi-Newton steps: every pass over the events is a gradient at
-  a new point, preconditioned with S estimated on a sample of bins (see `events`). Sums are
-  float32 on the way and float64 at the end, so rounding costs steps, not accuracy.
+- `DenseProblem` ("newton-cholesky") forms S from rows of X in blocks and factorises it.
+- `EventProblem` ("newton-cg") takes quasi-Newton steps. Every pass over the events gives a gradient
+  at a new point, which is preconditioned with S estimated on a sample of bins (see `events`). Sums
+  run in float32 far from the optimum and in float64 near it, so rounding costs steps, not accuracy.
+- `QuadraticProblem` ("normal-equations") solves losses of constant curvature from ``X'X``.
 
-No receiver sees another: sums run in an order that does not depend on the batch.
+A receiver's result does not depend on the others: sums run in an order that the batch does not
+change.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -25,14 +30,22 @@ from fastglm._engine.result import Result
 from fastglm._kernels.dots import column_dot
 
 _ARMIJO = 1e-4
-_FLAT = 1e-10  # decrement of a step that should not move any eta by much
-_FALL = 8.0  # length of a step along which the objective falls for ever
+_FLAT = 1e-10  # a step with a smaller decrement should not move any eta by much
+_FALL = 8.0  # length of a step along a direction in which the objective falls without end
 
 
-# A trial point may overflow: its objective is then inf or NaN, and it is refused.
+# A trial point whose objective overflows to inf or NaN is rejected.
 @np.errstate(over="ignore", invalid="ignore")
-def minimize(problem, coef, intercept, tol, maxiter, watch=None, retreat=None):
-    """Newton's method for every receiver of a problem, in step but independent.
+def minimize(
+    problem,
+    coef: np.ndarray,
+    intercept: np.ndarray,
+    tol: float | np.ndarray,
+    maxiter: int,
+    watch: Callable | None = None,
+    retreat: tuple | None = None,
+) -> Result:
+    """Newton's method for every receiver of a problem: shared passes, independent steps.
 
     Parameters
     ----------
@@ -46,13 +59,13 @@ def minimize(problem, coef, intercept, tol, maxiter, watch=None, retreat=None):
     watch : callable, optional
         Called with the result so far after every pass.
     retreat : tuple (coef, intercept, objective), optional
-        Another starting point: receivers that start above its objective start there instead.
+        Another starting point. Receivers whose start is above its objective start there instead.
 
     Returns
     -------
     Result
-        An interrupt from the keyboard ends the search: what is not finished has the status
-        "interrupted" and its last point.
+        An interrupt from the keyboard ends the search. Receivers that are not finished have the
+        status "interrupted" and their last points.
     """
     search = Search(problem, coef, intercept, tol, maxiter)
     try:
@@ -69,9 +82,16 @@ def minimize(problem, coef, intercept, tol, maxiter, watch=None, retreat=None):
 
 
 class Search:
-    """Where the receivers of a problem are, and their next steps."""
+    """The points of the receivers of a problem, and their next steps."""
 
-    def __init__(self, problem, coef, intercept, tol, maxiter):
+    def __init__(
+        self,
+        problem,
+        coef: np.ndarray,
+        intercept: np.ndarray,
+        tol: float | np.ndarray,
+        maxiter: int,
+    ):
         n = intercept.size
         self.problem, self.maxiter = problem, maxiter
         self.tol = np.broadcast_to(tol, n)
@@ -84,9 +104,9 @@ class Search:
         self.length, self.slope = np.zeros(n), np.zeros(n)
         self.polishing, self.falling, self.fell = np.zeros((3, n), np.int64)
         self.active = np.arange(n)
-        self._evaluated = None  # a pass that is not used yet
+        self._evaluated = None  # sums of a pass that are not used yet
 
-    def begin(self, coef, intercept, objective):
+    def begin(self, coef: np.ndarray, intercept: np.ndarray, objective: np.ndarray) -> None:
         """Move receivers whose start is above another point's objective to that point."""
         found = self._evaluate()
         back = self.active[~(found[0] <= objective + 1e-6)]
@@ -94,8 +114,8 @@ class Search:
         if not back.size:
             self._evaluated = found
 
-    def advance(self):
-        """One pass: judge the trial points, and step on from those that are accepted."""
+    def advance(self) -> None:
+        """One pass: judge the trial points, and find the next steps from accepted points."""
         active = self.active
         objective, grad, grad_intercept = self._evaluated or self._evaluate()
         self._evaluated = None
@@ -110,7 +130,7 @@ class Search:
             self._separate(index)
         self.active = active[self.result.status[active] == ""]
 
-    def _evaluate(self):
+    def _evaluate(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Objective and gradient at the trial points: one pass for all active receivers."""
         active, result, length = self.active, self.result, self.length[self.active]
         coef = result.coef[:, active] + length * self.step[:, active]
@@ -120,10 +140,13 @@ class Search:
         self.result.n_passes[self.active] += self.problem.n_passes
         return found
 
-    def _judge(self, objective, grad, grad_intercept):
-        """Line search: accept where the objective fell as far as the slope promised.
+    def _judge(
+        self, objective: np.ndarray, grad: np.ndarray, grad_intercept: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Line search: accept a point if the objective fell by a part of the slope (Armijo).
 
-        Returns what is accepted, and which receivers have no point yet.
+        Returns, for each active receiver, whether the point is accepted, and whether it is the
+        receiver's first point.
         """
         active, problem, status = self.active, self.problem, self.result.status
         before, length = self.result.objective[active], self.length[active]
@@ -140,8 +163,15 @@ class Search:
         status[active[~accepted & (self.polishing[active] > 0)]] = "converged"
         return accepted, first
 
-    def _accept(self, moved, first, objective, grad, grad_intercept):
-        """Store the points that are accepted."""
+    def _accept(
+        self,
+        moved: np.ndarray,
+        first: np.ndarray,
+        objective: np.ndarray,
+        grad: np.ndarray,
+        grad_intercept: np.ndarray,
+    ) -> None:
+        """Store the accepted points."""
         result, index = self.result, self.active[moved]
         coef, intercept = self.trial
         result.coef[:, index], result.intercept[index] = coef[:, moved], intercept[moved]
@@ -151,8 +181,10 @@ class Search:
             np.abs(grad).max(axis=0, initial=0), np.abs(grad_intercept)
         )
 
-    def _step(self, moved, grad, grad_intercept):
-        """The next steps from the accepted points; returns decrements, and those before."""
+    def _step(
+        self, moved: np.ndarray, grad: np.ndarray, grad_intercept: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Find the next steps from the accepted points; returns new and previous decrements."""
         result, index = self.result, self.active[moved]
         new = self.problem.step(
             moved, grad, grad_intercept, self.tol[index], self.polishing[index] > 0
@@ -165,8 +197,8 @@ class Search:
         self.last_step[:, index[took]] = self.step[:, index[took]]
         self.last_decrement[index[took]] = decrement[took]
         was = result.newton_decrement[index].copy()
-        # A decrement that shrinks by e each time belongs to a direction along which the objective
-        # falls for ever: there a long step is as safe as a short one.
+        # Where the objective falls without end along a direction, the decrement shrinks by a factor
+        # of e with every step. A long step along it is then as safe as a short one.
         with np.errstate(invalid="ignore"):
             falls = self.problem.exact & (decrement > 0.2 * was) & (decrement < 0.5 * was)
         self.falling[index] = np.where(falls, self.falling[index] + 1, 0)
@@ -175,8 +207,8 @@ class Search:
         result.newton_decrement[index] = decrement
         return decrement, was
 
-    def _stop(self, index, decrement, was):
-        """Who is done: below the tolerance, a few more steps polish the end."""
+    def _stop(self, index: np.ndarray, decrement: np.ndarray, was: np.ndarray) -> None:
+        """End receivers below the tolerance, after up to ``problem.polish`` further steps."""
         problem, result, polishing = self.problem, self.result, self.polishing
         took = self.step[:, index].any(axis=0)
         done = (decrement <= self.tol[index]) & problem.certain[index]
@@ -188,7 +220,7 @@ class Search:
         )
         polishing[index] = np.where(done, polishing[index] + 1, 0)
         result.status[index[polished]] = "converged"
-        if problem.rough:  # one step more, which nobody looks at
+        if problem.rough:  # one further step, which no pass evaluates
             last = index[polished]
             result.coef[:, last] += self.step[:, last]
             result.intercept[last] += self.step_intercept[last]
@@ -197,10 +229,11 @@ class Search:
         spent = (result.n_iter[index] >= self.maxiter) & ~done
         result.status[index[spent]] = "max_iter"
 
-    def _separate(self, index):
-        """Separation: the objective no longer falls by anything, yet steps still move some eta.
+    def _separate(self, index: np.ndarray) -> None:
+        """Find separated receivers: the objective no longer falls, yet steps still move some eta.
 
-        They move it by about one, since the curvature there has gone. No step will end it.
+        Every step moves such an eta by about one, since its curvature has vanished. The search
+        would not end.
         """
         status = self.result.status
         flat = self.problem.plain[index] & (self.last_decrement[index] < _FLAT)
@@ -211,8 +244,15 @@ class Search:
             status[suspects[change > 0.5]] = "separated"
 
 
-def _shorten(length, slope, active, before, objective, rejected):
-    """Shorten the steps that were rejected: to the minimum of a parabola, within [0.1, 0.5]."""
+def _shorten(
+    length: np.ndarray,
+    slope: np.ndarray,
+    active: np.ndarray,
+    before: np.ndarray,
+    objective: np.ndarray,
+    rejected: np.ndarray,
+) -> None:
+    """Shorten rejected steps by the minimum of a parabola, a factor within [0.1, 0.5]."""
     for k in np.flatnonzero(rejected):
         j = active[k]
         factor = 0.1

@@ -8,10 +8,10 @@ from fastglm._kernels.dots import column_dot
 
 
 class Point(NamedTuple):
-    """What a pass finds at the points of n receivers.
+    """Objective and gradient at the points of n receivers, from one pass.
 
-    ``mean`` and ``total`` are the moments of the curvatures w, ``X'w / sum(w)`` and
-    ``sum(w) / n_bins``, where the pass knows them: those of an exponential loss are its rates.
+    ``mean = X'w / sum(w)`` and ``total = sum(w) / n_bins`` are the moments of the curvatures w. A
+    pass knows them only where the loss is exponential, since its curvatures are its rates.
     """
 
     objective: np.ndarray  # (n,)
@@ -22,17 +22,17 @@ class Point(NamedTuple):
 
 
 class Objective:
-    """Mean loss plus the smooth part of the penalty, of every receiver on its own.
+    """Mean loss plus the smooth part of the penalty, for every receiver.
 
     Parameters
     ----------
     products : Products
     passes : Passes
-        Of the products with these receivers.
+        X times these receivers' coefficients, and its transpose.
     observed : Observed
     loss : Loss
     moments : Moments
-        ``X'Y``, ``X'1`` and the sums of Y: what counts add where they are linear.
+        ``X'Y``, ``X'1`` and the sums of Y, for losses in which counts are linear.
     free : ndarray of bool, shape (n_features, n_receivers)
     penalty : Penalty
     """
@@ -41,11 +41,11 @@ class Objective:
         self.products, self.passes, self.observed = products, passes, observed
         self.loss, self.moments, self.free, self.penalty = loss, moments, free, penalty
         self.n_bins = products.n_bins
-        # What of the objective no coefficient changes.
+        # The part of the objective that no coefficient changes.
         self.constant = observed.constant(loss, products) if loss.linear_counts else None
 
     def evaluate(self, receivers, coef, intercept, precise):
-        """A `Point` of some receivers; those of ``precise`` are summed in float64."""
+        """A `Point` of some receivers; sums of the ``precise`` receivers run in float64."""
         n = receivers.size
         totals, grad = np.zeros((2, n)), np.zeros_like(coef)
         for some, exactly in ((np.flatnonzero(~precise), False), (np.flatnonzero(precise), True)):
@@ -59,7 +59,7 @@ class Objective:
         objective, grad_intercept = totals / self.n_bins
         mean = total = None
         if self.loss.exponential:
-            total = objective  # loss, residual and curvature begin as the rate
+            total = objective  # cumulant and curvature are both the rate
             with np.errstate(divide="ignore", invalid="ignore"):
                 mean = grad / total
         if self.loss.linear_counts:

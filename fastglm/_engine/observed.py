@@ -1,11 +1,12 @@
-"""What is known of every bin beside its features: counts, a weight, and an offset of eta.
+"""Observations of every bin: counts, a weight, and an offset of eta.
 
 With weights w and offsets o every receiver minimises, over the bins whose weight is not 0,
 
     sum_t w_t * loss(b + x_t.c + o_tj, y_tj) / sum_t w_t + penalty_j(c)
 
-which is the problem without them for weights of mean 1 and one vector added to eta. Where the loss
-is exponential, ``w * exp(eta) = exp(eta + log(w))``, so that vector holds the weights as well.
+This is the problem without weights and offsets, with weights of mean 1 and one vector (the *shift*)
+added to eta. If the loss is exponential, ``w * exp(eta) = exp(eta + log(w))``, so the shift holds
+the log of the weights as well.
 """
 
 from dataclasses import replace
@@ -21,7 +22,7 @@ class Observed:
     events : Events
         The counts that are not zero.
     weight : ndarray of shape (n_bins,), optional
-        Of mean 1 over the bins of the fit.
+        Its mean over the bins of the fit is 1.
     offset : ndarray of shape (n_bins, 1) or (n_bins, n_receivers), optional
     """
 
@@ -30,7 +31,7 @@ class Observed:
 
     @property
     def plain(self):
-        """Without weights and offsets."""
+        """Whether there are neither weights nor offsets."""
         return self.weight is None and self.offset is None
 
     @property
@@ -43,48 +44,48 @@ class Observed:
         return self.events.rows(index)
 
     def select(self, receivers):
-        """Those of some receivers."""
+        """The observations of some receivers."""
         whole = np.array_equal(receivers, np.arange(self.events.n_units))
         events = self.events if whole else self.events.select(receivers)
         return Observed(events, self.weight, columns(self.offset, receivers))
 
     def within(self, valid):
-        """Weights scaled to mean 1 over the valid bins."""
+        """The same with weights scaled to mean 1 over the valid bins."""
         if self.weight is None:
             return self
         return Observed(self.events, self.weight / self.weight[valid].mean(), self.offset)
 
     def prepare(self):
-        """Sort the events by receiver here, not in every thread that selects some."""
+        """Sort the events by receiver once, before threads select receivers."""
         self.events.by_unit  # noqa: B018
 
     def over(self, products):
-        """Parts of the products that are in memory, each with what is known of its bins."""
+        """Parts of the products that are in memory, each with its observations."""
         for first, part in products.parts():
             yield part, self.part(first, first + part.shape[0])
 
     def part(self, first, stop):
-        """Those of the bins from ``first`` to ``stop``, which are renumbered."""
+        """The observations of the bins from ``first`` to ``stop``, renumbered from 0."""
         bins = slice(first, stop)
         weight, offset = (v if v is None else v[bins] for v in (self.weight, self.offset))
         return Observed(self.events.part(first, stop), weight, offset)
 
     def shift(self, index, exponential, receivers=None):
-        """What is added to eta: shape (n, 1 or n_receivers), None for nothing.
+        """The vector added to eta, shape (n, 1 or n_receivers); None for nothing.
 
-        The log of the weights too, where the loss is exponential.
+        It includes the log of the weights if the loss is exponential.
         """
         offset = self.offset
         if receivers is not None:
             offset = columns(offset, receivers)
         parts = [] if offset is None else [offset[index]]
         if exponential and self.weight is not None:
-            # Bins of weight 0 are not in the fit; the kernels pass over a finite number there.
+            # Bins of weight 0 are not in the fit. Their shift only has to be finite.
             parts.append(np.log(np.maximum(self.weight[index], 1e-300))[:, None])
         return sum(parts) if parts else None
 
     def factor(self, index, exponential):
-        """What loss and derivatives are multiplied by, shape (n, 1), None for 1."""
+        """The factor of loss and derivatives, shape (n, 1); None for 1."""
         if exponential or self.weight is None:
             return None
         return self.weight[index][:, None]
@@ -92,7 +93,7 @@ class Observed:
     def without_offset(self, products, moments):
         """The moments of ``y - offset``, and its summed squares around its mean.
 
-        For a quadratic loss. No term is much larger than their sum.
+        For a quadratic loss. The sums are centred, so that no term is much larger than their total.
         """
         if self.offset is not None:
             pull = self.offset * np.reshape(self.weight_of_bins, (-1, 1))
@@ -129,10 +130,11 @@ class Observed:
         return sum(own.events.sums(own._weights(part.valid)) for part, own in self.over(products))
 
     def start(self, loss, mean, valid):
-        """Intercepts with which constant rates have the mean of the counts, nearly.
+        """Intercepts at which constant rates have about the mean of the counts.
 
-        An offset moves the mean of exp(eta) by the log of the mean of ``w * exp(o)``; offsets of
-        other losses are about 0.
+        The log of the mean of ``w * exp(o)`` is subtracted, by which offsets o raise the log of a
+        mean rate. This is exact for an exponential loss without features. A loss without a limit at
+        low eta keeps its intercept: its offsets are about 0.
         """
         intercept = loss.eta(mean)
         if self.offset is None or loss.low is None:
@@ -154,7 +156,7 @@ class Observed:
         return total / index.size
 
     def constant(self, loss, products):
-        """What of the summed loss does not depend on the coefficients, where counts are linear.
+        """The part of the summed loss without coefficients, for losses with linear counts.
 
         ``sum_t w_t (constant(y_tj) - count_factor * y_tj * o_tj)`` over the valid bins.
         """
@@ -170,5 +172,5 @@ class Observed:
 
 
 def columns(offset, receivers):
-    """The offsets of some receivers; one column is everybody's."""
+    """The offsets of some receivers; a single column belongs to all receivers."""
     return offset if offset is None or offset.shape[1] == 1 else offset[:, receivers]

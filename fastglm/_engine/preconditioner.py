@@ -11,21 +11,23 @@ from fastglm._kernels.dots import column_dot
 from fastglm._kernels.threads import run_threads
 from fastglm.observation_models import LOG_ZERO
 
-# Part of the shared curvature that is added to a sampled one. For the start it works as a prior:
-# 0.3 began lowest of 0.02 to 0.3. For the steps it hides that cells are refractory: with 0.3, 0.1
-# and 0.02 the slowest of 100 receivers took 11, 9 and 7 passes to 1e-8.
+# Part of the shared curvature that is added to the sampled one. For the start it works as a prior:
+# of parts from 0.02 to 0.3, 0.3 gave the lowest objective. For the steps a large part hides that
+# cells are refractory: with `BLEND` = 0.3, 0.1 and 0.02 the slowest of 100 receivers took 11, 9 and
+# 7 passes to 1e-8.
 _START_BLEND = 0.3
 _LIFT = 4.0  # most that a closed form may raise the log rate of a sampled bin
 _STALE = 0.6  # rms change of log curvatures at which a kept Hessian is made anew
-_EVERY = 16  # sampled bins of which one is looked at for that
-_KEEP = 600  # features up to which a kept Hessian is over all of them
+_EVERY = 16  # one sampled bin of so many measures that change
+_KEEP = 600  # if at most so many features are free, a kept Hessian covers all of them
 
 
 class SampleProblem:
     """The objective and its curvature on sampled bins: start and preconditioner of a fit.
 
-    To the sampled curvature a part of the shared one is added, and to the objective the same around
-    the closed-form start: directions that the sample does not see stay where they are.
+    A part (`BLEND`) of the shared curvature is added to the sampled curvature. The objective gets
+    the same quadratic term around the closed-form start, so that coefficients do not move along
+    directions that the sample does not contain.
 
     Memory: ``4 * n_sample * (n_features + n_lanes)`` bytes.
     """
@@ -39,13 +41,13 @@ class SampleProblem:
 
     def __init__(self, shared, free, penalty, loss, level, lanes, observed):
         self.shared, self.penalty, self.loss, self.lanes = shared, penalty, loss, lanes
-        self.alone = False  # whether it is a problem of its own
-        # What weights and offsets add to eta at the sampled bins, and multiply the curvature by.
+        self.alone = False  # whether a search minimises it, as a problem of its own
+        # Weights and offsets add the shift to eta, and multiply the curvature.
         self._shift = observed.shift(shared.index, loss.exponential)
         factor = observed.factor(shared.index, loss.exponential)
         self._share = shared.share if factor is None else shared.share * factor
         self.free, self.level, self.blend = free, level, BLEND
-        self.plain = np.zeros(level.size, bool)  # only asked of where a fit ends
+        self.plain = np.zeros(level.size, bool)  # a start needs no test for separation
         self.certain = np.ones(level.size, bool)
         self.rounding = np.full(level.size, ROUNDING[np.float32])
         self._columns, self._some = None, None
@@ -56,9 +58,9 @@ class SampleProblem:
         self.penalty = penalty
 
     def begin(self, moments):
-        """Make it a problem of its own, with what the counts add.
+        """Begin as a problem of its own, with the moments of the counts.
 
-        Returns the closed-form start: the optimum where the rates are constant.
+        Returns the closed-form start: the optimum of the quadratic model around constant rates.
         """
         self.alone = True
         n_bins, n, factor = self.shared.n_bins, self.level.size, self.loss.count_factor
@@ -73,16 +75,15 @@ class SampleProblem:
         return self.start
 
     def _closed_form(self, g):
-        """Steps from a constant rate, where the gradients are g."""
+        """Newton steps from constant rates, where minus the gradients are g."""
         level, ridge = self._pad(self.level), self._pad(self.penalty.level)
         return self.shared.spectrum.solve(level, ridge, self._pad(g))[:, : g.shape[1]]
 
     def _damp(self, start):
         """Shorten closed forms that raise a sampled rate more than `_LIFT`.
 
-        They are linear in what is exponential: where events come in bursts they overshoot, to
-        rates that overflow, and the way back is longer than that from nothing: 19 passes in place
-        of 16 in a bursting culture.
+        A closed form linearises exponential rates. Where events come in bursts it overshoots, to
+        rates that may overflow, and the search would take longer than from coefficients of 0.
         """
         rows, padded = self.shared.rows, self._pad(start, 0.0).astype(np.float32)
 
@@ -93,11 +94,11 @@ class SampleProblem:
         return start * np.minimum(1, _LIFT / np.maximum(lifts, 1e-30))
 
     def begin_near(self, coef, intercept, grad, grad_intercept):
-        """Make it a problem of its own whose gradient at a point is that of all events.
+        """Begin as a problem of its own whose gradient at a point is that of all events.
 
-        The terms linear in the coefficients absorb what the sample gets wrong there, so that its
-        optimum with another penalty is off by the product of the way there and the noise alone
-        (Shamir, Srebro & Zhang, 2014).
+        The terms linear in the coefficients absorb the sample's error of the gradient at this
+        point. The error of the optimum with another penalty is then the product of the distance to
+        it and the noise of the sampled curvature (Shamir, Srebro & Zhang, 2014).
         """
         self.alone, everyone = True, np.arange(self.level.size)
         self.set_point(everyone, coef, intercept)
@@ -108,7 +109,7 @@ class SampleProblem:
         self.steps = Steps(self, n, self.lanes)
 
     def end(self):
-        """Back to being a preconditioner."""
+        """Become a preconditioner again."""
         self.blend, self.alone = BLEND, False
 
     def set_point(self, active, coef, intercept):
@@ -135,7 +136,7 @@ class SampleProblem:
         self._mask = self._lane(self.free, False)
 
     def _active_shift(self):
-        """What is added to eta of the active receivers."""
+        """The shift of the active receivers' eta, or None."""
         if self._shift is None:
             return None
         shift = np.broadcast_to(self._shift, (self._shift.shape[0], self.level.size))
@@ -152,7 +153,7 @@ class SampleProblem:
         return np.concatenate([values, np.full((*values.shape[:-1], pad), fill)], axis=-1)
 
     def product(self, v, columns):
-        """The Schur complement on the sample times the columns of v."""
+        """The Schur complement on the sample, times the columns of v."""
         if self._columns is None or not np.array_equal(columns, self._columns):
             whole = columns.size == self.weights.shape[1]
             self._columns = columns
@@ -166,17 +167,17 @@ class SampleProblem:
         return np.where(self._mask[:, columns], out, 0.0)
 
     def precondition(self, residual, columns):
-        """The scaled spectrum's inverse times the residuals."""
+        """The inverse of the scaled shared covariance and ridge, times the residuals."""
         scale = self.scale[:, columns]
         ridge = self._lane(self.penalty.level)[columns]
         z = self.shared.spectrum.solve(self._level[columns], ridge, residual / scale) / scale
         return np.where(self._mask[:, columns], z, 0.0)
 
     def weigh(self, active, coef, intercept, sums=lambda block, weights: ()):
-        """Curvatures at a point. Returns sums over the sample, the last that of the curvatures."""
+        """Curvatures at a point; returns ``sums`` over the sample, then the sum of curvatures."""
         rows, loss, n = self.shared.rows, self.loss, self.shared.index.size
         self.active = active
-        # Beside the curvature, cumulant and mean where they are not the same.
+        # Cumulant and mean are needed beside the curvature if they differ from it.
         own = self.alone and not loss.exponential
         coef = self._pad(coef, 0.0).astype(np.float32)
         intercept = self._pad(intercept, LOG_ZERO).astype(np.float32)
@@ -208,16 +209,16 @@ class SampleProblem:
         return *others, total
 
     def curvature(self, j, coef, intercept, features):
-        """Hessian of the mean loss of receiver j, and where in it some features are.
+        """Hessian of the mean loss of receiver j, and the places of some features in it.
 
-        Float32, the intercept last. Kept until the curvatures have changed by much, which some of
-        the sampled bins tell: it is a model, and steps correct it (`EventProblem.learn`).
+        It is float32, with the intercept last. It is kept until the curvatures of one sampled bin
+        in `_EVERY` have changed by more than `_STALE`. Steps correct it (`EventProblem.learn`).
         """
         at = j, coef.astype(np.float32), np.float32(intercept)
         return self._kept_hessian(j, features, lambda part: self._curvatures(*at, part))
 
     def _kept_hessian(self, j, features, curvatures):
-        """The same, with the curvatures of receiver j at some of the sampled bins."""
+        """The same; ``curvatures(part)`` gives those of receiver j at some of the sampled bins."""
         root = np.sqrt(curvatures(slice(None, None, _EVERY)))
         model = self.models.get(j)
         if model is not None:
@@ -235,7 +236,7 @@ class SampleProblem:
         return data, np.append(place[features], known.size)
 
     def _curvatures(self, j, coef, intercept, part):
-        """Of receiver j at some of the sampled bins."""
+        """Curvatures of receiver j at some of the sampled bins."""
         eta = self.shared.rows.values[part] @ coef + intercept
         if self._shift is not None:
             eta += columns(self._shift, [j])[part, 0]
@@ -244,7 +245,7 @@ class SampleProblem:
             return weights * self._share[part, 0]
 
     def _sampled_hessian(self, j, features, weights):
-        """Of the mean loss of receiver j over some features and, last, the intercept."""
+        """Hessian of the mean loss of receiver j over some features; the intercept is last."""
         n, root = self.shared.index.size, np.sqrt(weights)
         rows = self.shared.rows.values
         rows = (rows if features.size == rows.shape[1] else rows[:, features]) * root[:, None]
@@ -257,17 +258,16 @@ class SampleProblem:
         return out
 
     def _worth_keeping(self, j, features):
-        """Features of a receiver's model: all that are free, where these are not many."""
+        """Features of a receiver's kept Hessian: all free features, if they are few enough."""
         free = np.flatnonzero(self.free[:, j])
         if free.size <= _KEEP:
             return free
         return np.sort(features)
 
     def solve(self, residual, columns, accuracy=0.1):
-        """The inverse of `product`, by conjugate gradients to a tenth of the residual.
+        """The inverse of `product`, by conjugate gradients until the residual has shrunk.
 
-        At 0.4, 200 cells that were recorded for 100 s fit a fifth faster, but where events come in
-        bursts all receivers took long, and a fold's last step no longer gained a factor of ten.
+        It shrinks by the factor ``accuracy``, in the norm that the preconditioner defines.
         """
         d, live = np.zeros_like(residual), np.arange(columns.size)
         z = self.precondition(residual, columns)
@@ -278,8 +278,8 @@ class SampleProblem:
             going = (rho > goal) & (rho > 0)
             if not going.any():
                 break
-            # Columns that are done leave as soon as a tile is free: most take 3 products, a few 6,
-            # and where all went on, 0.3 to 0.5 of the products were idle.
+            # Columns that are done leave as soon as they fill a tile. Most columns take 3 products,
+            # a few take 6: without leaving, 0.3 to 0.5 of the products would be idle.
             n_live = -(-going.sum() // self.lanes) * self.lanes
             if n_live < live.size:
                 keep = np.sort(np.argsort(~going, kind="stable")[:n_live])
@@ -317,9 +317,9 @@ class SampleProblem:
         return objective, np.where(self.free[:, active], grad, 0.0), slope_intercept - rate
 
     def _value(self, n):
-        """Means of the cumulant and of its derivatives, of the first n of the active receivers.
+        """Means of the cumulant and of its derivatives, of the first n active receivers.
 
-        An exponential cumulant is its own derivatives.
+        An exponential cumulant equals its derivative in eta.
         """
         if self.loss.exponential:
             total = self.total[:n]
@@ -331,21 +331,20 @@ class SampleProblem:
         return self.steps.step(moved, self.point, grad, grad_intercept, tol, polishing)
 
     def harmless(self, active, grad, grad_intercept):
-        """Trial points that are taken whatever the objective; see `Steps`."""
+        """Trial points that are accepted at any objective; see `Steps`."""
         return self.steps.harmless(self.point, grad, grad_intercept)
 
     def largest_change(self, receivers, step):
-        """Not asked of a starting point."""
+        """Zero: a start is not tested for separation."""
         return np.zeros(receivers.size)
 
 
 class SingleProblem(SampleProblem):
-    """The same for receivers that share their features with nobody: systems are factorised.
+    """`SampleProblem` for a receiver with features of its own: its systems are factorised.
 
-    For a receiver alone neither the spectrum pays, ten times the price of a factor, nor products
-    with the sample, which it reads for one column. The start is preconditioned with the covariance,
-    the fit with the Hessian on the sample, made once or twice. With 400 features of its own, and
-    bins that are there, a receiver took 0.11 s for spectrum, products and solutions, and now 0.05.
+    A single receiver does not pay for the spectrum, which costs ten times as much as a factor, nor
+    for conjugate gradients, which read the sample for one column. The start is preconditioned with
+    the covariance. The fit is preconditioned with the Hessian on the sample, made once or twice.
     """
 
     def __init__(self, *args):
@@ -359,7 +358,7 @@ class SingleProblem(SampleProblem):
         self._factors.clear()
 
     def end(self):
-        """Back to being a preconditioner."""
+        """Become a preconditioner again."""
         super().end()
         self._even.clear()
 
@@ -376,7 +375,7 @@ class SingleProblem(SampleProblem):
             self.mean = moment / np.maximum(total, 1e-300)
 
     def precondition(self, residual, columns):
-        """The inverse of S at a constant rate, scaled to the rate here, times the residuals."""
+        """The inverse of S at a constant rate, scaled to this point's rate, times the residuals."""
         z = np.empty_like(residual)
         for k, column in enumerate(columns):
             j = self.active[column]
@@ -385,7 +384,7 @@ class SingleProblem(SampleProblem):
         return z
 
     def solve(self, residual, columns):
-        """The inverse of S on the sample times the residuals."""
+        """The inverse of S on the sample, times the residuals."""
         d = np.zeros_like(residual)
         for k, column in enumerate(columns):
             if not residual[:, k].any():
@@ -399,13 +398,13 @@ class SingleProblem(SampleProblem):
                 kernels.reduce_model(data, chosen, ridge, mean, schur)
                 if matrix is not None:
                     schur += matrix
-                schur[np.diag_indices_from(schur)] *= 1 + 1e-6  # what float32 sums leave
+                schur[np.diag_indices_from(schur)] *= 1 + 1e-6  # rounding of float32 sums
                 self._factors[j] = data, cholesky(schur)
             d[free, k] = cho_solve(self._factors[j][1], residual[free, k])
         return d
 
     def _solve_evenly(self, j, v):
-        """The inverse of S at the mean rate of receiver j times a vector."""
+        """The inverse of S at the mean rate of receiver j, times a vector."""
         z, free = np.zeros_like(v), np.flatnonzero(self.free[:, j])
         if j not in self._even:
             matrix = self.penalty.hessian(j, free)

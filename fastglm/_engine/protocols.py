@@ -1,11 +1,12 @@
-"""What the parts of the engine owe each other.
+"""The interfaces between the parts of the engine.
 
-A search (`newton.minimize`, `proximal.minimize`) moves receivers; a problem tells it objective,
-gradient and the next step. Which way a step goes (a `Descent`) and what it knows of the curvature
-(a `Curvature`) are parts of a problem. An `Executor` decides where tasks run.
+A search (`newton.minimize`, `proximal.minimize`) moves receivers. A problem gives it objective,
+gradient and the next step. A problem owns a `Descent`, which turns gradients into steps, and may
+have a `Curvature`, a model of the Hessian. An `Executor` decides where tasks run.
 
-Receivers are numbers of the batch. ``active`` are those of the last `Problem.evaluate`; ``moved``
-are places among them. Arrays of coefficients are (n_features, n), those of intercepts (n,).
+Receivers are numbers within the batch. ``active`` are the receivers of the last `Problem.evaluate`;
+``moved`` are places among them. Arrays of coefficients have shape (n_features, n), arrays of
+intercepts (n,).
 """
 
 from collections.abc import Callable, Iterable
@@ -15,22 +16,22 @@ import numpy as np
 
 
 class Problem(Protocol):
-    """Objective, gradient and steps of a batch: what `newton.minimize` asks for.
+    """Objective, gradient and steps of a batch, for `newton.minimize`.
 
     Attributes
     ----------
     method : str
-        For `Result.method`.
+        The entry of `Result.method`.
     exact : bool
         Whether steps are Newton's.
     rough : bool
-        Whether a fit may end with a step that is not judged.
+        Whether a fit may end with a step that no pass evaluates.
     polish : int
-        Steps below the tolerance that polish the end.
+        Most steps that follow below the tolerance.
     n_passes : int
         Passes over the data that an evaluation takes.
     plain : ndarray of bool, shape (n_receivers,)
-        Whether no penalty holds some free coefficient.
+        Whether a free coefficient has no penalty.
     certain : ndarray of bool, shape (n_receivers,)
         Whether the last evaluation can certify an optimum.
     rounding : ndarray of shape (n_receivers,)
@@ -44,64 +45,66 @@ class Problem(Protocol):
         """Steps from accepted points: coefficients, intercepts, decrements, and passes spent."""
 
     def harmless(self, active, grad, grad_intercept) -> np.ndarray:
-        """Trial points that are taken whatever the objective."""
+        """Whether each trial point is accepted at any objective, (n,)."""
 
     def largest_change(self, receivers, step) -> np.ndarray:
         """Largest change of eta in any bin that each step makes."""
 
 
 class Curvature(Protocol):
-    """A model of the Hessian over a few features: what `proximal.minimize` asks for beside."""
+    """A model of the Hessian over a few features, for `proximal.minimize`."""
 
     def curvature(self, j, coef, intercept, features):
-        """Hessian of the mean loss of receiver j, float32, the intercept last, and where in it
-        some features are."""
+        """Hessian of the mean loss of receiver j, and the places of some features in it.
+
+        The Hessian is float32, with the intercept last.
+        """
 
     def learn(self, receivers, step, step_intercept, change, change_intercept):
-        """Correct the models by how steps have changed the gradients."""
+        """Correct the models by the changes of the gradients over steps."""
 
     def trust(self, j) -> float:
-        """Part of its curvature that a model is sure of."""
+        """Lower bound of the true curvature, as a part of the model's."""
 
     def fill(self, active) -> np.ndarray:
         """Receivers of the next pass."""
 
     def announce(self, receivers, decrement):
-        """Decrements of the points before the next pass."""
+        """Take the decrements at the points before the next pass."""
 
     def forget(self, receivers=slice(None)):
-        """Some receivers begin a new fit."""
+        """Begin a new fit of some receivers."""
 
 
 class Descent(Protocol):
-    """Which way a step goes: `lbfgs.Steps`.
+    """Steps from gradients: `lbfgs.Steps`.
 
-    The problem that owns it has ``active``, ``free``, ``certain``, ``rough``, the moments of the
-    curvature ``mean`` and ``total`` of the active receivers, and ``precondition``.
+    Its problem has ``active``, ``free``, ``certain``, ``rough`` and ``precondition``. For the active
+    receivers it has the moments of the curvature, ``mean`` and ``total``.
     """
 
     def step(self, moved, point, grad, grad_intercept, tol, polishing):
         """Steps, decrements and passes spent; see `Problem.step`."""
 
     def harmless(self, point, grad, grad_intercept) -> np.ndarray:
-        """Trial points so near that the gradient is linear in between."""
+        """Whether the step to each trial point is so small that the gradient is linear along it."""
 
     def forget(self, receivers=slice(None)):
-        """Some receivers begin anew."""
+        """Begin anew for some receivers."""
 
 
 class Preconditioner(Protocol):
-    """Something near the inverse of every receiver's Schur complement: `SampleProblem`."""
+    """An approximate inverse of every receiver's Schur complement: `SampleProblem`."""
 
     def set_point(self, active, coef, intercept):
         """Take the curvatures at a point."""
 
     def solve(self, residual, columns) -> np.ndarray:
-        """The inverse times residuals, whose columns are places among the active receivers."""
+        """The inverse times residuals; ``columns`` are places among the active receivers."""
 
 
 class Executor(Protocol):
     """Where tasks run."""
 
     def run(self, items: Iterable, function: Callable, take: Callable, stop: Callable):
-        """Call ``take(item, function(item))`` for items as they get done."""
+        """Call ``take(item, function(item))`` as items are done."""

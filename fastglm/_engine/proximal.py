@@ -1,14 +1,16 @@
 """Proximal Newton for penalties with exact zeros: lasso, elastic net, group lasso.
 
-Every receiver minimises ``f(b, c) + sum_g weight_g |c_g|`` with f the smooth part of `_newton`. A
-step minimises the quadratic model of f plus the penalty itself over a working set: the features
-that are not zero and those whose gradient breaks the optimality condition at this point. Since a
-pass gives the whole gradient, what the working set leaves out is checked at every step, and a
-receiver that converges is optimal over all its features (screening costs nothing and risks
-nothing; Tibshirani et al., 2012, guess the set from the last strength, here it is known).
+Every receiver minimises ``f(b, c) + sum_g weight_g |c_g|`` with the smooth objective f of `newton`.
+A step minimises the quadratic model of f plus the penalty itself over a working set. The working
+set holds the features that are not zero, and the features whose gradient breaks the optimality
+condition at this point.
 
-The model's curvature is exact (rows of X) or comes from sampled bins (`SampleProblem`), corrected
-by the changes of the gradient over the last steps (BFGS).
+A pass gives the whole gradient, so every step checks the features outside the working set. A
+receiver that converges is therefore optimal over all its features. The set comes from the present
+gradient, not from a guess at the last strength (Tibshirani et al., 2012).
+
+The model's curvature is exact (rows of X), or comes from sampled bins (`SampleProblem`) and is
+corrected by the changes of the gradient over the last steps (BFGS).
 
 Source: Lee, Sun & Saunders, "Proximal Newton-type methods for minimizing composite functions"
 (2014), with the working sets of Massias, Gramfort & Salmon (celer, 2018).
@@ -23,30 +25,29 @@ from fastglm._kernels.dots import column_dot
 from fastglm._kernels.threads import run_threads
 
 _ARMIJO = 1e-4
-_INNER = 1e-2  # part of the violation that the inner solution may leave
-_MARGIN = 0.2  # a group whose gradient comes this near to its weight may enter the step
+_INNER = 1e-2  # the inner solution leaves at most this part of the violation
+_MARGIN = 0.2  # a group may enter the step if its gradient exceeds (1 - this) times its weight
 
 
 def minimize(problem, penalties, results, tol, maxiter, watch=None):
     """Proximal Newton for every receiver of a problem, with one penalty after the other.
 
-    A receiver goes on to its next penalty as soon as it is done with one, whatever the others do,
-    and a pass is for as many as fill its tiles, those first that are behind: on a path of 30
-    strengths a receiver waited for others in a seventh of the passes, and a quarter of the lanes
-    were idle.
+    A receiver goes on to its next penalty as soon as it is done with one, independently of the
+    others. A pass takes receivers that fill its tiles, and begins with those at the earliest
+    penalties: no receiver waits for the slowest one, and few lanes are idle.
 
     Parameters
     ----------
     problem : DenseProblem or EventProblem
         Gives objective and gradient of the smooth part, and its curvature over a few features. Its
-        penalty is a copy of the first, and becomes what each receiver has reached.
+        penalty is a copy of the first one; it is overwritten by each receiver's present penalty.
     penalties : list of Penalty
-        Of the same groups and quadratic matrix.
+        They have the same groups and quadratic matrix.
     results : list of Result
         One a penalty, filled in place. Coefficients and intercepts of the first are the starting
         point.
     tol, maxiter : float, int
-        Of every fit.
+        Tolerance and most steps of every fit.
     watch : callable, optional
         Called with the result so far after every pass.
     """
@@ -55,7 +56,7 @@ def minimize(problem, penalties, results, tol, maxiter, watch=None):
     stage, active = np.zeros(n, np.int64), np.arange(n)
 
     def finish(index):
-        """Store what is done, and go on to the next penalty."""
+        """Store results that are done, and go on to the next penalty."""
         while True:
             index = index[now.status[index] != ""]
             if not index.size:
@@ -83,7 +84,7 @@ def minimize(problem, penalties, results, tol, maxiter, watch=None):
 
 
 class _Fit:
-    """Where the receivers are: the points, their steps, and the smooth part there."""
+    """The points of the receivers, their steps, and the smooth part at the points."""
 
     def __init__(self, problem, result, tol, maxiter):
         self.problem, self.penalty, self.result = problem, problem.penalty, result
@@ -93,13 +94,13 @@ class _Fit:
         self.length, self.promised = np.zeros((2, shape[1]))
         self.by_group = np.argsort(self.penalty.group_of, kind="stable")
         self.smooth = np.full(shape[1], np.inf)
-        # The factor of a Newton system of each receiver, and the features that it is over.
+        # The features of an earlier Newton system of each receiver, and its factor.
         nothing = [np.zeros(0, np.int64), np.zeros((0, 0), np.float32)]
         self.held = [nothing] * shape[1]
         self.grad, self.grad_intercept = np.zeros(shape), np.zeros(shape[1])
 
     def begin(self, index):
-        """Some receivers begin a fit."""
+        """Begin a fit of some receivers."""
         result = self.result
         result.objective[index] = np.inf
         result.n_iter[index] = result.n_passes[index] = 0
@@ -109,7 +110,7 @@ class _Fit:
         self.problem.forget(index)
 
     def renew(self, index, penalty):
-        """Some receivers have another penalty."""
+        """Give some receivers another penalty."""
         problem, result = self.problem, self.result
         coef = np.where(problem.is_free[:, index], result.coef[:, index], 0.0)
         before = self.penalty.times(coef, index)
@@ -119,7 +120,7 @@ class _Fit:
         self.grad[:, index] += np.where(problem.is_free[:, index], change, 0.0)
 
     def resume(self, index):
-        """Some receivers begin a fit where they are: no pass is needed."""
+        """Begin a fit of some receivers at their points: no pass is needed."""
         self.begin(index)
         result, known = self.result, index[np.isfinite(self.smooth[index])]
         if known.size:
@@ -172,7 +173,7 @@ class _Fit:
             self._next(index)
 
     def _next(self, index):
-        """Steps of some receivers, the decrease that their models promise, and who is done."""
+        """Find steps, the decrease that the models predict, and receivers that are done."""
         problem, penalty, result = self.problem, self.penalty, self.result
 
         def one(j):

@@ -5,7 +5,7 @@ and variance v of the counts, the objective of a receiver with ``(y - eta)^2`` i
 
     f(c, b) = c' S c - 2 c' s + v + (b + x'c - m)^2 + penalty(c)
 
-in which nothing large cancels. Receivers whose mask and penalty are the same share one Cholesky
+in which no large terms cancel. Receivers whose mask and penalty are the same share one Cholesky
 factor. Weights, and every further pattern of missing counts, cost one ``X'WX``.
 """
 
@@ -19,7 +19,7 @@ from fastglm._kernels.dots import column_dot
 
 @dataclass
 class Normal:
-    """What the normal equations of all receivers have in common.
+    """The sums that the normal equations of all receivers have in common.
 
     Memory: ``12 * n_features**2`` bytes, and a third of that again while it is made.
     """
@@ -67,8 +67,8 @@ class QuadraticProblem:
     def __init__(self, normal, moments, squares, free, penalty):
         n = penalty.n_receivers
         self.normal, self.is_free, self.free = normal, free, free
-        self.level = moments.sum_y / normal.n_bins
-        self.slope = moments.xty / normal.n_bins - np.outer(normal.mean, self.level)
+        self.mean_y = moments.sum_y / normal.n_bins
+        self.slope = moments.xty / normal.n_bins - np.outer(normal.mean, self.mean_y)
         self.variance = squares / normal.n_bins
         self.certain, self.rounding = np.ones(n, bool), np.full(n, 1e-13)
         self.set_penalty(penalty)
@@ -83,7 +83,7 @@ class QuadraticProblem:
         """Objective and gradient at the given points; no pass over the bins."""
         self.active, normal = active, self.normal
         image = normal.covariance @ coef
-        off = intercept + normal.mean @ coef - self.level[active]
+        off = intercept + normal.mean @ coef - self.mean_y[active]
         free = self.free[:, active]
         penalised = np.where(free, coef, 0.0)
         pull = self.penalty.times(penalised, active)
@@ -122,10 +122,10 @@ class QuadraticProblem:
         return [np.array(group) for group in groups.values()]
 
     def _factor(self, j):
-        """Free features, their row space where X is collinear and not penalised, and the factor."""
+        """Free features, their row space if X is collinear without a penalty, and the factor."""
         key = self._key(j)
         if key not in self._factors:
-            if len(self._factors) > 8:  # masks of their own come once each
+            if len(self._factors) > 8:  # a mask of one receiver is not used again
                 self._factors.clear()
             chosen = np.flatnonzero(self.free[:, j])
             hess = 2 * self.normal.covariance[np.ix_(chosen, chosen)]
@@ -140,20 +140,23 @@ class QuadraticProblem:
         return self._factors[key]
 
     def harmless(self, active, grad, grad_intercept):
-        """No step that raises the objective is taken."""
+        """None: every step must lower the objective."""
         return np.zeros(active.size, bool)
 
     def largest_change(self, receivers, step):
-        """Nothing runs to infinity."""
+        """Zero: no coefficient runs to infinity."""
         return np.zeros(receivers.size)
 
-    # --- what a proximal step asks for ---
+    # --- for proximal steps ---
 
     def forget(self, receivers=slice(None)):
-        """Some receivers begin a new fit: nothing is kept that depends on it."""
+        """Begin a new fit of some receivers: nothing has to change."""
 
     def curvature(self, j, coef, intercept, features):
-        """Hessian of the mean loss, float32, and where in it some features are; intercept last."""
+        """Hessian of the mean loss, and the places of some features in it.
+
+        The Hessian is float32, with the intercept last.
+        """
         return self.normal.bordered, np.append(features, self.normal.mean.size)
 
     def learn(self, receivers, step, step_intercept, change, change_intercept):
@@ -164,7 +167,7 @@ class QuadraticProblem:
         return active
 
     def trust(self, j):
-        """Part of its curvature that a model is sure of."""
+        """Lower bound of the true curvature, as a part of the model's."""
         return 1.0
 
     def announce(self, receivers, decrement):

@@ -1,4 +1,4 @@
-"""What a fit found: statuses and results."""
+"""Statuses and results of a fit."""
 
 from dataclasses import dataclass, fields
 from typing import NamedTuple
@@ -10,17 +10,16 @@ from fastglm.observation_models import LOG_ZERO
 
 
 class Status(NamedTuple):
-    """What a status means.
+    """The meaning of a status.
 
     Attributes
     ----------
     sentence : str
-        What happened, and what to do.
+        The reason of the status, and a remedy.
     settled : bool
-        The objective is at its minimum or infimum.
+        Whether the objective is at its minimum or infimum.
     usable : bool
-        The coefficients are those of a fit that came near a finite optimum, so that they have
-        standard errors.
+        Whether the coefficients are near a finite optimum, so that they have standard errors.
     """
 
     sentence: str
@@ -79,7 +78,7 @@ USABLE = tuple(name for name, status in STATUSES.items() if status.usable)
 
 @dataclass
 class Result:
-    """What a fit found, one entry per receiver.
+    """The result of a fit, one entry per receiver.
 
     Attributes
     ----------
@@ -94,11 +93,11 @@ class Result:
     n_iter : (n_receivers,)
         Newton steps.
     n_passes : (n_receivers,)
-        Passes over the data in which the receiver took part: one X C and one X' R each.
+        Passes over the data in which the receiver took part; a pass is one X C and one X' R.
     status : (n_receivers,)
         A key of `STATUSES`.
     method : (n_receivers,)
-        "newton-cholesky" or "newton-cg".
+        "newton-cholesky", "newton-cg" or "normal-equations".
     """
 
     coef: np.ndarray
@@ -113,7 +112,7 @@ class Result:
 
     @classmethod
     def empty(cls, n_features, n):
-        """A result to be filled in, one receiver at a time."""
+        """A result whose receivers have no values yet."""
         return cls(
             coef=np.zeros((n_features, n)),
             intercept=np.zeros(n),
@@ -149,17 +148,17 @@ class Result:
         return _html.table("Fit", rows)
 
     def of(self, receivers, features=slice(None)):
-        """Coefficients and intercepts of some receivers, 0 where they are not known."""
+        """Coefficients and intercepts of some receivers; unknown ones are 0."""
         coef = self.coef[features][:, receivers]
         return np.nan_to_num(coef), np.nan_to_num(self.intercept[receivers])
 
     def copy_from(self, other, receivers):
-        """Copy some receivers of another result of the same size."""
+        """Copy the values of some receivers from another result of the same size."""
         for field in fields(self):
             getattr(self, field.name)[..., receivers] = getattr(other, field.name)[..., receivers]
 
     def put(self, receivers, other, features=slice(None)):
-        """Copy the result of a batch to its receivers (and features)."""
+        """Copy the result of a batch to its receivers and features."""
         for field in fields(self):
             target, source = getattr(self, field.name), getattr(other, field.name)
             if field.name == "coef":

@@ -1,44 +1,44 @@
-"""Some bins in the place of all: how many, and which."""
+"""Samples of bins: their size, and how they are drawn."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-_SAMPLE, _MIN_SAMPLE = 20, 2000  # sampled bins a feature, and at least
-_POOL, _UNIFORM = 4, 0.3  # bins looked at for each one drawn; part drawn evenly
-# Own bins a feature, and at least; part of them drawn evenly. Four cells, 20 s at 1 ms, a ridge of
-# 1e-6: with 240 bins for 24 features the slowest of 32 receivers took 135 passes, with 5000 13.
+_SAMPLE, _MIN_SAMPLE = 20, 2000  # sampled bins a feature, and the least number of them
+_POOL, _UNIFORM = 4, 0.3  # bins whose leverage is computed for each one drawn; part drawn evenly
+# A late receiver's bins a feature, the least number of them, and the part drawn evenly. With 24
+# features and 20,000 bins, 240 own bins took the slowest of 32 receivers 135 passes; 5000 took 13.
 _OWN, _MIN_OWN, EVEN = 5, 5000, 0.2
 
 
 def sample_size(n_features, n_bins, memory_budget=np.inf):
-    """Sampled bins: twenty a feature, as far as four tenths of the memory hold them."""
+    """Number of sampled bins: `_SAMPLE` a feature, in at most four tenths of the memory."""
     fits = memory_budget / (10 * max(n_features, 1))
     return int(min(max(_MIN_SAMPLE, min(_SAMPLE * n_features, fits)), n_bins))
 
 
 def own_size(n_features, n_bins):
-    """Bins that are drawn for a receiver that takes long."""
+    """Number of bins that are drawn for a late receiver."""
     return min(max(_OWN * n_features, _MIN_OWN), n_bins)
 
 
 def n_own_factors(n_features, memory_budget):
-    """Receivers that may have bins of their own: a tenth of the memory holds their factors.
+    """Most late receivers of a batch: their float32 factors take a tenth of the memory.
 
-    One more is being made, in float64 and then again in float32. None below 100 MB, most of which
-    the rest takes.
+    Room for three more factors is left: one is made at a time, in float64 and then in float32.
+    There are none below 100 MB, which the other parts of a fit need.
     """
     return int(max((memory_budget - 1e8) / (40 * max(n_features, 1) ** 2) - 3, 0))
 
 
 @dataclass
 class Sample:
-    """Some bins in the place of all."""
+    """A sample of the bins of a fit."""
 
     index: np.ndarray  # (n_sample,), ascending
-    share: np.ndarray  # (n_sample, 1): how many bins each stands for, 1 in the mean
+    share: np.ndarray  # (n_sample, 1): number of bins that each stands for, scaled to mean 1
     rows: np.ndarray  # (n_sample, n_features), float32
-    whole: bool  # the sample is all bins
+    whole: bool  # whether the sample holds all bins
 
     def select(self, columns):
         """The same bins with only some features."""
@@ -46,18 +46,18 @@ class Sample:
 
 
 def draw(products, n_sample, leverage=None):
-    """A `Sample` of the valid bins, drawn by their leverage, or where none is given by activity.
+    """A `Sample` of the valid bins, drawn by leverage if it is given, else by activity.
 
-    A bin of high leverage (a burst, a rare sender) stands alone for its direction: drawn evenly, it
-    is missed, or counts for many. With it the slowest of 50 receivers took 11 passes to 1e-8
-    instead of 17.
+    A bin of high leverage (a burst, a rare sender) may be the only one with its direction. An even
+    draw would miss it, or would let it stand for many bins: the slowest of 50 receivers would take
+    17 passes to 1e-8 instead of 11.
 
     Parameters
     ----------
     products : Products
     n_sample : int
     leverage : function of (products, index), optional
-        Of some bins of a part of the products.
+        The leverage of some bins of a part of the products.
     """
     if n_sample >= products.n_bins:
         index = np.flatnonzero(products.valid)
@@ -74,7 +74,7 @@ def draw(products, n_sample, leverage=None):
 
 
 def _draw_part(part, n_sample, leverage):
-    """Bins of a part of the products, and how many of its bins each stands for."""
+    """Sampled bins of a part of the products, and the number of bins each stands for."""
     index, rng = np.flatnonzero(part.valid), np.random.default_rng(0)
     likely = _UNIFORM + (1 - _UNIFORM) * part.seen(index)
     if leverage is None:
@@ -94,9 +94,10 @@ def _draw_part(part, n_sample, leverage):
 
 
 def _stratified(rng, chance, n):
-    """n numbers drawn in proportion to their chance, one from each of n equal stretches of it.
+    """n ascending numbers drawn in proportion to their chance.
 
-    Ascending. No period can hide in them.
+    The summed chance is cut into n equal intervals, and one number is drawn at random from each. A
+    period of the data can not coincide with the draw.
     """
     ladder = np.cumsum(chance)
     places = (np.arange(n) + rng.random(n)) * (ladder[-1] / n)

@@ -1,4 +1,4 @@
-"""What the receivers of a feature matrix have in common: covariance, spectrum, sampled rows."""
+"""Parts that all receivers of a feature matrix share: covariance, spectrum, sampled rows."""
 
 from contextlib import nullcontext
 
@@ -11,16 +11,16 @@ from fastglm._kernels.threads import all_blas_threads, run_threads
 from fastglm._kernels.tiles import LANES
 
 BLOCK_BYTES = 1 << 22  # rows that one thread works on at a time
-_MANY = 1000  # features from which a call of BLAS is given all threads
-_DOUBLE_SPECTRUM = 1500  # features up to which X'X is diagonalised in float64
-SKETCH = 64  # directions in which a bin is looked at
+_MANY = 1000  # with more features, a single call of BLAS gets all threads
+_DOUBLE_SPECTRUM = 1500  # with at most so many features, X'X is diagonalised in float64
+SKETCH = 64  # random directions from which leverage is estimated
 
 
 class Rows:
-    """A matrix cut into blocks of rows, one for a thread at a time.
+    """A matrix cut into blocks of rows; a thread works on one block at a time.
 
-    Sums over blocks run in their order, and columns are multiplied in whole tiles of ``lanes``: the
-    bits depend neither on the number of threads nor on the other receivers.
+    Sums over blocks run in a fixed order, and columns are multiplied in whole tiles of ``lanes``.
+    The bits depend neither on the number of threads nor on the other receivers.
     """
 
     def __init__(self, values, lanes):
@@ -37,7 +37,7 @@ class Rows:
             return function(self.values[part], part)
 
         total = None
-        # A few blocks at a time: every block in flight holds a partial sum.
+        # Eight blocks at a time: every block at work holds a partial sum.
         for first in range(0, len(self.starts), 8):
             for parts in run_threads(block, self.starts[first : first + 8]):
                 if total is None:
@@ -48,7 +48,7 @@ class Rows:
         return total
 
     def dot(self, rows, v):
-        """``rows @ v``, the same bits for a column whatever the others are."""
+        """``rows @ v``; the bits of a column do not depend on the other columns."""
         return tiled_dot(rows, v, self.lanes)
 
     def weighted(self, weights, v):
@@ -65,10 +65,10 @@ class Rows:
 
 
 def blas_threads(lanes, n_features):
-    """Context of one large call of BLAS; a receiver alone stays on its thread.
+    """Context of one large call of BLAS: all threads for many features, else one thread.
 
-    Its idle threads spin on for a while: a loose fit of 50 receivers with 400 features took 0.34 s,
-    and 0.27 without them. At 800 features they gain what they cost.
+    Idle threads of BLAS go on spinning after a call, and slow the kernels down. At 800 features
+    they gain as much as they cost. A receiver that is fitted alone stays on its thread.
     """
     return all_blas_threads() if lanes > 1 and n_features > _MANY else nullcontext()
 
@@ -89,8 +89,9 @@ class Spectrum:
     def leverage(self, products, index, mean):
         """``(x - mean)' covariance^-1 (x - mean)`` of the rows at some bins.
 
-        Of many features an estimate, right to 18 %: the square of the whitened row on `SKETCH`
-        random directions (Drineas, Magdon-Ismail, Mahoney & Woodruff, 2012).
+        With more than `SKETCH` features it is an estimate with an error of 18 %: the square of the
+        whitened row on `SKETCH` random directions (Drineas, Magdon-Ismail, Mahoney & Woodruff,
+        2012).
         """
         floor = 1e-6 * float(self.values.max(initial=0))
         root = np.where(self.values > floor, 1 / np.sqrt(np.maximum(self.values, 1e-30)), 0)
@@ -117,18 +118,18 @@ class Spectrum:
         return self.vectors.weighted(self.values, v)[0]
 
     def solve(self, level, ridge, v):
-        """Inverse of ``level * covariance + ridge`` times the columns of v, each its own."""
-        # What rounding leaves of the eigenvalues that are zero must not be divided by.
+        """Inverse of ``level * covariance + ridge`` times v; level and ridge of each column."""
+        # Rounding leaves small numbers in the place of zero eigenvalues: they are not divided by.
         floor = 1e-6 * level * max(float(self.values.max(initial=0)), 1e-30)
         weights = 1 / np.maximum(level * self.values + ridge, floor)
         return self.vectors.weighted(weights.astype(np.float32), v)[0]
 
 
 class Shared:
-    """What the receivers of a feature matrix have in common: covariance and sampled rows.
+    """Parts that all receivers of a feature matrix share: covariance and sampled rows.
 
-    ``gram`` becomes the covariance in place. ``sample`` is a `Sample`, or the number of bins of one
-    that is drawn by leverage.
+    ``gram`` becomes the covariance in place. ``sample`` is a `Sample`, or a number of bins, which
+    are then drawn by leverage.
     """
 
     def __init__(self, products, gram, column_sums, sample, lanes):
@@ -157,12 +158,12 @@ class Shared:
 
     @property
     def covariance(self):
-        """Of the features, in float64; None where there are many, or it is not finite."""
+        """Covariance in float64; None if there are many features, or if it is not finite."""
         return self._covariance if self._keeps else None
 
     @property
     def spectrum(self):
-        """The covariance diagonalised, when it is first asked for."""
+        """The diagonalised covariance, made at its first use."""
         if self._spectrum is None:
             self._spectrum = Spectrum(self._covariance, self.lanes)
             if not self._keeps:
@@ -171,7 +172,7 @@ class Shared:
 
     @property
     def direct(self):
-        """Whether systems are factorised: one receiver does not pay for what many would share."""
+        """Whether systems are factorised: a single receiver does not pay for a spectrum."""
         return self.lanes == 1 and self._keeps
 
     def times(self, v):
@@ -181,7 +182,7 @@ class Shared:
         return self.spectrum.covariance(v)
 
     def restrict(self, valid):
-        """The same with only the sampled bins that are valid, for a fit to a part of the bins."""
+        """The same with the valid ones of the sampled bins, for a fit to a part of the bins."""
         keep = valid[self.index]
         if keep.all() and self.n_bins == valid.sum():
             return self
@@ -197,7 +198,7 @@ class Shared:
         return part
 
     def add_covariance(self, matrix, level, features):
-        """Add ``level * covariance`` of some features; where it is not kept, its diagonal."""
+        """Add ``level * covariance`` of some features; only its diagonal if it is not kept."""
         if self.covariance is None:
             matrix[np.diag_indices(features.size)] += level * self.diagonal[features]
         elif features.size == self.covariance.shape[0]:
@@ -207,20 +208,20 @@ class Shared:
 
 
 class Common:
-    """What receivers with masks of their own take from the sums and a sample of all features.
+    """Sums and a sample of all features, from which receivers take the part of their masks.
 
-    Memory: ``8 * n_features**2 + 4 * n_sample * n_features`` bytes, and the larger of the two
-    again, and ``4 * n_bins``, while it is made.
+    Memory: ``8 * n_features**2 + 4 * n_sample * n_features`` bytes. While it is made, the larger of
+    the two terms comes a second time, and ``4 * n_bins``.
     """
 
     def __init__(self, products, n_sample):
         self.gram, self.sums = products.gram(), products.column_sums()
         self.sample = draw(products, n_sample)
-        # A feature in a row of its own: a tenth of them are copied ten times as fast.
+        # Features are rows in memory: a tenth of them are copied ten times as fast.
         self.sample.rows = np.ascontiguousarray(self.sample.rows.T).T
 
     def share(self, products, columns, lanes):
-        """The `Shared` part of the fits with some columns, which the products hold."""
+        """The `Shared` part of fits with some columns; the products hold these columns."""
         gram, sample = self.gram[np.ix_(columns, columns)], self.sample.select(columns)
         return Shared(products, gram, self.sums[columns], sample, lanes)
 
