@@ -1,10 +1,17 @@
 """Reading numbers: what users give, as arrays and integers."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import scipy.sparse
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
-def whole_numbers(name, values):
+
+def whole_numbers(name: str, values: ArrayLike) -> np.ndarray:
     array = as_numbers(values, name)
     if array.ndim != 1 or not (array == np.round(array)).all():
         raise ValueError(
@@ -13,7 +20,7 @@ def whole_numbers(name, values):
     return array.astype(np.int64)
 
 
-def as_numbers(values, name):
+def as_numbers(values: ArrayLike, name: str) -> np.ndarray | scipy.sparse.sparray:
     """Values as an array of real numbers; a SciPy sparse array stays one.
 
     Raises
@@ -36,7 +43,7 @@ def as_numbers(values, name):
     return array
 
 
-def positive_int(name, value):
+def positive_int(name: str, value: object) -> int:
     """The value as an int.
 
     Raises
@@ -50,13 +57,13 @@ def positive_int(name, value):
     return int(value)
 
 
-def is_number(value):
+def is_number(value: object) -> bool:
     """Whether a value is one finite real number (and not a bool)."""
     real = isinstance(value, int | float | np.integer | np.floating)
     return real and not isinstance(value, bool) and bool(np.isfinite(value))
 
 
-def check_share(name, value, example=0.95):
+def check_share(name: str, value: float, example: float = 0.95) -> None:
     """Raise ValueError if a value is not between 0 and 1."""
     if not 0 < value < 1:
         raise ValueError(

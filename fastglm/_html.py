@@ -4,14 +4,23 @@ Styles are inline, since notebook viewers remove style sheets, and use no colour
 transparency, which suits light and dark pages.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 _LINE = "1px solid rgba(128,128,128,.35)"
 _CELL = f"padding:.15em 1em .15em 0;border:0;border-bottom:{_LINE};vertical-align:top;"
 _MOST_ROWS = 30
 
 
-def table(title, rows, head=None, note="", below=""):
+def table(
+    title: str, rows: list, head: Sequence[str] | None = None, note: str = "", below: str = ""
+) -> str:
     """A table of texts, escaped; columns of numbers stand to the right where there is a head.
 
     Parameters
@@ -52,7 +61,7 @@ def _is_number(text):
     return text[:1] in set("-+0123456789\N{EN DASH}") and " " not in text
 
 
-def curves(values, width=240, height=56):
+def curves(values: np.ndarray, width: int = 240, height: int = 56) -> str:
     """Columns of an array over its rows, as a small drawing in the colour of the text."""
     n_points, n = values.shape
     low, high = min(values.min(), 0.0), values.max()
@@ -71,12 +80,12 @@ def curves(values, width=240, height=56):
     )
 
 
-def number(value, form=".3g"):
+def number(value: float, form: str = ".3g") -> str:
     """A number, or a dash where it is not known."""
     return f"{value:{form}}" if value == value else "\N{EN DASH}"
 
 
-def span(values, form=".3g"):
+def span(values: np.ndarray, form: str = ".3g") -> str:
     """One number, or the smallest and the largest of those that are known."""
     known = values[values == values]
     if known.size == 0:
@@ -85,14 +94,14 @@ def span(values, form=".3g"):
     return low if low == high else f"{low} to {high}"
 
 
-def tally(names):
+def tally(names: np.ndarray) -> str:
     """How often each name occurs, the most frequent first: "8 converged, 1 silent"."""
     names = [str(name) or "not fitted" for name in names.ravel()]
     found = sorted(set(names), key=lambda name: (-names.count(name), name))
     return ", ".join(f"{names.count(name):,} {name}" for name in found)
 
 
-def size(n_bytes):
+def size(n_bytes: float) -> str:
     """An amount of memory: "1.2 GB"."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if n_bytes >= size:
@@ -100,7 +109,7 @@ def size(n_bytes):
     return f"{n_bytes:.0f} B"
 
 
-def duration(seconds):
+def duration(seconds: float) -> str:
     """A time: "3.4 min"."""
     for unit, size, limit in (
         ("ms", 1e-3, 1),

@@ -6,16 +6,23 @@ the columns and the metadata back. Objects are known by the module of their type
 memory where there is one of its objects, and is never imported otherwise.
 """
 
+from __future__ import annotations
+
 import importlib
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 _TOLERANCE = 0.01  # of a bin; pynapple rounds times to 1e-9 s, 1e-5 of the smallest bins in use
 
 
-def pynapple_type(value):
+def pynapple_type(value: object) -> str | None:
     """Name of the class of pynapple that a value belongs to, such as "TsdFrame"; None if none."""
     for cls in type(value).__mro__:
         if cls.__module__.startswith("pynapple."):
@@ -37,7 +44,7 @@ class Columns:
     metadata: dict = field(default_factory=dict)
 
     @classmethod
-    def of(cls, value):
+    def of(cls, value: object) -> Columns:
         """Columns of a TsdFrame, or units of a TsGroup."""
         group = pynapple_type(value) == "TsGroup"
         table = value.metadata
@@ -48,7 +55,7 @@ class Columns:
             {name: list(table[name]) for name in names},
         )
 
-    def take(self, index):
+    def take(self, index: np.ndarray) -> Columns:
         """The columns of an array of numbers."""
         metadata = {name: [values[i] for i in index] for name, values in self.metadata.items()}
         return Columns([self.names[i] for i in index], metadata)
@@ -68,11 +75,17 @@ class Timeline:
         Of the array.
     """
 
-    def __init__(self, support, t=None, grid=None, columns=None):
+    def __init__(
+        self,
+        support: object,
+        t: np.ndarray | None = None,
+        grid: tuple | None = None,
+        columns: Columns | None = None,
+    ) -> None:
         self.support, self._t, self._grid, self.columns = support, t, grid, columns
 
     @property
-    def t(self):
+    def t(self) -> np.ndarray:
         """Times of the bins, seconds; those of a grid are made where they are asked for."""
         if self._t is not None:
             return self._t
@@ -82,19 +95,19 @@ class Timeline:
         return np.round(np.repeat(starts, lengths) + (number + 0.5) * bin_size, 9)
 
     @property
-    def n_bins(self):
+    def n_bins(self) -> int:
         """Number of bins."""
         return int(np.sum(self._grid[1])) if self._t is None else self._t.shape[0]
 
     @property
-    def bin_size(self):
+    def bin_size(self) -> float | None:
         """Seconds from one bin to the next; None where there is only one."""
         if self._grid is not None:
             return self._grid[2]
         return float(np.median(np.diff(self._t))) if self.n_bins > 1 else None
 
     @property
-    def epochs(self):
+    def epochs(self) -> np.ndarray:
         """First bin and one past the last of every interval of the support that has bins."""
         if self._t is None:
             stops = np.cumsum(self._grid[1])
@@ -103,7 +116,7 @@ class Timeline:
             bounds = self.within(self.support.values)
         return bounds[bounds[:, 1] > bounds[:, 0]]
 
-    def within(self, intervals):
+    def within(self, intervals: np.ndarray) -> np.ndarray:
         """First bin and one past the last inside each interval, seconds, (n_intervals, 2)."""
         t = self.t
         first = np.searchsorted(t, intervals[:, 0], side="left")
@@ -111,7 +124,7 @@ class Timeline:
         first[1:] = np.maximum(first[1:], stop[:-1])  # a bin where two intervals meet
         return np.column_stack([first, np.maximum(first, stop)])
 
-    def check_regular(self, name):
+    def check_regular(self, name: str) -> None:
         """Raise ValueError where bins inside an epoch do not follow each other at one distance."""
         if self._t is None or self.n_bins < 2:
             return
@@ -127,7 +140,12 @@ class Timeline:
                 "history crosses."
             )
 
-    def wrap(self, values, columns=None, rows=slice(None)):
+    def wrap(
+        self,
+        values: np.ndarray,
+        columns: Columns | None = None,
+        rows: slice | np.ndarray = slice(None),
+    ) -> object:
         """Values of some rows as a Tsd, TsdFrame or TsdTensor with these times."""
         pynapple = importlib.import_module(type(self.support).__module__.partition(".")[0])
         arguments = {"t": self.t[rows], "d": values, "time_support": self.support}
@@ -139,7 +157,7 @@ class Timeline:
             arguments |= {"columns": columns.names, "metadata": columns.metadata}
         return pynapple.TsdFrame(**arguments)
 
-    def __str__(self):
+    def __str__(self) -> str:
         start, stop = self.support.values[0, 0], self.support.values[-1, 1]
         size = "" if self.bin_size is None else f" of {self.bin_size:.6g} s"
         return (
@@ -148,7 +166,7 @@ class Timeline:
         )
 
 
-def read_values(values, name):
+def read_values(values: object, name: str) -> tuple[object, Timeline | None]:
     """An array and its `Timeline`, None where there is none; other values come back as they are.
 
     Parameters
@@ -187,14 +205,14 @@ def read_values(values, name):
     return values.values, Timeline(values.time_support, values.t, columns=columns)
 
 
-def read_intervals(intervals):
+def read_intervals(intervals: object) -> object:
     """Starts and stops of an IntervalSet, seconds, (n_intervals, 2); other values as they are."""
     if pynapple_type(intervals) == "IntervalSet":
         return np.array(intervals.values)
     return intervals
 
 
-def common_timeline(timelines, names):
+def common_timeline(timelines: Sequence[Timeline | None], names: Sequence[str]) -> Timeline | None:
     """The one of some timelines, of which those that are None fit any.
 
     Raises
@@ -226,7 +244,7 @@ def common_timeline(timelines, names):
     return one
 
 
-def make_support(like, intervals):
+def make_support(like: object, intervals: np.ndarray) -> object:
     """An IntervalSet of the class of another one."""
     with warnings.catch_warnings():
         # Where one interval starts at the stop of another, pynapple takes off a microsecond.
@@ -234,7 +252,7 @@ def make_support(like, intervals):
         return type(like)(start=intervals[:, 0], end=intervals[:, 1])
 
 
-def intersect(a, b):
+def intersect(a: ArrayLike, b: ArrayLike) -> np.ndarray:
     """What two sets of ascending intervals that do not overlap have in common, (n, 2)."""
     a, b = np.asarray(a), np.asarray(b)
     low = np.searchsorted(b[:, 1], a[:, 0], side="right")

@@ -23,7 +23,7 @@ _BASES = {
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="fastglm")
-def cli():
+def cli() -> None:
     """Exact, fully coupled GLMs of neural populations."""
 
 
@@ -37,7 +37,7 @@ def cli():
 @click.option("--cells", default=20, show_default=True, type=click.IntRange(2, 200))
 @click.option("--seconds", default=600.0, show_default=True, type=click.FloatRange(min=10.0))
 @click.option("--seed", default=1, show_default=True, type=int)
-def demo(out, cells, seconds, seed):
+def demo(out: Path, cells: int, seconds: float, seed: int) -> None:
     """Simulate a network with known connectivity, fit it, compare, draw."""
     import fastglm
     from fastglm._fitted import Fitted
@@ -123,7 +123,13 @@ def demo(out, cells, seconds, seed):
 @click.option("--out", default=None, type=click.Path(path_type=Path), help="Model, .npz.")
 @click.option("--plot", default=None, type=click.Path(path_type=Path), help="Picture.")
 @click.option("--report", default=None, type=click.Path(path_type=Path), help="Page, .html.")
-def fit(files, out, plot, report, **options):
+def fit(
+    files: tuple[Path, ...],
+    out: Path | None,
+    plot: Path | None,
+    report: Path | None,
+    **options: object,
+) -> None:
     """Fit all-to-all coupling to recordings, NWB or .npz.
 
     With several FILEs, --out, --plot and --report are folders. A file that fails is reported, the

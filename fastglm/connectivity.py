@@ -15,17 +15,26 @@ The coupling of a sender to a receiver is a filter h over lags 1 to W. Its summa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastglm import _html, inference
 from fastglm._fitted import Fitted
 from fastglm._inputs import read_counts
-from fastglm.features.matrix import as_feature_matrix
+from fastglm.features.matrix import FeatureMatrix, as_feature_matrix
 from fastglm.observation_models import Loss, PoissonExp
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from fastglm.features.events import Events
+    from fastglm.features.history import HistoryColumns
+
 _N_SHOWN = 10  # couplings in a notebook
+_WITHOUT_COUPLINGS = "silent", "saturated"  # statuses whose receivers have no couplings
 
 
 @dataclass
@@ -71,7 +80,7 @@ class CouplingMap:
     coef: np.ndarray | None = field(default=None, repr=False)
     loss: Loss = field(default_factory=PoissonExp, repr=False)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         n_senders, n_receivers = self.strength.shape
         return (
             f"CouplingMap of {n_senders} senders x {n_receivers} receivers, "
@@ -95,24 +104,38 @@ class CouplingMap:
         head = ["coupling", "strength", "SE", "gain", "q"] if rows else None
         return _html.table(repr(self), rows, head, more)
 
-    def significant(self, q=0.05):
+    def significant(self, q: float = 0.05) -> np.ndarray:
         """Couplings whose q-value is at most q, a boolean array."""
         with np.errstate(invalid="ignore"):
             return self.q_value <= q
 
     @property
-    def own_history(self):
+    def own_history(self) -> np.ndarray:
         """Where a sender is the receiver: the diagonal of a population that drives itself."""
         n, m = self.strength.shape
         itself = n == m and np.isnan(np.diag(self.q_value)).all()
         return np.eye(n, m, dtype=bool) & itself
 
     @property
-    def tested(self):
+    def absent(self) -> np.ndarray:
+        """Couplings that are not in the fit, a boolean array.
+
+        The mask leaves them out, or their receiver is silent or saturated and has no couplings.
+        Without tests, couplings that the mask leaves out look like couplings of strength 0.
+        """
+        absent = ~np.isfinite(self.strength)
+        if self.tested:
+            absent |= np.isnan(self.standard_error)
+        if self.model is not None:
+            absent |= np.isin(self.model.status_, _WITHOUT_COUPLINGS)
+        return absent
+
+    @property
+    def tested(self) -> bool:
         """Whether couplings were tested."""
         return bool(np.isfinite(self.q_value).any())
 
-    def strongest(self, number, q=0.05):
+    def strongest(self, number: int, q: float = 0.05) -> list[tuple[int, int]]:
         """Pairs of the strongest couplings between different cells, significant ones first.
 
         Returns
@@ -131,7 +154,7 @@ class CouplingMap:
         order = order[size.ravel()[order] >= 0][:number]
         return [(int(i), int(j)) for i, j in zip(*np.unravel_index(order, size.shape), strict=True)]
 
-    def filters(self, level=0.95):
+    def filters(self, level: float = 0.95) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Every filter over its lags, with pointwise bands.
 
         Returns
@@ -147,7 +170,7 @@ class CouplingMap:
         numbers = self.first_filter + np.arange(self.strength.shape[0])
         return self.uncertainty.bands(self.kernel, level, numbers)
 
-    def to_frame(self):
+    def to_frame(self) -> object:
         """One row for each pair, a pandas DataFrame.
 
         Raises
@@ -162,7 +185,7 @@ class CouplingMap:
             columns[name] = getattr(self, name).ravel()
         return pandas.DataFrame(columns)
 
-    def to_networkx(self, q=0.05):
+    def to_networkx(self, q: float = 0.05) -> object:
         """Directed graph of the couplings between different cells whose q-value is at most q.
 
         Edges carry ``weight`` (the strength) and the other numbers; all cells are nodes.
@@ -190,16 +213,16 @@ _NUMBERS = [
 
 
 def coupling_map(
-    model,
-    X,
-    y,
-    kind="observed",
-    label=None,
-    senders=None,
-    receivers=None,
+    model: object,
+    X: object,
+    y: object,
+    kind: str = "observed",
+    label: str | None = None,
+    senders: Sequence | np.ndarray | None = None,
+    receivers: Sequence | np.ndarray | None = None,
     *,
-    sample_weight=None,
-    offset=None,
+    sample_weight: ArrayLike | None = None,
+    offset: ArrayLike | None = None,
 ) -> CouplingMap:
     """The couplings of a fitted model with their uncertainty.
 
@@ -244,16 +267,16 @@ def coupling_map(
 
 
 def point_estimates(
-    coef,
-    kernel,
+    coef: np.ndarray,
+    kernel: np.ndarray,
     *,
-    itself=True,
-    senders=None,
-    receivers=None,
-    first_filter=0,
-    model=None,
-    loss=None,
-):
+    itself: bool = True,
+    senders: Sequence | np.ndarray | None = None,
+    receivers: Sequence | np.ndarray | None = None,
+    first_filter: int = 0,
+    model: object = None,
+    loss: Loss | None = None,
+) -> CouplingMap:
     """Couplings without their uncertainty: nothing is tested.
 
     Parameters
@@ -268,7 +291,8 @@ def point_estimates(
     first_filter : int
         Number of the history's first filter among all filters of the features.
     model : PopulationGLM or GLM, optional
-        Couplings of receivers whose status is another than "converged" count as not determined.
+        Receivers that are silent or saturated have no couplings. The couplings of other receivers
+        whose status is not "converged" count as not determined.
     loss : Loss, optional
         Default: that of the exponential link.
 
@@ -291,7 +315,8 @@ def point_estimates(
             gain = 100 * np.expm1(peak)
     error = np.full(strength.shape, np.nan)
     if model is not None:
-        error[:, model.status_ != "converged"] = np.inf
+        status = model.status_
+        error[:, (status != "converged") & ~np.isin(status, _WITHOUT_COUPLINGS)] = np.inf
     q = np.full(strength.shape, np.inf)
     if itself:
         np.fill_diagonal(q, np.nan)
@@ -317,7 +342,7 @@ def _summarise(fit, u, kernel, first, itself, senders, receivers):
     return replace(estimates, standard_error=error, p_value=p, q_value=q, uncertainty=u)
 
 
-def history_of(X, label=None):
+def history_of(X: FeatureMatrix, label: str | None = None) -> tuple[HistoryColumns, int]:
     """The history block of a label, by default the first, and the number of its first filter.
 
     Raises
@@ -336,7 +361,7 @@ def history_of(X, label=None):
     )
 
 
-def same_events(events, other) -> bool:
+def same_events(events: Events, other: Events) -> bool:
     """Whether two sets of events are the same, where their counts are known."""
     if (other.n_bins, other.n_units) != (events.n_bins, events.n_units):
         return False

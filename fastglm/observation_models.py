@@ -1,8 +1,8 @@
 """Observation models: how counts are distributed around what the features predict.
 
-An `ObservationModel` is a family: its log likelihood, deviance, residuals and scale, as functions
-of the counts y and their mean mu. A `Loss` is a family with a link, as functions of
-``eta = b + x.c``: the mean ``mu(eta)``, and the loss of a bin with its derivatives. The fit
+An `ObservationModel` is a family. It gives log likelihood, deviance, residuals and scale as
+functions of the counts y and their mean mu. A `Loss` is a family with a link. It gives the mean
+``mu(eta)`` and the loss of a bin with its derivatives as functions of ``eta = b + x.c``. The fit
 minimises the loss:
 
     log p(y | mu, scale) = -precision(scale) * loss(eta, y) + terms without eta
@@ -17,9 +17,15 @@ Bernoulli   cloglog    ``1 - exp(-exp(eta))``    ``-y * log(mu) - (1 - y) * log(
 Gaussian    identity   ``eta``                   ``(y - mu)**2``
 ==========  =========  ========================  ==============================================
 
-Names, links and losses are those of NeMoS, so that a strength of a regularizer means the same.
-A new family is one class here with one class a link, and one pointwise kernel a link.
+Names, links and losses are the same as in NeMoS, so that a strength of a regularizer means the
+same. A new family takes one `ObservationModel` here, and one `Loss` and one pointwise kernel for each of
+its links.
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.special import bernoulli, expit, factorial, gammaln, logit, xlog1py, xlogy
@@ -27,9 +33,12 @@ from sklearn.base import BaseEstimator
 
 from fastglm import _kernels as kernels
 
-LOG_ZERO = -50.0  # eta that stands for a rate of zero: exp(-50) = 2e-22 events per bin
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
-# --- losses: what the engine sees ---------------------------------------------------------------
+LOG_ZERO = -50.0  # eta that stands for a mean of zero: exp(-50) = 2e-22 events per bin
+
+# --- losses: the engine sees these ---------------------------------------------------------------
 
 
 class Loss:
@@ -38,29 +47,31 @@ class Loss:
     Parameters
     ----------
     observation_model : ObservationModel, optional
-        The family with its parameters; made from ``family`` where it is None.
+        The family with its parameters. Default: made from ``family``.
 
     Attributes
     ----------
     family, link : str
         Names.
     linear_counts : bool
-        ``loss = cumulant(eta) - count_factor * y * eta + constant(y)``: what counts add to
-        objective and gradient follows from ``X'Y``, and the kernel does not read them.
+        ``loss = cumulant(eta) - count_factor * y * eta + constant(y)``. The counts then enter
+        objective and gradient through ``X'Y`` alone, and the kernel does not read them.
     count_factor : float
     exponential : bool
-        Cumulant, mean and curvature are all ``exp(eta)``.
+        The cumulant, the mean and the curvature are all ``exp(eta)``.
     constant_curvature : bool
         The curvature is 2 everywhere.
     kernel : callable
-        The compiled loss and residual of a chunk. It takes weights of the bins, except that
-        `fastglm._kernels.poisson_exp` takes booleans and has weights in eta.
+        The compiled loss and residual of a chunk. Its argument for the bins holds weights; that
+        of `fastglm._kernels.poisson_exp` holds booleans, and its weights are part of eta.
     low, high : float or None
-        Eta that stands for an optimum at minus or plus infinity; None where there is none.
+        Eta that stands for an optimum at minus or plus infinity; None where the loss has no such
+        optimum.
     eta_name : str
-        What eta is called where couplings are shown.
+        Name of eta in tables and pictures of couplings.
     multiplied : str or None
-        What a change of eta by h multiplies by ``exp(h)``; None where nothing is.
+        Name of the quantity that a change of eta by h multiplies by ``exp(h)``; None where there is
+        no such quantity.
     """
 
     family = link = multiplied = None
@@ -69,16 +80,16 @@ class Loss:
     count_factor = 1.0
     low = high = None
 
-    def __init__(self, observation_model=None):
+    def __init__(self, observation_model: ObservationModel | None = None) -> None:
         self.observation_model = as_observation_model(observation_model or self.family)
 
     @property
-    def key(self):
-        """All that the loss depends on, as texts and numbers."""
+    def key(self) -> tuple:
+        """Family, link and parameters of the family, as texts and numbers."""
         params = self.observation_model.get_params()
         return self.family, self.link, *(v for item in sorted(params.items()) for v in item)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"{type(self).__name__}()"
 
     def __eq__(self, other):
@@ -88,38 +99,40 @@ class Loss:
     def __hash__(self):
         return hash((type(self), self.observation_model))
 
-    def mean(self, eta):
+    def mean(self, eta: ArrayLike) -> np.ndarray:
         """Mean mu of the counts."""
         raise NotImplementedError
 
-    def eta(self, mean):
-        """Inverse of `mean`; minus or plus infinity at the ends of its range."""
+    def eta(self, mean: ArrayLike) -> np.ndarray:
+        """Inverse of `mean`: minus or plus infinity at the ends of the range of the mean."""
         raise NotImplementedError
 
-    def slope(self, eta):
+    def slope(self, eta: ArrayLike) -> np.ndarray:
         """Derivative of `mean`."""
         raise NotImplementedError
 
-    def cumulant(self, eta):
-        """The part of the loss without counts, where they are linear."""
+    def cumulant(self, eta: ArrayLike) -> np.ndarray:
+        """The terms of the loss without counts; only where ``linear_counts`` is True."""
         raise NotImplementedError(f"The counts are not linear in the loss of {self!r}.")
 
-    def derivatives(self, eta, y):
+    def derivatives(
+        self, eta: ArrayLike, y: ArrayLike
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Loss, residual and curvature: the loss and its two derivatives with respect to eta.
 
-        The curvature is the observed one, and at least 0.
+        The curvature is the observed curvature. It is at least 0.
         """
         raise NotImplementedError
 
-    def expected_curvature(self, eta):
+    def expected_curvature(self, eta: ArrayLike) -> np.ndarray:
         """Mean of the curvature over counts drawn from the model."""
         raise NotImplementedError
 
-    def constant(self, y):
-        """Terms of the loss without eta, where counts are linear."""
+    def constant(self, y: ArrayLike) -> np.ndarray:
+        """Terms of the loss without eta; only where ``linear_counts`` is True."""
         return np.zeros(np.shape(y))
 
-    def ends(self, sum_y, n):
+    def ends(self, sum_y: ArrayLike, n: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
         """Receivers whose optimal intercept lies at infinity.
 
         Parameters
@@ -134,8 +147,8 @@ class Loss:
         status : ndarray of str, shape (n_receivers,)
             "silent" where no count is above 0, "saturated" where every count is 1, else "".
         eta : ndarray of shape (n_receivers,)
-            `low` and `high` there; elsewhere the optimal intercept without features,
-            ``eta(sum_y / n)``.
+            `low` for silent and `high` for saturated receivers; for all others the optimal
+            intercept without features, ``eta(sum_y / n)``.
         """
         sum_y, n = np.broadcast_arrays(np.asarray(sum_y, float), np.asarray(n, float))
         status = np.full(sum_y.shape, "", "<U9")
@@ -149,12 +162,15 @@ class Loss:
             status[silent], eta[silent] = "silent", self.low
         return status, eta
 
-    def separated(self, x, xty, nonnegative):
-        """Features whose optimal coefficient lies at infinity, because of them alone.
+    def separated(
+        self, x: np.ndarray, xty: np.ndarray, nonnegative: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Features whose optimal coefficient lies at infinity, whatever the other features are.
 
-        A feature that is never negative and not always 0 runs to minus infinity if it is 0
-        wherever there are events, ``X'y = 0``. With a largest count of 1 it runs to plus infinity
-        if it is 0 wherever there are none, ``X'(1 - y) = 0``.
+        Take a feature that is never negative and not always 0. Its coefficient runs to minus
+        infinity if the feature is 0 in every bin with an event, ``X'y = 0``. If no count is above
+        1, the coefficient runs to plus infinity where the feature is 0 in every bin without an
+        event, ``X'(1 - y) = 0``.
 
         Parameters
         ----------
@@ -185,19 +201,21 @@ class PoissonExp(Loss):
     low = LOG_ZERO
     kernel = staticmethod(kernels.poisson_exp)
 
-    def mean(self, eta):
+    def mean(self, eta: ArrayLike) -> np.ndarray:
         """Expected events per bin; inf where exp overflows."""
         with np.errstate(over="ignore"):
             return np.exp(eta)
 
     slope = cumulant = expected_curvature = mean
 
-    def eta(self, mean):
+    def eta(self, mean: ArrayLike) -> np.ndarray:
         """``log(mean)``."""
         with np.errstate(divide="ignore"):
             return np.log(mean)
 
-    def derivatives(self, eta, y):
+    def derivatives(
+        self, eta: ArrayLike, y: ArrayLike
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Loss, residual and curvature of every bin."""
         mu = self.mean(eta)
         return mu - y * eta, mu - y, mu
@@ -210,20 +228,22 @@ class PoissonSoftplus(Loss):
     low = LOG_ZERO
     kernel = staticmethod(kernels.poisson_softplus)
 
-    def mean(self, eta):
+    def mean(self, eta: ArrayLike) -> np.ndarray:
         """Expected events per bin."""
         return np.logaddexp(0.0, eta)
 
-    def eta(self, mean):
+    def eta(self, mean: ArrayLike) -> np.ndarray:
         """``log(exp(mean) - 1)``."""
         with np.errstate(divide="ignore"):
             return mean + np.log(-np.expm1(-mean))
 
-    def slope(self, eta):
+    def slope(self, eta: ArrayLike) -> np.ndarray:
         """The logistic function."""
         return expit(eta)
 
-    def derivatives(self, eta, y):
+    def derivatives(
+        self, eta: ArrayLike, y: ArrayLike
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Loss, residual and curvature of every bin."""
         eta = np.maximum(eta, -700.0)
         mu = self.mean(eta)
@@ -236,7 +256,7 @@ class PoissonSoftplus(Loss):
             np.maximum(curvature, 0.0),
         )
 
-    def expected_curvature(self, eta):
+    def expected_curvature(self, eta: ArrayLike) -> np.ndarray:
         """``s'^2 / s``."""
         eta = np.maximum(eta, -80)
         mu = self.mean(eta)
@@ -247,8 +267,8 @@ class PoissonSoftplus(Loss):
 class BernoulliLogistic(Loss):
     """``mu = 1 / (1 + exp(-eta))``: loss ``log(1 + exp(eta)) - y * eta``, residual ``mu - y``.
 
-    Computed from ``exp(-|eta|)``, so that loss and residual keep their digits on both sides: at
-    eta = 50 and y = 1 they are 2e-22 and -2e-22. The curvature is ``mu * (1 - mu)``.
+    Loss and residual are computed from ``exp(-|eta|)``, so that they keep their digits at both
+    ends: at eta = 50 and y = 1 they are 2e-22 and -2e-22. The curvature is ``mu * (1 - mu)``.
     """
 
     family, link = "Bernoulli", "logistic"
@@ -257,25 +277,27 @@ class BernoulliLogistic(Loss):
     low, high = LOG_ZERO, 50.0  # 1 - mu = 2e-22
     kernel = staticmethod(kernels.bernoulli_logistic)
 
-    def mean(self, eta):
+    def mean(self, eta: ArrayLike) -> np.ndarray:
         """Probability of an event."""
         return expit(eta)
 
-    def eta(self, mean):
+    def eta(self, mean: ArrayLike) -> np.ndarray:
         """``log(mean / (1 - mean))``."""
         return logit(mean)
 
-    def slope(self, eta):
+    def slope(self, eta: ArrayLike) -> np.ndarray:
         """``mu * (1 - mu)``."""
         return expit(eta) * expit(-np.asarray(eta))
 
     expected_curvature = slope
 
-    def cumulant(self, eta):
+    def cumulant(self, eta: ArrayLike) -> np.ndarray:
         """``log(1 + exp(eta))``."""
         return np.logaddexp(0.0, eta)
 
-    def derivatives(self, eta, y):
+    def derivatives(
+        self, eta: ArrayLike, y: ArrayLike
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Loss, residual and curvature of every bin."""
         eta = np.asarray(eta)
         up, down = expit(eta), expit(-eta)
@@ -285,15 +307,15 @@ class BernoulliLogistic(Loss):
 
 
 class BernoulliCloglog(Loss):
-    """``mu = 1 - exp(-m)``, ``m = exp(eta)``: a Poisson count with rate m, told from 0 only.
+    """``mu = 1 - exp(-m)``, ``m = exp(eta)``: whether a Poisson count with mean m is above 0.
 
     With ``r = m / (exp(m) - 1)``, loss, residual and curvature are
 
     - ``m``, ``m`` and ``m`` where y = 0;
-    - ``-log(mu)``, ``-r`` and ``r * (m / mu - 1)`` where y = 1,
+    - ``-log(mu)``, ``-r`` and ``r * (m / mu - 1)`` where y = 1.
 
-    and between them for other y. All have relative errors below 1e-12 from eta = -50 to 6, where
-    ``exp(-m)`` is 6e-176. The loss is convex in eta.
+    They are linear in y between 0 and 1. Their relative errors are below 1e-12 from eta = -50 to
+    eta = 6, where ``exp(-m)`` is 6e-176. The loss is convex in eta.
     """
 
     family, link = "Bernoulli", "cloglog"
@@ -301,20 +323,22 @@ class BernoulliCloglog(Loss):
     low, high = LOG_ZERO, 4.0  # 1 - mu = exp(-exp(4)) = 2e-24
     kernel = staticmethod(kernels.bernoulli_cloglog)
 
-    def mean(self, eta):
+    def mean(self, eta: ArrayLike) -> np.ndarray:
         """Probability of an event."""
         return -np.expm1(-_exp(eta))
 
-    def eta(self, mean):
+    def eta(self, mean: ArrayLike) -> np.ndarray:
         """``log(-log(1 - mean))``."""
         with np.errstate(divide="ignore"):
             return np.log(-np.log1p(-np.asarray(mean)))
 
-    def slope(self, eta):
+    def slope(self, eta: ArrayLike) -> np.ndarray:
         """``m * exp(-m)``."""
         return np.exp(np.asarray(eta) - _exp(eta))
 
-    def derivatives(self, eta, y):
+    def derivatives(
+        self, eta: ArrayLike, y: ArrayLike
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Loss, residual and curvature of every bin."""
         eta = np.maximum(eta, -700.0)
         m = _exp(eta)
@@ -327,7 +351,7 @@ class BernoulliCloglog(Loss):
         silent = _times(1 - y, m)
         return silent + y * loss, silent - y * r, silent + y * r * _excess(finite, mu)
 
-    def expected_curvature(self, eta):
+    def expected_curvature(self, eta: ArrayLike) -> np.ndarray:
         """``slope^2 / (mu * (1 - mu)) = m^2 / (exp(m) - 1)``."""
         m = np.minimum(_exp(np.maximum(eta, -700.0)), 1000.0)
         return m * (m * np.exp(-m) / -np.expm1(-m))
@@ -342,32 +366,34 @@ class GaussianIdentity(Loss):
     count_factor = 2.0
     kernel = staticmethod(kernels.gaussian_identity)
 
-    def mean(self, eta):
+    def mean(self, eta: ArrayLike) -> np.ndarray:
         """``eta``."""
         return eta
 
-    def eta(self, mean):
+    def eta(self, mean: ArrayLike) -> np.ndarray:
         """``mean``."""
         return mean
 
-    def slope(self, eta):
+    def slope(self, eta: ArrayLike) -> np.ndarray:
         """1."""
         return np.ones_like(eta, float)
 
-    def cumulant(self, eta):
+    def cumulant(self, eta: ArrayLike) -> np.ndarray:
         """``eta**2``."""
         return np.square(eta)
 
-    def derivatives(self, eta, y):
+    def derivatives(
+        self, eta: ArrayLike, y: ArrayLike
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Loss, residual and curvature of every bin."""
         difference = eta - y
         return difference * difference, 2 * difference, np.full(np.shape(difference), 2.0)
 
-    def expected_curvature(self, eta):
+    def expected_curvature(self, eta: ArrayLike) -> np.ndarray:
         """2."""
         return np.full(np.shape(eta), 2.0)
 
-    def constant(self, y):
+    def constant(self, y: ArrayLike) -> np.ndarray:
         """``y**2``."""
         return np.square(y)
 
@@ -405,20 +431,20 @@ RESIDUAL_KINDS = ("response", "pearson", "deviance")
 class ObservationModel(BaseEstimator):
     """A family of distributions of the counts of a bin, given their mean.
 
-    Arrays of y and mu are of shape (n_bins,) or (n_bins, n_receivers), and only hold known
-    entries or NaN. ``scale`` is a float or of shape (n_receivers,).
+    y and mu are arrays of shape (n_bins,) or (n_bins, n_receivers). NaN is an unknown count.
+    ``scale`` is a float or an array of shape (n_receivers,).
 
     Attributes
     ----------
     name : str
     losses : dict of str to type
-        Class of the loss of every link; the first is the default.
+        Class of the loss of every link; the first link is the default.
     estimates_scale : bool
-        The scale is estimated after the fit; otherwise it is 1.
+        The scale is estimated after the fit. If False, it is 1.
     event_based : bool
-        Counts are events, so that rescaled times make sense.
+        Counts are events, so that time rescaling applies.
     whole : bool
-        y must be whole numbers.
+        y must hold whole numbers.
     """
 
     name = None
@@ -433,7 +459,7 @@ class ObservationModel(BaseEstimator):
     def __hash__(self):
         return hash((type(self), tuple(sorted(self.get_params().items()))))
 
-    def loss(self, link=None):
+    def loss(self, link: str | Callable | None = None) -> Loss:
         """The `Loss` with a link, by default the first of ``losses``.
 
         Raises
@@ -450,57 +476,59 @@ class ObservationModel(BaseEstimator):
             )
         return self.losses[name](self)
 
-    def check(self, values, bins, receivers):
-        """Raise ValueError where a known count is not possible.
+    def check(self, values: np.ndarray, bins: np.ndarray, receivers: np.ndarray) -> None:
+        """Raise ValueError if the family has no such count.
 
         Parameters
         ----------
         values, bins, receivers : ndarray of shape (n_entries,)
-            Known counts, and the bin and receiver of each. Zeros may be left out.
+            Known counts, and the bin and receiver of each count. Zeros may be left out.
         """
         raise NotImplementedError
 
-    def log_likelihood(self, y, mu, scale=1.0):
+    def log_likelihood(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
         """``log p(y | mu, scale)`` of every entry, with its normalisation."""
         raise NotImplementedError
 
-    def deviance(self, y, mu, scale=1.0):
+    def deviance(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
         """Unscaled deviance of every entry, ``2 * scale * (log p(y | y) - log p(y | mu))``."""
         raise NotImplementedError
 
-    def variance(self, mu, scale=1.0):
+    def variance(self, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
         """Variance of y."""
         raise NotImplementedError
 
-    def sample(self, rng, mu, scale=1.0):
+    def sample(self, rng: np.random.Generator, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
         """Counts drawn with a `numpy.random.Generator`, shape of mu."""
         raise NotImplementedError
 
-    def probability_of_event(self, mu):
+    def probability_of_event(self, mu: ArrayLike) -> np.ndarray:
         """Probability of a count above 0.
 
         Raises
         ------
         ValueError
-            If the family is not one of events.
+            If counts of the family are not events.
         """
         raise ValueError(
             f"{self.name} observations are not events; rescaled times and probabilities of an "
             "event need Poisson or Bernoulli observations."
         )
 
-    def hazard(self, mu):
-        """``-log P(y = 0)``, what a bin adds to the rescaled time of a receiver.
+    def hazard(self, mu: ArrayLike) -> np.ndarray:
+        """``-log P(y = 0)``: the rescaled time of a bin.
 
         Raises
         ------
         ValueError
-            If the family is not one of events.
+            If counts of the family are not events.
         """
         with np.errstate(divide="ignore"):
             return -np.log1p(-self.probability_of_event(mu))
 
-    def residuals(self, y, mu, kind="response", scale=1.0):
+    def residuals(
+        self, y: ArrayLike, mu: ArrayLike, kind: str = "response", scale: ArrayLike = 1.0
+    ) -> np.ndarray:
         """Residuals of every entry.
 
         Parameters
@@ -510,9 +538,9 @@ class ObservationModel(BaseEstimator):
             ``y - mu``; ``(y - mu) / sqrt(variance)``, with the scale in the variance; or
             ``sign(y - mu) * sqrt(deviance / scale)``.
         scale : float or ndarray of shape (n_receivers,)
-            With the fitted scale both standardised kinds have variance near 1. Results of
-            statsmodels (``resid_pearson``, ``resid_deviance``) are those with scale 1; its
-            ``family.resid_dev(y, mu, scale=scale)`` divides as here.
+            With the fitted scale, Pearson and deviance residuals have a variance near 1.
+            ``resid_pearson`` and ``resid_deviance`` of statsmodels have scale 1;
+            ``family.resid_dev(y, mu, scale=scale)`` of statsmodels divides as here.
 
         Raises
         ------
@@ -529,21 +557,29 @@ class ObservationModel(BaseEstimator):
                 return np.sign(y - mu) * np.sqrt(deviance)
         raise ValueError(f"kind is {kind!r}; expected 'response', 'pearson' or 'deviance'.")
 
-    def pseudo_r2(self, y, mu, score_type="pseudo-r2-McFadden", scale=1.0, aggregate=np.mean):
-        """Pseudo-R2 against each receiver's mean of y, as NeMoS defines it.
+    def pseudo_r2(
+        self,
+        y: ArrayLike,
+        mu: ArrayLike,
+        score_type: str = "pseudo-r2-McFadden",
+        scale: ArrayLike = 1.0,
+        aggregate: Callable = np.mean,
+    ) -> float | np.ndarray:
+        """Pseudo-R2 as in NeMoS: the null model is the mean of y of each receiver.
 
         Parameters
         ----------
         y, mu : ndarray of shape (n_bins,) or (n_bins, n_receivers)
-            Without NaN, unless the aggregate passes over them.
+            Without NaN, unless the aggregate skips NaN.
         score_type : {"pseudo-r2-McFadden", "pseudo-r2-Cohen"}
-            ``1 - LL / LL0`` of the log likelihoods, the null model with the fitted scale too; or
-            ``1 - D / D0`` of the deviances. D. McFadden, "Conditional logit analysis of
-            qualitative choice behavior" (1974); Cohen et al., "Applied multiple
-            regression/correlation analysis" (3rd edition, 2002, p. 502).
+            McFadden: ``1 - LL / LL0`` of the log likelihoods, both with the fitted scale (D.
+            McFadden, "Conditional logit analysis of qualitative choice behavior", 1974). Cohen:
+            ``1 - D / D0`` of the deviances (Cohen et al., "Applied multiple
+            regression/correlation analysis", 3rd edition, 2002, p. 502).
         scale : float or ndarray of shape (n_receivers,)
         aggregate : callable, default np.mean
-            From the values of all entries to what is compared.
+            Function of the values of all entries; log likelihoods or deviances are compared after
+            it.
 
         Raises
         ------
@@ -560,27 +596,29 @@ class ObservationModel(BaseEstimator):
             f"score_type is {score_type!r}; expected 'pseudo-r2-McFadden' or 'pseudo-r2-Cohen'."
         )
 
-    def scale(self, y, mu, n_free):
-        """Scale of each receiver, by `scale_from`; entries that are NaN are passed over.
+    def scale(self, y: ArrayLike, mu: ArrayLike, n_free: ArrayLike) -> float | np.ndarray:
+        """Scale of each receiver, by `scale_from`; NaN entries are skipped.
 
         Parameters
         ----------
         y, mu : ndarray of shape (n_bins,) or (n_bins, n_receivers)
         n_free : int or ndarray of shape (n_receivers,)
-            Free coefficients, the intercept included.
+            Number of free coefficients, the intercept included.
         """
         deviance = self.deviance(y, mu)
         n = (~np.isnan(deviance)).sum(axis=0)
         return self.scale_from(np.nansum(deviance, axis=0), n, n_free)
 
-    def scale_from(self, deviance, n, n_free):
+    def scale_from(
+        self, deviance: ArrayLike, n: ArrayLike, n_free: ArrayLike
+    ) -> float | np.ndarray:
         """Scale of each receiver from the sum of its deviance over its n bins: 1.
 
-        So a scale can be summed up chunk by chunk.
+        The sum can be taken chunk by chunk.
         """
         return np.ones(np.broadcast_shapes(*map(np.shape, (deviance, n, n_free))))[()]
 
-    def precision(self, scale):
+    def precision(self, scale: ArrayLike) -> float | np.ndarray:
         """Factor a with ``log_likelihood = -a * loss + terms without eta``: 1."""
         return np.ones(np.shape(scale))[()]
 
@@ -588,7 +626,7 @@ class ObservationModel(BaseEstimator):
 class PoissonObservations(ObservationModel):
     """Counts with ``P(y) = exp(-mu) * mu**y / y!``: variance mu, scale 1.
 
-    Counts that are not whole are accepted, with ``gamma(y + 1)`` for ``y!``.
+    Counts that are not whole numbers are accepted; ``gamma(y + 1)`` then replaces ``y!``.
 
     Examples
     --------
@@ -600,7 +638,7 @@ class PoissonObservations(ObservationModel):
     name = "Poisson"
     losses = {"exp": PoissonExp, "softplus": PoissonSoftplus}  # noqa: RUF012
 
-    def check(self, values, bins, receivers):
+    def check(self, values: np.ndarray, bins: np.ndarray, receivers: np.ndarray) -> None:
         """Raise ValueError where a count is infinite or negative."""
         place = _first(np.isinf(values), values, bins, receivers)
         if place:
@@ -615,27 +653,27 @@ class PoissonObservations(ObservationModel):
                 f"observations the first is {place}."
             )
 
-    def log_likelihood(self, y, mu, scale=1.0):
+    def log_likelihood(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
         """``y * log(mu) - mu - gammaln(y + 1)`` of every entry, with ``0 * log(0) = 0``."""
         return xlogy(y, mu) - mu - gammaln(y + 1)
 
-    def deviance(self, y, mu, scale=1.0):
+    def deviance(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
         """``2 * (y * log(y / mu) - (y - mu))`` of every entry, with ``0 * log(0) = 0``."""
         return 2 * (xlogy(y, y) - xlogy(y, mu) - (y - mu))
 
-    def variance(self, mu, scale=1.0):
+    def variance(self, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
         """``mu``."""
         return mu
 
-    def sample(self, rng, mu, scale=1.0):
+    def sample(self, rng: np.random.Generator, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
         """Counts, int64."""
         return np.asarray(rng.poisson(mu), np.int64)
 
-    def probability_of_event(self, mu):
+    def probability_of_event(self, mu: ArrayLike) -> np.ndarray:
         """``1 - exp(-mu)``."""
         return -np.expm1(-np.asarray(mu))
 
-    def hazard(self, mu):
+    def hazard(self, mu: ArrayLike) -> np.ndarray:
         """``mu``."""
         return mu
 
@@ -654,7 +692,7 @@ class BernoulliObservations(ObservationModel):
     losses = {"logistic": BernoulliLogistic, "cloglog": BernoulliCloglog}  # noqa: RUF012
     whole = True
 
-    def check(self, values, bins, receivers):
+    def check(self, values: np.ndarray, bins: np.ndarray, receivers: np.ndarray) -> None:
         """Raise ValueError where a count is neither 0 nor 1."""
         bad = (values != 0) & (values != 1) & ~np.isnan(values)
         place = _first(bad, values, bins, receivers)
@@ -662,33 +700,33 @@ class BernoulliObservations(ObservationModel):
             remedy = " Pass counts.clip(max=1)?" if _only_above(values[bad]) else ""
             raise ValueError(f"y holds {place}; Bernoulli observations are 0 or 1.{remedy}")
 
-    def log_likelihood(self, y, mu, scale=1.0):
+    def log_likelihood(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
         """``y * log(mu) + (1 - y) * log(1 - mu)`` of every entry, with ``0 * log(0) = 0``."""
         return xlogy(y, mu) + xlog1py(1 - y, -np.asarray(mu))
 
-    def deviance(self, y, mu, scale=1.0):
+    def deviance(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
         """``-2 * log_likelihood`` of every entry, where y is 0 or 1."""
         own = xlogy(y, y) + xlogy(1 - y, 1 - y)
         return 2 * (own - self.log_likelihood(y, mu))
 
-    def variance(self, mu, scale=1.0):
+    def variance(self, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
         """``mu * (1 - mu)``."""
         return mu * (1 - mu)
 
-    def sample(self, rng, mu, scale=1.0):
+    def sample(self, rng: np.random.Generator, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
         """0 or 1, int64."""
         return np.asarray(rng.random(np.shape(mu)) < mu, np.int64)
 
-    def probability_of_event(self, mu):
+    def probability_of_event(self, mu: ArrayLike) -> np.ndarray:
         """``mu``."""
         return mu
 
 
 class GaussianObservations(ObservationModel):
-    """Real numbers, normal around mu with variance ``scale``, one of each receiver.
+    """Real numbers, normal around mu with variance ``scale``; each receiver has its own scale.
 
-    The loss has no half, ``(y - mu)**2``, as in NeMoS: the strengths of glum and scikit-learn
-    are half of ours. The scale is the sum of squares over ``n - n_free``.
+    The loss is ``(y - mu)**2`` as in NeMoS, without a factor of one half: the same penalty has half
+    the strength in glum and scikit-learn. The scale is the sum of squares over ``n - n_free``.
 
     Examples
     --------
@@ -703,7 +741,7 @@ class GaussianObservations(ObservationModel):
     estimates_scale = True
     event_based = False
 
-    def check(self, values, bins, receivers):
+    def check(self, values: np.ndarray, bins: np.ndarray, receivers: np.ndarray) -> None:
         """Raise ValueError where a number is infinite."""
         place = _first(np.isinf(values), values, bins, receivers)
         if place:
@@ -712,46 +750,48 @@ class GaussianObservations(ObservationModel):
                 "is left out."
             )
 
-    def log_likelihood(self, y, mu, scale=1.0):
+    def log_likelihood(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
         """``-log(2 pi scale) / 2 - (y - mu)**2 / (2 scale)`` of every entry."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return -0.5 * np.log(2 * np.pi * scale) - np.square(y - mu) / (2 * scale)
 
-    def deviance(self, y, mu, scale=1.0):
-        """``(y - mu)**2`` of every entry, whatever the scale."""
+    def deviance(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
+        """``(y - mu)**2`` of every entry; the scale has no effect."""
         return np.square(y - mu)
 
-    def variance(self, mu, scale=1.0):
+    def variance(self, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
         """``scale``."""
         shape = np.broadcast_shapes(np.shape(mu), np.shape(scale))
         return np.broadcast_to(np.asarray(scale, float), shape)
 
-    def sample(self, rng, mu, scale=1.0):
+    def sample(self, rng: np.random.Generator, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
         """Numbers, float64."""
         return np.asarray(rng.normal(mu, np.sqrt(scale)), np.float64)
 
-    def scale_from(self, deviance, n, n_free):
-        """``deviance / (n - n_free)``; NaN where n is not above n_free."""
+    def scale_from(
+        self, deviance: ArrayLike, n: ArrayLike, n_free: ArrayLike
+    ) -> float | np.ndarray:
+        """``deviance / (n - n_free)``; NaN where n is at most n_free."""
         rest = np.asarray(n, float) - n_free
         return deviance / np.where(rest > 0, rest, np.nan)
 
-    def precision(self, scale):
-        """``1 / (2 * scale)``; infinity where a fit leaves no residual."""
+    def precision(self, scale: ArrayLike) -> float | np.ndarray:
+        """``1 / (2 * scale)``; infinity where the scale is 0."""
         with np.errstate(divide="ignore"):
             return 1 / (2 * np.asarray(scale, float))
 
 
-_LINK_NAMES = {"sigmoid": "logistic", "expit": "logistic"}  # what libraries call them
+_LINK_NAMES = {"sigmoid": "logistic", "expit": "logistic"}  # names in JAX and SciPy
 
 
 def _link_name(link):
-    """Name of an inverse link function that is given by name or as a function."""
+    """Name of an inverse link function, which is given by name or as a function."""
     name = link if isinstance(link, str) else getattr(link, "__name__", None)
     return _LINK_NAMES.get(name, name)
 
 
 def _first(bad, values, bins, receivers):
-    """The first bad value and where it stands, in words; None where there is none."""
+    """The first bad value with its bin and receiver, in words; None if no value is bad."""
     if not bad.any():
         return None
     k = int(np.argmax(bad))
@@ -768,14 +808,15 @@ _MODELS = {
 }
 
 
-def as_observation_model(given):
-    """The observation model that is meant.
+def as_observation_model(given: object) -> ObservationModel:
+    """The observation model that a name or an object stands for.
 
     Parameters
     ----------
     given : None, str or object
-        None for Poisson; a name, with or without "Observations" and "()"; an `ObservationModel`;
-        or an object of NeMoS, which is recognised by the name of its class.
+        None stands for Poisson. A name may end in "Observations" or "Observations()". An object is
+        an `ObservationModel` or belongs to NeMoS; an object of NeMoS is recognised by the name of
+        its class.
 
     Raises
     ------

@@ -1,6 +1,7 @@
 """Penalties by their names in the field: ridge, lasso, elastic net, group lasso, smoothness.
 
-Each adds to the mean loss of a receiver, over its coefficients c but not its intercept:
+A penalty is added to the mean loss of each receiver. It sees the coefficients c of the receiver and
+not its intercept:
 
 | name | penalty | exact zeros |
 |---|---|---|
@@ -11,11 +12,16 @@ Each adds to the mean loss of a receiver, over its coefficients c but not its in
 | `GroupLasso` | ``strength * sum_g sqrt(dim_g) * |c_g|`` | groups |
 | `Quadratic` | ``strength / 2 * c' matrix c`` | |
 
-Strengths are those of NeMoS and scikit-learn: ``alpha`` of ``PoissonRegressor``, ``alpha`` of
-``Lasso`` on the mean loss. A strength is a number, one for each receiver, or one for each
-coefficient, shape (n_features, n_receivers); of groups, shape (n_groups, n_receivers). ElasticNet
-takes a pair ``(strength, ratio)`` as well.
+Strengths mean the same as in NeMoS and scikit-learn: ``alpha`` of ``PoissonRegressor`` for the
+ridge, ``alpha`` of ``Lasso``, on the mean loss, for the lasso. A strength is a number, an array of shape
+(n_receivers,), or an array of shape (n_features, n_receivers). A `GroupLasso` takes shape
+(n_groups, n_receivers) in place of the last. An `ElasticNet` also takes a pair
+``(strength, ratio)``.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -23,22 +29,25 @@ from sklearn.base import BaseEstimator
 from fastglm._checks import as_numbers
 from fastglm._penalty import Penalty, as_matrix
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
 
 class _Regularizer(BaseEstimator):
     default_strength = 1.0
 
-    def __str__(self):
+    def __str__(self) -> str:
         return type(self).__name__
 
-    def penalty(self, strength, X, free):
-        """The penalty of receivers with a strength.
+    def penalty(self, strength: ArrayLike | tuple | None, X: object, free: np.ndarray) -> Penalty:
+        """The penalty of every receiver at a strength.
 
         Parameters
         ----------
         strength : None, number, tuple or array
         X : FeatureMatrix
         free : ndarray of bool, shape (n_features, n_receivers)
-            What the mask leaves in.
+            Features that the mask leaves in the fit.
 
         Returns
         -------
@@ -84,10 +93,11 @@ class ElasticNet(_Regularizer):
     Parameters
     ----------
     ratio : float between 0 and 1
-        Of the lasso. A strength that is a pair ``(strength, ratio)``, as in NeMoS, goes before it.
+        Share of the lasso. A strength that is a pair ``(strength, ratio)``, as in NeMoS, replaces
+        it.
     """
 
-    def __init__(self, ratio=0.5):
+    def __init__(self, ratio: ArrayLike = 0.5) -> None:
         self.ratio = ratio
 
     def _penalty(self, strength, X, free):
@@ -113,17 +123,16 @@ class GroupLasso(_Regularizer):
     Parameters
     ----------
     mask : array of shape (n_groups, n_features), optional
-        1 where a feature belongs to a group; at most one group each, and none is not penalised.
-        By default every filter, from one sender to one receiver, is a group, and so is each
-        block of ordinary columns.
+        1 where a feature belongs to a group. A feature belongs to one group at most; a feature of
+        no group is not penalised. By default every filter from one sender to one receiver is a
+        group, and every block of ordinary columns is a group.
 
     Notes
     -----
-    ``dim_g`` counts the features of the group that the receiver's mask leaves in: a feature that is
-    masked is as good as not there.
+    ``dim_g`` is the number of features of the group that the receiver's mask leaves in the fit.
     """
 
-    def __init__(self, mask=None):
+    def __init__(self, mask: ArrayLike | None = None) -> None:
         self.mask = mask
 
     def _penalty(self, strength, X, free):
@@ -132,7 +141,7 @@ class GroupLasso(_Regularizer):
         if self.mask is not None:
             n_groups = len(self.mask)
         strength = _read(strength, (n_groups, n), each="group")
-        member = np.zeros((n_groups + 1, len(free)))  # the last is what no group holds
+        member = np.zeros((n_groups + 1, len(free)))  # the last row: features of no group
         member[group_of, np.arange(len(free))] = 1
         weight = np.zeros((n_groups + 1, n))
         weight[:-1] = strength * np.sqrt(member[:-1] @ free)
@@ -145,8 +154,9 @@ class Quadratic(_Regularizer):
     Parameters
     ----------
     matrix : array of shape (n_features, n_features) or (n_basis_funcs, n_basis_funcs)
-        Symmetric and positive semidefinite; may be sparse. A smaller one is applied to every filter
-        that has as many features, and filters of another size are not penalised.
+        Symmetric and positive semidefinite; dense or sparse. A matrix of shape (n_basis_funcs,
+        n_basis_funcs) is applied to every filter of n_basis_funcs features; filters of another size
+        are not penalised.
 
     Examples
     --------
@@ -160,7 +170,7 @@ class Quadratic(_Regularizer):
     (30, 3)
     """
 
-    def __init__(self, matrix):
+    def __init__(self, matrix: ArrayLike) -> None:
         self.matrix = matrix
 
     def _penalty(self, strength, X, free):
@@ -175,13 +185,13 @@ REGULARIZERS = {
 }
 
 
-def as_regularizer(regularizer):
-    """The object of a name; None is no penalty.
+def as_regularizer(regularizer: object) -> _Regularizer:
+    """The regularizer that a name or an object stands for; None stands for `UnRegularized`.
 
     Raises
     ------
     ValueError
-        If it is neither one of the names nor one of the objects.
+        If ``regularizer`` is neither a known name nor a regularizer of fastglm or NeMoS.
     """
     if regularizer is None:
         return UnRegularized()
@@ -220,7 +230,7 @@ def _read(strength, shape, name="regularizer_strength", each="coefficient"):
 
 
 def _read_groups(mask, n_features):
-    """The group of every feature; features of no group get one of their own kind, the last."""
+    """The number of the group of every feature; features of no group share the number n_groups."""
     mask = as_numbers(mask, "mask of GroupLasso")
     if mask.ndim != 2 or mask.shape[1] != n_features:
         raise ValueError(

@@ -149,7 +149,14 @@ def fit_coupling(
     return model
 
 
-def cut_counts(events, clip, observation_model, units, bin_size, names):
+def cut_counts(
+    events: Events,
+    clip: bool,
+    observation_model: str | ObservationModel,
+    units: object,
+    bin_size: float,
+    names: list,
+) -> Events:
     """Events of spike times, cut at 1 where that is asked for.
 
     Raises

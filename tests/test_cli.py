@@ -190,7 +190,7 @@ def test_plot_saves_a_picture(recording, tmp_path, capsys):
 
 
 @pytest.mark.filterwarnings("default::sklearn.exceptions.ConvergenceWarning")
-def test_a_silent_unit_warns_in_one_line_and_is_hatched(counts, tmp_path, capsys):
+def test_a_silent_unit_warns_in_one_line_and_is_drawn(counts, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     silenced = counts * np.array([1, 1, 0], counts.dtype)
     recording = write_recording(tmp_path / "silent.npz", silenced)

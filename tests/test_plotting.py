@@ -162,6 +162,23 @@ def test_couplings_without_a_number_are_marked_and_not_coloured():
     assert ax.patch.get_hatch()
 
 
+@pytest.mark.parametrize("tested", [True, False])
+def test_a_silent_receiver_is_not_in_the_fit_with_and_without_tests(data, tested):
+    basis, X, counts = data
+    silenced = counts * (np.arange(counts.shape[1]) != 2)
+    with pytest.warns(match="silent"):
+        model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-4).fit(
+            X, silenced
+        )
+    couplings = model.coupling_map(X, silenced)
+    if not tested:
+        couplings = point_estimates(model.coef_, basis.kernel_, itself=False, model=model)
+    ax = plotting.plot_connectivity(couplings)
+    assert "not in the fit" in [t.get_text() for t in ax.get_legend().get_texts()]
+    assert ax.patch.get_hatch() is None
+    np.testing.assert_array_equal(ax.images[1].get_array()[:, 2, 0], 0.92)
+
+
 def test_a_map_without_tests_marks_nothing():
     couplings = made_up(5)
     couplings.q_value[:] = couplings.standard_error[:] = np.nan

@@ -5,8 +5,12 @@ multiplies every function of one with every function of the other. An input belo
 inputs are given in the order of the leaves.
 """
 
+from __future__ import annotations
+
 import copy
 import re
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -16,6 +20,9 @@ from fastglm._pynapple import common_timeline
 from fastglm.basis.transformer import TransformerBasis
 from fastglm.features.matrix import FeatureMatrix, hstack
 from fastglm.features.product import ProductColumns
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 _MOST_CURVES = 20  # functions of a basis that are drawn in a notebook
 
@@ -30,12 +37,12 @@ class Basis(BaseEstimator):
     # --- labels and the tree ---
 
     @property
-    def label(self):
+    def label(self) -> str:
         """Name of the basis in ``split_by_feature`` and in feature masks."""
         return self._label
 
     @label.setter
-    def label(self, value):
+    def label(self, value: str | None) -> None:
         self._label = type(self).__name__ if value is None else str(value)
 
     @property
@@ -48,15 +55,15 @@ class Basis(BaseEstimator):
     def _nodes(self):
         return [self]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Basis]:
         """The summands, in order; one for a single basis or a product."""
         yield self
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Number of summands."""
         return 1
 
-    def __getitem__(self, label):
+    def __getitem__(self, label: str) -> Basis:
         """The part of that label."""
         if not isinstance(label, str):
             raise IndexError(
@@ -89,12 +96,12 @@ class Basis(BaseEstimator):
 
     # --- arithmetic ---
 
-    def __add__(self, other):
+    def __add__(self, other: object) -> Basis | TransformerBasis:
         if isinstance(other, TransformerBasis):
             return TransformerBasis(self + other.basis)
         return AdditiveBasis(self, other) if isinstance(other, Basis) else NotImplemented
 
-    def __mul__(self, other):
+    def __mul__(self, other: object) -> Basis | TransformerBasis:
         if isinstance(other, TransformerBasis):
             return TransformerBasis(self * other.basis)
         if isinstance(other, int) and not isinstance(other, bool):
@@ -103,7 +110,7 @@ class Basis(BaseEstimator):
 
     __rmul__ = __mul__
 
-    def __pow__(self, exponent):
+    def __pow__(self, exponent: int) -> Basis:
         if not isinstance(exponent, int) or isinstance(exponent, bool):
             raise TypeError(f"The exponent of a basis is {exponent!r}; expected an integer.")
         return self._repeat(exponent, MultiplicativeBasis)
@@ -122,7 +129,7 @@ class Basis(BaseEstimator):
             result = composite(result, self)
         return result
 
-    def to_transformer(self):
+    def to_transformer(self) -> TransformerBasis:
         """The basis as a transformer of scikit-learn: a step of a pipeline.
 
         Examples
@@ -144,12 +151,12 @@ class Basis(BaseEstimator):
     # --- inputs and features ---
 
     @property
-    def input_shape(self):
+    def input_shape(self) -> list[tuple[int, ...] | None]:
         """Shape of one sample of every input, in a list; None where it is not known."""
         return [b._input_shape for b in self._leaves() for _ in range(b._n_inputs)]
 
     @property
-    def n_output_features(self):
+    def n_output_features(self) -> int | None:
         """Number of columns of the features; None before the inputs are known."""
         shape = self._feature_shape()
         return None if shape is None else int(np.prod(shape, dtype=int))
@@ -170,7 +177,7 @@ class Basis(BaseEstimator):
         """Number of columns an input."""
         return self.n_basis_funcs
 
-    def set_input_shape(self, *xi):
+    def set_input_shape(self, *xi: object) -> Self:
         """Tell the basis the shape of one sample of its inputs.
 
         Parameters
@@ -204,7 +211,7 @@ class Basis(BaseEstimator):
             )
         return inputs
 
-    def split_by_feature(self, x, axis=1):
+    def split_by_feature(self, x: ArrayLike, axis: int = 1) -> dict[str, np.ndarray]:
         """Split an array along its feature axis into one array per label.
 
         Parameters
@@ -440,15 +447,15 @@ class AdditiveBasis(_Composite):
 
     _sign = "+"
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Basis]:
         yield from self.basis1
         yield from self.basis2
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.basis1) + len(self.basis2)
 
     @property
-    def n_basis_funcs(self):
+    def n_basis_funcs(self) -> int:
         """Number of basis functions of all summands."""
         return self.basis1.n_basis_funcs + self.basis2.n_basis_funcs
 
@@ -457,19 +464,19 @@ class AdditiveBasis(_Composite):
         return self.basis1._n_columns + self.basis2._n_columns
 
     @property
-    def n_output_features(self):
+    def n_output_features(self) -> int | None:
         """Number of columns of the features; None before the inputs are known."""
         numbers = [b.n_output_features for b in self]
         return None if None in numbers else sum(numbers)
 
-    def compute_features(self, *xi, epochs=None):
+    def compute_features(self, *xi: object, epochs: object | None = None) -> FeatureMatrix:
         """Features of every summand side by side; one input for each leaf, in order.
 
         See the parts' ``compute_features``; a row is complete where it is for all of them.
         """
         return hstack([b.compute_features(*x, epochs=epochs) for b, x in self._halves(xi)])
 
-    def evaluate(self, *sample_pts):
+    def evaluate(self, *sample_pts: ArrayLike) -> np.ndarray:
         """The functions of all summands at samples; one array of shape (n_samples,) an input.
 
         Returns
@@ -526,7 +533,7 @@ class MultiplicativeBasis(_Composite):
 
     _sign = "*"
 
-    def __init__(self, basis1, basis2, label=None):
+    def __init__(self, basis1: Basis, basis2: Basis, label: str | None = None) -> None:
         if getattr(basis1, "is_complex", False) and getattr(basis2, "is_complex", False):
             raise ValueError(
                 "Two bases of cosines and sines cannot be multiplied, which would mix both; use "
@@ -535,7 +542,7 @@ class MultiplicativeBasis(_Composite):
         super().__init__(basis1, basis2, label)
 
     @property
-    def n_basis_funcs(self):
+    def n_basis_funcs(self) -> int:
         """Number of pairs of functions."""
         return self.basis1.n_basis_funcs * self.basis2.n_basis_funcs
 
@@ -548,13 +555,13 @@ class MultiplicativeBasis(_Composite):
         shapes = {b._vector_shape for b in self._leaves()}
         return None if None in shapes else self._one_shape(shapes)
 
-    def set_input_shape(self, *xi):
+    def set_input_shape(self, *xi: object) -> Self:
         """Tell every factor the shape of one sample of its input; it is the same for all."""
         super().set_input_shape(*xi)
         self._one_shape({b._vector_shape for b in self._leaves()})
         return self
 
-    def compute_features(self, *xi, epochs=None):
+    def compute_features(self, *xi: object, epochs: object | None = None) -> FeatureMatrix:
         """Products of the factors' features, input by input; one input for each leaf, in order.
 
         See the factors' ``compute_features``; a row is complete where it is for all of them.
@@ -586,7 +593,7 @@ class MultiplicativeBasis(_Composite):
         block.inputs = left.columns[0].inputs if n_inputs > 1 else None
         return FeatureMatrix([block], timeline=timeline)
 
-    def evaluate(self, *sample_pts):
+    def evaluate(self, *sample_pts: ArrayLike) -> np.ndarray:
         """Products of the functions at samples; arrays of the same shape, one an input.
 
         Returns
@@ -603,7 +610,7 @@ class MultiplicativeBasis(_Composite):
         return product.reshape(*left.shape[:-1], left.shape[-1] * right.shape[-1])
 
 
-def sample_shape(xi):
+def sample_shape(xi: object) -> tuple[int, ...]:
     """Shape of one sample, from a number, a shape or an array of samples."""
     if isinstance(xi, tuple):
         return xi

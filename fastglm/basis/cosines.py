@@ -1,5 +1,7 @@
 """Raised cosines, in linear or in log time."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from fastglm._checks import positive_int
@@ -10,12 +12,12 @@ class RaisedCosineLinear(Family):
     """``0.5 * (cos(clip(pi * (u - p_b) / (d * width), -pi, pi)) + 1)``, p equally spaced by d."""
 
     @property
-    def n_basis_funcs(self):
+    def n_basis_funcs(self) -> int:
         """Number of basis functions."""
         return self._n_basis_funcs
 
     @n_basis_funcs.setter
-    def n_basis_funcs(self, value):
+    def n_basis_funcs(self, value: int) -> None:
         self._n_basis_funcs = positive_int("n_basis_funcs", value)
         if self._n_basis_funcs < 2:
             raise ValueError(
@@ -24,12 +26,12 @@ class RaisedCosineLinear(Family):
             )
 
     @property
-    def width(self):
+    def width(self) -> float:
         """Half-width of a bump in units of the spacing."""
         return self._width
 
     @width.setter
-    def width(self, value):
+    def width(self, value: float) -> None:
         if not 1 < value < np.inf or not np.isclose(2 * value, round(2 * value)):
             raise ValueError(
                 f"width is {value}; expected a number greater than 1 with an integer 2 * width, "
@@ -45,12 +47,12 @@ class RaisedCosineLog(RaisedCosineLinear):
     """Raised cosines of ``log(s * u + 1) / log(s + 1)``."""
 
     @property
-    def time_scaling(self):
+    def time_scaling(self) -> float:
         """Stretch of the logarithmic axis."""
         return self._time_scaling
 
     @time_scaling.setter
-    def time_scaling(self, value):
+    def time_scaling(self, value: float | None) -> None:
         value = 50.0 if value is None else value
         if not value > 0:
             raise ValueError(f"time_scaling is {value}; expected a number above 0 (50 is usual).")
@@ -90,12 +92,12 @@ class RaisedCosineLinearConv(RaisedCosineLinear, Conv):
 
     def __init__(
         self,
-        n_basis_funcs,
-        window_size,
-        width=2.0,
-        label="RaisedCosineLinearConv",
-        conv_kwargs=None,
-    ):
+        n_basis_funcs: int,
+        window_size: int,
+        width: float = 2.0,
+        label: str = "RaisedCosineLinearConv",
+        conv_kwargs: dict | None = None,
+    ) -> None:
         self.n_basis_funcs = n_basis_funcs
         self.window_size = window_size
         self.width = width
@@ -133,14 +135,14 @@ class RaisedCosineLogConv(RaisedCosineLog, Conv):
 
     def __init__(
         self,
-        n_basis_funcs,
-        window_size,
-        width=2.0,
-        time_scaling=None,
-        enforce_decay_to_zero=True,
-        label="RaisedCosineLogConv",
-        conv_kwargs=None,
-    ):
+        n_basis_funcs: int,
+        window_size: int,
+        width: float = 2.0,
+        time_scaling: float | None = None,
+        enforce_decay_to_zero: bool = True,
+        label: str = "RaisedCosineLogConv",
+        conv_kwargs: dict | None = None,
+    ) -> None:
         self.n_basis_funcs = n_basis_funcs
         self.window_size = window_size
         self.width = width
@@ -182,12 +184,12 @@ class RaisedCosineLinearEval(RaisedCosineLinear, Eval):
 
     def __init__(
         self,
-        n_basis_funcs,
-        width=2.0,
-        bounds=None,
-        fill_value=np.nan,
-        label="RaisedCosineLinearEval",
-    ):
+        n_basis_funcs: int,
+        width: float = 2.0,
+        bounds: tuple[float, float] | None = None,
+        fill_value: float = np.nan,
+        label: str = "RaisedCosineLinearEval",
+    ) -> None:
         self.n_basis_funcs = n_basis_funcs
         self.width = width
         self.bounds = bounds
@@ -224,14 +226,14 @@ class RaisedCosineLogEval(RaisedCosineLog, Eval):
 
     def __init__(
         self,
-        n_basis_funcs,
-        width=2.0,
-        time_scaling=None,
-        enforce_decay_to_zero=True,
-        bounds=None,
-        fill_value=np.nan,
-        label="RaisedCosineLogEval",
-    ):
+        n_basis_funcs: int,
+        width: float = 2.0,
+        time_scaling: float | None = None,
+        enforce_decay_to_zero: bool = True,
+        bounds: tuple[float, float] | None = None,
+        fill_value: float = np.nan,
+        label: str = "RaisedCosineLogEval",
+    ) -> None:
         self.n_basis_funcs = n_basis_funcs
         self.width = width
         self.time_scaling = time_scaling

@@ -1,12 +1,19 @@
 """Functions of the user's own."""
 
+from __future__ import annotations
+
 import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastglm._checks import positive_int
 from fastglm.basis.composition import sample_shape
 from fastglm.basis.leaf import Eval, read_points
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 class CustomBasis(Eval):
@@ -52,16 +59,16 @@ class CustomBasis(Eval):
 
     def __init__(
         self,
-        funcs,
-        ndim_input=1,
-        output_shape=None,
-        basis_kwargs=None,
-        pynapple_support=True,
-        label=None,
-        is_complex=False,
-        bounds=None,
-        fill_value=np.nan,
-    ):
+        funcs: Callable | list[Callable],
+        ndim_input: int = 1,
+        output_shape: int | tuple[int, ...] | None = None,
+        basis_kwargs: dict | None = None,
+        pynapple_support: bool = True,
+        label: str | None = None,
+        is_complex: bool = False,
+        bounds: tuple[float, float] | None = None,
+        fill_value: float = np.nan,
+    ) -> None:
         self.funcs = funcs
         self.ndim_input = positive_int("ndim_input", ndim_input)
         self.output_shape = output_shape
@@ -73,12 +80,12 @@ class CustomBasis(Eval):
         self.fill_value = fill_value
 
     @property
-    def funcs(self):
+    def funcs(self) -> list[Callable]:
         """The functions."""
         return self._funcs
 
     @funcs.setter
-    def funcs(self, value):
+    def funcs(self, value: Callable | list[Callable]) -> None:
         funcs = [value] if callable(value) else list(value)
         if not funcs or not all(callable(f) for f in funcs):
             raise ValueError(f"funcs is {value!r}; expected functions.")
@@ -91,26 +98,26 @@ class CustomBasis(Eval):
         self._funcs, self._n_inputs = funcs, numbers.pop()
 
     @property
-    def output_shape(self):
+    def output_shape(self) -> tuple[int, ...]:
         """Shape of a function's value at one sample."""
         return self._output_shape
 
     @output_shape.setter
-    def output_shape(self, value):
+    def output_shape(self, value: int | tuple[int, ...] | None) -> None:
         shape = () if value is None else value
         self._output_shape = sample_shape(shape if isinstance(shape, int) else tuple(shape))
 
     @property
-    def basis_kwargs(self):
+    def basis_kwargs(self) -> dict:
         """Further arguments of all functions."""
         return self._basis_kwargs
 
     @basis_kwargs.setter
-    def basis_kwargs(self, value):
+    def basis_kwargs(self, value: dict | None) -> None:
         self._basis_kwargs = {} if value is None else dict(value)
 
     @property
-    def n_basis_funcs(self):
+    def n_basis_funcs(self) -> int:
         """Number of functions."""
         return len(self.funcs)
 
@@ -127,7 +134,7 @@ class CustomBasis(Eval):
             return None
         return (*self.output_shape, *self._vector_shape, self.n_basis_funcs)
 
-    def evaluate(self, *sample_pts):
+    def evaluate(self, *sample_pts: ArrayLike) -> np.ndarray:
         """The functions at samples.
 
         Parameters
@@ -170,7 +177,7 @@ class CustomBasis(Eval):
         out = out.astype(np.float64, copy=False)
         return out if several else out[..., 0, :]
 
-    def evaluate_on_grid(self, *n_samples):
+    def evaluate_on_grid(self, *n_samples: int) -> tuple[np.ndarray, ...]:
         """The functions on equally spaced points of the bounds, or of [0, 1]; see `BSplineEval`."""
         if self.ndim_input > 1:
             raise ValueError(

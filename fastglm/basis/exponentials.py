@@ -1,10 +1,17 @@
 """Orthogonalised decaying exponentials."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import scipy.linalg
 
 from fastglm._checks import as_numbers
 from fastglm.basis.leaf import Conv, Eval, Family
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 class OrthExponential(Family):
@@ -13,12 +20,12 @@ class OrthExponential(Family):
     _orthogonal = True  # over the points of each input on its own
 
     @property
-    def decay_rates(self):
+    def decay_rates(self) -> ArrayLike:
         """Decay rates, per unit of u."""
         return self._decay_rates
 
     @decay_rates.setter
-    def decay_rates(self, value):
+    def decay_rates(self, value: ArrayLike) -> None:
         rates = as_numbers(value, "decay_rates")
         if np.unique(rates).size != rates.size:
             raise ValueError("decay_rates holds a rate twice, which makes the functions dependent.")
@@ -59,8 +66,13 @@ class OrthExponentialConv(OrthExponential, Conv):
     """
 
     def __init__(
-        self, n_basis_funcs, window_size, decay_rates, label="OrthExponentialConv", conv_kwargs=None
-    ):
+        self,
+        n_basis_funcs: int,
+        window_size: int,
+        decay_rates: ArrayLike,
+        label: str = "OrthExponentialConv",
+        conv_kwargs: dict | None = None,
+    ) -> None:
         self.n_basis_funcs = n_basis_funcs
         self.window_size = window_size
         self.decay_rates = decay_rates
@@ -103,12 +115,12 @@ class OrthExponentialEval(OrthExponential, Eval):
 
     def __init__(
         self,
-        n_basis_funcs,
-        decay_rates,
-        bounds=None,
-        fill_value=np.nan,
-        label="OrthExponentialEval",
-    ):
+        n_basis_funcs: int,
+        decay_rates: ArrayLike,
+        bounds: tuple[float, float] | None = None,
+        fill_value: float = np.nan,
+        label: str = "OrthExponentialEval",
+    ) -> None:
         self.n_basis_funcs = n_basis_funcs
         self.decay_rates = decay_rates
         self.bounds = bounds

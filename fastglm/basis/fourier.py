@@ -1,12 +1,19 @@
 """Cosines and sines."""
 
+from __future__ import annotations
+
 import itertools
 import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastglm._checks import positive_int
 from fastglm.basis.leaf import Eval, read_bounds
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 class FourierEval(Eval):
@@ -50,8 +57,13 @@ class FourierEval(Eval):
     is_complex = True
 
     def __init__(
-        self, frequencies, ndim=1, bounds=None, frequency_mask="no-intercept", label="FourierEval"
-    ):
+        self,
+        frequencies: int | tuple[int, int] | np.ndarray | list,
+        ndim: int = 1,
+        bounds: tuple | list | None = None,
+        frequency_mask: str | ArrayLike | Callable | None = "no-intercept",
+        label: str = "FourierEval",
+    ) -> None:
         self._n_inputs = positive_int("ndim", ndim)
         self.frequencies = frequencies
         self.bounds = bounds
@@ -60,17 +72,17 @@ class FourierEval(Eval):
         self._check()
 
     @property
-    def ndim(self):
+    def ndim(self) -> int:
         """Number of inputs."""
         return self._n_inputs
 
     @property
-    def frequencies(self):
+    def frequencies(self) -> list[np.ndarray]:
         """Frequencies of every dimension, a list of arrays."""
         return self._frequencies
 
     @frequencies.setter
-    def frequencies(self, value):
+    def frequencies(self, value: int | tuple[int, int] | np.ndarray | list) -> None:
         if not isinstance(value, list):
             value = [value] * self.ndim
         if len(value) != self.ndim:
@@ -81,12 +93,12 @@ class FourierEval(Eval):
         self._frequencies = [_read_frequencies(f) for f in value]
 
     @property
-    def bounds(self):
+    def bounds(self) -> tuple | None:
         """One period: a pair, or a pair for each input; None takes the range of the samples."""
         return self._bounds
 
     @bounds.setter
-    def bounds(self, value):
+    def bounds(self, value: tuple | list | None) -> None:
         pairs = value is not None and np.ndim(value) == 2
         if pairs and len(value) != self.ndim:
             raise ValueError(
@@ -103,7 +115,7 @@ class FourierEval(Eval):
         return list(self.bounds)
 
     @property
-    def masked_frequencies(self):
+    def masked_frequencies(self) -> np.ndarray:
         """Frequencies that are used, shape (ndim, n_combinations)."""
         combinations = np.array(list(itertools.product(*self.frequencies))).reshape(-1, self.ndim)
         mask = self.frequency_mask
@@ -134,7 +146,7 @@ class FourierEval(Eval):
         self.masked_frequencies  # noqa: B018  (raises where the mask does not fit)
 
     @property
-    def n_basis_funcs(self):
+    def n_basis_funcs(self) -> int:
         """Number of cosines and sines."""
         frequencies = self.masked_frequencies
         return 2 * frequencies.shape[1] - int((~frequencies.any(axis=0)).sum())

@@ -1,5 +1,7 @@
 """Raw lags, samples as they are, and nothing."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from fastglm.basis.leaf import Conv, Eval
@@ -25,13 +27,15 @@ class HistoryConv(Conv):
     (100, 40)
     """
 
-    def __init__(self, window_size, label="HistoryConv", conv_kwargs=None):
+    def __init__(
+        self, window_size: int, label: str = "HistoryConv", conv_kwargs: dict | None = None
+    ) -> None:
         self.window_size = window_size
         self.label = label
         self.conv_kwargs = conv_kwargs
 
     @property
-    def n_basis_funcs(self):
+    def n_basis_funcs(self) -> int:
         """Number of basis functions: one per lag."""
         return self.window_size
 
@@ -56,13 +60,18 @@ class IdentityEval(Eval):
     array([ 1., nan,  2.])
     """
 
-    def __init__(self, bounds=None, fill_value=np.nan, label="IdentityEval"):
+    def __init__(
+        self,
+        bounds: tuple[float, float] | None = None,
+        fill_value: float = np.nan,
+        label: str = "IdentityEval",
+    ) -> None:
         self.bounds = bounds
         self.fill_value = fill_value
         self.label = label
 
     @property
-    def n_basis_funcs(self):
+    def n_basis_funcs(self) -> int:
         """Number of basis functions: one."""
         return 1
 
@@ -87,11 +96,11 @@ class Zero(Eval):
     (9, 5)
     """
 
-    def __init__(self, label="Zero"):
+    def __init__(self, label: str = "Zero") -> None:
         self.label = label
 
     @property
-    def n_basis_funcs(self):
+    def n_basis_funcs(self) -> int:
         """Number of basis functions: none."""
         return 0
 

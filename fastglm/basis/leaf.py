@@ -1,17 +1,24 @@
 """Single bases: a family of functions on the lags of a window (Conv) or at samples (Eval)."""
 
+from __future__ import annotations
+
 import warnings
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import scipy.sparse
 
 from fastglm._checks import as_numbers, positive_int
-from fastglm._pynapple import common_timeline, intersect, pynapple_type, read_values
+from fastglm._pynapple import Timeline, common_timeline, intersect, pynapple_type, read_values
 from fastglm.basis.composition import Basis
 from fastglm.features.dense import DenseColumns, SlowColumns
 from fastglm.features.events import Events
 from fastglm.features.history import HistoryColumns
 from fastglm.features.matrix import FeatureMatrix
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
 
 _CAUSALITIES = ("causal", "anti-causal", "acausal")
 _CONV_KWARGS = (
@@ -30,7 +37,7 @@ class Leaf(Basis):
     fill_value = np.nan
     _orthogonal = False
 
-    def set_params(self, **params):
+    def set_params(self, **params: object) -> Self:
         """Set parameters by name; see scikit-learn."""
         super().set_params(**params)
         self._check()
@@ -43,7 +50,7 @@ class Leaf(Basis):
         """What the functions are divided by where their domain has length ``scale``."""
         return np.ones_like(scale)
 
-    def evaluate(self, *sample_pts):
+    def evaluate(self, *sample_pts: ArrayLike) -> np.ndarray:
         """The functions at the samples, each column of them rescaled to [0, 1].
 
         Parameters
@@ -114,23 +121,23 @@ class Conv(Leaf):
     # --- parameters ---
 
     @property
-    def window_size(self):
+    def window_size(self) -> int:
         """Length of the window in bins."""
         return self._window_size
 
     @window_size.setter
-    def window_size(self, value):
+    def window_size(self, value: int) -> None:
         if value is None:
             raise ValueError("You must provide a window_size: a number of bins.")
         self._window_size = positive_int("window_size", value)
 
     @property
-    def conv_kwargs(self):
+    def conv_kwargs(self) -> dict | None:
         """``predictor_causality`` and ``shift``; the batch sizes of NeMoS change nothing here."""
         return self._conv_kwargs
 
     @conv_kwargs.setter
-    def conv_kwargs(self, value):
+    def conv_kwargs(self, value: dict | None) -> None:
         kwargs = {} if value is None else dict(value)
         if kwargs.get("axis", 0) != 0 or "axis" in kwargs:
             raise ValueError(
@@ -153,12 +160,12 @@ class Conv(Leaf):
     # --- kernel ---
 
     @property
-    def kernel_(self):
+    def kernel_(self) -> np.ndarray:
         """Kernel of shape (window_size, n_basis_funcs); row 0 weighs lag 1."""
         kernel = self._functions(np.linspace(0, 1, self.window_size))
         return np.ascontiguousarray(kernel)
 
-    def evaluate_on_grid(self, n_samples):
+    def evaluate_on_grid(self, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
         """The functions on ``n_samples`` equally spaced points of [0, 1].
 
         Returns
@@ -171,7 +178,7 @@ class Conv(Leaf):
 
     # --- features ---
 
-    def compute_features(self, xi, epochs=None):
+    def compute_features(self, xi: object, epochs: object | None = None) -> FeatureMatrix:
         """Features of the counts, as a matrix that is never stored.
 
         ``X[t, i * B + b] = sum_l kernel_[l, b] * counts[t - 1 - l, i]``. The first
@@ -252,15 +259,15 @@ class Eval(Leaf):
     _bounds = None
 
     @property
-    def bounds(self):
+    def bounds(self) -> tuple[float, float] | None:
         """Lowest and highest sample of the domain; None takes the range of the samples."""
         return self._bounds
 
     @bounds.setter
-    def bounds(self, value):
+    def bounds(self, value: ArrayLike | None) -> None:
         self._bounds = None if value is None else read_bounds(value)
 
-    def evaluate_on_grid(self, *n_samples):
+    def evaluate_on_grid(self, *n_samples: int) -> tuple[np.ndarray, ...]:
         """The functions on equally spaced points of the bounds, or of [0, 1].
 
         Parameters
@@ -289,7 +296,7 @@ class Eval(Leaf):
         bounds = self._bounds_of_inputs()
         return ", ".join(f"{b[0]:g} to {b[1]:g}" if b else "range of the samples" for b in bounds)
 
-    def compute_features(self, *xi, epochs=None):
+    def compute_features(self, *xi: object, epochs: object | None = None) -> FeatureMatrix:
         """The functions at the samples of every bin, as ordinary columns.
 
         Parameters
@@ -356,7 +363,7 @@ class Eval(Leaf):
         return values
 
 
-def read_bounds(value):
+def read_bounds(value: ArrayLike) -> tuple[float, float]:
     """A pair of floats, the lower first.
 
     Raises
@@ -373,7 +380,7 @@ def read_bounds(value):
     return low, high
 
 
-def read_points(points):
+def read_points(points: ArrayLike) -> np.ndarray:
     """Samples as an array of floats with at least one axis and one sample."""
     points = as_numbers(points, "Samples")
     points = np.atleast_1d(_as_floats(points))
@@ -434,7 +441,7 @@ def _read_samples(counts, epochs, name):
     return counts, read_epochs(epochs, counts.shape[0], timeline), timeline
 
 
-def read_epochs(epochs, n_bins, timeline=None):
+def read_epochs(epochs: object, n_bins: int, timeline: Timeline | None = None) -> np.ndarray:
     """Epochs as an int64 array of shape (n_epochs, 2), checked; None is one epoch of all bins.
 
     With a timeline None is its own epochs, and others are cut where these end.
@@ -491,10 +498,10 @@ class Family:
     """What families share: the number of functions."""
 
     @property
-    def n_basis_funcs(self):
+    def n_basis_funcs(self) -> int:
         """Number of basis functions."""
         return self._n_basis_funcs
 
     @n_basis_funcs.setter
-    def n_basis_funcs(self, value):
+    def n_basis_funcs(self, value: int) -> None:
         self._n_basis_funcs = positive_int("n_basis_funcs", value)

@@ -1,5 +1,7 @@
 """B-splines, cyclic B-splines and M-splines."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from fastglm._checks import positive_int
@@ -12,12 +14,12 @@ class BSpline(Family):
     _min_order = 1
 
     @property
-    def order(self):
+    def order(self) -> int:
         """Degree of the polynomials plus one."""
         return self._order
 
     @order.setter
-    def order(self, value):
+    def order(self, value: int) -> None:
         self._order = positive_int("order", value)
         if self._order < self._min_order:
             raise ValueError(
@@ -88,7 +90,14 @@ class BSplineConv(BSpline, Conv):
     conv_kwargs : dict, optional
     """
 
-    def __init__(self, n_basis_funcs, window_size, order=4, label="BSplineConv", conv_kwargs=None):
+    def __init__(
+        self,
+        n_basis_funcs: int,
+        window_size: int,
+        order: int = 4,
+        label: str = "BSplineConv",
+        conv_kwargs: dict | None = None,
+    ) -> None:
         self.n_basis_funcs = n_basis_funcs
         self.window_size = window_size
         self.order = order
@@ -111,8 +120,13 @@ class CyclicBSplineConv(CyclicBSpline, Conv):
     """
 
     def __init__(
-        self, n_basis_funcs, window_size, order=4, label="CyclicBSplineConv", conv_kwargs=None
-    ):
+        self,
+        n_basis_funcs: int,
+        window_size: int,
+        order: int = 4,
+        label: str = "CyclicBSplineConv",
+        conv_kwargs: dict | None = None,
+    ) -> None:
         self.n_basis_funcs = n_basis_funcs
         self.window_size = window_size
         self.order = order
@@ -134,7 +148,14 @@ class MSplineConv(MSpline, Conv):
     conv_kwargs : dict, optional
     """
 
-    def __init__(self, n_basis_funcs, window_size, order=4, label="MSplineConv", conv_kwargs=None):
+    def __init__(
+        self,
+        n_basis_funcs: int,
+        window_size: int,
+        order: int = 4,
+        label: str = "MSplineConv",
+        conv_kwargs: dict | None = None,
+    ) -> None:
         self.n_basis_funcs = n_basis_funcs
         self.window_size = window_size
         self.order = order
@@ -169,7 +190,14 @@ class BSplineEval(BSpline, Eval):
     ((1000, 12), (1000, 2, 6))
     """
 
-    def __init__(self, n_basis_funcs, order=4, bounds=None, fill_value=np.nan, label="BSplineEval"):
+    def __init__(
+        self,
+        n_basis_funcs: int,
+        order: int = 4,
+        bounds: tuple[float, float] | None = None,
+        fill_value: float = np.nan,
+        label: str = "BSplineEval",
+    ) -> None:
         self.n_basis_funcs = n_basis_funcs
         self.order = order
         self.bounds = bounds
@@ -203,8 +231,13 @@ class CyclicBSplineEval(CyclicBSpline, Eval):
     """
 
     def __init__(
-        self, n_basis_funcs, order=4, bounds=None, fill_value=np.nan, label="CyclicBSplineEval"
-    ):
+        self,
+        n_basis_funcs: int,
+        order: int = 4,
+        bounds: tuple[float, float] | None = None,
+        fill_value: float = np.nan,
+        label: str = "CyclicBSplineEval",
+    ) -> None:
         self.n_basis_funcs = n_basis_funcs
         self.order = order
         self.bounds = bounds
@@ -236,7 +269,14 @@ class MSplineEval(MSpline, Eval):
     array([1., 1., 1., 1., 1.])
     """
 
-    def __init__(self, n_basis_funcs, order=4, bounds=None, fill_value=np.nan, label="MSplineEval"):
+    def __init__(
+        self,
+        n_basis_funcs: int,
+        order: int = 4,
+        bounds: tuple[float, float] | None = None,
+        fill_value: float = np.nan,
+        label: str = "MSplineEval",
+    ) -> None:
         self.n_basis_funcs = n_basis_funcs
         self.order = order
         self.bounds = bounds

@@ -1,11 +1,18 @@
 """A basis as a transformer of scikit-learn."""
 
+from __future__ import annotations
+
 import copy
 import itertools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from sklearn import get_config
 from sklearn.base import BaseEstimator, TransformerMixin
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 
 class TransformerBasis(TransformerMixin, BaseEstimator):
@@ -29,16 +36,16 @@ class TransformerBasis(TransformerMixin, BaseEstimator):
     `fastglm.model_selection` knows epochs and windows.
     """
 
-    def __init__(self, basis):
+    def __init__(self, basis: object) -> None:
         self.basis = basis
 
     @property
-    def basis(self):
+    def basis(self) -> object:
         """The basis."""
         return self._basis
 
     @basis.setter
-    def basis(self, value):
+    def basis(self, value: object) -> None:
         value = getattr(value, "basis", value) if isinstance(value, TransformerBasis) else value
         if not hasattr(value, "evaluate_on_grid"):
             raise TypeError(f"basis is {value!r}; expected a basis.")
@@ -47,7 +54,7 @@ class TransformerBasis(TransformerMixin, BaseEstimator):
             if leaf._input_shape is None:
                 leaf.set_input_shape(*[1] * leaf._n_inputs)
 
-    def fit(self, X, y=None):
+    def fit(self, X: ArrayLike, y: object = None) -> Self:
         """Check the number of columns; nothing is learned from the samples.
 
         Parameters
@@ -64,7 +71,7 @@ class TransformerBasis(TransformerMixin, BaseEstimator):
         self._split(X)
         return self
 
-    def transform(self, X):
+    def transform(self, X: ArrayLike) -> object:
         """The features, a `FeatureMatrix`; after `set_output` a DataFrame."""
         features = self.basis.compute_features(*self._split(X))
         own = getattr(self, "_sklearn_output_config", {})
@@ -106,16 +113,16 @@ class TransformerBasis(TransformerMixin, BaseEstimator):
         else:
             raise ValueError(f"{self._basis.label} has no attribute {name!r} that could be set.")
 
-    def set_input_shape(self, *xi):
+    def set_input_shape(self, *xi: object) -> Self:
         """Tell the basis the shape of one sample of its inputs; see there."""
         self._basis.set_input_shape(*xi)
         return self
 
-    def get_params(self, deep=True):
+    def get_params(self, deep: bool = True) -> dict[str, object]:
         """``basis``, and with ``deep`` the parameters of the basis."""
         return {"basis": self._basis, **(self._basis.get_params() if deep else {})}
 
-    def set_params(self, **params):
+    def set_params(self, **params: object) -> Self:
         """Set ``basis``, or parameters of the basis, not both."""
         if "basis" in params and len(params) > 1:
             raise ValueError("Set a new basis or parameters of the one at hand, not both.")
@@ -131,7 +138,7 @@ class TransformerBasis(TransformerMixin, BaseEstimator):
             copied._sklearn_output_config = dict(self._sklearn_output_config)
         return copied
 
-    def get_feature_names_out(self, input_features=None):
+    def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
         """Names of the features, such as "speed_3", or "coupling_0_3" where there are inputs.
 
         ``set_output(transform="pandas")`` makes `transform` give a DataFrame with these columns,
@@ -150,22 +157,22 @@ class TransformerBasis(TransformerMixin, BaseEstimator):
                 names[numbers[place]] = "_".join([label, *map(str, place)])
         return names
 
-    def __getitem__(self, label):
+    def __getitem__(self, label: str) -> TransformerBasis:
         return TransformerBasis(self._basis[label])
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[TransformerBasis]:
         return (TransformerBasis(b) for b in self._basis)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self._basis)
 
-    def __add__(self, other):
+    def __add__(self, other: object) -> TransformerBasis:
         return TransformerBasis(self._basis + getattr(other, "basis", other))
 
-    def __mul__(self, other):
+    def __mul__(self, other: object) -> TransformerBasis:
         return TransformerBasis(self._basis * getattr(other, "basis", other))
 
     __rmul__ = __mul__
 
-    def __pow__(self, exponent):
+    def __pow__(self, exponent: int) -> TransformerBasis:
         return TransformerBasis(self._basis**exponent)

@@ -322,7 +322,14 @@ def _divide(a, b):
     return np.where(b == 0, np.nan, a / np.where(b == 0, 1.0, b))
 
 
-def read_fit(model, X, y, sample_weight=None, offset=None, needs=("sample_weight", "offset")):
+def read_fit(
+    model: object,
+    X: object,
+    y: object,
+    sample_weight: ArrayLike | None = None,
+    offset: ArrayLike | None = None,
+    needs: tuple[str, ...] = ("sample_weight", "offset"),
+) -> Fitted:
     """The view of a fit with data; raises where there is no bin to look at."""
     fit = Fitted.of(model, X, y, sample_weight=sample_weight, offset=offset, needs=needs)
     if not fit.X.valid.any():

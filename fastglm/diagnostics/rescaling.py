@@ -45,7 +45,7 @@ class Rescaling:
     n_censored: np.ndarray
     n_extra: np.ndarray
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         tested = np.isfinite(self.statistic)
         n_inside = int((self.statistic[tested] <= self.band()[tested]).sum())
         return (
@@ -53,7 +53,7 @@ class Rescaling:
             f"{n_inside:,} of {int(tested.sum()):,} tested inside the 95 % band"
         )
 
-    def band(self, level=0.95):
+    def band(self, level: float = 0.95) -> np.ndarray:
         """Distance that a right model exceeds with probability ``1 - level``.
 
         ``c / sqrt(n_intervals)``, c the quantile of Kolmogorov's distribution: 1.36 for 95 %,
@@ -72,7 +72,9 @@ class Rescaling:
         check_share("level", level)
         return self._over_root(stats.kstwobign.ppf(level))
 
-    def autocorrelation(self, n_lags=20, level=0.95):
+    def autocorrelation(
+        self, n_lags: int = 20, level: float = 0.95
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Autocorrelation of the intervals, which are independent if the model is right.
 
         Of the intervals made Gaussian, ``z = Phi^-1(u)``, at lags of 1 to n_lags intervals. The

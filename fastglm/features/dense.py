@@ -1,5 +1,7 @@
 """Ordinary columns, and columns kept at their own rate."""
 
+from __future__ import annotations
+
 import numpy as np
 
 _ROWS = 8192  # that are looked at together
@@ -23,27 +25,33 @@ class DenseColumns:
     lags = 0
     reach = 0, 0  # a row depends on its own bin alone
 
-    def __init__(self, values, label="columns", n_funcs=None, complete=None):
+    def __init__(
+        self,
+        values: np.ndarray,
+        label: str = "columns",
+        n_funcs: int | None = None,
+        complete: np.ndarray | None = None,
+    ) -> None:
         self.values = values
         self.label = label
         self.n_funcs = values.shape[1] if n_funcs is None else n_funcs
         self.complete = complete
 
     @property
-    def n_columns(self):
+    def n_columns(self) -> int:
         """Number of columns."""
         return self.values.shape[1]
 
-    def describe(self):
+    def describe(self) -> str:
         """What the columns are, in words."""
         return "an array"
 
-    def arrays(self):
+    def arrays(self) -> list[np.ndarray]:
         """The arrays that the columns follow from."""
         return [np.asarray(self.values)]
 
     @property
-    def valid(self):
+    def valid(self) -> np.ndarray:
         """Rows inside an epoch, without NaN or infinity."""
         valid = self._spread(_finite(self.values))
         return valid if self.complete is None else valid & self.complete
@@ -52,28 +60,28 @@ class DenseColumns:
         """An entry of every row of ``values`` as one of every bin."""
         return of_row
 
-    def mark(self, index, out):
+    def mark(self, index: np.ndarray, out: np.ndarray) -> None:
         """Write NaN outside the epochs; other NaN stand in the values themselves."""
         if self.complete is not None:
             out[~self.complete[index]] = np.nan
 
     @property
-    def nonnegative(self):
+    def nonnegative(self) -> np.ndarray:
         """True for a column without negative values."""
         return np.fmin.reduce(self.values, axis=0, initial=0) >= 0
 
-    def smallest_positive(self):
+    def smallest_positive(self) -> np.ndarray:
         """The smallest value above zero of each column."""
         return np.where(self.values > 0, self.values, np.inf).min(axis=0, initial=np.inf)
 
-    def rows(self, index, out):
+    def rows(self, index: np.ndarray, out: np.ndarray) -> None:
         """Write the rows at the ascending bins ``index``, which may repeat, into ``out``."""
         if _is_range(index):
             out[:] = self.values[index[0] : index[-1] + 1]
         else:
             out[:] = self.values[index]
 
-    def select(self, columns):
+    def select(self, columns: np.ndarray) -> tuple[DenseColumns, np.ndarray]:
         """The block with the columns of a boolean array, and their index in this one."""
         index = np.flatnonzero(columns)
         if index.size == self.n_columns:
@@ -82,7 +90,7 @@ class DenseColumns:
         block.__dict__.update(self.__dict__, values=self.values[:, index], n_funcs=index.size)
         return block, index
 
-    def runs(self, start, n_rows):
+    def runs(self, start: int, n_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Values, edges and samples of the runs of some bins, as the kernels take them."""
         every = np.arange(n_rows + 1)
         return self.values[start : start + n_rows], every, every[:-1]
@@ -110,24 +118,24 @@ class SlowColumns(DenseColumns):
 
     def __init__(
         self,
-        values,
-        starts,
-        samples,
-        n_bins,
-        label="held",
-        n_funcs=None,
-        complete=None,
-        sample_shape=None,
-    ):
+        values: np.ndarray,
+        starts: np.ndarray,
+        samples: np.ndarray,
+        n_bins: int,
+        label: str = "held",
+        n_funcs: int | None = None,
+        complete: np.ndarray | None = None,
+        sample_shape: tuple[int, ...] | None = None,
+    ) -> None:
         super().__init__(values, label, n_funcs, complete)
         self.starts, self.samples, self.n_bins = starts, samples, n_bins
         self.sample_shape = values.shape[1:] if sample_shape is None else sample_shape
 
-    def describe(self):
+    def describe(self) -> str:
         """What the columns are, in words."""
         return "kept at their own rate"
 
-    def arrays(self):
+    def arrays(self) -> list[np.ndarray]:
         """The arrays that the columns follow from."""
         return [self.values, self.starts, self.samples]
 
@@ -135,11 +143,13 @@ class SlowColumns(DenseColumns):
         known = np.append(of_row, False)  # the last one is that of sample -1
         return np.repeat(known[self.samples], np.diff(self.starts, append=self.n_bins))
 
-    def with_values(self, values, label, n_funcs, complete):
+    def with_values(
+        self, values: np.ndarray, label: str, n_funcs: int, complete: np.ndarray | None
+    ) -> SlowColumns:
         """Other columns with the same runs."""
         return SlowColumns(values, self.starts, self.samples, self.n_bins, label, n_funcs, complete)
 
-    def rows(self, index, out):
+    def rows(self, index: np.ndarray, out: np.ndarray) -> None:
         """Write the rows at the ascending bins ``index``, which may repeat, into ``out``."""
         if _is_range(index):
             _, edges, samples = self.runs(index[0], index.size)
@@ -149,7 +159,7 @@ class SlowColumns(DenseColumns):
         out[:] = self.values[samples]
         out[samples < 0] = np.nan
 
-    def runs(self, start, n_rows):
+    def runs(self, start: int, n_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Values, edges and samples of the runs of some bins, as the kernels take them."""
         low, high = np.searchsorted(self.starts, [start + 1, start + n_rows])
         edges = np.append(self.starts[low - 1 : high] - start, n_rows)

@@ -1,5 +1,7 @@
 """Events: the entries of a table of counts that are not zero."""
 
+from __future__ import annotations
+
 from functools import cached_property
 
 import numpy as np
@@ -23,12 +25,14 @@ class Events:
     ndim = 2
     values = None  # all numbers, where most are not zero: see `Traces`
 
-    def __init__(self, bins, units, amplitudes, shape):
+    def __init__(
+        self, bins: np.ndarray, units: np.ndarray, amplitudes: np.ndarray, shape: tuple[int, int]
+    ) -> None:
         self.bins, self.units, self.amplitudes = bins, units, amplitudes
         self.n_bins, self.n_units = shape
 
     @classmethod
-    def of(cls, counts):
+    def of(cls, counts: np.ndarray | scipy.sparse.sparray | Events) -> Events:
         """Events of an array or a SciPy sparse array of shape (n_bins, n_units), or of events."""
         if isinstance(counts, Events):
             return counts
@@ -59,19 +63,19 @@ class Events:
         )
 
     @property
-    def n_events(self):
+    def n_events(self) -> int:
         """Number of bins and units with events."""
         return self.bins.shape[0]
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Events(shape={self.shape}, n_events={self.n_events})"
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, int]:
         """Shape of the table, (n_bins, n_units)."""
         return self.n_bins, self.n_units
 
-    def toarray(self):
+    def toarray(self) -> np.ndarray:
         """The table, in the smallest signed integer type that holds it; float64 if it has NaN."""
         whole = np.array_equal(self.amplitudes, np.round(self.amplitudes))
         largest = int(np.abs(self.amplitudes).max(initial=1)) if whole else 0
@@ -80,20 +84,20 @@ class Events:
         table[self.bins, self.units] = self.amplitudes
         return table
 
-    def take(self, keep):
+    def take(self, keep: np.ndarray) -> Events:
         """The events that a boolean array keeps."""
         shape = self.n_bins, self.n_units
         return Events(self.bins[keep], self.units[keep], self.amplitudes[keep], shape)
 
     @cached_property
-    def by_unit(self):
+    def by_unit(self) -> tuple[np.ndarray, np.ndarray]:
         """Places of the events sorted by unit, then by bin, and where those of each unit begin."""
         # Of 16 bits at most, NumPy sorts by digits, ten times as fast.
         order = np.argsort(self.units.astype(np.min_scalar_type(self.n_units)), kind="stable")
         starts = np.searchsorted(self.units[order], np.arange(self.n_units + 1))
         return order.astype(np.min_scalar_type(order.size)), starts
 
-    def select(self, units):
+    def select(self, units: np.ndarray) -> Events:
         """The events of some units, which are renumbered in the given order."""
         if len(units) * _FEW_UNITS <= self.n_units:
             order, starts = self.by_unit
@@ -112,30 +116,30 @@ class Events:
         units_of = number[self.units[keep]]
         return Events(self.bins[keep], units_of, self.amplitudes[keep], (self.n_bins, len(units)))
 
-    def matches(self, events):
+    def matches(self, events: Events) -> bool:
         """Whether the known numbers that are not 0 stand where the given events are."""
         known = ~np.isnan(self.amplitudes)
         bins, units = self.bins[known], self.units[known]
         return np.array_equal(bins, events.bins) and np.array_equal(units, events.units)
 
-    def arrays(self):
+    def arrays(self) -> list[np.ndarray]:
         """The arrays that hold the counts."""
         return [self.bins, self.units, self.amplitudes]
 
-    def sums(self, weight):
+    def sums(self, weight: np.ndarray) -> np.ndarray:
         """Sum of every unit's known counts, weighted by bin, (n_units,)."""
         known = ~np.isnan(self.amplitudes)
         values = np.where(known, self.amplitudes, 0.0) * weight[self.bins]
         return np.bincount(self.units, values, self.n_units)
 
-    def squares(self, weight, center):
+    def squares(self, weight: np.ndarray, center: np.ndarray) -> np.ndarray:
         """Weighted sum of squares of every unit's known counts around a center, (n_units,)."""
         known, at = ~np.isnan(self.amplitudes), weight[self.bins]
         off = np.where(known, self.amplitudes - center[self.units], 0.0)
         rest = weight.sum() - np.bincount(self.units, at, self.n_units)  # bins without an event
         return np.bincount(self.units, at * off**2, self.n_units) + rest * center**2
 
-    def part(self, first, stop):
+    def part(self, first: int, stop: int) -> Events:
         """The events of the bins from ``first`` to ``stop``, which are renumbered."""
         if (first, stop) == (0, self.n_bins):
             return self
@@ -143,12 +147,12 @@ class Events:
         bins, shape = self.bins[low:high] - np.int32(first), (stop - first, self.n_units)
         return Events(bins, self.units[low:high], self.amplitudes[low:high], shape)
 
-    def shift(self, n_bins):
+    def shift(self, n_bins: int) -> Events:
         """The events that many bins later."""
         shape = self.n_bins, self.n_units
         return Events(self.bins + np.int32(n_bins), self.units, self.amplitudes, shape)
 
-    def rows(self, index):
+    def rows(self, index: np.ndarray) -> np.ndarray:
         """The table's rows at some ascending bins, float64."""
         out = np.zeros((len(index), self.n_units))
         if len(index):
@@ -172,7 +176,7 @@ class Traces(Events):
 
     _ROWS = 4096  # bins that are looked at together
 
-    def __init__(self, values):
+    def __init__(self, values: np.ndarray) -> None:
         self.values = values
         bins, units = [np.zeros(0, np.int32)], [np.zeros(0, np.int32)]
         for start in self._starts(values.shape[0]):
@@ -185,10 +189,10 @@ class Traces(Events):
     def _starts(self, n_bins):
         return range(0, n_bins, self._ROWS)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"Traces(shape={self.shape})"
 
-    def matches(self, events):
+    def matches(self, events: Events) -> bool:
         """Whether the known numbers that are not 0 stand where the given events are."""
         for start in self._starts(self.n_bins):
             values = self.values[start : start + self._ROWS]
@@ -199,27 +203,27 @@ class Traces(Events):
                 return False
         return True
 
-    def arrays(self):
+    def arrays(self) -> list[np.ndarray]:
         """The array that holds the numbers."""
         return [self.values]
 
-    def toarray(self):
+    def toarray(self) -> np.ndarray:
         """The table."""
         return self.values
 
-    def rows(self, index):
+    def rows(self, index: np.ndarray) -> np.ndarray:
         """The table's rows at some ascending bins, float64."""
         return self.values[index].astype(np.float64)
 
-    def select(self, units):
+    def select(self, units: np.ndarray) -> Traces:
         """The numbers of some units."""
         return Traces(self.values[:, units])
 
-    def part(self, first, stop):
+    def part(self, first: int, stop: int) -> Traces:
         """The numbers of the bins from ``first`` to ``stop``."""
         return self if (first, stop) == (0, self.n_bins) else Traces(self.values[first:stop])
 
-    def sums(self, weight):
+    def sums(self, weight: np.ndarray) -> np.ndarray:
         """Sum of every unit's known numbers, weighted by bin, (n_units,)."""
         total = np.zeros(self.n_units)
         for start in self._starts(self.n_bins):
@@ -227,7 +231,7 @@ class Traces(Events):
             total += weight[some] @ np.nan_to_num(self.values[some].astype(np.float64))
         return total
 
-    def squares(self, weight, center):
+    def squares(self, weight: np.ndarray, center: np.ndarray) -> np.ndarray:
         """Weighted sum of squares of every unit's known numbers around a center, (n_units,)."""
         total = np.zeros(self.n_units)
         for start in self._starts(self.n_bins):

@@ -1,5 +1,9 @@
 """Covariates that are sampled more slowly than the bins."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 import scipy.sparse
 
@@ -7,8 +11,19 @@ from fastglm._checks import as_numbers, whole_numbers
 from fastglm.features.dense import SlowColumns
 from fastglm.features.matrix import FeatureMatrix
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
-def hold(values, n_bins=None, *, every=None, starts=None, samples=None, label="held"):
+
+def hold(
+    values: ArrayLike,
+    n_bins: int | None = None,
+    *,
+    every: float | None = None,
+    starts: ArrayLike | None = None,
+    samples: ArrayLike | None = None,
+    label: str = "held",
+) -> FeatureMatrix:
     """A covariate that is sampled more slowly than the bins, kept at its own rate.
 
     Row t of the matrix is the sample that bin t sees: ``values[floor(t / every)]``, or the last

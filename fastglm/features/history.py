@@ -1,5 +1,7 @@
 """Columns that are the history of senders, weighted by a kernel."""
 
+from __future__ import annotations
+
 import numpy as np
 
 from fastglm import _kernels as kernels
@@ -32,7 +34,15 @@ class HistoryColumns:
     may_be_nan = False  # `rows` gives numbers where `mark` writes NaN
     inputs = None  # what the senders are called, where they have names
 
-    def __init__(self, counts, kernel, shift=0, label="history", complete=None, missing=None):
+    def __init__(
+        self,
+        counts: np.ndarray | Events,
+        kernel: np.ndarray,
+        shift: int = 0,
+        label: str = "history",
+        complete: np.ndarray | None = None,
+        missing: np.ndarray | None = None,
+    ) -> None:
         self.kernel = np.ascontiguousarray(kernel, dtype=np.float64)
         events = counts if isinstance(counts, Events) else Events.of(counts)
         self._set_events(events.shift(-shift))
@@ -49,7 +59,7 @@ class HistoryColumns:
         del events.by_unit  # 4 bytes an event, which nobody asks for again
 
     @property
-    def events(self):
+    def events(self) -> Events:
         """The events sorted by bin."""
         if self._events is None:
             order = np.argsort(self.bins_by_sender, kind="stable")
@@ -63,16 +73,16 @@ class HistoryColumns:
         return self._events
 
     @property
-    def n_senders(self):
+    def n_senders(self) -> int:
         """Number of senders."""
         return self.starts.size - 1
 
     @property
-    def lags(self):
+    def lags(self) -> int:
         """Bins of history that a row sees."""
         return self.kernel.shape[0]
 
-    def describe(self):
+    def describe(self) -> str:
         """What the columns are, in words."""
         return (
             f"history of {self.n_senders:,} cells over {self.lags:,} bins, {self.n_funcs} "
@@ -80,27 +90,27 @@ class HistoryColumns:
         )
 
     @property
-    def n_funcs(self):
+    def n_funcs(self) -> int:
         """Number of basis functions."""
         return self.kernel.shape[1]
 
     @property
-    def n_columns(self):
+    def n_columns(self) -> int:
         """Number of columns."""
         return self.n_senders * self.n_funcs
 
     @property
-    def n_events(self):
+    def n_events(self) -> int:
         """Number of bins and senders with events."""
         return self.bins_by_sender.size
 
-    def arrays(self):
+    def arrays(self) -> list[np.ndarray]:
         """The arrays that the columns follow from."""
         events = self.events
         return [self.kernel, events.bins, events.units, events.amplitudes]
 
     @property
-    def valid(self):
+    def valid(self) -> np.ndarray:
         """Rows that are complete and have seen no missing count."""
         valid = self.complete
         if self.missing is not None:
@@ -110,7 +120,7 @@ class HistoryColumns:
         return valid
 
     @property
-    def reach(self):
+    def reach(self) -> tuple[int, int]:
         """Bins before a row and bins after it whose counts the row depends on."""
         return max(self.kernel.shape[0] - self.shift, 0), max(self.shift - 1, 0)
 
@@ -121,7 +131,7 @@ class HistoryColumns:
             first = t + 1 - self.shift
             yield slice(max(first, 0), max(first + window_size, 0)), sender
 
-    def mark(self, index, out):
+    def mark(self, index: np.ndarray, out: np.ndarray) -> None:
         """Write NaN where the rows ``index`` (ascending) are not known."""
         out[~self.complete[index]] = np.nan
         if self.missing is not None:
@@ -130,13 +140,13 @@ class HistoryColumns:
                 out[inside, sender * self.n_funcs : (sender + 1) * self.n_funcs] = np.nan
 
     @property
-    def nonnegative(self):
+    def nonnegative(self) -> np.ndarray:
         """True for a column that can never be negative."""
         positive_sender = np.ones(self.n_senders, bool)
         positive_sender[self.events.units[self.events.amplitudes < 0]] = False
         return np.outer(positive_sender, (self.kernel >= -_ROUNDING).all(axis=0)).ravel()
 
-    def smallest_positive(self):
+    def smallest_positive(self) -> np.ndarray:
         """A lower bound, per column, of the values above zero that the column can take."""
         amplitude = np.full(self.n_senders, np.inf)
         np.minimum.at(amplitude, self.events.units, self.events.amplitudes)
@@ -144,7 +154,7 @@ class HistoryColumns:
         positive = np.where(self.kernel > floor, self.kernel, np.inf).min(axis=0)
         return np.outer(amplitude, positive).ravel()
 
-    def rows(self, index, out):
+    def rows(self, index: np.ndarray, out: np.ndarray) -> None:
         """Write the rows at the ascending bins ``index`` into ``out``."""
         kernels.launch(
             kernels.history_rows,
@@ -156,7 +166,7 @@ class HistoryColumns:
             out,
         )
 
-    def select(self, columns):
+    def select(self, columns: np.ndarray) -> tuple[HistoryColumns, np.ndarray]:
         """The block with only the senders that have a column in the boolean array ``columns``.
 
         Returns the block and the index of its columns in this one.

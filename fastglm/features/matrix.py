@@ -7,7 +7,11 @@ factors. People see an array of shape (n_bins, n_features); the solver sees a `S
 computes ``X C`` and ``X' R`` chunk by chunk, and `FeatureMatrix.rows`, which builds any few rows.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterable
 from functools import reduce
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse
@@ -15,9 +19,12 @@ from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from fastglm import _html
 from fastglm._checks import as_numbers
-from fastglm._pynapple import Columns, common_timeline, read_values
+from fastglm._pynapple import Columns, Timeline, common_timeline, read_values
 from fastglm.features.dense import DenseColumns
 from fastglm.features.product import farthest
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
 
 _NO_FEATURES = (
     "X has shape {0}; expected at least one feature: 0 feature(s) (shape={0}) while a minimum of 1 "
@@ -48,7 +55,12 @@ class FeatureMatrix(NDArrayOperatorsMixin):
     ndim = 2
     dtype = np.dtype(np.float64)
 
-    def __init__(self, columns, valid=None, timeline=None):
+    def __init__(
+        self,
+        columns: Iterable[object],
+        valid: np.ndarray | None = None,
+        timeline: Timeline | None = None,
+    ) -> None:
         self.columns = tuple(columns)
         self.timeline = timeline
         if valid is None:
@@ -59,28 +71,28 @@ class FeatureMatrix(NDArrayOperatorsMixin):
         self.shape = (valid.shape[0], int(edges[-1]))
 
     @property
-    def size(self):
+    def size(self) -> int:
         """Number of entries."""
         return self.shape[0] * self.shape[1]
 
     @property
-    def labels(self):
+    def labels(self) -> list[str]:
         """Label of each block of columns."""
         return [c.label for c in self.columns]
 
     @property
-    def reach(self):
+    def reach(self) -> tuple[int, int]:
         """Bins before a row and bins after it whose counts the row depends on."""
         return farthest(self.columns)
 
     @property
-    def histories(self):
+    def histories(self) -> list[tuple[object, int]]:
         """Blocks that are histories of senders, each with the number of its first filter."""
         first = np.cumsum([0] + [c.n_columns // max(c.n_funcs, 1) for c in self.columns])
         return [(c, int(f)) for c, f in zip(self.columns, first, strict=False) if c.lags]
 
     @property
-    def filters(self):
+    def filters(self) -> np.ndarray:
         """Number of the filter of every feature: a sender's, or a block of ordinary columns."""
         groups, first = [], 0
         for c in self.columns:
@@ -90,23 +102,23 @@ class FeatureMatrix(NDArrayOperatorsMixin):
         return np.concatenate(groups)
 
     @property
-    def nbytes(self):
+    def nbytes(self) -> int:
         """Bytes that are kept, not those of the array that it stands for."""
         return self.valid.nbytes + sum(_nbytes(c) for c in self.columns)
 
     @property
-    def nonnegative(self):
+    def nonnegative(self) -> np.ndarray:
         """True for a column that can never be negative."""
         return np.concatenate([c.nonnegative for c in self.columns])
 
-    def smallest_positive(self):
+    def smallest_positive(self) -> np.ndarray:
         """A lower bound, per column, of its values above zero."""
         return np.concatenate([c.smallest_positive() for c in self.columns])
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.shape[0]
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         blocks = ", ".join(f"{c.label}: {c.n_columns}" for c in self.columns)
         return (
             f"FeatureMatrix(shape={self.shape}, columns=({blocks}), "
@@ -123,7 +135,7 @@ class FeatureMatrix(NDArrayOperatorsMixin):
         head = ["label", "what", "columns"]
         return _html.table(f"Features, {n_bins:,} bins x {n_features:,}", rows, head, note)
 
-    def rows(self, index, dtype=np.float64):
+    def rows(self, index: np.ndarray, dtype: DTypeLike = np.float64) -> np.ndarray:
         """The rows at the ascending bins ``index``, which should be valid."""
         index = np.asarray(index)
         parts = []
@@ -133,7 +145,7 @@ class FeatureMatrix(NDArrayOperatorsMixin):
             parts.append(part)
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: object) -> object:
         key = key if isinstance(key, tuple) else (key,)
         values, rows = self._take(key), key[0] if key else None
         if self.timeline is None or not isinstance(rows, slice) or (rows.step or 1) < 0:
@@ -175,11 +187,11 @@ class FeatureMatrix(NDArrayOperatorsMixin):
         return values[(rows, *key[1:])]
 
     @property
-    def T(self):
+    def T(self) -> np.ndarray:
         """The transpose, as an ordinary array."""
         return np.asarray(self).T
 
-    def __array__(self, dtype=None, copy=None):
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
             raise ValueError("A FeatureMatrix keeps no array that could be shared; use copy=None.")
         return self._take((slice(None),)).astype(dtype or self.dtype, copy=False)
@@ -195,7 +207,7 @@ class FeatureMatrix(NDArrayOperatorsMixin):
             return hstack(args[0])
         return func(*_to_arrays(args), **_to_arrays(kwargs))
 
-    def select(self, columns):
+    def select(self, columns: np.ndarray) -> tuple[FeatureMatrix, np.ndarray]:
         """The matrix with only the senders and columns that the boolean ``columns`` needs.
 
         Returns it and the index of its columns in this one.
@@ -230,7 +242,7 @@ def _to_arrays(value):
     return value
 
 
-def hstack(blocks):
+def hstack(blocks: Iterable[FeatureMatrix | ArrayLike]) -> FeatureMatrix:
     """Put feature matrices and ordinary arrays of the same n_bins side by side.
 
     ``np.hstack`` and ``np.concatenate(..., axis=1)`` call this when one of the blocks is a
@@ -258,7 +270,7 @@ def hstack(blocks):
     return FeatureMatrix([c for m in matrices for c in m.columns], timeline=timeline)
 
 
-def as_feature_matrix(X, one_column=False):
+def as_feature_matrix(X: object, one_column: bool = False) -> FeatureMatrix:
     """A FeatureMatrix as it is; anything else as one dense block of columns.
 
     ``one_column`` lets an array of one dimension be a column.

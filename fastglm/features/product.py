@@ -1,5 +1,9 @@
 """Products of columns."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+
 import numpy as np
 
 
@@ -21,32 +25,34 @@ class ProductColumns:
     inputs = None
     lags = 0
 
-    def __init__(self, left, right, n_inputs, label="product"):
+    def __init__(
+        self, left: Iterable[object], right: Iterable[object], n_inputs: int, label: str = "product"
+    ) -> None:
         self.factors = tuple(left), tuple(right)
         self.n_inputs, self.label = n_inputs, label
         sizes = [sum(c.n_columns for c in blocks) // n_inputs for blocks in self.factors]
         self.n_funcs = sizes[0] * sizes[1]
 
     @property
-    def n_columns(self):
+    def n_columns(self) -> int:
         """Number of columns."""
         return self.n_inputs * self.n_funcs
 
-    def describe(self):
+    def describe(self) -> str:
         """What the columns are, in words."""
         return "products, not stored"
 
-    def arrays(self):
+    def arrays(self) -> list[np.ndarray]:
         """The arrays that the columns follow from."""
         return [a for blocks in self.factors for c in blocks for a in c.arrays()]
 
     @property
-    def valid(self):
+    def valid(self) -> np.ndarray:
         """Rows that are valid in all blocks of both factors."""
         return np.logical_and.reduce([c.valid for blocks in self.factors for c in blocks])
 
     @property
-    def reach(self):
+    def reach(self) -> tuple[int, int]:
         """Bins before a row and bins after it whose counts the row depends on."""
         return farthest([c for blocks in self.factors for c in blocks])
 
@@ -63,15 +69,15 @@ class ProductColumns:
         return product.reshape(*product.shape[:-3], self.n_columns)
 
     @property
-    def nonnegative(self):
+    def nonnegative(self) -> np.ndarray:
         """True for a column whose factors can never be negative."""
         return self._outer(lambda c: c.nonnegative, np.logical_and)
 
-    def smallest_positive(self):
+    def smallest_positive(self) -> np.ndarray:
         """A lower bound, per column that is never negative, of its values above zero."""
         return self._outer(lambda c: c.smallest_positive(), np.multiply)
 
-    def rows(self, index, out):
+    def rows(self, index: np.ndarray, out: np.ndarray) -> None:
         """Write the rows at the ascending bins ``index`` into ``out``."""
 
         def rows(block):
@@ -81,7 +87,7 @@ class ProductColumns:
 
         out[:] = self._outer(rows, np.multiply)
 
-    def mark(self, index, out):
+    def mark(self, index: np.ndarray, out: np.ndarray) -> None:
         """Write NaN where a factor is not known."""
 
         def unknown(block):
@@ -91,7 +97,7 @@ class ProductColumns:
 
         out[self._outer(unknown, np.logical_or)] = np.nan
 
-    def select(self, columns):
+    def select(self, columns: np.ndarray) -> tuple[ProductColumns, np.ndarray]:
         """The block with only the inputs that have a column in the boolean array ``columns``."""
         inputs = columns.reshape(self.n_inputs, self.n_funcs).any(axis=1)
         left, right = (
@@ -102,7 +108,7 @@ class ProductColumns:
         return block, np.flatnonzero(np.repeat(inputs, self.n_funcs))
 
 
-def farthest(blocks):
+def farthest(blocks: Iterable[object]) -> tuple[int, int]:
     """The longest reach of some blocks, back and ahead."""
     return tuple(max(c.reach[side] for c in blocks) for side in (0, 1))
 

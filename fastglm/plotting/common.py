@@ -1,6 +1,15 @@
 """What pictures have in common: colours, axes, names."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from numpy.typing import ArrayLike
 
 BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#808080"  # the grey does on white and on black
 # Okabe & Ito without black and yellow, which vanish on black and on white.
@@ -8,19 +17,19 @@ COLOURS = (BLUE, "#E69F00", "#009E73", "#CC79A7", "#56B4E9", VERMILLION)
 SMALL = 8  # points
 
 
-def axes_of(ax, size):
+def axes_of(ax: Axes | None, size: tuple[float, float]) -> Axes:
     """Axes to draw into: those given, or new ones."""
     return figure_of(size).subplots() if ax is None else ax
 
 
-def figure_of(size):
+def figure_of(size: tuple[float, float]) -> Figure:
     """A new figure of pyplot, which notebooks show."""
     import matplotlib.pyplot as plt
 
     return plt.figure(figsize=size, layout="constrained")
 
 
-def names_of(names, n, prefix="receiver "):
+def names_of(names: ArrayLike | None, n: int, prefix: str = "receiver ") -> np.ndarray:
     """Names of n receivers, or numbers."""
     names = np.array([f"{prefix}{k}" for k in range(n)]) if names is None else np.asarray(names)
     if names.shape != (n,):
@@ -28,19 +37,19 @@ def names_of(names, n, prefix="receiver "):
     return names
 
 
-def plain(ax):
+def plain(ax: Axes) -> None:
     """Take the frame away above and on the right."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=SMALL)
 
 
-def lags_of(window_size, bin_size=None):
+def lags_of(window_size: int, bin_size: float | None = None) -> tuple[np.ndarray, str]:
     """Lags of a window in milliseconds, or in bins without a bin size, and their label."""
     lags = np.arange(1, window_size + 1)
     return (lags, "lag (bins)") if bin_size is None else (lags * 1e3 * bin_size, "lag (ms)")
 
 
-def above(n_columns):
+def above(n_columns: int) -> dict[str, object]:
     """Arguments of a legend above the axes."""
     return {
         "loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": n_columns, "fontsize": SMALL,
@@ -48,7 +57,7 @@ def above(n_columns):
     }  # fmt: skip
 
 
-def check_receiver(receiver, n):
+def check_receiver(receiver: int, n: int) -> None:
     """Raise ValueError if there is no receiver of that number."""
     if not 0 <= receiver < n:
         raise ValueError(f"receiver is {receiver}; expected a number from 0 to {n - 1}.")

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 import matplotlib.ticker
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.cm import ScalarMappable
 from matplotlib.collections import EllipseCollection
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -38,7 +40,8 @@ def plot_connectivity(
     """Matrix of couplings, senders down and receivers across.
 
     The diagonal, a cell's own history, is grey and does not enter the scale of colours. Couplings
-    that are not in the fit are light grey; those that the data do not determine are hatched.
+    that are not in the fit are light grey; all couplings of a silent receiver are among them.
+    Couplings that the data do not determine are hatched.
 
     Parameters
     ----------
@@ -90,11 +93,8 @@ def plot_connectivity(
         raise ValueError(f"limit is {limit}; expected a number above 0.")
     values = getattr(couplings, value)
     own, significant = couplings.own_history, couplings.significant(q)
-    # Without tests there are no standard errors to tell what is determined.
     open_ = np.isinf(couplings.standard_error) & ~own
-    absent = ~np.isfinite(values) & ~own & ~open_
-    if couplings.tested:
-        absent |= np.isnan(couplings.standard_error) & ~own
+    absent = (couplings.absent | ~np.isfinite(values)) & ~own & ~open_
     shown = np.ma.masked_where(own | open_ | absent, values)
     if limit is None:
         limit = colour_limit(shown[significant & ~shown.mask] if significant.any() else shown)
@@ -148,7 +148,9 @@ def _draw_keys(ax, keys, receivers):
     )  # fmt: skip
 
 
-def draw_bar(image, drawn, axes, label):
+def draw_bar(
+    image: ScalarMappable, drawn: np.ndarray, axes: Axes | Iterable[Axes], label: str
+) -> None:
     """The scale of the colours beside one or several axes, pointed where values lie beyond it."""
     low, high = image.get_clim()
     beyond = (drawn < low).any(), (drawn > high).any()
@@ -235,7 +237,15 @@ def plot_filters(
     return given.ravel()[: len(pairs)]
 
 
-def draw_filters(couplings, pairs, axes, bin_size, level=0.95, share=False, true=None):
+def draw_filters(
+    couplings: CouplingMap,
+    pairs: list[tuple[int, int]],
+    axes: np.ndarray,
+    bin_size: float | None,
+    level: float = 0.95,
+    share: bool = False,
+    true: CouplingMap | None = None,
+) -> None:
     """Draw filters into axes of their own, over the true ones if their map is given."""
     lag, lag_label = lags_of(couplings.kernel.shape[0], bin_size)
     factor = couplings.loss.multiplied
@@ -284,7 +294,8 @@ def _draw_filter(ax, couplings, pair, lag, level):
     ax.plot(lag, h, color=BLUE, lw=1.6, label="fitted")
     ax.set_title(_title(couplings, i, j), loc="left", fontsize=9)
     if not known.any() and couplings.uncertainty is not None:
-        ax.text(0.97, 0.94, "not determined", transform=ax.transAxes, ha="right", va="top",
+        text = "not in the fit" if couplings.absent[i, j] else "not determined"
+        ax.text(0.97, 0.94, text, transform=ax.transAxes, ha="right", va="top",
                 fontsize=SMALL)  # fmt: skip
     else:
         note = _q_text(couplings.q_value[i, j])
@@ -321,7 +332,7 @@ def _draw_dots(ax, significant, darkness):
     ax.add_collection(dots, autolim=False)
 
 
-def colour_limit(shown):
+def colour_limit(shown: np.ma.MaskedArray) -> float:
     """Where the scale of colours ends: the 0.99 quantile of the sizes."""
     sizes = np.abs(np.ma.compressed(shown))
     return max(float(np.quantile(sizes, 0.99)) if sizes.size else 0.0, 1e-12)
@@ -336,7 +347,7 @@ def _filter(couplings, i, j, level):
     return np.nan_to_num(value[:, j]), stats.norm.ppf(0.5 + level / 2) * error[:, j]
 
 
-def arrow(couplings, i, j):
+def arrow(couplings: CouplingMap, i: int, j: int) -> str:
     """Names of sender and receiver with an arrow between them."""
     return f"{couplings.senders[i]} \N{RIGHTWARDS ARROW} {couplings.receivers[j]}"
 
@@ -361,7 +372,7 @@ def _upright(names):
     return max(map(len, _texts(names))) > 3
 
 
-def cell_ticks(axis, names):
+def cell_ticks(axis: Axis, names: np.ndarray) -> None:
     """Label an axis with the names of cells."""
     texts = _texts(names)
     upright = axis.axis_name == "x" and _upright(names)

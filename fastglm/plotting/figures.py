@@ -1,15 +1,18 @@
 """Whole figures in files."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
+from fastglm.connectivity import CouplingMap
 from fastglm.plotting.common import SMALL
 from fastglm.plotting.couplings import colour_limit, draw_bar, draw_filters, plot_connectivity
 
 
-def check_path(path):
+def check_path(path: str | Path) -> None:
     """Raise ValueError if a picture cannot be written to the path: folder or file type."""
     path = Path(path)
     types = FigureCanvasBase.get_supported_filetypes()
@@ -21,7 +24,7 @@ def check_path(path):
         raise ValueError(f"There is no folder {path.resolve().parent} to write to.")
 
 
-def demo_figure(true, fitted, bin_size, path):
+def demo_figure(true: CouplingMap, fitted: CouplingMap, bin_size: float, path: str | Path) -> None:
     """Save true and fitted connectivity side by side over six filters with their truth.
 
     Parameters
@@ -48,7 +51,7 @@ def demo_figure(true, fitted, bin_size, path):
     _save(figure, path)
 
 
-def fit_figure(couplings, bin_size, path):
+def fit_figure(couplings: CouplingMap, bin_size: float, path: str | Path) -> None:
     """Save the fitted connectivity beside six of its strongest filters.
 
     Parameters

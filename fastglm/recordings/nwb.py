@@ -4,12 +4,18 @@ Read with h5py alone. The units table is five data sets of an HDF5 file whose la
 since NWB 2.0; PyNWB would bring pandas and the schemas of all extensions, and read everything.
 """
 
+from __future__ import annotations
+
 import ast
 import operator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastglm._pynapple import intersect
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _COMPARISONS = {
     ast.Eq: operator.eq,
@@ -23,7 +29,9 @@ _COMPARISONS = {
 }
 
 
-def read_units(path, where=None, epochs=None):
+def read_units(
+    path: Path, where: str | None = None, epochs: str | None = None
+) -> tuple[np.ndarray, np.ndarray, list, np.ndarray | None, tuple[float, float]]:
     """Spike times, unit of each, ids, observed intervals and range of the units of a file.
 
     Parameters

@@ -3,10 +3,13 @@
 Spikes are placed in bins without a table of all bins: memory is that of the spikes.
 """
 
+from __future__ import annotations
+
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,6 +17,9 @@ from fastglm import _html
 from fastglm._checks import is_number
 from fastglm._pynapple import intersect, read_intervals
 from fastglm.features.events import Events
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 _MAX_BINS = 2**31 - 2**20  # bins are counted in 32 bits
 _EDGE = 1e-6  # of a bin: a spike less than that before an edge is on it
@@ -49,7 +55,7 @@ class SpikeTimes:
     adjacency: np.ndarray | None = None
     names: list | None = None
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         n = len(self.segments)
         parts = "" if n == 1 else f" in {n:,} segments"
         units = "1 unit" if self.n_units == 1 else f"{self.n_units:,} units"
@@ -72,12 +78,12 @@ class SpikeTimes:
         """For how long the units were observed."""
         return float(np.diff(self.segments).sum())
 
-    def bin(self, bin_size):
+    def bin(self, bin_size: float) -> tuple[np.ndarray, np.ndarray]:
         """Counts of shape (n_bins, n_units) and epochs in bins; see `bin_spikes`."""
         events, epochs = self.events(bin_size)
         return events.toarray(), epochs
 
-    def events(self, bin_size):
+    def events(self, bin_size: float) -> tuple[Events, np.ndarray]:
         """The counts that are not zero, as `fastglm.features.Events`, and epochs in bins.
 
         ``compute_features`` and ``fit`` take the events in place of counts. Memory: 100 bytes or so
@@ -91,7 +97,9 @@ class SpikeTimes:
         return events, as_epochs(lengths)
 
 
-def load_spikes(path, where=None, epochs=None):
+def load_spikes(
+    path: str | Path, where: str | None = None, epochs: str | ArrayLike | None = None
+) -> SpikeTimes:
     """Read a recording from an NWB file or an ``.npz`` file.
 
     Parameters
@@ -178,15 +186,15 @@ def load_spikes(path, where=None, epochs=None):
 
 
 def bin_spikes(
-    spike_times,
-    unit,
-    bin_size,
+    spike_times: ArrayLike,
+    unit: ArrayLike,
+    bin_size: float,
     *,
-    n_units=None,
-    t_start=None,
-    t_stop=None,
-    epochs=None,
-):
+    n_units: int | None = None,
+    t_start: float | None = None,
+    t_stop: float | None = None,
+    epochs: ArrayLike | None = None,
+) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     """Count spikes in bins.
 
     Bin k of an epoch that starts at a holds the spikes of ``a + k * bin_size <= t``
@@ -241,19 +249,19 @@ def bin_spikes(
     return counts if epochs is None else (counts, as_epochs(lengths))
 
 
-def end_of_last_bin(spike_times, start, bin_size):
+def end_of_last_bin(spike_times: np.ndarray, start: float, bin_size: float) -> float:
     """Where the bin of the last spike ends."""
     last = spike_times.max(initial=start)
     return start + (np.floor((last - start) / bin_size + _EDGE) + 1) * bin_size
 
 
-def full_bins(segments, bin_size):
+def full_bins(segments: np.ndarray, bin_size: float) -> np.ndarray:
     """Number of bins that fit into each segment."""
     with np.errstate(over="ignore"):
         return check_lengths(np.diff(segments)[:, 0] / bin_size + _EDGE, bin_size, segments)
 
 
-def check_lengths(lengths, bin_size, segments):
+def check_lengths(lengths: np.ndarray, bin_size: float, segments: np.ndarray) -> np.ndarray:
     """Numbers of bins, rounded down; raises if they are none or too many."""
     lengths = np.floor(lengths)
     if lengths.sum() > _MAX_BINS:
@@ -269,13 +277,21 @@ def check_lengths(lengths, bin_size, segments):
     return lengths.astype(np.int64)
 
 
-def as_epochs(lengths):
+def as_epochs(lengths: np.ndarray) -> np.ndarray:
     """First bin and one past the last of every segment with that many bins, if it has some."""
     stops = np.cumsum(lengths)
     return np.column_stack([stops - lengths, stops])[lengths > 0]
 
 
-def count_events(spike_times, unit, n_units, bin_size, segments, lengths, edge=None):
+def count_events(
+    spike_times: np.ndarray,
+    unit: np.ndarray,
+    n_units: int,
+    bin_size: float,
+    segments: np.ndarray,
+    lengths: np.ndarray,
+    edge: float | None = None,
+) -> Events:
     """The counts that are not zero in bins of segments put end to end, as `Events`.
 
     A spike less than ``edge`` (seconds) before the edge of a bin is on it. Spikes are in the order
@@ -298,13 +314,15 @@ def count_events(spike_times, unit, n_units, bin_size, segments, lengths, edge=N
     )
 
 
-def check_bin_size(bin_size):
+def check_bin_size(bin_size: float) -> None:
     """Raise ValueError if it is not a number of seconds."""
     if not (is_number(bin_size) and bin_size > 0):
         raise ValueError(f"bin_size is {bin_size!r}; expected seconds above 0.")
 
 
-def check_spikes(spike_times, unit, n_units, t_start, t_stop):
+def check_spikes(
+    spike_times: ArrayLike, unit: ArrayLike, n_units: int, t_start: float, t_stop: float
+) -> tuple[np.ndarray, np.ndarray, int]:
     """Spike times in float64, units in int64 and their number, checked."""
     spike_times = _numbers("spike_times", spike_times).astype(np.float64)
     unit = _numbers("unit", unit)
@@ -377,7 +395,7 @@ def _numbers(name, values):
     return array
 
 
-def check_segments(segments, t_start, t_stop):
+def check_segments(segments: ArrayLike | None, t_start: float, t_stop: float) -> np.ndarray:
     """Intervals in seconds as an array (n_segments, 2), checked; None is one of the whole range."""
     if segments is None:
         return np.array([[t_start, t_stop]])
@@ -430,7 +448,7 @@ def _is_hdf5(path):
         return file.read(8) == b"\x89HDF\r\n\x1a\n"
 
 
-def read_npz(path, what):
+def read_npz(path: str | Path, what: str) -> dict[str, np.ndarray]:
     """All arrays of an ``.npz`` file, without pickle."""
     path = Path(path)
     if not path.is_file():

@@ -1,5 +1,9 @@
 """Spike times of units, in whatever container they come, as events in bins."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from fastglm._checks import is_number
@@ -15,10 +19,19 @@ from fastglm.recordings.spikes import (
     full_bins,
 )
 
+if TYPE_CHECKING:
+    from fastglm.features.events import Events
+
 _HALF_NANOSECOND = 5e-10  # pynapple rounds times to nanoseconds
 
 
-def read_units(units, bin_size, epochs=None, t_start=None, t_stop=None):
+def read_units(
+    units: object,
+    bin_size: float,
+    epochs: object | None = None,
+    t_start: float | None = None,
+    t_stop: float | None = None,
+) -> tuple[Events, np.ndarray, Columns]:
     """Events of the counts, epochs in bins, and `Columns` of the units; see `fit_coupling`."""
     if pynapple_type(units) == "TsGroup":
         return _read_group(units, bin_size, epochs, t_start, t_stop)

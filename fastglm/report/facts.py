@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,6 +12,9 @@ from fastglm._batches.fit import sum_counts
 from fastglm._engine.result import STATUSES
 from fastglm._fitted import Fitted
 from fastglm.diagnostics.explained import explained, read_fit
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 LEVEL = 0.95  # of bands
 _MOST_FEATURES, _MOST_WORK = 1500, 3e12  # beyond which standard errors wait until asked for
@@ -36,7 +40,15 @@ class Facts:
     notes: list = field(default_factory=list)  # (level, sentence)
 
 
-def gather(model, X, y, standard_errors, names, sample_weight, offset) -> Facts:
+def gather(
+    model: object,
+    X: object,
+    y: object,
+    standard_errors: str | bool | None,
+    names: np.ndarray | list | None,
+    sample_weight: ArrayLike | None,
+    offset: ArrayLike | None,
+) -> Facts:
     """Everything about a fit; see `fastglm.report.write_report`."""
     adjust = {"sample_weight": sample_weight, "offset": offset}
     fit = read_fit(model, X, y, **adjust)

@@ -1,10 +1,17 @@
 """A page: its pieces of HTML, its pictures and its style."""
 
+from __future__ import annotations
+
 import hashlib
 import io
 import re
+from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 INK = "#010203"  # stands for the colour of the page's text until the page is written
 PICTURE = {
@@ -28,7 +35,7 @@ def check_path(path: str | Path) -> Path:
     return path
 
 
-def whole(title, top, sections):
+def whole(title: str, top: str, sections: Iterable[str]) -> str:
     """The page: a heading, what stands under it, and the sections."""
     body = "\n".join(s for s in sections if s)
     return (
@@ -39,18 +46,18 @@ def whole(title, top, sections):
     )
 
 
-def section(title, body):
+def section(title: str, body: str) -> str:
     """A section with its heading."""
     return f"<section><h2>{escape(title)}</h2>\n{body}</section>"
 
 
-def listed(rows):
+def listed(rows: Iterable[tuple[str, str]]) -> str:
     """Names and texts, a row each."""
     items = "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in rows)
     return f"<dl>{items}</dl>"
 
 
-def table(head, rows):
+def table(head: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
     """A table whose first column is what its rows are about."""
     top = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
     body = "".join(
@@ -64,7 +71,7 @@ def table(head, rows):
     )
 
 
-def picture(figure, text, caption=True, raster=False):
+def picture(figure: Figure, text: str, caption: bool = True, raster: bool = False) -> str:
     """A figure as inline SVG that takes the colour of the text around it."""
     file = io.StringIO()
     figure.savefig(file, format="svg", dpi=200 if raster else 72)
