@@ -18,8 +18,8 @@ Gaussian    identity   ``eta``                   ``(y - mu)**2``
 ==========  =========  ========================  ==============================================
 
 Names, links and losses are the same as in NeMoS, so that a strength of a regularizer means the
-same. A new family takes one `ObservationModel` here, and one `Loss` and one pointwise kernel for each of
-its links.
+same. A new family takes one `ObservationModel` here, and one `Loss` and one pointwise kernel for
+each of its links.
 """
 
 from __future__ import annotations

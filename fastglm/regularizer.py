@@ -13,8 +13,8 @@ not its intercept:
 | `Quadratic` | ``strength / 2 * c' matrix c`` | |
 
 Strengths mean the same as in NeMoS and scikit-learn: ``alpha`` of ``PoissonRegressor`` for the
-ridge, ``alpha`` of ``Lasso``, on the mean loss, for the lasso. A strength is a number, an array of shape
-(n_receivers,), or an array of shape (n_features, n_receivers). A `GroupLasso` takes shape
+ridge, ``alpha`` of ``Lasso``, on the mean loss, for the lasso. A strength is a number, an array of
+shape (n_receivers,), or an array of shape (n_features, n_receivers). A `GroupLasso` takes shape
 (n_groups, n_receivers) in place of the last. An `ElasticNet` also takes a pair
 ``(strength, ratio)``.
 """

@@ -1,18 +1,19 @@
-"""Temporal bases and bases of covariates: the functions that filters and tuning curves are made of.
+"""Temporal bases and bases of covariates: filters and tuning curves are sums of their functions.
 
-A convolution basis (Conv) has a kernel ``K`` of shape (window_size, n_basis_funcs), its functions
-on the grid ``u = linspace(0, 1, window_size)``; row ``l`` weighs lag ``l + 1`` bins. Its features
+A convolution basis (Conv) has a kernel ``K`` of shape (window_size, n_basis_funcs): its functions
+on the grid ``u = linspace(0, 1, window_size)``. Row ``l`` weighs lag ``l + 1`` bins. Its features
 are
 
     X[t, i * B + b] = sum_l K[l, b] * counts[t - 1 - l, i]
 
-strictly causal, sender-major, basis function fast. An evaluation basis (Eval) gives its functions
-at the samples of a covariate, rescaled to [0, 1] by its bounds or else by the range of the samples:
+They are strictly causal and sender-major; the basis function varies fastest. An evaluation basis
+(Eval) gives its functions at the samples of a covariate. Samples are rescaled to [0, 1] by the
+bounds of the basis, or by the range of the samples if it has no bounds:
 
     X[t, i * B + b] = f_b((x[t, i] - low) / (high - low))
 
-Bases are added and multiplied (`AdditiveBasis`, `MultiplicativeBasis`). Names, parameters and
-defaults are those of NeMoS (Balzani et al., 2024), whose values these equal to 1e-12.
+Bases can be added and multiplied (`AdditiveBasis`, `MultiplicativeBasis`). Names, parameters and
+defaults are the same as in NeMoS (Balzani et al., 2024); values agree to 1e-12.
 """
 
 from fastglm.basis.composition import AdditiveBasis, MultiplicativeBasis

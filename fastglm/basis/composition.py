@@ -1,8 +1,8 @@
-"""What all bases share: labels, sums, products, splitting, and the step of a pipeline.
+"""Interface of all bases: labels, sums, products, splitting, and the step of a pipeline.
 
-Bases form a tree: leaves are single bases, ``a + b`` puts features side by side, ``a * b``
-multiplies every function of one with every function of the other. An input belongs to a leaf;
-inputs are given in the order of the leaves.
+Bases form a tree whose leaves are single bases. ``a + b`` puts features side by side; ``a * b``
+multiplies every function of a with every function of b. An input belongs to a leaf. Inputs are
+given in the order of the leaves.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MOST_CURVES = 20  # functions of a basis that are drawn in a notebook
 
 
 class Basis(BaseEstimator):
-    """What single bases, sums and products share."""
+    """Interface of single bases, sums and products."""
 
     _input_shape = None  # of one sample of every input
     _n_inputs = 1
@@ -56,7 +56,7 @@ class Basis(BaseEstimator):
         return [self]
 
     def __iter__(self) -> Iterator[Basis]:
-        """The summands, in order; one for a single basis or a product."""
+        """The summands in order; a single basis or a product is its own summand."""
         yield self
 
     def __len__(self) -> int:
@@ -64,7 +64,7 @@ class Basis(BaseEstimator):
         return 1
 
     def __getitem__(self, label: str) -> Basis:
-        """The part of that label."""
+        """The part with the label."""
         if not isinstance(label, str):
             raise IndexError(
                 f"A basis is indexed with labels, not with {label!r}; use list(basis) for numbers."
@@ -76,7 +76,7 @@ class Basis(BaseEstimator):
             f"No basis has the label {label!r}; there are {[n.label for n in self._nodes()]}."
         )
 
-    def _html_repr(self):  # what scikit-learn shows in a notebook
+    def _html_repr(self):  # scikit-learn shows it in a notebook
         rows, drawn = [], []
         for leaf in self._leaves():
             n = leaf.n_output_features
@@ -152,7 +152,7 @@ class Basis(BaseEstimator):
 
     @property
     def input_shape(self) -> list[tuple[int, ...] | None]:
-        """Shape of one sample of every input, in a list; None where it is not known."""
+        """List with the shape of one sample of every input; None if it is not known yet."""
         return [b._input_shape for b in self._leaves() for _ in range(b._n_inputs)]
 
     @property
@@ -163,18 +163,18 @@ class Basis(BaseEstimator):
 
     @property
     def _vector_shape(self):
-        """Shape of the inputs that the functions are applied to one by one."""
+        """Shape of the array of inputs; the functions are applied to each input on its own."""
         return self._input_shape
 
     def _feature_shape(self):
-        """Shape that the axis of features unfolds into: that of an input, then the functions."""
+        """Shape of the unfolded axis of features: the shape of an input, then the functions."""
         if self._input_shape is None:
             return None
         return (*self._input_shape, self._n_columns)
 
     @property
     def _n_columns(self):
-        """Number of columns an input."""
+        """Number of columns of one input."""
         return self.n_basis_funcs
 
     def set_input_shape(self, *xi: object) -> Self:
@@ -183,7 +183,7 @@ class Basis(BaseEstimator):
         Parameters
         ----------
         *xi : int, tuple or array
-            One for each input: a number of columns (1 is an input of one dimension), the shape
+            One for each input: its number of columns (1 is an input of one dimension), its shape
             without the axis of samples, or an array of samples.
 
         Returns
@@ -224,11 +224,11 @@ class Basis(BaseEstimator):
         Returns
         -------
         dict
-            ``{label: array}``, one for each summand, with the axis reshaped to (n_senders,
-            n_basis_funcs): coupling coefficients become (sender, basis function, receiver). For a
-            basis that was given a one-dimensional input the axis is (n_basis_funcs,); a product
-            is one summand, with the functions of the first factor slow. Features that have times
-            (`FeatureMatrix.timeline`) give a TsdFrame or TsdTensor each.
+            ``{label: array}``, one array for each summand. The axis is reshaped to (n_senders,
+            n_basis_funcs), so that coupling coefficients become (sender, basis function, receiver).
+            For a one-dimensional input the axis is (n_basis_funcs,). A product is one summand; the
+            functions of its first factor vary slowest. Features with times
+            (`FeatureMatrix.timeline`) give one TsdFrame or TsdTensor for each summand.
 
         Raises
         ------
@@ -273,7 +273,7 @@ class _Composite(Basis):
 
     @property
     def label(self):
-        """The label that was given, or one made of those of the parts."""
+        """The label that was given, or a label made of the labels of the parts."""
         return self._label or f"({self.basis1.label} {self._sign} {self.basis2.label})"
 
     @label.setter
@@ -329,7 +329,7 @@ class _Composite(Basis):
     def set_params(self, **params):
         """Set parameters by label: ``label__name=value``, or ``label=basis`` for a whole part.
 
-        ``basis1``, ``basis2`` and their ``basis1__name`` will do as well.
+        The names ``basis1``, ``basis2`` and ``basis1__name`` are accepted too.
 
         Raises
         ------
@@ -399,7 +399,7 @@ class _Composite(Basis):
         return self
 
     def evaluate_on_grid(self, *n_samples):
-        """The functions on a grid with one axis an input, over the bounds or [0, 1].
+        """The functions on a grid with one axis for each input, over the bounds or [0, 1].
 
         Returns
         -------
@@ -420,12 +420,12 @@ class _Composite(Basis):
 
 
 class AdditiveBasis(_Composite):
-    """Bases side by side: ``a + b``. One input a basis, features in order, split by label.
+    """Bases side by side: ``a + b``. One input for each basis, features in order, split by label.
 
     Parameters
     ----------
     basis1, basis2 : bases
-        Copies are kept. Labels that stand twice get a number where they are default labels.
+        Copies are kept. A default label that occurs twice gets a number.
     label : str, optional
 
     Raises
@@ -472,12 +472,13 @@ class AdditiveBasis(_Composite):
     def compute_features(self, *xi: object, epochs: object | None = None) -> FeatureMatrix:
         """Features of every summand side by side; one input for each leaf, in order.
 
-        See the parts' ``compute_features``; a row is complete where it is for all of them.
+        See ``compute_features`` of the summands. A row is complete if it is complete for all
+        summands.
         """
         return hstack([b.compute_features(*x, epochs=epochs) for b, x in self._halves(xi)])
 
     def evaluate(self, *sample_pts: ArrayLike) -> np.ndarray:
-        """The functions of all summands at samples; one array of shape (n_samples,) an input.
+        """The functions of all summands at samples, from an array (n_samples,) for each input.
 
         Returns
         -------
@@ -504,22 +505,22 @@ class AdditiveBasis(_Composite):
 class MultiplicativeBasis(_Composite):
     """Products of the functions of two bases: ``a * b``, an interaction of two inputs.
 
-    Feature ``j * n2 + k`` of an input is function j of the first on its input times function k of
-    the second on its own. Inputs of several dimensions are paired: all have the same shape. The
-    features are never stored: products are taken a chunk of bins at a time, also where a factor
-    is a convolution (coupling whose strength follows a covariate).
+    Feature ``j * n2 + k`` is the product of function j of the first basis at its input and function
+    k of the second basis at its input. Inputs of several dimensions are paired and have the same
+    shape. The features are never stored: products are taken a chunk of bins at a time. A factor may
+    be a convolution: the strength of a coupling then follows a covariate.
 
     Parameters
     ----------
     basis1, basis2 : bases
-        Copies are kept. Labels that stand twice get a number where they are default labels.
+        Copies are kept. A default label that occurs twice gets a number.
     label : str, optional
 
     Raises
     ------
     ValueError
-        If two bases share a label that a user chose, or both are made of cosines and sines, whose
-        product would treat them alike.
+        If two bases share a label that a user chose, or both bases are made of cosines and sines;
+        their product would mix cosines and sines.
 
     Examples
     --------
@@ -556,7 +557,7 @@ class MultiplicativeBasis(_Composite):
         return None if None in shapes else self._one_shape(shapes)
 
     def set_input_shape(self, *xi: object) -> Self:
-        """Tell every factor the shape of one sample of its input; it is the same for all."""
+        """Tell every factor the shape of one sample of its input; all shapes are the same."""
         super().set_input_shape(*xi)
         self._one_shape({b._vector_shape for b in self._leaves()})
         return self
@@ -564,7 +565,8 @@ class MultiplicativeBasis(_Composite):
     def compute_features(self, *xi: object, epochs: object | None = None) -> FeatureMatrix:
         """Products of the factors' features, input by input; one input for each leaf, in order.
 
-        See the factors' ``compute_features``; a row is complete where it is for all of them.
+        See ``compute_features`` of the factors. A row is complete if it is complete for all
+        factors.
 
         Returns
         -------
@@ -594,7 +596,7 @@ class MultiplicativeBasis(_Composite):
         return FeatureMatrix([block], timeline=timeline)
 
     def evaluate(self, *sample_pts: ArrayLike) -> np.ndarray:
-        """Products of the functions at samples; arrays of the same shape, one an input.
+        """Products of the functions at samples, from one array for each input, of one shape.
 
         Returns
         -------

@@ -9,7 +9,7 @@ from fastglm.basis.leaf import Conv, Eval, Family
 
 
 class RaisedCosineLinear(Family):
-    """``0.5 * (cos(clip(pi * (u - p_b) / (d * width), -pi, pi)) + 1)``, p equally spaced by d."""
+    """``0.5 * (cos(clip(pi * (u - p_b) / (d * width), -pi, pi)) + 1)``; peaks p_b are d apart."""
 
     @property
     def n_basis_funcs(self) -> int:
@@ -84,8 +84,8 @@ class RaisedCosineLinearConv(RaisedCosineLinear, Conv):
     window_size : int
         Lags, in bins.
     width : float, default 2.0
-        Half-width of a bump in units of the spacing; greater than 1, ``2 * width`` an integer, so
-        that the bumps sum to a constant.
+        Half-width of a bump in units of the spacing: greater than 1, and ``2 * width`` an integer.
+        The bumps then sum to a constant.
     label : str
     conv_kwargs : dict, optional
     """
@@ -108,9 +108,9 @@ class RaisedCosineLinearConv(RaisedCosineLinear, Conv):
 class RaisedCosineLogConv(RaisedCosineLog, Conv):
     """Raised cosine bumps on a logarithmic axis: fine at short lags (Pillow et al., 2008).
 
-    As `RaisedCosineLinearConv` with ``x = log(s * u + 1) / log(s + 1)`` for u. The peaks reach
-    ``1 - width / (n_basis_funcs + width - 1)`` if the last bump must decay to zero at the end of
-    the window, else 1.
+    As `RaisedCosineLinearConv` with ``x = log(s * u + 1) / log(s + 1)`` in place of u. The last
+    peak is at ``1 - width / (n_basis_funcs + width - 1)`` if the last bump must decay to zero at
+    the end of the window, else at 1.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ class RaisedCosineLogConv(RaisedCosineLog, Conv):
         Lags, in bins.
     width : float, default 2.0
     time_scaling : float, default 50.0
-        s above; near 0 the axis is linear.
+        The stretch s; near 0 the axis is linear.
     enforce_decay_to_zero : bool, default True
     label : str
     conv_kwargs : dict, optional
@@ -163,12 +163,12 @@ class RaisedCosineLinearEval(RaisedCosineLinear, Eval):
     ----------
     n_basis_funcs : int, at least 2
     width : float, default 2.0
-        Half-width of a bump in units of the spacing; greater than 1, ``2 * width`` an integer, so
-        that the bumps sum to a constant.
+        Half-width of a bump in units of the spacing: greater than 1, and ``2 * width`` an integer.
+        The bumps then sum to a constant.
     bounds : pair of floats, optional
-        Domain; default: the range of the samples.
+        Domain. Default: the range of the samples.
     fill_value : float, default NaN
-        For samples out of bounds.
+        Value for samples out of bounds.
     label : str
 
     Examples
@@ -200,21 +200,21 @@ class RaisedCosineLinearEval(RaisedCosineLinear, Eval):
 class RaisedCosineLogEval(RaisedCosineLog, Eval):
     """Raised cosine bumps on a logarithmic axis: fine at small values (Pillow et al., 2008).
 
-    As `RaisedCosineLinearEval` with ``log(s * u + 1) / log(s + 1)`` for u. The peaks reach
-    ``1 - width / (n_basis_funcs + width - 1)`` if the last bump must decay to zero at the highest
-    sample, else 1.
+    As `RaisedCosineLinearEval` with ``log(s * u + 1) / log(s + 1)`` in place of u. The last peak is
+    at ``1 - width / (n_basis_funcs + width - 1)`` if the last bump must decay to zero at the
+    highest sample, else at 1.
 
     Parameters
     ----------
     n_basis_funcs : int, at least 2
     width : float, default 2.0
     time_scaling : float, default 50.0
-        s above; near 0 the axis is linear.
+        The stretch s; near 0 the axis is linear.
     enforce_decay_to_zero : bool, default True
     bounds : pair of floats, optional
-        Domain; default: the range of the samples.
+        Domain. Default: the range of the samples.
     fill_value : float, default NaN
-        For samples out of bounds.
+        Value for samples out of bounds.
     label : str
 
     Examples

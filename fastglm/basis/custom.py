@@ -1,4 +1,4 @@
-"""Functions of the user's own."""
+"""A basis of functions that the user writes."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
 
 
 class CustomBasis(Eval):
-    """Functions of the user's own.
+    """A basis of functions that the user writes.
 
-    Column b is ``funcs[b](*inputs, **basis_kwargs)``, an array whose first axis is that of the
-    samples. Axes of the inputs beyond ``ndim_input`` are inputs of their own, and every function
-    is called once for each.
+    Column b is ``funcs[b](*inputs, **basis_kwargs)``: an array whose first axis is the axis of the
+    samples. Axes of the inputs beyond ``ndim_input`` hold further inputs; every function is called
+    once for each of them.
 
     Parameters
     ----------
     funcs : callable or list of callables
-        All take the same number of positional arguments without default: the inputs.
+        All functions take the same number of positional arguments without default: the inputs.
     ndim_input : int, default 1
-        Axes of an input that the functions work on, that of the samples among them.
+        Number of axes of an input that a function takes, the axis of the samples included.
     output_shape : int or tuple, optional
-        Shape of a function's value at one sample; found at the first evaluation.
+        Shape of the value of a function at one sample. Default: found at the first evaluation.
     basis_kwargs : dict, optional
         Further arguments of all functions.
     pynapple_support : bool
         Has no effect: the functions are given NumPy arrays.
     label : str
     is_complex : bool, default False
-        The functions are cosines and sines; such bases cannot be multiplied with each other.
+        The functions are cosines and sines. Two such bases cannot be multiplied.
     bounds : pair of floats, optional
         In ``compute_features`` a row with a sample out of bounds becomes ``fill_value``.
     fill_value : float, default NaN
@@ -99,7 +99,7 @@ class CustomBasis(Eval):
 
     @property
     def output_shape(self) -> tuple[int, ...]:
-        """Shape of a function's value at one sample."""
+        """Shape of the value of a function at one sample."""
         return self._output_shape
 
     @output_shape.setter
@@ -140,13 +140,13 @@ class CustomBasis(Eval):
         Parameters
         ----------
         *sample_pts : arrays of shape (n_samples, ...)
-            One for each argument of the functions, all of the same shape.
+            One array for each argument of the functions; all have the same shape.
 
         Returns
         -------
         ndarray of shape (n_samples, *output_shape, n_basis_funcs)
-            With one more axis before the last, that of all inputs, where there are axes beyond
-            ``ndim_input``.
+            Where there are axes beyond ``ndim_input``, one axis of all inputs comes before the last
+            axis.
         """
         inputs = [read_points(x) for x in self._one_each(sample_pts)]
         shape = self._one_shape({x.shape for x in inputs})

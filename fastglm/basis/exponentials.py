@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 class OrthExponential(Family):
-    """An orthonormal basis, over the points, of the span of ``exp(-rate * u)``."""
+    """An orthonormal basis of the span of ``exp(-rate * u)`` at the given points."""
 
-    _orthogonal = True  # over the points of each input on its own
+    _orthogonal = True  # at the points of each input on its own
 
     @property
     def decay_rates(self) -> ArrayLike:
@@ -52,7 +52,7 @@ class OrthExponential(Family):
 class OrthExponentialConv(OrthExponential, Conv):
     """An orthonormal basis of the span of decaying exponentials ``exp(-rate * u)``.
 
-    Where the exponentials are numerically dependent there are fewer columns than rates.
+    If the exponentials are numerically dependent, there are fewer columns than rates.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ class OrthExponentialConv(OrthExponential, Conv):
     window_size : int, at least ``n_basis_funcs``
         Lags, in bins.
     decay_rates : array of shape (n_basis_funcs,)
-        Distinct, per window.
+        Distinct rates per window.
     label : str
     conv_kwargs : dict, optional
     """
@@ -88,19 +88,19 @@ class OrthExponentialConv(OrthExponential, Conv):
 class OrthExponentialEval(OrthExponential, Eval):
     """An orthonormal basis of the span of decaying exponentials ``exp(-rate * u)``.
 
-    Orthonormal over the samples that it is given, so its values at a sample depend on the others:
-    a model has to be given the samples of the fit again. Where the exponentials are numerically
-    dependent there are fewer columns than rates.
+    The functions are orthonormal over the given samples, so that their values at a sample depend on
+    all samples: a prediction needs the samples of the fit. If the exponentials are numerically
+    dependent, there are fewer columns than rates.
 
     Parameters
     ----------
     n_basis_funcs : int
     decay_rates : array of shape (n_basis_funcs,)
-        Distinct, per range.
+        Distinct rates per range.
     bounds : pair of floats, optional
-        Domain; default: the range of the samples.
+        Domain. Default: the range of the samples.
     fill_value : float, default NaN
-        For samples out of bounds.
+        Value for samples out of bounds.
     label : str
 
     Examples

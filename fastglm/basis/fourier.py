@@ -19,23 +19,24 @@ if TYPE_CHECKING:
 class FourierEval(Eval):
     """Cosines and sines of one or several inputs.
 
-    With ``x_d`` rescaled so that the bounds, or the range of the samples, are one period, and
-    frequencies ``f = (f_1, ..., f_ndim)``, the functions are ``cos(2 pi f x)`` for all f and
-    then ``sin(2 pi f x)`` for all f but 0.
+    Inputs ``x_d`` are rescaled so that one period is the bounds, or the range of the samples.
+    Frequencies are ``f = (f_1, ..., f_ndim)``. The functions are ``cos(2 pi f x)`` for all f, then
+    ``sin(2 pi f x)`` for all f but 0.
 
     Parameters
     ----------
     frequencies : int, pair, ndarray or list
-        ``k``: 0 to k - 1; ``(low, high)``: low to high - 1; an array of whole numbers >= 0. A list
-        has one of these for each dimension; else it is the same for all. All combinations are
-        taken.
+        ``k`` stands for 0 to k - 1, ``(low, high)`` for low to high - 1, and an array holds whole
+        numbers >= 0. A list has one of these for each dimension; without a list all dimensions have
+        the same frequencies. All combinations are taken.
     ndim : int, default 1
         Number of inputs, of the same shape.
     bounds : pair of floats or a pair for each input, optional
-        One period; samples beyond it are wrapped, not filled.
+        One period. Samples beyond it are wrapped, not filled.
     frequency_mask : "no-intercept", "all", None, array or callable
         "no-intercept" leaves frequency 0 out; "all" and None keep it. An array of 0 and 1 has one
-        axis a dimension; a function of the frequencies of a combination returns True to keep it.
+        axis for each dimension. A function takes the frequencies of a combination and returns
+        whether to keep it.
     label : str
 
     Raises
@@ -94,7 +95,7 @@ class FourierEval(Eval):
 
     @property
     def bounds(self) -> tuple | None:
-        """One period: a pair, or a pair for each input; None takes the range of the samples."""
+        """One period: a pair, or a pair for each input; None is the range of the samples."""
         return self._bounds
 
     @bounds.setter
@@ -116,7 +117,7 @@ class FourierEval(Eval):
 
     @property
     def masked_frequencies(self) -> np.ndarray:
-        """Frequencies that are used, shape (ndim, n_combinations)."""
+        """Frequencies that the mask keeps, shape (ndim, n_combinations)."""
         combinations = np.array(list(itertools.product(*self.frequencies))).reshape(-1, self.ndim)
         mask = self.frequency_mask
         if mask is None or isinstance(mask, str):
@@ -143,7 +144,7 @@ class FourierEval(Eval):
         return combinations[keep].T
 
     def _check(self):
-        self.masked_frequencies  # noqa: B018  (raises where the mask does not fit)
+        self.masked_frequencies  # noqa: B018  (raises if the mask does not fit)
 
     @property
     def n_basis_funcs(self) -> int:
@@ -166,7 +167,7 @@ class FourierEval(Eval):
 
 
 def _read_frequencies(value):
-    """One dimension's frequencies as an ascending array."""
+    """The frequencies of one dimension as an ascending array."""
     if isinstance(value, tuple) and len(value) == 2:
         array = np.arange(*value)
         fits = all(isinstance(v, int | np.integer) for v in value) and 0 <= value[0] < value[1]

@@ -82,7 +82,7 @@ class IdentityEval(Eval):
 
 
 class Zero(Eval):
-    """No function: keeps the place of an input in a sum that leaves it out.
+    """A basis without functions: it keeps the place of an input that a sum leaves out.
 
     Parameters
     ----------

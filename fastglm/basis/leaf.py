@@ -47,26 +47,26 @@ class Leaf(Basis):
         """Raise ValueError where parameters do not fit each other."""
 
     def _density(self, scale):
-        """What the functions are divided by where their domain has length ``scale``."""
+        """Divisor of the functions on a domain of length ``scale``."""
         return np.ones_like(scale)
 
     def evaluate(self, *sample_pts: ArrayLike) -> np.ndarray:
-        """The functions at the samples, each column of them rescaled to [0, 1].
+        """The functions at the samples; each column of samples is rescaled to [0, 1].
 
         Parameters
         ----------
         *sample_pts : array of shape (n_samples, ...)
-            The range is that of the bounds, where there are some, or of the column.
+            The domain is given by the bounds, or by the range of each column without bounds.
 
         Returns
         -------
         ndarray of shape (n_samples, ..., n_basis_funcs)
-            NaN where the sample is not finite; ``fill_value`` (NaN) where it is out of bounds.
+            NaN where the sample is not finite, ``fill_value`` where it is out of bounds.
 
         Raises
         ------
         ValueError
-            If there are no bounds and no finite sample, which a range needs.
+            If there are neither bounds nor a finite sample: the domain is then not known.
         """
         points = [read_points(x) for x in self._one_each(sample_pts)]
         shape = self._one_shape({p.shape for p in points})
@@ -74,13 +74,13 @@ class Leaf(Basis):
         return values.reshape(*shape, values.shape[-1])
 
     def _values(self, points):
-        """The functions at points of shape (n_samples, n_inputs): one more axis."""
+        """The functions at points of shape (n_samples, n_inputs), along one more axis."""
         finite = np.isfinite(points)
         low, scale = self._range(points, self.bounds)
         with np.errstate(invalid="ignore"):
             u = (points - low) / scale
         outside = self._outside(points)
-        if self._orthogonal:  # over the samples of an input
+        if self._orthogonal:  # over the samples of each input
             parts = [self._functions(u[f, j]) for j, f in enumerate(finite.T)]
             out = np.full((*points.shape, max(p.shape[1] for p in parts)), np.nan)
             for j, part in enumerate(parts):
@@ -94,7 +94,7 @@ class Leaf(Basis):
         return out
 
     def _range(self, points, bounds):
-        """Lowest point of every column and the length of its range, 1 for a constant."""
+        """Lowest point of every column and the length of its range; 1 for a constant column."""
         if bounds is not None:
             low, high = (np.full(points.shape[1], b) for b in bounds)
             return low, high - low
@@ -133,7 +133,7 @@ class Conv(Leaf):
 
     @property
     def conv_kwargs(self) -> dict | None:
-        """``predictor_causality`` and ``shift``; the batch sizes of NeMoS change nothing here."""
+        """``predictor_causality`` and ``shift``; the batch sizes of NeMoS have no effect."""
         return self._conv_kwargs
 
     @conv_kwargs.setter
@@ -183,23 +183,23 @@ class Conv(Leaf):
 
         ``X[t, i * B + b] = sum_l kernel_[l, b] * counts[t - 1 - l, i]``. The first
         ``window_size`` rows of every epoch have no complete history: they are NaN, and `fit` and
-        `score` drop them. NaN in the counts spreads to the rows that see it.
+        `score` drop them. NaN in the counts spreads to all rows whose window holds it.
 
         Parameters
         ----------
         xi : array of shape (n_bins, n_senders) or (n_bins,), or a list of such NumPy arrays
-            Events per bin; a SciPy sparse array, `Events` of a recording, or pynapple's TsdFrame or
-            Tsd will do. A list is a list of trials: they are put end to end, and no history
-            crosses from one to the next.
+            Events per bin. A SciPy sparse array, `Events` of a recording, and pynapple's TsdFrame
+            or Tsd are accepted. A list holds trials: they are put end to end, and no history
+            crosses from one trial to the next.
         epochs : array-like of shape (n_epochs, 2), or IntervalSet, optional
-            First bin and one past the last of every epoch, ascending, not overlapping. Bins
-            outside have NaN rows. Default: one epoch, or the time support of a TsdFrame, of which
-            other epochs take a part.
+            First bin and one past the last of every epoch, ascending, not overlapping. Rows of bins
+            outside all epochs are NaN. Default: one epoch, or the time support of a TsdFrame.
+            Epochs of a TsdFrame are cut to its time support.
 
         Returns
         -------
         FeatureMatrix of shape (n_bins, n_senders * n_basis_funcs)
-            Keeps 32 bytes for every bin and sender with events, whatever the window.
+            Keeps 32 bytes for every count that is not zero; the window has no effect on memory.
 
         Raises
         ------
@@ -260,7 +260,7 @@ class Eval(Leaf):
 
     @property
     def bounds(self) -> tuple[float, float] | None:
-        """Lowest and highest sample of the domain; None takes the range of the samples."""
+        """Lowest and highest sample of the domain; None is the range of the samples."""
         return self._bounds
 
     @bounds.setter
@@ -273,7 +273,7 @@ class Eval(Leaf):
         Parameters
         ----------
         *n_samples : int
-            Points, one number for each input.
+            Number of points, for each input.
 
         Returns
         -------
@@ -302,24 +302,24 @@ class Eval(Leaf):
         Parameters
         ----------
         *xi : array of shape (n_bins,) or (n_bins, ...), a list of such arrays, or `hold`
-            One for each input, most bases have one. Every column is evaluated on its own; a
-            list is a list of trials, put end to end. What `fastglm.features.hold` gives is
-            evaluated and kept once a sample.
-            A Tsd, TsdFrame or TsdTensor of pynapple will do.
+            One for each input; most bases have one input. Every column is evaluated on its own. A
+            list holds trials, which are put end to end. A matrix from `fastglm.features.hold` is
+            evaluated and kept once for each sample. A Tsd, TsdFrame or TsdTensor of pynapple is
+            accepted.
         epochs : array-like of shape (n_epochs, 2), or IntervalSet, optional
-            First bin and one past the last of every epoch. Bins outside have NaN rows.
+            First bin and one past the last of every epoch. Rows of bins outside all epochs are NaN.
 
         Returns
         -------
         FeatureMatrix of shape (n_bins, n_inputs * n_basis_funcs)
-            Keeps 8 bytes an entry. A row with a sample that is not finite has NaN; one with a
-            sample out of bounds is ``fill_value`` in all columns.
+            Keeps 8 bytes for each entry. A row with a sample that is not finite holds NaN. A row
+            with a sample out of bounds is ``fill_value`` in all columns.
 
         Raises
         ------
         ValueError
-            If the samples are not numbers or empty, inputs of a basis with several differ in
-            shape, there are no bounds and no finite sample, or the epochs do not fit.
+            If the samples are empty or not numbers, several inputs differ in shape, there are
+            neither bounds nor a finite sample, or the epochs do not fit.
         """
         held = [_held(x) for x in self._one_each(xi)]
         slow, timelines = held[0], [getattr(x, "timeline", None) for x in xi]
@@ -355,7 +355,7 @@ class Eval(Leaf):
         return FeatureMatrix([block], timeline=timeline)
 
     def _features(self, *inputs):
-        """Values of shape (n_samples, ..., n_columns), the functions last."""
+        """Values of shape (n_samples, ..., n_columns); the last axis is that of the functions."""
         values = self._values(*(x.reshape(x.shape[0], -1) for x in inputs))
         if self.bounds is not None:
             outside = [self._outside(x).reshape(x.shape[0], -1).any(axis=1) for x in inputs]
@@ -364,12 +364,12 @@ class Eval(Leaf):
 
 
 def read_bounds(value: ArrayLike) -> tuple[float, float]:
-    """A pair of floats, the lower first.
+    """Bounds as a pair of floats, the lower first.
 
     Raises
     ------
     ValueError
-        If it is none.
+        If the value is no such pair.
     """
     try:
         low, high = (float(v) for v in value)
@@ -381,7 +381,7 @@ def read_bounds(value: ArrayLike) -> tuple[float, float]:
 
 
 def read_points(points: ArrayLike) -> np.ndarray:
-    """Samples as an array of floats with at least one axis and one sample."""
+    """Samples as an array of floats; raises if there is no sample."""
     points = as_numbers(points, "Samples")
     points = np.atleast_1d(_as_floats(points))
     if points.shape[0] == 0:
@@ -395,7 +395,7 @@ def _as_floats(array):
 
 
 def _held(x):
-    """The slow block, if x is one that `hold` made."""
+    """The slow block of a matrix that `hold` made; None for all other inputs."""
     if isinstance(x, FeatureMatrix) and len(x.columns) == 1:
         return x.columns[0] if isinstance(x.columns[0], SlowColumns) else None
     return None
@@ -411,7 +411,7 @@ def _same_runs(block, other):
 
 
 def _read_samples(counts, epochs, name):
-    """Counts or samples as one array with bins first; epochs as an array (n_epochs, 2); times."""
+    """Counts or samples as an array with bins first, epochs (n_epochs, 2), and the timeline."""
     timeline = getattr(counts, "timeline", None)
     if isinstance(counts, Events) and name == "Counts":
         return counts, read_epochs(epochs, counts.n_bins, timeline), timeline
@@ -442,9 +442,9 @@ def _read_samples(counts, epochs, name):
 
 
 def read_epochs(epochs: object, n_bins: int, timeline: Timeline | None = None) -> np.ndarray:
-    """Epochs as an int64 array of shape (n_epochs, 2), checked; None is one epoch of all bins.
+    """Epochs as a checked int64 array of shape (n_epochs, 2); None is one epoch of all bins.
 
-    With a timeline None is its own epochs, and others are cut where these end.
+    With a timeline, None is the epochs of the timeline, and given epochs are cut to them.
 
     Raises
     ------
@@ -495,7 +495,7 @@ def _read_bounds_of_epochs(epochs, n_bins):
 
 
 class Family:
-    """What families share: the number of functions."""
+    """Base of families of functions: the number of functions."""
 
     @property
     def n_basis_funcs(self) -> int:

@@ -44,7 +44,7 @@ class BSpline(Family):
 
 
 class CyclicBSpline(BSpline):
-    """B-splines on a circle: what leaves at the end comes in at the start."""
+    """B-splines on a circle: a function that leaves at the end comes in at the start."""
 
     _min_order = 2
 
@@ -69,7 +69,7 @@ class MSpline(BSpline):
 
 
 def _bsplines(u, knots, order):
-    from scipy.interpolate import BSpline  # a tenth of a second that only splines pay
+    from scipy.interpolate import BSpline  # late: its import takes a tenth of a second
 
     if u.size == 0:
         return np.empty((0, knots.size - order))
@@ -167,7 +167,8 @@ class MSplineConv(MSpline, Conv):
 class BSplineEval(BSpline, Eval):
     """B-splines with equally spaced knots, clamped at both ends (de Boor, 1978).
 
-    Piecewise polynomials of degree ``order - 1`` in the sample rescaled to [0, 1], that sum to 1.
+    The functions are piecewise polynomials of degree ``order - 1`` in the sample, rescaled to [0,
+    1]. They sum to 1.
 
     Parameters
     ----------
@@ -175,9 +176,9 @@ class BSplineEval(BSpline, Eval):
     order : int, default 4
         Degree plus one.
     bounds : pair of floats, optional
-        Domain; default: the range of the samples.
+        Domain. Default: the range of the samples.
     fill_value : float, default NaN
-        For samples out of bounds.
+        Value for samples out of bounds.
     label : str
 
     Examples
@@ -216,9 +217,9 @@ class CyclicBSplineEval(CyclicBSpline, Eval):
     n_basis_funcs : int, at least ``order``
     order : int, at least 2, default 4
     bounds : pair of floats, optional
-        Domain; default: the range of the samples.
+        Domain. Default: the range of the samples.
     fill_value : float, default NaN
-        For samples out of bounds.
+        Value for samples out of bounds.
     label : str
 
     Examples
@@ -249,16 +250,16 @@ class CyclicBSplineEval(CyclicBSpline, Eval):
 class MSplineEval(MSpline, Eval):
     """M-splines: B-splines scaled to integrate to 1 over the domain (Ramsay, 1988).
 
-    The domain is that of the bounds or of the samples: twice the range halves the values.
+    The domain is the bounds, or the range of the samples. Twice the domain halves the values.
 
     Parameters
     ----------
     n_basis_funcs : int, at least ``order``
     order : int, default 4
     bounds : pair of floats, optional
-        Domain; default: the range of the samples.
+        Domain. Default: the range of the samples.
     fill_value : float, default NaN
-        For samples out of bounds.
+        Value for samples out of bounds.
     label : str
 
     Examples

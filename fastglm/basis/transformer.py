@@ -18,22 +18,23 @@ if TYPE_CHECKING:
 class TransformerBasis(TransformerMixin, BaseEstimator):
     """A basis as a transformer of scikit-learn, for pipelines and searches over parameters.
 
-    Attributes and parameters are those of the basis: ``n_basis_funcs`` of a pipeline's step
-    "basis" is ``basis__n_basis_funcs``, that of the summand "speed" is
-    ``basis__speed__n_basis_funcs``.
+    The transformer has the attributes and parameters of the basis. In a pipeline whose step is
+    called "basis", ``n_basis_funcs`` is ``basis__n_basis_funcs``; ``n_basis_funcs`` of the summand
+    "speed" is ``basis__speed__n_basis_funcs``.
 
     Parameters
     ----------
     basis : basis
-        A copy is kept. Inputs whose shape is not known are one column; `set_input_shape` tells.
+        A copy is kept. An input whose shape is not known counts as one column; `set_input_shape`
+        sets another shape.
 
     Notes
     -----
-    `transform` computes the features of what it is given, as ``compute_features``. Give an Eval
-    basis its ``bounds``: without them the range is that of the samples at hand, which differs
-    between folds. A convolution does not see the bins that a fold leaves out; splits that keep
-    bins together (``KFold`` without shuffling) cost it a window at every edge, and
-    `fastglm.model_selection` knows epochs and windows.
+    `transform` computes the features of its samples alone, as ``compute_features``. Give an Eval
+    basis its ``bounds``: without bounds the domain is the range of the samples, which differs
+    between folds. A convolution does not see the bins that a fold leaves out: splits that keep bins
+    together (``KFold`` without shuffling) lose one window at every edge. `fastglm.model_selection`
+    takes epochs and windows into account.
     """
 
     def __init__(self, basis: object) -> None:
@@ -114,7 +115,7 @@ class TransformerBasis(TransformerMixin, BaseEstimator):
             raise ValueError(f"{self._basis.label} has no attribute {name!r} that could be set.")
 
     def set_input_shape(self, *xi: object) -> Self:
-        """Tell the basis the shape of one sample of its inputs; see there."""
+        """Tell the basis the shape of one sample of its inputs; see the basis."""
         self._basis.set_input_shape(*xi)
         return self
 
@@ -139,10 +140,10 @@ class TransformerBasis(TransformerMixin, BaseEstimator):
         return copied
 
     def get_feature_names_out(self, input_features: object = None) -> np.ndarray:
-        """Names of the features, such as "speed_3", or "coupling_0_3" where there are inputs.
+        """Names of the features: "speed_3", or "coupling_0_3" for function 3 of input 0.
 
-        ``set_output(transform="pandas")`` makes `transform` give a DataFrame with these columns,
-        which is stored, unlike a `FeatureMatrix`. ``input_features`` is not used.
+        With ``set_output(transform="pandas")``, `transform` gives a DataFrame with these columns. A
+        DataFrame is stored, unlike a `FeatureMatrix`. ``input_features`` is not used.
 
         Examples
         --------

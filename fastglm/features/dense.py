@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-_ROWS = 8192  # that are looked at together
+_ROWS = 8192  # rows checked together
 
 
 class DenseColumns:
@@ -15,9 +15,9 @@ class DenseColumns:
     values : ndarray of shape (n_bins, n_columns)
     label : str
     n_funcs : int, optional
-        Columns that belong to one input, its filter; all by default.
+        Number of columns of one input, its filter. Default: all columns.
     complete : ndarray of bool, shape (n_bins,), optional
-        Bins inside an epoch; all by default.
+        Bins inside an epoch. Default: all bins.
     """
 
     may_be_nan = True
@@ -43,31 +43,31 @@ class DenseColumns:
         return self.values.shape[1]
 
     def describe(self) -> str:
-        """What the columns are, in words."""
+        """A description of the columns in words."""
         return "an array"
 
     def arrays(self) -> list[np.ndarray]:
-        """The arrays that the columns follow from."""
+        """The arrays that determine the columns."""
         return [np.asarray(self.values)]
 
     @property
     def valid(self) -> np.ndarray:
-        """Rows inside an epoch, without NaN or infinity."""
+        """Rows that lie inside an epoch and hold neither NaN nor infinity."""
         valid = self._spread(_finite(self.values))
         return valid if self.complete is None else valid & self.complete
 
     def _spread(self, of_row):
-        """An entry of every row of ``values`` as one of every bin."""
+        """One entry for every bin, from one entry for every row of ``values``."""
         return of_row
 
     def mark(self, index: np.ndarray, out: np.ndarray) -> None:
-        """Write NaN outside the epochs; other NaN stand in the values themselves."""
+        """Write NaN outside the epochs; all other NaN are in ``values``."""
         if self.complete is not None:
             out[~self.complete[index]] = np.nan
 
     @property
     def nonnegative(self) -> np.ndarray:
-        """True for a column without negative values."""
+        """For each column, whether it holds no negative value."""
         return np.fmin.reduce(self.values, axis=0, initial=0) >= 0
 
     def smallest_positive(self) -> np.ndarray:
@@ -82,7 +82,7 @@ class DenseColumns:
             out[:] = self.values[index]
 
     def select(self, columns: np.ndarray) -> tuple[DenseColumns, np.ndarray]:
-        """The block with the columns of a boolean array, and their index in this one."""
+        """The block with the columns of a boolean array, and their numbers in this block."""
         index = np.flatnonzero(columns)
         if index.size == self.n_columns:
             return self, index
@@ -91,29 +91,29 @@ class DenseColumns:
         return block, index
 
     def runs(self, start: int, n_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Values, edges and samples of the runs of some bins, as the kernels take them."""
+        """Values, edges and samples of the runs that cover some bins, as the kernels take them."""
         every = np.arange(n_rows + 1)
         return self.values[start : start + n_rows], every, every[:-1]
 
 
 class SlowColumns(DenseColumns):
-    """Columns that are constant over runs of bins, kept at their own rate: one row a sample.
+    """Columns that are constant over runs of bins; one row is kept for each sample.
 
-    Made by `hold`. Row t is ``values[samples[r]]`` with the last run r that starts at or before t.
-    Products and rows expand some bins at a time.
+    `hold` makes this block. Row t is ``values[samples[r]]``; r is the last run that starts at or
+    before t. Products and rows expand a chunk of bins at a time.
 
     Parameters
     ----------
     values : ndarray of shape (n_samples, n_columns)
     starts : ndarray of int, shape (n_runs,)
-        First bin of every run; ascending, the first is 0.
+        First bin of every run, ascending from 0.
     samples : ndarray of int, shape (n_runs,)
-        Row of ``values`` that holds during the run; -1 where none is known (NaN).
+        Row of ``values`` during the run; -1 if the values are not known (NaN).
     n_bins : int
     label, n_funcs, complete
         As in `DenseColumns`.
     sample_shape : tuple, optional
-        Shape of one sample as it was given; default (n_columns,).
+        Shape of one sample as it was given. Default: (n_columns,).
     """
 
     def __init__(
@@ -132,15 +132,15 @@ class SlowColumns(DenseColumns):
         self.sample_shape = values.shape[1:] if sample_shape is None else sample_shape
 
     def describe(self) -> str:
-        """What the columns are, in words."""
+        """A description of the columns in words."""
         return "kept at their own rate"
 
     def arrays(self) -> list[np.ndarray]:
-        """The arrays that the columns follow from."""
+        """The arrays that determine the columns."""
         return [self.values, self.starts, self.samples]
 
     def _spread(self, of_row):
-        known = np.append(of_row, False)  # the last one is that of sample -1
+        known = np.append(of_row, False)  # the last entry is sample -1
         return np.repeat(known[self.samples], np.diff(self.starts, append=self.n_bins))
 
     def with_values(
@@ -160,7 +160,7 @@ class SlowColumns(DenseColumns):
         out[samples < 0] = np.nan
 
     def runs(self, start: int, n_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Values, edges and samples of the runs of some bins, as the kernels take them."""
+        """Values, edges and samples of the runs that cover some bins, as the kernels take them."""
         low, high = np.searchsorted(self.starts, [start + 1, start + n_rows])
         edges = np.append(self.starts[low - 1 : high] - start, n_rows)
         edges[0] = 0

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 import scipy.sparse
 
-_FEW_UNITS = 8  # units of which one is selected: looking at all events takes longer than sorting
+_FEW_UNITS = 8  # if at most one unit in 8 is selected, sorting beats a pass over all events
 
 
 class Events:
@@ -17,13 +17,13 @@ class Events:
     ----------
     bins, units : ndarrays of int32, shape (n_events,)
     amplitudes : ndarray of float64, shape (n_events,)
-        The counts; NaN where they are not known.
+        The counts; NaN if not known.
     n_bins, n_units : int
     """
 
-    timeline = None  # when the bins are, where the counts came with times
+    timeline = None  # times of the bins, if the counts came with times
     ndim = 2
-    values = None  # all numbers, where most are not zero: see `Traces`
+    values = None  # all numbers of the table; only in `Traces`
 
     def __init__(
         self, bins: np.ndarray, units: np.ndarray, amplitudes: np.ndarray, shape: tuple[int, int]
@@ -38,7 +38,7 @@ class Events:
             return counts
         n_units = counts.shape[1]
         if scipy.sparse.issparse(counts):
-            # Column by column: rows would take an entry a bin, 36 million an hour at 0.1 ms.
+            # By columns: row pointers take one entry a bin, 36 million for an hour of 0.1 ms bins.
             table = counts.tocsc()
             if not table.has_canonical_format:
                 table = table.copy()
@@ -48,7 +48,7 @@ class Events:
             units = np.repeat(np.arange(n_units, dtype=np.int32), np.diff(table.indptr))[order]
             bins, amplitudes = table.indices[order], table.data[order]
         else:
-            # Finding them block by block on booleans is ten times as fast as np.nonzero.
+            # np.flatnonzero on blocks of booleans is ten times as fast as np.nonzero on the table.
             places = [np.zeros(0, np.int64)]
             size = max(1, (1 << 20) // max(n_units, 1))
             for start in range(0, counts.shape[0], size):
@@ -64,7 +64,7 @@ class Events:
 
     @property
     def n_events(self) -> int:
-        """Number of bins and units with events."""
+        """Number of entries that are not zero."""
         return self.bins.shape[0]
 
     def __repr__(self) -> str:
@@ -76,7 +76,7 @@ class Events:
         return self.n_bins, self.n_units
 
     def toarray(self) -> np.ndarray:
-        """The table, in the smallest signed integer type that holds it; float64 if it has NaN."""
+        """The table in the smallest signed integer type that holds it; float64 if it holds NaN."""
         whole = np.array_equal(self.amplitudes, np.round(self.amplitudes))
         largest = int(np.abs(self.amplitudes).max(initial=1)) if whole else 0
         dtype = np.min_scalar_type(-largest - 1) if whole else np.float64
@@ -85,20 +85,20 @@ class Events:
         return table
 
     def take(self, keep: np.ndarray) -> Events:
-        """The events that a boolean array keeps."""
+        """The events for which the boolean array ``keep`` is True."""
         shape = self.n_bins, self.n_units
         return Events(self.bins[keep], self.units[keep], self.amplitudes[keep], shape)
 
     @cached_property
     def by_unit(self) -> tuple[np.ndarray, np.ndarray]:
-        """Places of the events sorted by unit, then by bin, and where those of each unit begin."""
-        # Of 16 bits at most, NumPy sorts by digits, ten times as fast.
+        """Order of the events by unit, then by bin, and the first place of each unit in it."""
+        # NumPy sorts integers of at most 16 bits by digits, ten times as fast as wider ones.
         order = np.argsort(self.units.astype(np.min_scalar_type(self.n_units)), kind="stable")
         starts = np.searchsorted(self.units[order], np.arange(self.n_units + 1))
         return order.astype(np.min_scalar_type(order.size)), starts
 
     def select(self, units: np.ndarray) -> Events:
-        """The events of some units, which are renumbered in the given order."""
+        """The events of some units; the units are renumbered in the given order."""
         if len(units) * _FEW_UNITS <= self.n_units:
             order, starts = self.by_unit
             places = [order[starts[i] : starts[i + 1]] for i in units]
@@ -111,13 +111,13 @@ class Events:
             return Events(self.bins[keep], units_of, self.amplitudes[keep], shape)
         number = np.full(self.n_units, -1, np.int32)
         number[units] = np.arange(len(units))
-        # Places, not booleans: a few of many are found three times as fast.
+        # Indexing by places is three times as fast as by booleans if few of many are kept.
         keep = np.flatnonzero(number[self.units] >= 0)
         units_of = number[self.units[keep]]
         return Events(self.bins[keep], units_of, self.amplitudes[keep], (self.n_bins, len(units)))
 
     def matches(self, events: Events) -> bool:
-        """Whether the known numbers that are not 0 stand where the given events are."""
+        """Whether the known entries that are not 0 are at the places of the given events."""
         known = ~np.isnan(self.amplitudes)
         bins, units = self.bins[known], self.units[known]
         return np.array_equal(bins, events.bins) and np.array_equal(units, events.units)
@@ -140,7 +140,7 @@ class Events:
         return np.bincount(self.units, at * off**2, self.n_units) + rest * center**2
 
     def part(self, first: int, stop: int) -> Events:
-        """The events of the bins from ``first`` to ``stop``, which are renumbered."""
+        """The events of the bins from ``first`` to ``stop``; the bins are renumbered from 0."""
         if (first, stop) == (0, self.n_bins):
             return self
         low, high = np.searchsorted(self.bins, [first, stop])
@@ -148,12 +148,12 @@ class Events:
         return Events(bins, self.units[low:high], self.amplitudes[low:high], shape)
 
     def shift(self, n_bins: int) -> Events:
-        """The events that many bins later."""
+        """The events moved ``n_bins`` bins later."""
         shape = self.n_bins, self.n_units
         return Events(self.bins + np.int32(n_bins), self.units, self.amplitudes, shape)
 
     def rows(self, index: np.ndarray) -> np.ndarray:
-        """The table's rows at some ascending bins, float64."""
+        """Rows of the table at ascending bins, float64."""
         out = np.zeros((len(index), self.n_units))
         if len(index):
             low, high = np.searchsorted(self.bins, [index[0], index[-1] + 1])
@@ -164,9 +164,9 @@ class Events:
 
 
 class Traces(Events):
-    """A table whose numbers are mostly not zero, kept as it is: calcium traces, field potentials.
+    """A table whose numbers are mostly not zero: calcium traces, field potentials.
 
-    As `Events` it lists the numbers that are not known; all others are in ``values``.
+    All numbers are in ``values``. As `Events`, it lists the entries that are not known (NaN).
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ class Traces(Events):
         Kept by reference.
     """
 
-    _ROWS = 4096  # bins that are looked at together
+    _ROWS = 4096  # bins of one block
 
     def __init__(self, values: np.ndarray) -> None:
         self.values = values
@@ -193,7 +193,7 @@ class Traces(Events):
         return f"Traces(shape={self.shape})"
 
     def matches(self, events: Events) -> bool:
-        """Whether the known numbers that are not 0 stand where the given events are."""
+        """Whether the known entries that are not 0 are at the places of the given events."""
         for start in self._starts(self.n_bins):
             values = self.values[start : start + self._ROWS]
             at, unit = np.nonzero((values != 0) & ~np.isnan(values))
@@ -204,7 +204,7 @@ class Traces(Events):
         return True
 
     def arrays(self) -> list[np.ndarray]:
-        """The array that holds the numbers."""
+        """The array of numbers."""
         return [self.values]
 
     def toarray(self) -> np.ndarray:
@@ -212,7 +212,7 @@ class Traces(Events):
         return self.values
 
     def rows(self, index: np.ndarray) -> np.ndarray:
-        """The table's rows at some ascending bins, float64."""
+        """Rows of the table at ascending bins, float64."""
         return self.values[index].astype(np.float64)
 
     def select(self, units: np.ndarray) -> Traces:

@@ -26,36 +26,40 @@ def hold(
 ) -> FeatureMatrix:
     """A covariate that is sampled more slowly than the bins, kept at its own rate.
 
-    Row t of the matrix is the sample that bin t sees: ``values[floor(t / every)]``, or the last
-    sample whose start is not after t, or ``values[samples[t]]``. Give exactly one of the three.
+    Row t of the matrix is one sample. Exactly one argument says which:
+
+    - ``every``: sample ``floor(t / every)``;
+    - ``starts``: the last sample whose first bin is not after t;
+    - ``samples``: sample ``samples[t]``.
 
     Parameters
     ----------
     values : array of shape (n_samples,) or (n_samples, ...)
-        Samples in order of time. NaN spreads to the bins that see it.
+        Samples in order of time. NaN spreads to all bins of the sample.
     n_bins : int
         Not needed with ``samples``.
     every : float, optional
-        Bins from one sample to the next, not below 1; need not be whole (33.3 for a camera at
-        30 Hz beside bins of 1 ms).
+        Bins from one sample to the next, at least 1. The number need not be whole: it is 33.3 for
+        a camera at 30 Hz and bins of 1 ms.
     starts : array of int, shape (n_samples,), optional
-        First bin of every sample, ascending. Bins before the first are NaN.
+        First bin of every sample, ascending. Bins before the first sample are NaN.
     samples : array of int, shape (n_bins,), optional
-        Number of the sample of every bin, such as the frame of a film that is shown repeatedly;
-        -1 for none (NaN).
+        Number of the sample of every bin, such as the frame of a film that is shown repeatedly.
+        -1 stands for no sample (NaN).
     label : str
 
     Returns
     -------
     FeatureMatrix of shape (n_bins, n_columns)
-        Beside the samples it keeps 16 bytes a run of bins with the same sample. Put it beside
-        others with `hstack`, or give it to an Eval basis in place of an array: the features are
-        then evaluated and kept once a sample.
+        The matrix keeps the samples and 16 bytes for each run of bins with the same sample. It
+        goes beside other matrices with `hstack`. An Eval basis takes it in place of an array; the
+        features are then evaluated and kept once for each sample.
 
     Raises
     ------
     ValueError
-        If not exactly one way is given, or it does not fit the samples and bins.
+        If not exactly one of ``every``, ``starts`` and ``samples`` is given, or it does not fit the
+        samples and bins.
 
     Examples
     --------
@@ -110,13 +114,13 @@ def hold(
                     "first bin of each, ascending without repetition."
                 )
         samples = np.arange(starts.shape[0])
-        # Runs that begin in the recording, and the one that it begins in.
+        # Runs that begin in the recording, and the run that is under way at its first bin.
         inside = (starts < n_bins) & (np.append(starts[1:], n_bins) > 0)
         starts, samples = np.maximum(starts[inside], 0), samples[inside]
         if starts.size == 0 or starts[0] > 0:
             starts, samples = np.append(0, starts), np.append(-1, samples)
     used = np.unique(samples[samples >= 0])
-    if used.size < n_samples:  # what no bin sees has no part in ranges and signs
+    if used.size < n_samples:  # unused samples must not enter ranges and signs
         array = array[used]
         samples = np.where(samples < 0, -1, np.searchsorted(used, samples))
     block = SlowColumns(
@@ -140,5 +144,5 @@ def _regular_starts(n_samples, n_bins, every):
             f"{n_samples} samples, one every {every} bins, do not cover {n_bins} bins, which take "
             f"{expected}. Pass every={n_bins / n_samples:.6g}, or `starts`?"
         )
-    # The last bin before which sample k has begun; a rounding error is no bin.
+    # The first bin at or after the start of sample k; a rounding error adds no bin.
     return np.ceil(np.arange(n_samples) * every - 1e-9 * every).astype(np.int64)

@@ -7,8 +7,8 @@ import numpy as np
 from fastglm import _kernels as kernels
 from fastglm.features.events import Events
 
-_ROUNDING = 1e-12  # a kernel entry above minus this is not negative
-_NEGLIGIBLE = 1e-6  # a kernel entry below this part of the peak does not count as support
+_ROUNDING = 1e-12  # kernel entries above -1e-12 count as not negative
+_NEGLIGIBLE = 1e-6  # kernel entries below 1e-6 of the peak count as zero
 
 
 class HistoryColumns:
@@ -19,20 +19,20 @@ class HistoryColumns:
     Parameters
     ----------
     counts : ndarray of shape (n_bins, n_senders), or Events
-        Finite; only the entries that are not zero are kept (two orderings, 32 bytes an event).
+        Finite. Only the entries that are not zero are kept, in two orders: 32 bytes an event.
     kernel : ndarray of shape (window_size, n_funcs)
         Row 0 weighs lag 1.
     shift : int
-        Bins by which the window is moved into the future; 0 is strictly causal.
+        Number of bins by which the window is moved into the future; 0 is strictly causal.
     label : str
     complete : ndarray of bool, shape (n_bins,), optional
-        Bins whose whole window lies inside one epoch; all by default.
+        Bins whose whole window lies inside one epoch. Default: all bins.
     missing : ndarray of int, shape (n_missing, 2), optional
-        Bin and sender of every count that is not known (NaN in the input).
+        Bin and sender of every unknown count (NaN in the input).
     """
 
     may_be_nan = False  # `rows` gives numbers where `mark` writes NaN
-    inputs = None  # what the senders are called, where they have names
+    inputs = None  # names of the senders, if they have names
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class HistoryColumns:
         order, self.starts = events.by_unit
         self.bins_by_sender = events.bins[order]
         self.amplitudes_by_sender = events.amplitudes[order]
-        del events.by_unit  # 4 bytes an event, which nobody asks for again
+        del events.by_unit  # 4 bytes an event; not used again
 
     @property
     def events(self) -> Events:
@@ -83,7 +83,7 @@ class HistoryColumns:
         return self.kernel.shape[0]
 
     def describe(self) -> str:
-        """What the columns are, in words."""
+        """A description of the columns in words."""
         return (
             f"history of {self.n_senders:,} cells over {self.lags:,} bins, {self.n_funcs} "
             "functions each"
@@ -101,17 +101,17 @@ class HistoryColumns:
 
     @property
     def n_events(self) -> int:
-        """Number of bins and senders with events."""
+        """Number of counts that are not zero."""
         return self.bins_by_sender.size
 
     def arrays(self) -> list[np.ndarray]:
-        """The arrays that the columns follow from."""
+        """The arrays that determine the columns."""
         events = self.events
         return [self.kernel, events.bins, events.units, events.amplitudes]
 
     @property
     def valid(self) -> np.ndarray:
-        """Rows that are complete and have seen no missing count."""
+        """Rows whose window lies inside one epoch and holds no missing count."""
         valid = self.complete
         if self.missing is not None:
             valid = valid.copy()
@@ -125,14 +125,14 @@ class HistoryColumns:
         return max(self.kernel.shape[0] - self.shift, 0), max(self.shift - 1, 0)
 
     def _missing_rows(self):
-        """Slice of the rows that see each missing count, and its sender."""
+        """For each missing count, the slice of rows whose window holds it, and its sender."""
         window_size = self.kernel.shape[0]
         for t, sender in self.missing:
             first = t + 1 - self.shift
             yield slice(max(first, 0), max(first + window_size, 0)), sender
 
     def mark(self, index: np.ndarray, out: np.ndarray) -> None:
-        """Write NaN where the rows ``index`` (ascending) are not known."""
+        """Write NaN where the rows at the ascending bins ``index`` are not known."""
         out[~self.complete[index]] = np.nan
         if self.missing is not None:
             for seen, sender in self._missing_rows():
@@ -141,13 +141,13 @@ class HistoryColumns:
 
     @property
     def nonnegative(self) -> np.ndarray:
-        """True for a column that can never be negative."""
+        """For each column, whether it can never be negative."""
         positive_sender = np.ones(self.n_senders, bool)
         positive_sender[self.events.units[self.events.amplitudes < 0]] = False
         return np.outer(positive_sender, (self.kernel >= -_ROUNDING).all(axis=0)).ravel()
 
     def smallest_positive(self) -> np.ndarray:
-        """A lower bound, per column, of the values above zero that the column can take."""
+        """For each column, a lower bound of its values above zero."""
         amplitude = np.full(self.n_senders, np.inf)
         np.minimum.at(amplitude, self.events.units, self.events.amplitudes)
         floor = _NEGLIGIBLE * self.kernel.max(axis=0)
@@ -169,14 +169,14 @@ class HistoryColumns:
     def select(self, columns: np.ndarray) -> tuple[HistoryColumns, np.ndarray]:
         """The block with only the senders that have a column in the boolean array ``columns``.
 
-        Returns the block and the index of its columns in this one.
+        Returns the block and the numbers of its columns in this block.
         """
         senders = np.flatnonzero(columns.reshape(self.n_senders, self.n_funcs).any(1))
         block = object.__new__(HistoryColumns)
         block.__dict__.update(self.__dict__, missing=None, _events=None)
         sizes = np.diff(self.starts)[senders]
         block.starts = np.concatenate([[0], np.cumsum(sizes)])
-        # Sorted by bin where that is asked for: a product for one receiver does not.
+        # The order by bin is made on demand: a product for one receiver does not need it.
         parts = [slice(self.starts[i], self.starts[i + 1]) for i in senders]
         for name in ("bins_by_sender", "amplitudes_by_sender"):
             values = getattr(self, name)

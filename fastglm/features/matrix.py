@@ -1,10 +1,8 @@
-"""The feature matrix: rows for people, products for the solver, never stored.
+"""The feature matrix: rows for people, columns for the solver, never stored.
 
-A `FeatureMatrix` is a row of column blocks. A history block keeps the events of its senders and a
-kernel; a dense block keeps an ordinary array (stimulus, position, running speed); a slow block
-keeps one row a sample of what is sampled more slowly than the bins; a product block keeps its
-factors. People see an array of shape (n_bins, n_features); the solver sees a `Sweep`, which
-computes ``X C`` and ``X' R`` chunk by chunk, and `FeatureMatrix.rows`, which builds any few rows.
+A `FeatureMatrix` is a row of blocks of columns; `fastglm.features` lists the kinds of block. People
+see an array of shape (n_bins, n_features). The solver computes ``X C`` and ``X' R`` chunk by chunk
+with `fastglm._products`, and builds single rows with `FeatureMatrix.rows`.
 """
 
 from __future__ import annotations
@@ -35,20 +33,20 @@ _NO_FEATURES = (
 class FeatureMatrix(NDArrayOperatorsMixin):
     """Array-like of shape (n_bins, n_features) that keeps events and kernels, not values.
 
-    Made by ``compute_features`` of a basis. Slicing rows (``X[10:]``), ``np.asarray(X)`` and NumPy
-    functions give ordinary float64 arrays of what was asked for; ``fit``, ``predict`` and
-    ``score`` of the models never build it. ``np.hstack([X, stimulus])`` stays a FeatureMatrix.
+    ``compute_features`` of a basis makes it. Slices of rows (``X[10:]``), ``np.asarray(X)`` and
+    NumPy functions give ordinary float64 arrays. ``fit``, ``predict`` and ``score`` of the models
+    never build the whole array. ``np.hstack([X, stimulus])`` stays a FeatureMatrix.
 
     Attributes
     ----------
     shape, ndim, size, dtype
-        As of the array that it stands for.
+        As of the array that the matrix stands for.
     valid : ndarray of bool, shape (n_bins,)
-        Rows without NaN: the whole window lies inside one epoch and has seen no NaN.
+        Rows without NaN. The whole window of such a row lies inside one epoch and holds no NaN.
     labels : list of str
         Label of each block of columns.
     timeline : Timeline or None
-        When the bins are, for features of pynapple's objects: ``X[:]`` and predictions are then
+        Times of the bins, for features of pynapple's objects. ``X[:]`` and predictions are then
         TsdFrames.
     """
 
@@ -87,13 +85,13 @@ class FeatureMatrix(NDArrayOperatorsMixin):
 
     @property
     def histories(self) -> list[tuple[object, int]]:
-        """Blocks that are histories of senders, each with the number of its first filter."""
+        """Blocks of histories of senders, each with the number of its first filter."""
         first = np.cumsum([0] + [c.n_columns // max(c.n_funcs, 1) for c in self.columns])
         return [(c, int(f)) for c, f in zip(self.columns, first, strict=False) if c.lags]
 
     @property
     def filters(self) -> np.ndarray:
-        """Number of the filter of every feature: a sender's, or a block of ordinary columns."""
+        """Number of the filter of every feature; a sender or a block of columns is a filter."""
         groups, first = [], 0
         for c in self.columns:
             size = max(c.n_funcs, 1)
@@ -103,16 +101,16 @@ class FeatureMatrix(NDArrayOperatorsMixin):
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are kept, not those of the array that it stands for."""
+        """Bytes that the matrix keeps; the array that it stands for takes more."""
         return self.valid.nbytes + sum(_nbytes(c) for c in self.columns)
 
     @property
     def nonnegative(self) -> np.ndarray:
-        """True for a column that can never be negative."""
+        """For each column, whether it can never be negative."""
         return np.concatenate([c.nonnegative for c in self.columns])
 
     def smallest_positive(self) -> np.ndarray:
-        """A lower bound, per column, of its values above zero."""
+        """For each column, a lower bound of its values above zero."""
         return np.concatenate([c.smallest_positive() for c in self.columns])
 
     def __len__(self) -> int:
@@ -136,7 +134,7 @@ class FeatureMatrix(NDArrayOperatorsMixin):
         return _html.table(f"Features, {n_bins:,} bins x {n_features:,}", rows, head, note)
 
     def rows(self, index: np.ndarray, dtype: DTypeLike = np.float64) -> np.ndarray:
-        """The rows at the ascending bins ``index``, which should be valid."""
+        """The rows at the ascending bins ``index``; the rows should be valid."""
         index = np.asarray(index)
         parts = []
         for c in self.columns:
@@ -210,7 +208,7 @@ class FeatureMatrix(NDArrayOperatorsMixin):
     def select(self, columns: np.ndarray) -> tuple[FeatureMatrix, np.ndarray]:
         """The matrix with only the senders and columns that the boolean ``columns`` needs.
 
-        Returns it and the index of its columns in this one.
+        Returns the matrix and the numbers of its columns in this matrix.
         """
         blocks, indices = [], []
         for c, (start, stop) in zip(self.columns, self.column_ranges, strict=True):
@@ -218,7 +216,7 @@ class FeatureMatrix(NDArrayOperatorsMixin):
                 block, index = c.select(columns[start:stop])
                 blocks.append(block)
                 indices.append(index + start)
-        if not blocks:  # the mask leaves nothing in: one column that is never used
+        if not blocks:  # the mask leaves nothing: one column that is never used
             empty = DenseColumns(np.broadcast_to(0.0, (self.shape[0], 1)), "none")
             return FeatureMatrix([empty], self.valid), np.zeros(1, int)
         return FeatureMatrix(blocks, self.valid), np.concatenate(indices)
@@ -271,9 +269,9 @@ def hstack(blocks: Iterable[FeatureMatrix | ArrayLike]) -> FeatureMatrix:
 
 
 def as_feature_matrix(X: object, one_column: bool = False) -> FeatureMatrix:
-    """A FeatureMatrix as it is; anything else as one dense block of columns.
+    """X as a FeatureMatrix: itself if it is one, else one dense block of columns.
 
-    ``one_column`` lets an array of one dimension be a column.
+    With ``one_column`` an array of one dimension is one column.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Products of columns."""
+"""Products of columns of two factors."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import numpy as np
 
 
 class ProductColumns:
-    """Products of the columns of two factors, input by input, built where rows are asked for.
+    """Products of the columns of two factors, input by input, built on demand.
 
-    With ``n_inputs`` inputs, a and b columns an input in the factors, column
-    ``(i * a + j) * b + k`` is column j of input i on the left times column k of it on the right.
+    Let the factors have a and b columns for each of ``n_inputs`` inputs. Column
+    ``(i * a + j) * b + k`` is the product of column j of input i in the left factor and column k of
+    input i in the right factor.
 
     Parameters
     ----------
     left, right : tuples of blocks
-        Each with ``n_inputs`` times some columns, input-major.
+        The number of columns of each factor is a multiple of ``n_inputs``; columns are input-major.
     n_inputs : int
     label : str
     """
@@ -39,11 +40,11 @@ class ProductColumns:
         return self.n_inputs * self.n_funcs
 
     def describe(self) -> str:
-        """What the columns are, in words."""
+        """A description of the columns in words."""
         return "products, not stored"
 
     def arrays(self) -> list[np.ndarray]:
-        """The arrays that the columns follow from."""
+        """The arrays that determine the columns."""
         return [a for blocks in self.factors for c in blocks for a in c.arrays()]
 
     @property
@@ -57,7 +58,7 @@ class ProductColumns:
         return farthest([c for blocks in self.factors for c in blocks])
 
     def _outer(self, function, operation):
-        """The operation on ``function(block)``, (n, n_columns) or (n_columns,), of both factors."""
+        """``operation`` on ``function(block)`` of both factors, (n, n_columns) or (n_columns,)."""
         left, right = (
             np.concatenate(
                 [_by_input(function(c), self.n_inputs, c.n_columns) for c in blocks], axis=-1
@@ -70,11 +71,11 @@ class ProductColumns:
 
     @property
     def nonnegative(self) -> np.ndarray:
-        """True for a column whose factors can never be negative."""
+        """For each column, whether both its factors can never be negative."""
         return self._outer(lambda c: c.nonnegative, np.logical_and)
 
     def smallest_positive(self) -> np.ndarray:
-        """A lower bound, per column that is never negative, of its values above zero."""
+        """For each column that is never negative, a lower bound of its values above zero."""
         return self._outer(lambda c: c.smallest_positive(), np.multiply)
 
     def rows(self, index: np.ndarray, out: np.ndarray) -> None:

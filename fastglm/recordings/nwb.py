@@ -1,7 +1,8 @@
 """Units of NWB files: spike times, ids, and when they were observed.
 
-Read with h5py alone. The units table is five data sets of an HDF5 file whose layout has not changed
-since NWB 2.0; PyNWB would bring pandas and the schemas of all extensions, and read everything.
+Files are read with h5py alone. The units table is five data sets of an HDF5 file, and their layout
+has not changed since NWB 2.0. PyNWB would bring pandas and the schemas of all extensions, and would
+read the whole file.
 """
 
 from __future__ import annotations
@@ -32,21 +33,21 @@ _COMPARISONS = {
 def read_units(
     path: Path, where: str | None = None, epochs: str | None = None
 ) -> tuple[np.ndarray, np.ndarray, list, np.ndarray | None, tuple[float, float]]:
-    """Spike times, unit of each, ids, observed intervals and range of the units of a file.
+    """Spike times, their units, ids, observed intervals and range of the units of a file.
 
     Parameters
     ----------
     path : Path
-        That exists.
+        An existing file.
     where : str, optional
         Condition on columns of the units table.
     epochs : None, "obs" or the name of a table of intervals, such as "trials"
-        None takes the observed intervals where the file has some.
+        None takes the observed intervals, if the file has some.
 
     Returns
     -------
     spike_times, unit, ids, segments, (t_start, t_stop)
-        ``segments`` is None where nothing says when the units were observed.
+        ``segments`` is None if the file does not say when the units were observed.
     """
     try:
         import h5py
@@ -92,20 +93,20 @@ def read_units(
 
 
 def _ranges(table, name):
-    """Where the entries of every row of a ragged column begin and end."""
+    """First entry and one past the last of every row of a ragged column."""
     stop = table[f"{name}_index"][()].astype(np.int64)
     return np.concatenate([[0], stop[:-1]]), stop
 
 
 def _observed(table, chosen, ids, path):
-    """Intervals in which all the chosen units were observed, None where the file says nothing."""
+    """Intervals in which all chosen units were observed; None if the file does not say."""
     if "obs_intervals" not in table:
         return None
     first, stop = _ranges(table, "obs_intervals")
     values, common, seen = table["obs_intervals"][()], None, set()
     for k in chosen:
         own = values[first[k] : stop[k]]
-        if own.tobytes() in seen:  # most often all units have the same
+        if own.tobytes() in seen:  # most often all units have the same intervals
             continue
         seen.add(own.tobytes())
         own = _ascending(own, f"{path}: obs_intervals of unit {ids[k]}")
@@ -134,7 +135,7 @@ def _ascending(values, name):
 
 
 def _columns(file, table, n_units, h5py):
-    """Columns with one number, truth value or text a unit."""
+    """Columns with one number, truth value or text for each unit."""
     columns = {}
     for name, data in table.items():
         if not isinstance(data, h5py.Dataset) or data.shape != (n_units,):
@@ -143,7 +144,7 @@ def _columns(file, table, n_units, h5py):
             continue
         if h5py.check_string_dtype(data.dtype) is not None:
             columns[name] = data.asstr()[()].astype(str)
-        elif "elements" in data.attrs:  # numbers of the entries of a list of names
+        elif "elements" in data.attrs:  # indices into a list of names
             columns[name] = file[data.attrs["elements"]].asstr()[()].astype(str)[data[()]]
         elif data.dtype.kind in "fiub":
             columns[name] = data[()]
@@ -151,7 +152,7 @@ def _columns(file, table, n_units, h5py):
 
 
 def _select(where, columns, path):
-    """Which units a condition keeps."""
+    """The units that a condition keeps, a boolean array."""
     n_units = columns["id"].size
     try:
         node = ast.parse(where.strip(), mode="eval").body

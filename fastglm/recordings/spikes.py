@@ -1,6 +1,6 @@
 """Recordings: when units fired and when they were observed, from files to events in bins.
 
-Spikes are placed in bins without a table of all bins: memory is that of the spikes.
+Spikes are placed in bins without a table of all bins: memory follows the number of spikes.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 _MAX_BINS = 2**31 - 2**20  # bins are counted in 32 bits
-_EDGE = 1e-6  # of a bin: a spike less than that before an edge is on it
+_EDGE = 1e-6  # bins: a spike less than this before an edge counts as on the edge
 
 
 @dataclass(repr=False)
@@ -39,11 +39,11 @@ class SpikeTimes:
     t_start, t_stop : float
         Seconds.
     segments : ndarray of shape (n_segments, 2)
-        Observed intervals in seconds; one from t_start to t_stop if the file has none.
+        Observed intervals in seconds. One interval from t_start to t_stop if the file has none.
     adjacency : ndarray of shape (n_units, n_units) or None
-        True weight from sender (row) to receiver (column), where it is known.
+        True weight from sender (row) to receiver (column), if it is known.
     names : list or None
-        What the units are called, where they have names.
+        Names of the units, if they have names.
     """
 
     spike_times: np.ndarray
@@ -75,7 +75,7 @@ class SpikeTimes:
         return _html.table(repr(self), rows, ["unit", "spikes", "rate (Hz)"])
 
     def _seconds(self):
-        """For how long the units were observed."""
+        """Time for which the units were observed, in seconds."""
         return float(np.diff(self.segments).sum())
 
     def bin(self, bin_size: float) -> tuple[np.ndarray, np.ndarray]:
@@ -86,8 +86,9 @@ class SpikeTimes:
     def events(self, bin_size: float) -> tuple[Events, np.ndarray]:
         """The counts that are not zero, as `fastglm.features.Events`, and epochs in bins.
 
-        ``compute_features`` and ``fit`` take the events in place of counts. Memory: 100 bytes or so
-        a spike while they are made, 16 after, whatever the number of bins.
+        ``compute_features`` and ``fit`` take the events in place of counts. Memory: about 100 bytes
+        a spike while the events are made and 16 bytes a spike afterwards; the number of bins has no
+        effect.
         """
         check_bin_size(bin_size)
         lengths = full_bins(self.segments, bin_size)
@@ -105,19 +106,20 @@ def load_spikes(
     Parameters
     ----------
     path : str or Path
-        NWB (HDF5): the units table is read. Or ``.npz`` with arrays ``spike_times`` (seconds),
-        ``unit``, ``n_units``, ``t_start``, ``t_stop`` and optionally ``segments`` (n_segments, 2)
-        and ``adjacency`` (n_units, n_units).
+        An NWB file (HDF5), of which the units table is read; or an ``.npz`` file with the arrays
+        ``spike_times`` (seconds), ``unit``, ``n_units``, ``t_start``, ``t_stop`` and optionally
+        ``segments`` (n_segments, 2) and ``adjacency`` (n_units, n_units).
     where : str, optional
-        Which units of an NWB file: a condition on columns of the units table that hold one value a
-        unit, such as ``"quality == 'good' and rate > 0.5"``. Names of columns, numbers, texts,
-        comparisons, ``in``, ``and``, ``or`` and ``not``; nothing in it is run as code.
+        The units of an NWB file to read: a condition such as
+        ``"quality == 'good' and rate > 0.5"`` on columns of the units table with one value for each
+        unit. It may hold names of columns, numbers, texts, comparisons, ``in``, ``and``, ``or`` and
+        ``not``. It is never run as code.
     epochs : str, array of shape (n_epochs, 2) or IntervalSet, optional
-        Segments of the recording: "obs" for the times when all chosen units were observed
-        (``obs_intervals`` of NWB, ``segments`` of ``.npz``), the name of a table of intervals of an
-        NWB file, such as "trials", or intervals in seconds. All are cut to where the file says
-        that units were observed. Default: "obs" where there are some, else from the first to the
-        last spike of the file.
+        Segments of the recording. "obs" stands for the times when all chosen units were observed
+        (``obs_intervals`` of NWB, ``segments`` of ``.npz``). Another name stands for a table of
+        intervals of an NWB file, such as "trials". An array holds intervals in seconds. All epochs
+        are cut to the observed times of the file. Default: "obs" if the file has such times, else
+        from the first to the last spike of the file.
 
     Returns
     -------
@@ -131,8 +133,8 @@ def load_spikes(
     ImportError
         If the file is NWB and h5py is not installed.
     ValueError
-        If the file is neither, something is missing in it, the condition does not fit its
-        columns or keeps no unit, or the spikes and epochs are not as described.
+        If the file is neither NWB nor ``.npz``, an array is missing in it, the condition does not
+        fit its columns or keeps no unit, or spikes or epochs are not as described.
 
     Examples
     --------
@@ -197,10 +199,10 @@ def bin_spikes(
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     """Count spikes in bins.
 
-    Bin k of an epoch that starts at a holds the spikes of ``a + k * bin_size <= t``
-    ``< a + (k + 1) * bin_size``; a spike less than a millionth of a bin before an edge counts as
-    on it. Epochs are put end to end; what does not fill a last bin, and spikes outside all
-    epochs, are left out.
+    Bin k of an epoch that starts at a holds the spikes with ``a + k * bin_size <= t`` and
+    ``t < a + (k + 1) * bin_size``. A spike less than a millionth of a bin before an edge counts as
+    on the edge. Epochs are put end to end. Spikes outside all epochs are left out, and so is the
+    end of an epoch that does not fill a bin.
 
     Parameters
     ----------
@@ -219,9 +221,9 @@ def bin_spikes(
     Returns
     -------
     counts : ndarray of shape (n_bins, n_units)
-        In the smallest signed integer type that holds them.
+        In the smallest signed integer type that holds the counts.
     epochs : ndarray of int, shape (n_epochs, 2)
-        First bin and one past the last of every epoch, for ``compute_features``. Only if
+        First bin and one past the last of every epoch, for ``compute_features``. Returned only if
         ``epochs`` is given.
 
     Raises
@@ -250,7 +252,7 @@ def bin_spikes(
 
 
 def end_of_last_bin(spike_times: np.ndarray, start: float, bin_size: float) -> float:
-    """Where the bin of the last spike ends."""
+    """End of the bin of the last spike, in seconds."""
     last = spike_times.max(initial=start)
     return start + (np.floor((last - start) / bin_size + _EDGE) + 1) * bin_size
 
@@ -262,7 +264,7 @@ def full_bins(segments: np.ndarray, bin_size: float) -> np.ndarray:
 
 
 def check_lengths(lengths: np.ndarray, bin_size: float, segments: np.ndarray) -> np.ndarray:
-    """Numbers of bins, rounded down; raises if they are none or too many."""
+    """Numbers of bins, rounded down; raises if there is no bin, or there are too many."""
     lengths = np.floor(lengths)
     if lengths.sum() > _MAX_BINS:
         raise ValueError(
@@ -278,7 +280,10 @@ def check_lengths(lengths: np.ndarray, bin_size: float, segments: np.ndarray) ->
 
 
 def as_epochs(lengths: np.ndarray) -> np.ndarray:
-    """First bin and one past the last of every segment with that many bins, if it has some."""
+    """First bin and one past the last of every segment, from its number of bins.
+
+    Segments without a bin are left out.
+    """
     stops = np.cumsum(lengths)
     return np.column_stack([stops - lengths, stops])[lengths > 0]
 
@@ -294,8 +299,8 @@ def count_events(
 ) -> Events:
     """The counts that are not zero in bins of segments put end to end, as `Events`.
 
-    A spike less than ``edge`` (seconds) before the edge of a bin is on it. Spikes are in the order
-    that `check_spikes` leaves; those outside the segments are left out.
+    A spike less than ``edge`` (seconds) before the edge of a bin counts as on the edge. Spikes are
+    in the order of `check_spikes`; spikes outside the segments are left out.
     """
     edge = _EDGE * bin_size if edge is None else edge
     begins = np.cumsum(lengths) - lengths
@@ -315,7 +320,7 @@ def count_events(
 
 
 def check_bin_size(bin_size: float) -> None:
-    """Raise ValueError if it is not a number of seconds."""
+    """Raise ValueError if the bin size is not a number of seconds above 0."""
     if not (is_number(bin_size) and bin_size > 0):
         raise ValueError(f"bin_size is {bin_size!r}; expected seconds above 0.")
 
@@ -323,7 +328,7 @@ def check_bin_size(bin_size: float) -> None:
 def check_spikes(
     spike_times: ArrayLike, unit: ArrayLike, n_units: int, t_start: float, t_stop: float
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Spike times in float64, units in int64 and their number, checked."""
+    """Checked spike times (float64), units (int64) and number of units."""
     spike_times = _numbers("spike_times", spike_times).astype(np.float64)
     unit = _numbers("unit", unit)
     if spike_times.shape != unit.shape:
@@ -396,7 +401,7 @@ def _numbers(name, values):
 
 
 def check_segments(segments: ArrayLike | None, t_start: float, t_stop: float) -> np.ndarray:
-    """Intervals in seconds as an array (n_segments, 2), checked; None is one of the whole range."""
+    """Checked intervals in seconds, (n_segments, 2); None is one interval of the whole range."""
     if segments is None:
         return np.array([[t_start, t_stop]])
     segments = np.asarray(read_intervals(segments), dtype=np.float64)
@@ -408,7 +413,7 @@ def check_segments(segments: ArrayLike | None, t_start: float, t_stop: float) ->
         raise ValueError("epochs must be finite and each stop after its start.")
     if (segments[1:, 0] < segments[:-1, 1]).any():
         raise ValueError("epochs must be ascending and not overlapping; sort or merge them.")
-    # A rounding error of the last digit is not out of range.
+    # Rounding errors of the last digit are accepted.
     slack = 1e-9 * max(abs(t_start), abs(t_stop), 1.0)
     if segments[0, 0] < t_start - slack or segments[-1, 1] > t_stop + slack:
         raise ValueError(
@@ -434,7 +439,7 @@ def _load_nwb(path, where, epochs):
 
 
 def _within(segments, epochs):
-    """The part of the segments that is in some epochs, seconds."""
+    """The parts of the segments inside the epochs, seconds."""
     if epochs is None or isinstance(epochs, str):
         return segments
     segments = intersect(check_segments(epochs, -np.inf, np.inf), segments)
@@ -463,7 +468,7 @@ def read_npz(path: str | Path, what: str) -> dict[str, np.ndarray]:
         ) from None
 
 
-# What NumPy, zipfile and zlib raise on a file that is not what its name says.
+# NumPy, zipfile and zlib raise these on a damaged file, or a file of another type.
 _UNREADABLE = (
     AttributeError,
     EOFError,

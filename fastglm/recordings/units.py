@@ -1,4 +1,4 @@
-"""Spike times of units, in whatever container they come, as events in bins."""
+"""Spike times of units, from any container, as events in bins."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def read_units(
 
 
 def _read_group(units, bin_size, epochs, t_start, t_stop):
-    """Those of a TsGroup, in the bins of its ``count``, whose edges are rounded to nanoseconds."""
+    """As `read_units`, for a TsGroup: in the bins of its ``count``, rounded to nanoseconds."""
     support = units.time_support
     segments = support.values
     if epochs is not None:
@@ -85,7 +85,7 @@ def _cut(segments, whole, t_start, t_stop):
     _check_range(t_start, t_stop)
     if segments is None:
         segments = np.array([whole], dtype=np.float64)
-        if t_stop is not None:  # the range goes on where the spikes end
+        if t_stop is not None:  # the range may end after the last spike
             segments[0, 1] = t_stop
     if t_start is not None or t_stop is not None:
         low = -np.inf if t_start is None else t_start
