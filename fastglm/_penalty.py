@@ -1,11 +1,11 @@
-"""What is added to the mean loss: a quadratic part and a sparse part, for every receiver.
+"""The penalty that is added to the mean loss: a quadratic and a sparse part, per receiver.
 
 For receiver j with coefficients c,
 
     0.5 * sum_f ridge[f, j] * c_f^2  +  0.5 * strength_j * c' Q c  +  sum_g weight[g, j] * |c_g|
 
-where the groups g do not overlap and ``|c_g|`` is the Euclidean norm: a group of one feature is the
-lasso. The solvers know a penalty by these three parts alone, whatever it is called outside.
+where the groups g do not overlap and ``|c_g|`` is the Euclidean norm. A group of one feature is the
+lasso. The solvers know these three terms alone, and no name of a penalty.
 """
 
 from dataclasses import dataclass, replace
@@ -23,12 +23,13 @@ class Penalty:
     ----------
     ridge : ndarray of shape (1, n_receivers) or (n_features, n_receivers)
     matrix : scipy.sparse.csr_array of shape (n_features, n_features) or None
-        Symmetric, positive semidefinite: Q.
+        Q, symmetric and positive semidefinite.
     strength : ndarray of shape (n_receivers,) or None
-        Of Q.
+        Factor of Q.
     group_of : ndarray of int, shape (n_features,), or None
-        The group of every feature, 0 to n_groups - 1. None where there is no sparse part.
+        The group of every feature, 0 to n_groups - 1. None if there is no sparse part.
     weight : ndarray of shape (n_groups, n_receivers) or None
+        Weights of the groups' norms.
     """
 
     ridge: np.ndarray
@@ -44,15 +45,15 @@ class Penalty:
 
     @property
     def sparse(self):
-        """Receivers with a part that makes coefficients exactly zero, (n_receivers,)."""
+        """Whether each receiver has a sparse part, (n_receivers,)."""
         if self.weight is None:
             return np.zeros(self.n_receivers, bool)
         return (self.weight > 0).any(axis=0)
 
     @cached_property
     def level(self):
-        """Mean of the diagonal of each receiver: a ridge, where it is the same for all features."""
-        # One receiver in a row: the bits must not depend on how many there are.
+        """Mean of each receiver's diagonal; a ridge, if it is the same for all features."""
+        # A row for each receiver: the bits do not depend on the number of receivers.
         return np.ascontiguousarray(self.diagonal(slice(None)).T).mean(axis=1)
 
     def diagonal(self, receivers):
@@ -75,7 +76,7 @@ class Penalty:
         return np.diag(ridge) if matrix is None else np.diag(ridge) + matrix
 
     def hessian_parts(self, j, free):
-        """The diagonal of the ridge, and the rest as a matrix or None."""
+        """The diagonal of the ridge, and the quadratic matrix of receiver j, or None."""
         ridge = self.ridge[:, j] if self.ridge.shape[0] == 1 else self.ridge[free, j]
         matrix = None
         if self.matrix is not None:
@@ -83,7 +84,7 @@ class Penalty:
         return np.broadcast_to(ridge, (free.size,)), matrix
 
     def unpenalised(self, n_features):
-        """Where nothing pulls a coefficient back, (n_features, n_receivers)."""
+        """Whether a coefficient has no penalty, (n_features, n_receivers)."""
         free = np.broadcast_to(self.diagonal(slice(None)) == 0, (n_features, self.n_receivers))
         if self.weight is not None:
             free = free & (self.weight[self.group_of] == 0)
@@ -107,7 +108,7 @@ class Penalty:
         )
 
     def copy(self):
-        """The same with arrays of its own, for `put`."""
+        """The same with copies of the arrays, which `put` may change."""
         return replace(
             self,
             ridge=self.ridge.copy(),
@@ -116,14 +117,14 @@ class Penalty:
         )
 
     def put(self, receivers, other):
-        """Take over what another penalty of the same groups and matrix says of some receivers."""
+        """Copy some receivers from another penalty with the same groups and matrix."""
         self.__dict__.pop("level", None)
         for name in ("ridge", "strength", "weight"):
             if getattr(self, name) is not None:
                 getattr(self, name)[..., receivers] = getattr(other, name)[..., receivers]
 
     def arrays(self):
-        """All that a fit depends on, as arrays."""
+        """All arrays on which a fit depends."""
         parts = [self.ridge]
         if self.matrix is not None:
             parts += [self.matrix.indptr, self.matrix.indices, self.matrix.data, self.strength]
@@ -133,19 +134,19 @@ class Penalty:
 
 
 def ridge(strength):
-    """The penalty that is a ridge for each receiver, or for each coefficient."""
+    """A ridge with a strength for each receiver, or for each coefficient."""
     return Penalty(np.atleast_2d(np.asarray(strength, np.float64)))
 
 
 def as_matrix(matrix, filters):
-    """A matrix over all features; a smaller one stands for every filter of its size.
+    """A sparse matrix over all features; a smaller matrix is repeated for filters of its size.
 
-    ``filters`` is the number of every feature's filter, ascending.
+    ``filters`` holds the number of the filter of every feature, ascending.
 
     Raises
     ------
     ValueError
-        If it does not fit, or is not symmetric and positive semidefinite.
+        If the shape does not fit, or the matrix is not symmetric and positive semidefinite.
     """
     if not scipy.sparse.issparse(matrix):
         matrix = np.asarray(matrix, np.float64)

@@ -1,4 +1,4 @@
-"""A file that keeps what is finished."""
+"""A file that keeps the results of finished receivers."""
 
 import hashlib
 import os
@@ -16,11 +16,11 @@ _FORMAT = "fastglm checkpoint"
 class Checkpoint:
     """A file with the result so far, and a key of the data and settings that it belongs to.
 
-    Written beside the old one and moved over it: a process that is killed while it writes leaves
-    the old file whole.
+    A new file is written beside the old one, and then replaces it. A process that is killed while
+    it writes leaves the old file whole.
     """
 
-    def __init__(self, path, key):
+    def __init__(self, path: str | os.PathLike, key: str):
         self.path, self.key = Path(path), key
         if not self.path.parent.is_dir():
             raise ValueError(
@@ -28,13 +28,13 @@ class Checkpoint:
                 "create it first."
             )
 
-    def load(self, n_features, n):
-        """The result that was saved, or an empty one.
+    def load(self, n_features: int, n: int) -> Result:
+        """The saved result, or an empty one if there is no file.
 
         Raises
         ------
         ValueError
-            If the file is of other data or settings, or is no checkpoint.
+            If the file belongs to other data or settings, or is not a checkpoint.
         """
         if not self.path.exists():
             return Result.empty(n_features, n)
@@ -56,7 +56,7 @@ class Checkpoint:
             )
         return Result(**arrays)
 
-    def save(self, result):
+    def save(self, result: Result) -> None:
         """Write the result."""
         temporary = self.path.with_name(self.path.name + f".{os.getpid()}.part")
         arrays = {f.name: getattr(result, f.name) for f in fields(Result)}
@@ -70,8 +70,8 @@ class Checkpoint:
             temporary.unlink(missing_ok=True)
 
 
-def fingerprint(*parts):
-    """A key of arrays and of what has a repr, the same in every process."""
+def fingerprint(*parts) -> str:
+    """A key of arrays and of the representations of other objects, the same in every process."""
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         if isinstance(part, np.ndarray):

@@ -1,6 +1,7 @@
-"""What a fit costs: seconds and bytes, from the rates of a machine."""
+"""The cost of a fit in seconds and bytes, from the rates of a machine."""
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -20,17 +21,18 @@ from fastglm.features.history import HistoryColumns
 from fastglm.features.matrix import FeatureMatrix
 
 PRODUCTS = ("events", "rows")
-SHARED = 0.4  # a mask that keeps this part of the work is cheaper inside a tile of 16
-_COMMON = 0.2  # of the memory, that the sums of all features may take while they are made
-# Squares of the features of small masks, as a part of the square of all: for forty masks of a
-# tenth of 500 cells the sums of all features cost as much as they save.
+SHARED = 0.4  # a mask that keeps at least this part of the work is cheaper inside a tile of 16
+_COMMON = 0.2  # largest part of the memory for the sums of all features, while they are made
+# The sums of all features are made if the squared sizes of the small masks add up to more than this
+# part of the squared number of features. At 40 masks of a tenth of 500 cells, a part of 0.4, the
+# sums cost as much as they save.
 _WORTH = 0.4
-_SMALL_WORK = 2e9  # multiply-adds below which the rates of `TYPICAL` will do
+_SMALL_WORK = 2e9  # with fewer multiply-adds, the rates of `TYPICAL` are used unmeasured
 
 
 @dataclass(frozen=True)
 class Rates:
-    """What a machine does in a second: additions of events and multiply-adds of BLAS."""
+    """Operations of a machine in a second: additions of events, and multiply-adds of BLAS."""
 
     events: float  # float32 additions in X C and X' R from events
     events64: float  # the same in float64
@@ -42,8 +44,8 @@ TYPICAL = Rates(events=28e9, events64=14e9, rows=60e9, hessian=25e9)  # 2 cores 
 
 
 @cache
-def measure_rates():
-    """Rates of this machine, from the kernels of a fit on made-up events."""
+def measure_rates() -> Rates:
+    """Rates of this machine, from the kernels of a fit on random events."""
     rng = np.random.default_rng(0)
     counts = (rng.random((CHUNK, 64)) < 0.02).astype(np.uint8)
     window_size, n_funcs, n = 100, 8, 32
@@ -84,7 +86,7 @@ def measure_rates():
     )
 
 
-def _best_time(function):
+def _best_time(function: Callable) -> float:
     function()
     times = []
     for _ in range(3):
@@ -94,11 +96,13 @@ def _best_time(function):
     return min(times)
 
 
-def events_a_feature(X, n_bins, sums, ridge):
+def events_a_feature(
+    X: FeatureMatrix, n_bins: int, sums: np.ndarray, ridge: np.ndarray
+) -> np.ndarray:
     """Events of each receiver for each feature whose curvature outweighs its ridge.
 
-    Of senders that are independent and fire at the mean rate, in closed form: the curvature along
-    an eigenvector of ``kernel' kernel`` is its eigenvalue times both rates.
+    A closed form for independent senders that fire at the mean rate: the curvature along an
+    eigenvector of ``kernel' kernel`` is its eigenvalue times both rates.
 
     Parameters
     ----------
@@ -117,31 +121,31 @@ def events_a_feature(X, n_bins, sums, ridge):
     return sums / np.maximum(n_features, 1.0)
 
 
-def is_large(products, n_receivers):
-    """Whether the rates of this machine are worth measuring."""
+def is_large(products, n_receivers: int) -> bool:
+    """Whether a fit is so large that the rates of this machine are measured."""
     return products.n_bins * products.shape[1] * n_receivers > _SMALL_WORK
 
 
 @dataclass
 class Batch:
-    """Receivers that go through the solver as one value.
+    """Receivers that go through the solver together.
 
     Attributes
     ----------
     receivers : ndarray of int
-    method : "newton-cholesky" or "newton-cg"
+    method : "newton-cholesky", "newton-cg" or "normal-equations"
     products : "events" or "rows"
-        How ``X C`` and ``X' R`` are computed.
+        The way to compute ``X C`` and ``X' R``.
     lanes : int
         Receivers a tile; 1 for a receiver with a mask of its own.
     selected : bool
-        The batch sees only the senders that its masks leave in.
+        Whether the products hold only the senders of the batch's masks.
     n_features : int
         Largest number of free features of a receiver.
     bytes : float
-        Memory beside the events, as estimated.
+        Estimated memory beside the events.
     seconds : float
-        Time, as estimated.
+        Estimated time.
     """
 
     receivers: np.ndarray
@@ -154,42 +158,42 @@ class Batch:
     seconds: float
 
     @property
-    def alone(self):
-        """Whether it is one or two receivers whose senders nobody shares: a thread's work."""
+    def alone(self) -> bool:
+        """Whether its receivers, one or two, have senders of their own: work for one thread."""
         return self.selected and self.lanes == 1
 
 
 class Cost:
     """Seconds and bytes of batches."""
 
-    def __init__(self, products, rates, settings, events):
+    def __init__(self, products, rates: Rates, settings, events: np.ndarray | None):
         self.products, self.n_bins = products, products.n_bins
         self.rates, self.settings = rates, settings
         self.events = events
         precise = max(np.log10(min(1e-11, 1.0) / min(settings.tol, 1e-11)), 0)
         coarse = np.log10(3e-4 / max(settings.tol, 1e-11)).clip(0)
-        # A pass gains a digit; about 2 more to begin and to certify.
+        # A pass gains a digit. About two more passes begin and certify the fit.
         self.n_coarse, self.n_precise = 1 + coarse, 1.5 + precise
 
-    def work(self, column):
+    def work(self, column: np.ndarray | None) -> tuple[float, float]:
         """Additions from events, and multiply-adds from rows, of one product for one receiver."""
         work = self.products.work(column)
         events = work.additions + work.products * self.rates.events / self.rates.rows
         return events, work.rows
 
-    def multiply(self, work):
-        """The cheaper way to multiply with X, "events" or "rows", unless one is asked for."""
+    def multiply(self, work: Sequence[float]) -> str:
+        """The way to multiply with X, "events" or "rows": the cheaper one, unless it is set."""
         if self.settings.products != "auto":
             return self.settings.products
         from_events, from_rows = work[0] / self.rates.events, work[1] / self.rates.rows
         return "events" if from_events <= from_rows else "rows"
 
-    def hessian(self, n_free):
-        """Seconds of one receiver by exact Hessians: eight of them."""
+    def hessian(self, n_free: int) -> float:
+        """Seconds of one receiver by exact Hessians, of which a fit takes eight."""
         return 8 * self.n_bins * (n_free**2 / self.rates.hessian + n_free * 6e-9 + 2e-8)
 
-    def passes(self, work, n_free, n):
-        """Seconds of n receivers by passes, the shared part left out."""
+    def passes(self, work: Sequence[float], n_free: int, n: int) -> float:
+        """Seconds of n receivers by passes, without the parts that all receivers share."""
         if self.multiply(work) == "events":
             coarse, precise = work[0] / self.rates.events, work[0] / self.rates.events64
         else:
@@ -204,11 +208,11 @@ class Cost:
             + 2e-3
         )
 
-    def scarce(self, seconds, receivers, n_free):
-        """Seconds of `passes` where events are few, and factors on bins of their own are made.
+    def scarce(self, seconds: float, receivers: np.ndarray, n_free: int) -> float:
+        """Seconds of `passes` where events are few, and late receivers get factors of their own.
 
-        With ten, 1.7, 0.85 and 0.43 events a feature, fits to 1e-8 took 6, 6, 11 and 18 passes; of
-        the receivers in the last two 0.2 and 0.6 had a factor.
+        Fits with 10, 1.7, 0.85 and 0.43 events a feature took 6, 6, 11 and 18 passes to 1e-8. In
+        the last two, 0.2 and 0.6 of the receivers had a factor.
         """
         if self.events is None or n_free == 0:
             return seconds
@@ -217,19 +221,19 @@ class Cost:
         seconds *= max(1.0, 0.43 + 0.86 / events)
         return seconds + receivers.size * max(1 - events, 0.0) * factor
 
-    def alone(self, work, n_free, n):
-        """Seconds of n receivers with senders of their own, on all threads, a receiver on each.
+    def alone(self, work: Sequence[float], n_free: int, n: int) -> float:
+        """Seconds of n receivers with senders of their own, a receiver on each thread.
 
-        Their additions take twice as long as in a tile; a Hessian or two on the sample, and 30 ms
-        of a thread for all that is small.
+        Their additions take twice as long as in a tile. A receiver also takes a Hessian or two on
+        the sample, and 30 ms of a thread for small parts.
         """
         n_sample = sample_size(n_free, self.n_bins, self.settings.memory_budget)
         return self.passes([2 * part for part in work], n_free, n) + n * (
             n_sample * n_free**2 / self.rates.rows + 0.03 / numba.get_num_threads()
         )
 
-    def pairs(self, n_features):
-        """Seconds of the pairs of events within a window of some features: 3 ns each."""
+    def pairs(self, n_features: int) -> float:
+        """Seconds to count pairs of events within a window, for some features: 3 ns a pair."""
         seconds = 0.0
         for c in self.products.columns:
             additions = kind_of(c).work(c, None, self.n_bins).additions
@@ -237,11 +241,11 @@ class Cost:
             seconds += 3e-9 * n_events**2 * c.lags / max(self.n_bins, 1)
         return seconds
 
-    def shared(self, n_features):
+    def shared(self, n_features: int) -> float:
         """Seconds of the parts that all receivers of a matrix share: spectrum and sample.
 
-        A tenth of 300 cells, 1e6 bins: 0.02 s select the events, 0.03 s sum them up for every bin,
-        0.07 s count their pairs, 0.05 s make rows of the bins that are looked at.
+        For a tenth of 300 cells and 1e6 bins, the selection of events takes 0.02 s, their sum for
+        every bin 0.03 s, the count of pairs 0.07 s, and the rows for the leverage 0.05 s.
         """
         n_sample = sample_size(n_features, self.n_bins, self.settings.memory_budget)
         return (
@@ -252,11 +256,11 @@ class Cost:
             + self.pairs(n_features)
         )
 
-    def common(self, sizes):
-        """What masks of these sizes take from all features: a sample, bytes and seconds.
+    def common(self, sizes: Sequence[int]) -> tuple[int, float, float, float]:
+        """Size and cost of the sums and the sample that masks of these sizes have in common.
 
-        Bins of the sample, bytes while it and the sums are made, bytes afterwards, and seconds; all
-        0 where every mask makes its own.
+        Returns the bins of the sample, the bytes while it and the sums are made, the bytes
+        afterwards, and the seconds. All are 0 if every mask makes its own sums.
         """
         n_features = self.products.shape[1]
         if np.square(np.array(sizes, float)).sum() <= _WORTH * n_features**2:
@@ -270,13 +274,14 @@ class Cost:
         seconds = self.pairs(n_features) + 1e-8 * n_sample * n_features + 1e-7 * self.n_bins
         return n_sample, making, keeping, seconds
 
-    def common_sample(self, sizes):
-        """Bins of a sample for all masks.
+    def common_sample(self, sizes: Sequence[int]) -> int:
+        """Number of bins of a sample for all masks.
 
-        Drawn by what all senders do, it tells less than one drawn for each mask: 20 bins a feature
-        in a bursting culture, 100 cells for an hour, took 10.4 passes in place of 7.8; 40 took 8.1,
-        80 took 6.3. So many that a Hessian costs what a pass does, on a typical machine: no result
-        may depend on what was measured on this one.
+        The sample is drawn by the activity of all senders, so a mask needs more bins of it than of
+        a sample of its own: in a bursting culture, 20, 40 and 80 bins a feature took 10.4, 8.1 and
+        6.3 passes, and 20 own bins a feature took 7.8. The size is chosen so that a Hessian on the
+        sample costs as much as a pass. The costs are those of `TYPICAL`, so that no result depends
+        on the rates measured on this machine.
         """
         n_features, typical = self.products.shape[1], float(np.mean(sizes))
         additions = self.products.work().additions
@@ -285,23 +290,23 @@ class Cost:
         n = max(sample_size(typical, self.n_bins), min(n, sample_size(4 * typical, self.n_bins)))
         return min(int(n), sample_size(n_features, self.n_bins, self.settings.memory_budget))
 
-    def shared_bytes(self, n_features):
+    def shared_bytes(self, n_features: int) -> tuple[float, float]:
         """Bytes of Gram matrix, eigenvectors and sample while they are made, and afterwards."""
         making, keeping = (36, 12) if n_features <= MAX_FALLBACK else (20, 4)
         n_sample = sample_size(n_features, self.n_bins, self.settings.memory_budget)
         keeping = keeping * n_features**2 + 4 * n_sample * n_features
         return max(making * n_features**2, keeping) + 5e7, keeping + 5e7
 
-    def alone_bytes(self, n_features, n_sample):
+    def alone_bytes(self, n_features: int, n_sample: int) -> float:
         """Bytes of a receiver with senders of its own: covariance, factors, rows and their copy.
 
-        ``n_sample`` is the number of bins of a sample that is there, or 0.
+        ``n_sample`` is the number of bins of the common sample, or 0.
         """
         own = sample_size(n_features, self.n_bins, self.settings.memory_budget)
         total = 44 * n_features**2 + 8 * max(n_sample, own) * n_features
         return total + (5e6 if n_sample else 5e7)
 
-    def lane_bytes(self, n_features):
+    def lane_bytes(self, n_features: int) -> float:
         """Bytes of one receiver: filters and their sums, pairs of steps, weights, chunks."""
         total = Steps.bytes_per_feature * n_features
         total += 4 * sample_size(n_features, self.n_bins, self.settings.memory_budget) * 3
@@ -309,8 +314,8 @@ class Cost:
             total += kind_of(c).lane_bytes(c, n_features)
         return total + 12 * (CHUNK + 2 * kernels.PAD)
 
-    def quadratic(self, receivers, free, weighted):
-        """Batches that are solved from ``X'X``; none where the budget does not hold it."""
+    def quadratic(self, receivers: np.ndarray, free: np.ndarray, weighted: bool) -> list[Batch]:
+        """Batches that are solved from ``X'X``; none if the memory budget does not hold it."""
         if receivers.size == 0:
             return []
         n_features, budget = self.products.shape[1], self.settings.memory_budget
@@ -335,8 +340,16 @@ class Cost:
             )  # fmt: skip
         return batches
 
-    def split(self, receivers, method, lanes, free, selected=False, common=0):
-        """Batches of as many receivers as the budget holds."""
+    def split(
+        self,
+        receivers: Sequence[int],
+        method: str,
+        lanes: int,
+        free: np.ndarray,
+        selected: bool = False,
+        common: int = 0,
+    ) -> list[Batch]:
+        """Batches of as many receivers as the memory budget holds."""
         if len(receivers) == 0:
             return []
         receivers = np.array(receivers)
@@ -366,7 +379,7 @@ class Cost:
                 "mask features."
             )
         size = int((budget - fixed) / each) // lanes * lanes
-        # Batches of even size: the last one costs as much a receiver as the others.
+        # Batches of even size: a small last one would cost more for each receiver.
         n_batches = -(-receivers.size // size)
         size = -(-receivers.size // n_batches)
         size = -(-size // lanes) * lanes

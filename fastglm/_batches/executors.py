@@ -1,10 +1,12 @@
-"""Where tasks run: one after the other, or a thread each. A machine is one more class.
+"""Where tasks run: one after another, or a thread each.
 
-An executor has ``run(items, function, take, stop)``: it calls ``take(item, function(item))`` for
-items as they get done. ``take`` is called here, in the thread of the caller. An interrupt calls
-``stop``, takes what the items that were begun return then, and leaves the others.
+An executor has ``run(items, function, take, stop)``, which calls ``take(item, function(item))`` as
+items are done. ``take`` is called in the thread of the caller. An interrupt calls ``stop``. The
+items that have begun then return early, and ``take`` gets their results; the others do not begin.
+Another machine is another executor.
 """
 
+from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from contextlib import suppress
 
@@ -13,25 +15,25 @@ import numpy as np
 
 
 class Serial:
-    """One task after the other; each has all threads."""
+    """One task after another; each has all threads."""
 
-    def run(self, items, function, take, stop):
+    def run(self, items: Iterable, function: Callable, take: Callable, stop: Callable) -> None:
         """Call ``take(item, function(item))`` for every item."""
         for item in items:
             take(item, function(item))
 
 
 class Threads:
-    """Some tasks at a time, for work too small to be divided: each on one thread.
+    """Some tasks at a time, each on one thread: for tasks too small to be divided.
 
     Kernels inside a task run on its thread alone.
     """
 
-    def __init__(self, n_threads):
+    def __init__(self, n_threads: int):
         self.n_threads = n_threads
 
-    def run(self, items, function, take, stop):
-        """Call ``take(item, function(item))`` for items as they get done."""
+    def run(self, items: Iterable, function: Callable, take: Callable, stop: Callable) -> None:
+        """Call ``take(item, function(item))`` as items are done."""
         state = np.geterr()
 
         def call(item):
@@ -49,7 +51,7 @@ class Threads:
                 stop()
                 pool.shutdown(wait=False, cancel_futures=True)
                 for future, item in left.items():
-                    # The first one is raised, whatever comes of the others.
+                    # Only the first exception is raised.
                     with suppress(CancelledError, Exception, KeyboardInterrupt):
                         take(item, future.result())
                 raise

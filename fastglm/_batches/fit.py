@@ -1,6 +1,7 @@
-"""Receivers in batches, batches through the solver."""
+"""The whole fit: receivers are sorted into batches, and batches go through the solver."""
 
 import gc
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,9 +21,17 @@ from fastglm._products.local import Local
 
 
 def fit_penalties(
-    X, observed, valid, free, penalties, settings, shared=None, guide=None, log="path"
-):
-    """Fit every receiver with each of some penalties, every fit from where the last one ended.
+    X,
+    observed: Observed,
+    valid: np.ndarray,
+    free: np.ndarray,
+    penalties: list,
+    settings,
+    shared=None,
+    guide: list[Result] | None = None,
+    log: str = "path",
+) -> list[Result]:
+    """Fit every receiver with each of some penalties; every fit starts where the last one ended.
 
     Parameters
     ----------
@@ -30,20 +39,21 @@ def fit_penalties(
     observed : Observed
         Counts of the receivers with weights and offsets.
     valid : ndarray of bool, shape (n_bins,)
-        Bins to fit: none has weight 0.
+        Bins of the fit; none of them has weight 0.
     free : ndarray of bool, shape (n_features, n_receivers)
     penalties : list of Penalty
     settings : Settings
     shared : `fastglm._engine.shared.Shared`, optional
-        Of X and a superset of the valid bins.
+        The shared part of X over the valid bins, or over more bins.
     guide : list of Result, optional
-        Of nearly the same problems, such as those with all bins beside those without a fold.
+        Results of nearly the same problems: for a fold, the fits to all bins.
     log : str
-        What the lines of the log begin with.
+        First word of the lines of the log.
 
     Returns
     -------
     list of Result
+        One a penalty.
     """
     results = [Result.empty(X.shape[1], observed.events.n_units) for _ in penalties]
     monitor = Monitor(results[-1], settings.tol, log=log)
@@ -58,20 +68,28 @@ def fit_penalties(
     return results
 
 
-def tasks_of(X, observed, valid, free, penalties, settings, start=None):
+def tasks_of(
+    X,
+    observed: Observed,
+    valid: np.ndarray,
+    free: np.ndarray,
+    penalties: list,
+    settings,
+    start: tuple | None = None,
+) -> "Tasks":
     """The `Tasks` of a feature matrix over some bins."""
     if valid.any():
         observed = observed.within(valid)
     return Tasks(Local(X, valid), observed, free, penalties, start, settings)
 
 
-def fit_shards(shards, free, penalties, settings):
-    """Fit every unit of `fastglm._products.shards.Shards` on the history of all.
+def fit_shards(shards, free: np.ndarray, penalties: list, settings) -> list[Result]:
+    """Fit every unit of `fastglm._products.shards.Shards` on the history of all units.
 
     Parameters
     ----------
     shards : Shards
-        No count is missing.
+        Without missing counts.
     free : ndarray of bool, shape (n_features, n_receivers)
     penalties : list of Penalty
     settings : Settings
@@ -91,8 +109,10 @@ def fit_shards(shards, free, penalties, settings):
     return results
 
 
-def fit_tasks(tasks, receivers, results, monitor):
-    """Fit some receivers of `Tasks`; write into ``results``, one a penalty."""
+def fit_tasks(
+    tasks: "Tasks", receivers: np.ndarray, results: list[Result], monitor: Monitor
+) -> None:
+    """Fit some receivers of `Tasks` and write into ``results``, which has one for each penalty."""
     products, observed, settings = tasks.products, tasks.observed, tasks.settings
     if products.n_bins == 0:
         for result in results:
@@ -109,7 +129,9 @@ def fit_tasks(tasks, receivers, results, monitor):
     Execution(tasks, monitor, results).run(plans)
 
 
-def _set_ends(tasks, receivers, results, monitor):
+def _set_ends(
+    tasks: "Tasks", receivers: np.ndarray, results: list[Result], monitor: Monitor
+) -> np.ndarray:
     """Write the results of receivers whose optimum lies at infinity; returns the others."""
     sums, loss = tasks.observed.sums(tasks.products)[receivers], tasks.settings.loss
     status, intercept = loss.ends(sums, tasks.products.n_bins)
@@ -126,7 +148,7 @@ def _set_ends(tasks, receivers, results, monitor):
 
 @dataclass
 class Tasks:
-    """What the tasks of some receivers have in common, and each of them when it is asked for."""
+    """The parts that the tasks of some receivers have in common; `of` makes each task."""
 
     products: object
     observed: object
@@ -137,9 +159,9 @@ class Tasks:
     shared: object = None
     guide: list | None = None
     normal: object = None  # normal equations
-    common: object = None  # sums and a sample of all features, where masks take theirs from them
+    common: object = None  # sums and a sample of all features, if masks take theirs from them
 
-    def of(self, batch):
+    def of(self, batch) -> Task:
         """The task of a batch."""
         receivers, features, products = batch.receivers, slice(None), self.products
         free, shared = self.free[:, receivers], self.shared
@@ -168,11 +190,11 @@ class Tasks:
             features,
         )
 
-    def _share(self, products, features, batch):
-        """The shared part of a batch that sees some features, if those of all give it."""
+    def _share(self, products, features: np.ndarray, batch):
+        """The shared part of a batch with some features, from that of all features, or None."""
         if self.common is None:
             return None
-        # Of few bins for its features a receiver learns less than from its own.
+        # A receiver with many features draws its own sample: the common one has too few bins.
         budget, n_sample = self.settings.memory_budget, self.common.sample.index.size
         if sample_size(batch.n_features, products.n_bins, budget) > 2 * n_sample:
             return None
@@ -180,13 +202,13 @@ class Tasks:
 
 
 class Execution:
-    """Runs the tasks of plans, and takes their results as they come."""
+    """Runs the tasks of plans, and stores their results as they are done."""
 
-    def __init__(self, tasks, monitor, results):
+    def __init__(self, tasks: Tasks, monitor: Monitor, results: list[Result]):
         self.tasks, self.monitor, self.results = tasks, monitor, results
 
-    def run(self, plans):
-        """Fit all batches: those that see all features first, then those with some of them."""
+    def run(self, plans: list) -> None:
+        """Fit the batches with all features first, then the batches with some features."""
         batches = [batch for plan in plans for batch in plan.batches]
         n_sample = max((plan.common for plan in plans), default=0)
         self._run(Serial(), [batch for batch in batches if not batch.selected])
@@ -217,16 +239,17 @@ class Execution:
             self.monitor.end(batch.receivers)
         if (solved[-1].status == "interrupted").any():
             raise KeyboardInterrupt
-        # The first call of a compiled kernel leaves a cycle that holds the frames, and with them
-        # the batch. A collection takes 0.1 s.
+        # The first call of a compiled kernel leaves a cycle of frames, which holds the batch in
+        # memory. A collection takes 0.1 s.
         if not batch.alone and batch.receivers.size < self.results[0].intercept.size:
             gc.collect()
 
 
-def _alike(penalties, receivers):
-    """Receivers in groups that a penalty without a sparse part and one with it do not share.
+def _alike(penalties: list, receivers: np.ndarray) -> list[np.ndarray]:
+    """Receivers in groups: within a group, each penalty is sparse for all receivers or for none.
 
-    They take different steps, and no receiver's may depend on the others.
+    Sparse and smooth penalties take different steps, and no receiver's steps may depend on the
+    others.
     """
     if receivers.size == 0:
         return []
@@ -235,8 +258,8 @@ def _alike(penalties, receivers):
     return [receivers[group.ravel() == g] for g in range(group.max() + 1)]
 
 
-def key_of(X, observed, free, penalty, start, settings):
-    """Fingerprint of everything that a fit depends on."""
+def key_of(X, observed: Observed, free: np.ndarray, penalty, start: tuple | None, settings) -> str:
+    """Fingerprint of all data and settings of a fit."""
     y = observed.events
     parts = [X.valid, free, *penalty.arrays(), y.n_units, *y.arrays()]
     for c in X.columns:
@@ -247,7 +270,7 @@ def key_of(X, observed, free, penalty, start, settings):
     return fingerprint(*parts)
 
 
-def by_missing(valid, y):
+def by_missing(valid: np.ndarray, y) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield ``(valid, receivers)`` for every pattern of missing counts, usually one."""
     missing = np.isnan(y.amplitudes)
     if not missing.any():
@@ -264,21 +287,21 @@ def by_missing(valid, y):
         yield known, np.array(receivers)
 
 
-def sum_counts(y, valid):
-    """Sum of each receiver over the valid bins where it is known."""
+def sum_counts(y, valid: np.ndarray) -> np.ndarray:
+    """Sum of every receiver over the valid bins where its count is known."""
     return y.sums(valid.astype(np.float64))
 
 
-def mean_count(y, valid):
+def mean_count(y, valid: np.ndarray) -> np.ndarray:
     """Mean of every receiver over the valid bins where its count is known."""
     missing = np.isnan(y.amplitudes) & valid[y.bins]
     n_known = valid.sum() - np.bincount(y.units[missing], minlength=y.n_units)
     return sum_counts(y, valid) / np.maximum(n_known, 1)
 
 
-def any_known(y):
-    """Bins where the count of some receiver is known."""
+def any_known(y) -> np.ndarray:
+    """Bins in which the count of at least one receiver is known."""
     missing = np.isnan(y.amplitudes)
-    if not missing.any():  # eight bytes a bin are a lot at 0.1 ms
+    if not missing.any():  # `bincount` would take eight bytes a bin
         return np.ones(y.n_bins, bool)
     return np.bincount(y.bins[missing], minlength=y.n_bins) < y.n_units

@@ -1,16 +1,17 @@
-"""What goes on beside a fit: progress bar, log, and a checkpoint that survives the process."""
+"""Progress bar, log and checkpoint of a fit that is running."""
 
 import logging
 import threading
 import time
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 
 from fastglm import _html
 
-_SAVE_EVERY = 20.0  # seconds between checkpoints inside a batch
-_SAVE_PART = 20  # times as long as the last checkpoint took passes before the next
+_SAVE_EVERY = 20.0  # least seconds between checkpoints inside a batch
+_SAVE_PART = 20  # least pause between checkpoints, in durations of the last one
 logger = logging.getLogger("fastglm")
 
 
@@ -20,17 +21,17 @@ class Monitor:
     Parameters
     ----------
     result : Result
-        Of all receivers; filled as batches end.
+        Result of all receivers; it is filled as batches end.
     tol : float
     progress : None, True or callable
-        True draws a bar; a callable is given the number of receivers done since its last call, from
-        whatever thread fits them.
+        True draws a bar. A callable gets the number of receivers done since its last call; the
+        thread that fits them calls it.
     checkpoint : Checkpoint or None
     log : str
-        What the lines of the log begin with; without it there are none.
+        First word of the lines of the log; without it there are no lines.
     """
 
-    def __init__(self, result, tol, progress=None, checkpoint=None, log=""):
+    def __init__(self, result, tol: float, progress=None, checkpoint=None, log: str = ""):
         self.result, self.tol, self.checkpoint = result, tol, checkpoint
         self._log, self._n_done = log, 0
         self.lock, self._stopped = threading.RLock(), False
@@ -46,10 +47,10 @@ class Monitor:
                 bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
             )
 
-    def watch(self, receivers, columns):
-        """A function that is called after every pass with the result of a batch so far.
+    def watch(self, receivers: np.ndarray, columns) -> Callable:
+        """A function to call after every pass with the result of a batch so far.
 
-        From any thread; it raises KeyboardInterrupt after `stop`.
+        Any thread may call it. It raises KeyboardInterrupt after `stop`.
         """
 
         def watch(solved):
@@ -60,14 +61,15 @@ class Monitor:
 
         return watch
 
-    def _tell(self, receivers, columns, solved):
-        """Say how far a batch is, and save it if that is due."""
+    def _tell(self, receivers: np.ndarray, columns, solved) -> None:
+        """Report the progress of a batch, and save its result if a checkpoint is due."""
         running = solved.status == ""
         passes = int(solved.n_passes.max(initial=0))
-        # Decrements fall by a factor with every pass: their logarithm is the part done.
+        # Decrements fall by about the same factor with every pass, so the part of a fit that is
+        # done grows with their logarithm.
         with np.errstate(divide="ignore", invalid="ignore"):
             part = np.log10(solved.newton_decrement / 1e-2) / np.log10(self.tol / 1e-2)
-        # Far from the optimum they say nothing yet; most fits take some eight passes.
+        # Far from the optimum the decrement is no guide: a fit takes some eight passes.
         part = np.clip(np.nan_to_num(part), passes / (passes + 8), 0.95)
         if self._log and logger.isEnabledFor(logging.DEBUG):
             known = solved.newton_decrement[running & np.isfinite(solved.newton_decrement)]
@@ -83,12 +85,12 @@ class Monitor:
             self._save()
             self.result.status[receivers] = ""
 
-    def stop(self):
-        """End what is being watched."""
+    def stop(self) -> None:
+        """Make every watching function end its fit."""
         self._stopped = True
 
-    def end(self, receivers):
-        """Receivers whose results have been written."""
+    def end(self, receivers: np.ndarray) -> None:
+        """Report receivers whose results have been stored."""
         self._n_done += len(receivers)
         if self._log and len(receivers) and logger.isEnabledFor(logging.INFO):
             now, some = time.monotonic(), self.result.status[receivers]
@@ -101,17 +103,17 @@ class Monitor:
         self._show(0, 0.0, int(self.result.n_passes.max(initial=0)))
         if self.checkpoint is not None and len(receivers):
             self._unsaved = True
-            # Of 500 receivers with 4,000 features a save takes 0.05 s, a small batch 0.1.
+            # With 500 receivers and 4,000 features a save takes 0.05 s, and a small batch 0.1 s.
             if time.monotonic() - self._saved >= _SAVE_PART * self._cost:
                 self._save()
 
-    def _save(self):
+    def _save(self) -> None:
         begin = time.monotonic()
         self.checkpoint.save(self.result)
         self._saved, self._unsaved = time.monotonic(), False
         self._cost = self._saved - begin
 
-    def _show(self, n_more, part, passes):
+    def _show(self, n_more: int, part: float, passes: int) -> None:
         n = self._n_done + n_more
         if self._report is not None:
             new = n - getattr(self, "_told", 0)
@@ -122,13 +124,13 @@ class Monitor:
             self._bar.n = max(self._bar.n, n + part)
             self._bar.set_postfix_str(f"{n} of {self._bar.total} receivers, pass {passes}")
 
-    def flush(self):
-        """Save what is not saved."""
+    def flush(self) -> None:
+        """Save results that are not saved yet."""
         if self._unsaved:
             self._save()
 
-    def close(self):
-        """End the bar, save what is not saved, and sum up in the log."""
+    def close(self) -> None:
+        """End the bar, save results that are not saved yet, and write a last line to the log."""
         self.flush()
         if self._bar is not None:
             self._bar.close()
@@ -141,7 +143,7 @@ class Monitor:
 def import_tqdm():
     """``tqdm.auto.tqdm``: a widget in notebooks that have ipywidgets, else text.
 
-    Without ipywidgets a notebook gets the text: nothing that a user needs to be warned of.
+    The warning of tqdm about missing ipywidgets is silenced, since the text works as well.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="IProgress not found")

@@ -1,9 +1,9 @@
 """The plan of a fit: method, batches, memory and time, before anything is computed.
 
-A cost model turns counts of operations into seconds with rates that are measured once per process,
-in some 50 ms. The choice for a receiver looks at its own mask and the data only, so that its result
-does not depend on who else is fitted, but for the last digits where many masks differ
-(`Plan.common`).
+A cost model turns counts of operations into seconds. Its rates are measured once per process, in
+some 50 ms. The method of a receiver follows from its own mask and the data alone, so that its
+result does not depend on the other receivers. There is one exception: where many masks differ
+(`Plan.common`), the last digits depend on the other masks.
 """
 
 import os
@@ -16,37 +16,33 @@ from fastglm import _html
 from fastglm import _kernels as kernels
 from fastglm._batches.cost import SHARED, TYPICAL, Cost, Rates, is_large, measure_rates
 
-_FREE_PART = 0.5  # of the memory that is free, unless said
+_FREE_PART = 0.5  # part of the free memory that is the default budget
 _UNITS = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
-
-
 _UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
-
-
 _HEAD = ["batches", "receivers", "features", "method", "products", "memory", "time"]
 
 
 @dataclass
 class Plan:
-    """What a fit is going to do. ``print(plan)`` shows it as a table.
+    """The batches of a fit, before it runs. ``print(plan)`` shows them as a table.
 
     Attributes
     ----------
     batches : list of Batch
     peak_bytes : float
-        Largest memory of a batch beside the events, as estimated.
+        Largest estimated memory of a batch beside the events.
     memory_budget : float
-        Bytes that it was planned for.
+        Bytes that the fit may use.
     seconds : float
         Estimated time of the whole fit.
     n_bins, n_features, n_receivers : int
     rates : Rates
-        Measured on this machine, or typical ones where the problem is small.
+        Rates measured on this machine; typical rates if the problem is small.
     common : int
-        Where many small masks take their sums from those of all features, made once: the bins that
-        are sampled for all of them. 0 where they do not.
+        Number of sampled bins that many small masks share. They then take their sums from those of
+        all features, which are made once. 0 if every mask makes its own sums.
     at_once : int
-        Batches of single receivers that are fitted side by side, a thread each.
+        Number of batches of single receivers that are fitted side by side, a thread each.
     """
 
     batches: list
@@ -58,36 +54,36 @@ class Plan:
     at_once: int = 1
 
     @property
-    def n_receivers(self):
-        """Receivers that are fitted."""
+    def n_receivers(self) -> int:
+        """Number of receivers that are fitted."""
         return sum(batch.receivers.size for batch in self.batches)
 
     @property
-    def peak_bytes(self):
+    def peak_bytes(self) -> float:
         """Largest memory of a batch."""
         return max((batch.bytes for batch in self.batches), default=0.0)
 
     @property
-    def seconds(self):
+    def seconds(self) -> float:
         """Estimated time of all batches."""
         return sum(batch.seconds for batch in self.batches)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return (
             f"{self.n_receivers} receivers x {self.n_features} features, {self.n_bins:,} bins: "
             f"about {_html.duration(self.seconds)}, {_html.size(self.peak_bytes)} of "
             f"{_html.size(self.memory_budget)} beside the events"
         )
 
-    def __str__(self):
+    def __str__(self) -> str:
         forms = "{:>7}  {:>9}  {:>8}  {:<15}  {:<8}  {:>8}  {:>8}"
         return "\n".join([repr(self), *(forms.format(*row) for row in [_HEAD, *self._rows()])])
 
-    def _repr_html_(self):
+    def _repr_html_(self) -> str:
         return _html.table(repr(self), self._rows(), _HEAD)
 
-    def _rows(self):
-        """Batches that are alike, a row each."""
+    def _rows(self) -> list[list[str]]:
+        """Rows of the table, one for each method, way of multiplying and width of a tile."""
         groups = {}
         for batch in self.batches:
             key = batch.method, batch.products, batch.lanes
@@ -106,26 +102,33 @@ class Plan:
         ]
 
 
-def plan_fit(products, receivers, free, settings, events=None, weighted=False):
+def plan_fit(
+    products,
+    receivers: np.ndarray,
+    free: np.ndarray,
+    settings,
+    events: np.ndarray | None = None,
+    weighted: bool = False,
+) -> Plan:
     """Sort receivers into batches by method, mask and memory.
 
     Parameters
     ----------
     products : Products
     receivers : ndarray of int
-        Those to be fitted.
+        Receivers of the fit.
     free : ndarray of bool, shape (n_features, n_receivers)
     settings : Settings
-        Of the fit.
     events : ndarray, shape (n_receivers,), optional
-        From `events_a_feature`, for the time alone: few events for many features take long.
+        From `events_a_feature`. Only the estimated time depends on it: it is long for few events
+        with many features.
     weighted : bool
         Whether bins have weights.
 
     Raises
     ------
     ValueError
-        If the budget does not hold the smallest batch.
+        If the memory budget does not hold the smallest batch.
     """
     n_bins = products.n_bins
     rates = measure_rates() if is_large(products, receivers.size) else TYPICAL
@@ -153,7 +156,7 @@ def plan_fit(products, receivers, free, settings, events=None, weighted=False):
             narrow.setdefault(column.tobytes(), []).append(j)
     batches = cost.split(dense, "newton-cholesky", kernels.LANES, free)
     batches += cost.split(wide, "newton-cg", kernels.LANES, free)
-    # Receivers of one mask share its senders: a tile of them costs what two alone do.
+    # Receivers of one mask share its senders: a tile of them costs as much as two single ones.
     groups = [(group, kernels.LANES if len(group) > 2 else 1) for group in narrow.values()]
     sizes = [int(free[:, group].sum(axis=0).max()) for group, _ in groups]
     n_sample, making, keeping, seconds = cost.common(sizes)
@@ -176,13 +179,13 @@ def plan_fit(products, receivers, free, settings, events=None, weighted=False):
     )
 
 
-def read_budget(memory_budget):
-    """Bytes from a number or a string such as "2GB" or "512 MiB"; None is half of what is free.
+def read_budget(memory_budget: float | str | None) -> float:
+    """Bytes from a number or a string such as "2GB" or "512 MiB"; None is half the free memory.
 
     Raises
     ------
     ValueError
-        If it is not a positive amount of memory.
+        If ``memory_budget`` is not a positive amount of memory.
     """
     if memory_budget is None:
         return _FREE_PART * _free_memory()
@@ -207,8 +210,8 @@ def read_budget(memory_budget):
     return float(amount)
 
 
-def _free_memory():
-    """Bytes that are free now, as far as the system tells; 4 GB if it does not."""
+def _free_memory() -> float:
+    """Free bytes, as the system reports them; 4 GB if it reports none."""
     try:
         with open("/proc/meminfo") as lines:
             for line in lines:

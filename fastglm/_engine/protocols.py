@@ -79,8 +79,8 @@ class Curvature(Protocol):
 class Descent(Protocol):
     """Steps from gradients: `lbfgs.Steps`.
 
-    Its problem has ``active``, ``free``, ``certain``, ``rough`` and ``precondition``. For the active
-    receivers it has the moments of the curvature, ``mean`` and ``total``.
+    Its problem has ``active``, ``free``, ``certain``, ``rough`` and ``precondition``. It also has
+    ``mean`` and ``total``, the moments of the curvature of the active receivers.
     """
 
     def step(self, moved, point, grad, grad_intercept, tol, polishing):

@@ -1,13 +1,13 @@
-"""Every compiled function: arrays and scalars in, results in ``out`` arguments.
+"""Every compiled function: it takes arrays and scalars, and writes results into arguments.
 
-| file | what it computes |
+| file | contents |
 |---|---|
 | `tiles` | the compiler's policy and the layout; history of senders, columns over runs of bins |
-| `pointwise` | exp and log; loss and residual of every bin, a kernel for each family |
+| `pointwise` | exp and log; loss and residual of every bin, with a kernel for each family |
 | `sums` | correlograms of events, weighted Gram matrices of rows |
-| `groups` | sparse penalties: one receiver's model, minimised over groups of features |
+| `groups` | sparse penalties: the minimum of one receiver's model over groups of features |
 | `simulate` | spikes of a recurrent network |
-| `dots`, `threads` | NumPy and BLAS beside them: products that do not depend on company, threads |
+| `dots`, `threads` | not compiled: products whose bits do not depend on other columns, threads |
 """
 
 from fastglm._kernels.groups import (

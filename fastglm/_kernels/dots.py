@@ -2,12 +2,12 @@
 
 import numpy as np
 
-_SMALL_PRODUCT = 1 << 22  # BLAS orders the sums of a product below 1e6 by its width
+_SMALL_PRODUCT = 1 << 22  # below 1e6 multiply-adds, BLAS orders its sums by the width
 
 
 def tiled_dot(rows, v, lanes):
-    """``rows @ v``, the same bits for a column whatever the others are."""
-    # Contiguous: BLAS orders the sums of a transposed matrix, or of a column, in another way.
+    """``rows @ v``; the bits of a column do not depend on the other columns."""
+    # Contiguous, since BLAS orders the sums of a transposed matrix, or of a column, differently.
     with np.errstate(over="ignore", invalid="ignore"):
         if rows.size * lanes > _SMALL_PRODUCT:
             return rows @ np.ascontiguousarray(v)
@@ -16,8 +16,8 @@ def tiled_dot(rows, v, lanes):
 
 
 def column_dot(a, b):
-    """``(a * b).sum(axis=0)``, the same bits for a column whatever the others are.
+    """``(a * b).sum(axis=0)``; the bits of a column do not depend on the other columns.
 
-    NumPy adds up a single column in another order than one of several.
+    NumPy's own sum orders a single column differently from one of several columns.
     """
     return np.einsum("ij,ij->i", np.ascontiguousarray(a.T), np.ascontiguousarray(b.T))

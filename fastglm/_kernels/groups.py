@@ -12,12 +12,13 @@ from fastglm._kernels.tiles import FASTMATH
 def screen_groups(coef, grad, free, group_of, order, weights, margin):
     """The breach of the optimality condition at a point, and the groups that a step may move.
 
-    The breach is the largest over the groups of free features: ``|grad_g + weight_g c_g / |c_g||``,
-    or ``|grad_g| - weight_g`` for those at zero. A step moves groups that are not zero, and those
-    at zero whose gradient is above ``weight_g * (1 - margin)``.
+    The breach is the largest one over the groups of free features. It is ``|grad_g + weight_g c_g /
+    |c_g||`` for a group that is not zero, and ``|grad_g| - weight_g`` for a group at zero. A step
+    may move groups that are not zero, and groups at zero whose gradient is above ``weight_g * (1 -
+    margin)``.
 
-    Returns the breach, the features of these groups, sorted by group (``order`` sorts all), where
-    each group of them starts, and its weight.
+    Returns the breach, the features of these groups sorted by group, the start of each group among
+    them, and its weight. ``order`` sorts all features by group.
     """
     n, n_groups = coef.shape[0], weights.shape[0]
     size, slope, left = np.zeros(n_groups), np.zeros(n_groups), np.zeros(n_groups)
@@ -52,7 +53,10 @@ def screen_groups(coef, grad, free, group_of, order, weights, margin):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _shrink_group(S, r, z, begin, end, weight, bound):
-    """One proximal step of a group, in place; the change of z, and of ``r = g + S (z - c)``."""
+    """One proximal step of a group: changes z and ``r = g + S (z - c)``.
+
+    Returns the largest change of z times ``bound``.
+    """
     size = 0.0
     for k in range(begin, end):
         u = z[k] - r[k] / bound
@@ -106,9 +110,9 @@ def _group_objective(g, r, c, z, starts, weights):
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
 def learn_curvature(data, moved, step, change):
-    """Make a Hessian agree with the change of the gradient over a step (BFGS), in place.
+    """Correct a Hessian in place, so that it gives the change of the gradient over a step (BFGS).
 
-    The step moves the coordinates ``moved`` only; ``change`` is over all.
+    The step moves only the coordinates ``moved``; ``change`` has all coordinates.
     """
     n = data.shape[0]
     image = np.zeros(n)
@@ -133,9 +137,9 @@ def learn_curvature(data, moved, step, change):
 def reduce_model(data, chosen, ridge, mean, schur):
     """The model of one receiver over some features, with the intercept eliminated.
 
-    ``data`` is a Hessian over more features, ``chosen`` names those wanted, the intercept last; the
-    diagonal ``ridge`` is added. ``mean`` becomes the intercept's row over its own entry, ``schur``
-    the Schur complement; returns that entry.
+    ``data`` is a Hessian over more features. ``chosen`` lists the places of the features in it, the
+    intercept last. ``schur`` becomes the Schur complement plus the diagonal ``ridge``. ``mean``
+    becomes the row of the intercept divided by its diagonal entry, which is returned.
     """
     n = chosen.shape[0] - 1
     last = data[chosen[n], chosen[n]]
@@ -154,9 +158,9 @@ def reduce_model(data, chosen, ridge, mean, schur):
 def _descend_groups(S, z, r, starts, weights, bounds, goal, n_sweeps):
     """Sweeps of block descent on ``g (z - c) + (z - c) S (z - c) / 2 + sum_g weight_g |z_g|``.
 
-    Group ``i`` holds ``starts[i]`` to ``starts[i + 1]``; ``bounds`` are at least the largest
-    eigenvalue of each group's block. Changes z and ``r = g + S (z - c)``; returns the largest
-    breach of the optimality condition.
+    Group ``i`` has the coefficients ``starts[i]`` to ``starts[i + 1]``. ``bounds`` is at least the
+    largest eigenvalue of each group's block. Changes z and ``r = g + S (z - c)``. Returns the
+    largest breach of the optimality condition.
     """
     for _sweep in range(n_sweeps):
         if _group_violation(r, z, starts, weights) <= goal:
@@ -171,7 +175,7 @@ def _descend_groups(S, z, r, starts, weights, bounds, goal, n_sweeps):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _bound_groups(S, starts, bounds):
-    """Largest row sum of each group's block: a bound of its largest eigenvalue."""
+    """Largest absolute row sum of each group's block, a bound of its largest eigenvalue."""
     for group in range(bounds.shape[0]):
         bounds[group] = 1e-300
         for k in range(starts[group], starts[group + 1]):
@@ -183,7 +187,7 @@ def _bound_groups(S, starts, bounds):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _newton_groups(S, r, z, starts, weights, support, hess, rhs):
-    """Newton's system where the penalty is smooth: over the coefficients that are not zero."""
+    """Newton's system over the coefficients that are not zero, where the penalty is smooth."""
     m = support.shape[0]
     for a in range(m):
         row = S[support[a]]
@@ -212,10 +216,10 @@ def _newton_groups(S, r, z, starts, weights, support, hess, rhs):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _step_groups(S, g, c, z, r, starts, weights, support, step):
-    """Take Newton's step, or as much of it as lowers the objective; changes z and r.
+    """Take Newton's step, or a part of it that lowers the objective; changes z and r.
 
-    A coefficient that is a group of its own stops at zero, where the penalty bends. Returns
-    whether the whole step was taken.
+    The step ends where a coefficient that is a group of its own reaches zero, since the penalty
+    bends there. Returns whether the whole step was taken.
     """
     n, m = c.shape[0], support.shape[0]
     length, stop, a = 1.0, -1, 0
@@ -251,8 +255,8 @@ def _step_groups(S, g, c, z, r, starts, weights, support, step):
 def _solve_triangles(lower, v):
     """``v = (L L')^-1 v`` in place.
 
-    Rows of L both ways, and slices of them: an index that Numba cannot tell from a negative one
-    keeps LLVM from vectors.
+    Both loops read slices of rows of L. An index that may be negative to Numba would keep LLVM from
+    vectorising.
     """
     for k in range(v.shape[0]):
         row, done = lower[k, :k], v[:k]
@@ -270,10 +274,11 @@ def _solve_triangles(lower, v):
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
 def _solve_nearby(hess, rhs, at, lower):
-    """Solve a positive definite system into ``rhs`` with the factor of one like it.
+    """Solve a positive definite system into ``rhs`` with the factor of a similar system.
 
-    Conjugate gradients, preconditioned by the factor, in which coefficient ``a`` is ``at[a]`` (or
-    by the diagonal, where that is negative). Returns whether ten steps were enough.
+    Conjugate gradients are preconditioned by the factor, in which coefficient ``a`` has the place
+    ``at[a]``; a coefficient of negative place is preconditioned by the diagonal. Returns whether
+    ten steps were enough.
     """
     m, n = rhs.shape[0], lower.shape[0]
     x, r, z, p = np.zeros_like(rhs), rhs.copy(), np.empty_like(rhs), np.zeros_like(rhs)
@@ -325,7 +330,7 @@ def _factorise(hess):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _locate(features, place):
-    """Where among some features each one is, in ``place``; -1 for all others."""
+    """Write the place of each of some features into ``place``, and -1 for all others."""
     place[:] = -1
     for k in range(features.shape[0]):
         place[features[k]] = k
@@ -335,15 +340,16 @@ def _locate(features, place):
 def solve_groups(S, g, c, starts, weights, goal, features, held, lower):
     """Minimise ``g (z - c) + (z - c) S (z - c) / 2 + sum_g weight_g |z_g|`` over z.
 
-    Newton's method on the support finds the values, and sweeps of block descent find the support:
-    descent alone takes hundreds of sweeps where basis functions overlap. Ends where the optimality
-    condition is broken by ``goal`` at most, or after 60 rounds.
+    Sweeps of block descent find the support, and Newton's method on the support finds the values.
+    Descent alone takes hundreds of sweeps where basis functions overlap. The search ends when the
+    breach of the optimality condition is at most ``goal``, or after 60 rounds.
 
-    The coefficients are of ``features``; ``lower`` is the factor of an earlier system, over the
-    features ``held``. From one step to the next, and from one strength to the next, little changes:
-    that factor makes a system easy for conjugate gradients, at a tenth of the price of its own.
+    The coefficients belong to ``features``. ``lower`` is the factor of an earlier system, over the
+    features ``held``. Systems change little from step to step, and from strength to strength:
+    conjugate gradients with the earlier factor cost a tenth of a new factor.
 
-    Returns z, the slope of the quadratic there, ``g + S (z - c)``, and what is held now.
+    Returns z, the slope ``g + S (z - c)`` of the quadratic at z, and the features and the factor of
+    the last system that was factorised.
     """
     z, r, bounds = c.copy(), g.copy(), np.empty(weights.shape[0])
     _bound_groups(S, starts, bounds)
@@ -358,7 +364,8 @@ def solve_groups(S, g, c, starts, weights, goal, features, held, lower):
         support = np.flatnonzero(z)
         if support.shape[0] == 0:
             continue
-        # In float32, as the model: the residual r is float64, so that rounds correct each other.
+        # The system is float32, as the model. The residual r is float64, so the next round corrects
+        # the rounding of this one.
         hess = np.empty((support.shape[0], support.shape[0]), np.float32)
         step = np.empty(support.shape[0], np.float32)
         _newton_groups(S, r, z, starts, weights, support, hess, step)

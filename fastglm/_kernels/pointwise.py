@@ -3,7 +3,7 @@
 Every kernel has the signature ``kernel(eta, counts, intercept, weight, start, n_rows, lanes,
 tiles, sums)``; layout, tiles and the compiler's policy are those of `fastglm._kernels.tiles`.
 
-- ``eta`` of shape (n_tiles, (PAD + n_rows + PAD) * lanes) is changed in place; float32 or float64.
+- ``eta`` of shape (n_tiles, (PAD + n_rows + PAD) * lanes), float32 or float64, is changed in place.
 - ``counts`` has the layout of ``eta``. Kernels whose counts enter linearly do not read it.
 - ``intercept`` of shape (n_tiles * lanes,) is added to eta.
 - ``weight`` of shape (n_bins,) has the dtype of eta. Loss and residual of bin ``start + row`` are
@@ -32,10 +32,10 @@ _FACTORIALS = tuple(1.0 / math.factorial(k) for k in range(14))
 def exp(x):
     """exp(x) in float64 without a branch, so that LLVM vectorises it without SVML.
 
-    Relative error below 3e-16 for normal results; 0 below -745.14, inf above 709.79, NaN for NaN.
-    0.5 ns an element where the C library's takes 5. Range reduction to ``|r| <= ln(2)/2`` with
-    ln(2) in two parts (Cody & Waite, 1980), Taylor series to degree 13, and 2**n as the product
-    of two normal numbers.
+    The relative error is below 3e-16 for normal results. The result is 0 below -745.14, inf above
+    709.79, and NaN for NaN. An element takes 0.5 ns; the C library takes 5. The range is reduced to
+    ``|r| <= ln(2)/2`` with ln(2) in two parts (Cody & Waite, 1980). A Taylor series of degree 13
+    follows, and 2**n is the product of two normal numbers.
     """
     clipped = min(max(x, -745.2), 709.9)
     n = np.floor(clipped * _LOG2E + 0.5)
@@ -86,7 +86,8 @@ _BIAS_32, _UNIT_32 = np.float32(127), np.float32(1 << 23)
 def exp32(x):
     """exp(x) in float32 without a branch: relative error below 1.5e-7 for normal results.
 
-    0 below -103.98, inf above 88.73, NaN for NaN. As `exp`, with a polynomial of degree 7.
+    The result is 0 below -103.98, inf above 88.73, and NaN for NaN. It works as `exp`, with a
+    polynomial of degree 7.
     """
     clipped = min(max(x, _LOW_32), _HIGH_32)
     n = np.floor(clipped * _LOG2E_32 + _HALF_32)
@@ -133,7 +134,7 @@ def _poisson_exp_wide(eta, intercept, valid, start, begin, end, sums):
     for first in range(begin, end, NARROW_BLOCK):
         n = min(NARROW_BLOCK, end - first)
         block = eta[(PAD + first) * LANES : (PAD + first + n) * LANES]
-        for k in range(block.shape[0]):  # a loop this long is one that LLVM vectorises
+        for k in range(block.shape[0]):  # LLVM vectorises a loop of this length
             block[k] = exp_of(block[k] + offsets[k])
         for row in range(n):
             values = block[row * LANES : (row + 1) * LANES]
@@ -169,8 +170,8 @@ def poisson_exp(eta, counts, intercept, valid, start, n_rows, lanes, tiles, sums
     """Poisson with exponential link: ``eta`` becomes mu, in float32 or float64.
 
     ``sums[tile, segment, :, lane]`` holds the sums of the loss and of the residual over the
-    segment. The terms linear in the counts, ``-y * eta`` and ``-y``, are the caller's: they follow
-    from ``X'Y`` without a pass. ``counts`` is not read.
+    segment, without the terms linear in the counts, ``-y * eta`` and ``-y``. The caller adds these
+    terms, which follow from ``X'Y`` without a pass. ``counts`` is not read.
     """
     n_segments = (n_rows + SEGMENT - 1) // SEGMENT
     for task in prange(tiles.shape[0] * n_segments):
@@ -187,7 +188,7 @@ def poisson_exp(eta, counts, intercept, valid, start, n_rows, lanes, tiles, sums
 
 
 _SQRT_HALF = np.int64(0x3FE6A09E667F3BCD)  # the bits of sqrt(1/2)
-_ODD = tuple(2.0 / (2 * k + 1) for k in range(11))  # of the series of 2 artanh
+_ODD = tuple(2.0 / (2 * k + 1) for k in range(11))  # coefficients of the series of 2 artanh
 
 
 @njit(cache=True, fastmath={"nsz", "contract"}, error_model="numpy")
@@ -246,10 +247,10 @@ def _log_of(x):
     return (lambda x: log32(x)) if x == types.float32 else (lambda x: log(x))
 
 
-_CELLS = NARROW_BLOCK * LANES  # numbers of a block: 4 KB of float32, so that four stay in L1
+_CELLS = NARROW_BLOCK * LANES  # numbers in a block: 4 KB of float32, so that four stay in L1
 
 # --- log1p, 1 - exp(-m) and its log, without branches --------------------------------------------
-# Each has a float64 and a float32 form, in their own flags, as `exp` and `log`.
+# Each has a float64 and a float32 form, with flags of their own, as `exp` and `log`.
 
 _LN2 = math.log(2.0)
 (_D2, _D3, _D4, _D5, _D6, _D7, _D8, _D9, _D10, _D11, _D12, _D13) = (
@@ -267,11 +268,11 @@ _BEND_32, _SMALL_32, _RARE_32 = np.float32(0.4), np.float32(0.35), np.float32(0.
 def log1p_unit(u):
     """log(1 + u) for ``0 <= u <= 1`` in float64: relative error below 5e-16, down to u = 0.
 
-    ``2 artanh(s)`` with ``s = u / (u + 2)``, or above 0.4 that of ``(u - 1) / 2``, plus log(2).
+    It is ``2 artanh(u / (u + 2))``. Above u = 0.4 it is ``2 artanh((u - 1) / (u + 3)) + log(2)``.
     """
     large = u > 0.4
     s = (u - 1.0 if large else u) / (u + (3.0 if large else 2.0))
-    q = s if large or s > 1e-120 else 1e-120  # the square of less is no normal number, and slow
+    q = s if large or s > 1e-120 else 1e-120  # smaller numbers have slow, subnormal squares
     q = q * q
     p = _ODD[10]
     p = p * q + _ODD[9]
@@ -292,7 +293,7 @@ def log1p_unit32(u):
     """log(1 + u) for ``0 <= u <= 1`` in float32: relative error below 3e-7. As `log1p_unit`."""
     large = u > _BEND_32
     s = (u - _ONE_32 if large else u) / (u + (_THREE_32 if large else _TWO_32))
-    q = s if large or s > _TINY_32 else _TINY_32  # the square of less is no normal number, and slow
+    q = s if large or s > _TINY_32 else _TINY_32  # smaller numbers have slow, subnormal squares
     q = q * q
     p = _O4 * q + _O3
     p = p * q + _O2
@@ -358,7 +359,7 @@ def _event_chance_of(m, e):
 def surprise(mu, e):
     """``-log(mu)`` for a normal ``mu = 1 - e``, in float64: relative error below 1e-15.
 
-    The log of `fastglm._kernels`, except that near mu = 1 the small number e enters itself.
+    It works as `log`, but near mu = 1 it reads the small number e, not ``1 - mu``.
     """
     bits = np.float64(mu).view(np.int64)
     n = (bits - _SQRT_HALF) >> 52
@@ -408,7 +409,7 @@ def _surprise_of(mu, e):
     return lambda mu, e: surprise(mu, e)
 
 
-# Short functions in loops of their own, which LLVM inlines and vectorises.
+# Short functions, each called in a loop of its own: LLVM inlines them and vectorises the loop.
 
 
 @njit(cache=True, fastmath={"nsz", "contract"}, error_model="numpy")
@@ -450,7 +451,7 @@ def _repeat(intercept, lanes, out):
 def _weigh_wide(loss, residual, weight, losses, residuals):
     """Weighted residuals in place; adds to the sums of every lane.
 
-    One loop for each array that is written: 1.1 ns an element, against 3.0 with all in one loop.
+    Each array is written in a loop of its own: 1.1 ns an element; a single loop takes 3.0.
     """
     zero = residual.dtype.type(0)
     for row in range(weight.shape[0]):
@@ -486,7 +487,7 @@ def _weigh_narrow(loss, residual, weight, losses, residuals):
 
 @njit(cache=True)
 def _weigh_in_order(loss, residual, weight, losses, residuals):
-    """As `_weigh_narrow`, adding bin by bin: the bits of softplus before there were weights."""
+    """As `_weigh_narrow`, but sums run bin by bin, in a fixed order."""
     for k in range(weight.shape[0]):
         w = weight[k]
         if w != 0:
@@ -504,11 +505,11 @@ def _weigh_in_order(loss, residual, weight, losses, residuals):
 def poisson_softplus(eta, counts, intercept, weight, start, n_rows, lanes, tiles, sums):
     """Poisson with softplus link s: ``eta`` becomes the residual, in float32 or float64.
 
-    Loss ``s - y log(s)`` and residual ``s' (1 - y / s)``, both times the weight; ``sums`` hold
-    counts included. With ``u = exp(-|eta|)``, ``s = max(eta, 0) + log1p(u)``. Far below zero s and
-    s' are both u, and their ratio 1.
+    The loss is ``s - y log(s)`` and the residual ``s' (1 - y / s)``, both times the weight.
+    ``sums`` include the terms of the counts. With ``u = exp(-|eta|)``, ``s = max(eta, 0) +
+    log1p(u)``. Far below zero s and s' are both u, and their ratio is 1.
     """
-    # Numbers of the dtype of eta: a float64 would widen every operation.
+    # Constants have the dtype of eta: a float64 would widen every operation.
     zero, one = eta.dtype.type(0), eta.dtype.type(1)
     lowest = eta.dtype.type(-700 if eta.itemsize > 4 else -80)
     n_segments = (n_rows + SEGMENT - 1) // SEGMENT
@@ -549,8 +550,8 @@ def poisson_softplus(eta, counts, intercept, weight, start, n_rows, lanes, tiles
 def bernoulli_logistic(eta, counts, intercept, weight, start, n_rows, lanes, tiles, sums):
     """Bernoulli with logistic link: ``eta`` becomes ``w * mu``, ``mu = 1 / (1 + exp(-eta))``.
 
-    ``sums`` hold ``w * log(1 + exp(eta))`` and ``w * mu``. The terms linear in the counts,
-    ``-y * eta`` and ``-y``, are the caller's. ``counts`` is not read.
+    ``sums`` hold ``w * log(1 + exp(eta))`` and ``w * mu``. The caller adds the terms linear in the
+    counts, ``-y * eta`` and ``-y``. ``counts`` is not read.
     """
     zero, one = eta.dtype.type(0), eta.dtype.type(1)
     block_rows = _CELLS // lanes
@@ -585,13 +586,13 @@ def bernoulli_logistic(eta, counts, intercept, weight, start, n_rows, lanes, til
 def bernoulli_cloglog(eta, counts, intercept, weight, start, n_rows, lanes, tiles, sums):
     """Bernoulli with ``mu = 1 - exp(-m)``, ``m = exp(eta)``: ``eta`` becomes the residual.
 
-    Loss ``-y log(mu) + (1 - y) m``, residual ``(1 - y) m - y m exp(-m) / mu``, both times the
-    weight; ``sums`` hold counts included. Where y = 1 the terms of ``1 - y`` are 0 even if m is
-    inf.
+    The loss is ``-y log(mu) + (1 - y) m`` and the residual ``(1 - y) m - y m exp(-m) / mu``, both
+    times the weight. ``sums`` include the terms of the counts. Where y = 1, the terms of ``1 - y``
+    are 0 even if m is inf.
     """
     zero, one = eta.dtype.type(0), eta.dtype.type(1)
     lowest = eta.dtype.type(-700 if eta.itemsize > 4 else -80)
-    most = eta.dtype.type(1000)  # exp(-1000) is 0: keeps m * exp(-m) from inf * 0
+    most = eta.dtype.type(1000)  # exp(-1000) is 0, and inf * 0 in m * exp(-m) is avoided
     block_rows = _CELLS // lanes
     n_segments = (n_rows + SEGMENT - 1) // SEGMENT
     for task in prange(tiles.shape[0] * n_segments):
@@ -672,8 +673,8 @@ def _gaussian_narrow(eta, intercept, weight, start, begin, end, sums):
 def gaussian_identity(eta, counts, intercept, weight, start, n_rows, lanes, tiles, sums):
     """Gaussian, ``mu = eta``: ``eta`` becomes ``2 w mu``; ``sums`` hold ``w mu^2`` and ``2 w mu``.
 
-    The terms linear in the counts, ``-2 y mu`` and ``-2 y``, and the constant ``y^2`` are the
-    caller's. ``counts`` is not read.
+    The caller adds the terms linear in the counts, ``-2 y mu`` and ``-2 y``, and the constant
+    ``y^2``. ``counts`` is not read.
     """
     n_segments = (n_rows + SEGMENT - 1) // SEGMENT
     for task in prange(tiles.shape[0] * n_segments):
@@ -693,9 +694,9 @@ def gaussian_identity(eta, counts, intercept, weight, start, n_rows, lanes, tile
 def scatter_counts(bins, receivers, amplitudes, lanes, start, n_rows, out):
     """``out[r // lanes, (PAD + bin - start) * lanes + r % lanes] += amplitude`` of every event.
 
-    Events are sorted by bin; those outside ``start`` to ``start + n_rows`` and those of a negative
-    receiver are passed over. The ``n_rows`` bins of all tiles are set to 0 first; the pads are
-    left alone. Parallel over segments of bins, so that each number has one writer.
+    Events are sorted by bin. Events outside ``start`` to ``start + n_rows``, and events of a
+    negative receiver, are skipped. The ``n_rows`` bins of all tiles are set to 0 first; the pads
+    stay as they are. Threads work on segments of bins, so that each number has one writer.
     """
     n_tiles = out.shape[0]
     for segment in prange((n_rows + SEGMENT - 1) // SEGMENT):

@@ -1,13 +1,13 @@
 """Counts of a recurrent network, bin by bin: a kernel for each family and link.
 
-All take the same arguments: ``eta`` holds the drive of every bin (row) and cell, and ``sd`` the
-standard deviation of every cell, which only the normal distribution reads. ``pending`` is a ring of
-``window_size`` rows: row ``t % window_size`` holds what past counts add to eta of bin t. ``first``
-is the bin of row 0. ``counts`` and ``rates`` are filled in; the result is the row in which a mean
-left ``limit``, or -1.
+All kernels take the same arguments. ``eta`` holds the drive of every bin (row) and cell. ``sd`` is
+the standard deviation of every cell, which only the normal distribution reads. ``pending`` is a
+ring of ``window_size`` rows: row ``t % window_size`` holds the sum of the filters of past counts at
+bin t. ``first`` is the bin of row 0. ``counts`` and ``rates`` are filled in. The result is the row
+in which a mean exceeded ``limit``, or -1.
 
-Each kernel calls its helpers by their global names, since Numba finds a function that encloses
-other functions in no cache.
+Each kernel calls its helpers by their global names, since Numba caches no function that encloses
+other functions.
 """
 
 import math
@@ -19,7 +19,7 @@ from fastglm._kernels.tiles import FASTMATH
 
 @njit(cache=True, fastmath=FASTMATH)
 def _arrive(eta, pending, t):
-    """Add to a bin's eta what past counts have sent, and clear the row of the ring."""
+    """Add the filters of past counts to a bin's eta, and clear its row of the ring."""
     ahead = pending[t % pending.shape[0]]
     for j in range(eta.shape[0]):
         eta[j] += ahead[j]
@@ -28,7 +28,7 @@ def _arrive(eta, pending, t):
 
 @njit(cache=True, fastmath=FASTMATH)
 def send_counts(counts, network, pending, t):
-    """Add the filters of a bin's counts to the rows of the ring that are ahead of it.
+    """Add the filters of a bin's counts to the rows of later bins in the ring.
 
     ``linked[starts[i] : starts[i + 1]]`` are the receivers of sender i, and
     ``filters[starts[i] * window_size :]`` begins with its (window_size, n_linked) weights.

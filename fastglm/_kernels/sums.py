@@ -10,8 +10,8 @@ from fastglm._kernels.tiles import FASTMATH
 def count_pairs(starts, bins, amplitudes, later_bins, later_cells, later_amplitudes, out):
     """``out[i, d, j] = sum_s a_i(s) * b_j(s + d)``: correlograms of senders and later events.
 
-    The first events are sorted by sender, the later ones by bin. One table of a sender at a time
-    is what stays in the second-level cache, while the later events stream by.
+    The first events are sorted by sender, the later ones by bin. One sender is counted at a time:
+    its table stays in the second-level cache, while the later events are streamed.
     """
     n_senders, n_lags, _ = out.shape
     n_later = later_bins.shape[0]
@@ -37,9 +37,9 @@ GRAM_BLOCK = 32  # rows that share their list of columns; a multiple of 4
 
 @njit(cache=True, nogil=True)
 def pack_rows(rows, sizes, columns, values):
-    """Cut rows into blocks of `GRAM_BLOCK` and keep of each the columns that are not all zero.
+    """Cut rows into blocks of `GRAM_BLOCK`, and keep the columns of a block that are not all zero.
 
-    Block k has ``sizes[k]`` columns, listed in ``columns[k]``; its rows lie behind each other in
+    Block k has ``sizes[k]`` columns, listed in ``columns[k]``. Its rows follow each other in
     ``values[k]``, filled up with zeros.
     """
     n_rows, n_columns = rows.shape
@@ -64,10 +64,10 @@ def pack_rows(rows, sizes, columns, values):
 def add_weighted_gram(sizes, columns, values, weights, place, out):
     """Add ``sum_t weights[t] x_t x_t'`` of packed rows to the lower triangle of ``out``.
 
-    ``weights`` are filled up with zeros to whole blocks. ``place`` is where a column lies in
-    ``out``, ascending, or -1. Four rows are added at a time, and passed over where they are zero in
-    the left factor: at 2 Hz and windows of 30 ms a tenth of the multiplications of a dense product
-    is left.
+    ``weights`` is filled up with zeros to whole blocks. ``place`` is the place of a column in
+    ``out``, ascending, or -1. Four rows are added at a time, and skipped where all four are zero in
+    the left factor. At 2 Hz and windows of 30 ms this leaves a tenth of the multiplications of a
+    dense product.
     """
     most = columns.shape[1]
     own, target = np.empty(most, np.int64), np.empty(most, np.int64)

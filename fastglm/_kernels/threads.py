@@ -1,4 +1,4 @@
-"""Threads beside the compiled kernels: BLAS on one, many BLAS calls on as many as the kernels."""
+"""Threads beside the compiled kernels: BLAS on one thread, and calls of BLAS side by side."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -14,9 +14,10 @@ _blas = None
 def run_threads(function, items, work=1 << 20):
     """Results of a function over items, on as many threads as the kernels have.
 
-    For calls of BLAS, LAPACK and NumPy, which release the interpreter; NumPy warns in a thread of
-    what it warns of here. Below about 1e5 numbers of ``work`` a thread costs more than it saves.
-    Not for compiled kernels: OpenMP would keep a team of its own for each thread.
+    It is made for calls of BLAS, LAPACK and NumPy, which release the interpreter's lock. NumPy's
+    settings for warnings are those of the caller. Below about 1e5 numbers of ``work`` threads cost
+    more than they save. Compiled kernels must not be called so: OpenMP would keep a team of threads
+    for each thread.
     """
     global _pool
     n_threads = min(numba.get_num_threads(), len(items))
@@ -41,8 +42,8 @@ def all_blas_threads():
 def single_threaded_blas():
     """Context in which BLAS uses one thread.
 
-    Its idle threads spin, and on two cores they cost the kernels a factor of two; the solver
-    spreads its BLAS calls over blocks and receivers instead.
+    Idle threads of BLAS spin, which costs the kernels a factor of two on two cores. The solver
+    spreads its calls of BLAS over blocks and receivers instead.
     """
     return _controller().limit(limits=1, user_api="blas")
 

@@ -1,24 +1,25 @@
 """Every compiled function of fastglm, the compiler's policy, and the one launcher.
 
-Policy, stated once:
+The policy of the compiler:
 
 - ``cache=True``: a cold compile takes seconds, a cached one milliseconds. Numba does not notice a
-  change to a helper that lives in another file, so kernels that call each other live in this file.
+  change to a helper in another file, so kernels that call each other stand in one file.
 - ``fastmath`` without ``nnan`` and ``ninf``: with them ``isfinite(nan)`` is True inside a kernel.
 - No explicit signatures: they would compile at import. Callers cast once, at the boundary.
 - A function whose sums must keep their order (`exp`) has its own flags and is left to LLVM to
   inline. ``inline="always"`` would give it the flags of its caller: with "reassoc" the two parts
   of ln(2) merge, and the error of `exp` grows from 2e-16 to 3e-15.
-- ``error_model="numpy"`` where there is a division: Python's tests for zero, in scalar code.
+- ``error_model="numpy"`` where there is a division: Python's tests for zero would make it scalar.
 - Sums run over fixed blocks, never over threads: the bits do not depend on the number of threads.
 - The innermost loops run over one-dimensional slices with a trip count that the compiler knows.
   An index such as ``h[p + k]`` keeps NumPy's wrap-around of negative indices as a branch, which
   costs the vectoriser a factor of eight; a slice ``h[p : p + size]`` indexed by ``k`` does not.
 
-Layout. A *tile* is ``lanes`` receivers side by side, the fastest axis. A *chunk* is a range of
-bins. ``eta`` of a chunk has shape ``(n_tiles, (PAD + n_rows + PAD) * lanes)``: the pads of ``PAD``
-bins hold zeros, so that a block of bins or lags may run over an edge without a test. Filters
-carry pads of ``PAD`` lags for the same reason. ``tiles`` lists the tiles to work on.
+The layout: a *tile* is ``lanes`` receivers side by side, the fastest axis. A *chunk* is a range of
+bins, and a *segment* is the part of a chunk that one thread works on. ``eta`` of a chunk has shape
+``(n_tiles, (PAD + n_rows + PAD) * lanes)``. The pads of ``PAD`` bins hold zeros, so that a block of
+bins or lags may run over an edge without a test. Filters have pads of ``PAD`` lags for the same
+reason. ``tiles`` lists the tiles to work on.
 """
 
 import math
@@ -30,7 +31,7 @@ import numpy as np
 from numba import njit, prange
 
 FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
-LANES = 16  # receivers a tile: one AVX-512 register of float32, two of AVX2
+LANES = 16  # receivers in a tile: one AVX-512 register of float32, two of AVX2
 BLOCK = 8  # bins (forward) or lags (backward) that are summed together
 NARROW_BLOCK = 64  # the same for tiles of one receiver, whose vector runs along time
 PAD = NARROW_BLOCK  # bins of zeros around a chunk; at least every block size
@@ -41,10 +42,10 @@ _launch_lock = threading.Lock()
 
 
 def launch(kernel, *args):
-    """Call a parallel kernel, one at a time, or beside others where each has one thread.
+    """Call a parallel kernel; one at a time, unless each kernel has one thread.
 
-    Numba's workqueue layer aborts the process when two threads launch at once. Overflow is silent,
-    in pure Python as in compiled code; callers look for it.
+    Numba's workqueue layer aborts the process when two threads launch kernels at once. Overflow is
+    silent, in pure Python as in compiled code; callers test for it.
     """
     alone = numba.get_num_threads() == 1 and numba.threading_layer() in ("omp", "tbb")
     with nullcontext() if alone else _launch_lock, np.errstate(over="ignore", invalid="ignore"):
@@ -52,7 +53,7 @@ def launch(kernel, *args):
 
 
 def aligned_zeros(shape, dtype=np.float64):
-    """Zeros that begin on a cache line: a vector that straddles two costs the kernels 1.8 times."""
+    """Zeros that begin on a cache line; vectors across two lines would take 1.8 times as long."""
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
     raw = np.zeros(size + 64, np.uint8)
@@ -64,7 +65,7 @@ def aligned_zeros(shape, dtype=np.float64):
 def history_rows(bins, senders, amplitudes, kernel, rows, out):
     """``out[r, i * B + b] = sum_l kernel[l, b] * counts[rows[r] - 1 - l, i]``, rows ascending.
 
-    Events are sorted by bin. A gather: each row visits the events inside its window.
+    Events are sorted by bin. Each row gathers the events inside its window.
     """
     window_size, n_funcs = kernel.shape
     n_rows = rows.shape[0]
@@ -90,8 +91,8 @@ def history_rows(bins, senders, amplitudes, kernel, rows, out):
 def project_filters(kernel, coef, lanes, tiles, filters):
     """``filters[tile, i, PAD + l, lane] = sum_b kernel[l, b] * coef[i * B + b, receiver]``.
 
-    A loop of its own rather than a matrix product: BLAS may order its sums by the width of the
-    batch, and a receiver's fit must not depend on its company.
+    It is not a product of BLAS, which may order its sums by the width of the batch: a receiver's
+    fit must not depend on the other receivers.
     """
     window_size, n_funcs = kernel.shape
     n_senders = filters.shape[1]
@@ -127,8 +128,8 @@ def _forward_segment(bins, senders, amplitudes, filters, window_size, start, beg
     """A tile's events in a segment of bins, gathered by blocks of bins.
 
     Four events are added per visit of the accumulator: five loads and one store for four
-    multiply-adds, which is what the load ports bound. Written out here and in `_event_sums`: as a
-    function for both it is 8 to 14 % slower in float32.
+    multiply-adds. The load ports are the bound. The loop is written out here and in `_event_sums`:
+    one function for both is 8 to 14 % slower in float32.
     """
     n_events = bins.shape[0]
     span = window_size + 2 * PAD  # lags stored per sender
@@ -179,8 +180,9 @@ def history_forward(bins, senders, amplitudes, filters, window_size, start, n_ro
 def _forward_narrow(bins, starts, amplitudes, filters, window_size, start, begin, end, eta):
     """One receiver's events in a segment of bins, added one by one.
 
-    A scatter: the filter of one sender and the segment stay in the first-level cache. From 50
-    senders it takes 19 ns an event of 100 lags, where gathering blocks of bins took 29.
+    Events are scattered: the filter of one sender and the segment stay in the first-level cache.
+    With 50 senders or more it takes 19 ns an event of 100 lags; a gather by blocks of bins takes
+    29.
     """
     span = window_size + 2 * PAD
     for i in range(starts.shape[0] - 1):
@@ -215,8 +217,8 @@ def history_forward_narrow(
 def _event_sums(lanes, block):
     """Lag sums of one sender, for tiles of ``lanes`` receivers and blocks of ``block`` lags.
 
-    The kernel that runs in parallel calls one of these by its global name: Numba finds a function
-    in its cache again only if it encloses numbers, not functions.
+    The parallel kernel calls these by their global names: Numba caches a function that encloses
+    numbers, but no function that encloses functions.
     """
     size = lanes * block
 
@@ -267,10 +269,10 @@ def history_backward(
 ):
     """``lag_sums[i, l, :] += sum over events (s, i) of amplitude * residual[s + 1 + l, :]``.
 
-    Events are sorted by sender, then by bin; ``starts[i]`` is the first of sender i. Sums run
-    in the dtype of the residual inside a chunk, or a segment of a narrow one (of which the residual
-    stays in the first-level cache: 13 ns an event of 100 lags in place of 22), and in float64
-    between them.
+    Events are sorted by sender, then by bin; ``starts[i]`` is the first of sender i. Sums inside a
+    chunk run in the dtype of the residual, and sums over chunks in float64. A tile of one receiver
+    is summed by segments, whose residual stays in the first-level cache: 13 ns an event of 100 lags
+    in place of 22.
     """
     n_senders = lag_sums.shape[1]
     n_groups = min(n_senders, 8)
@@ -302,11 +304,11 @@ def history_backward(
 
 
 def _run_kernels(lanes):
-    """Forward and backward kernels for columns that change from run to run only.
+    """Forward and backward kernels for columns that are constant over runs of bins.
 
-    A run costs ``n_columns * lanes`` multiply-adds, its bins one addition a receiver each. Run r
-    holds ``values[samples[r]]`` over the rows ``edges[r]`` to ``edges[r + 1]`` of a chunk, nothing
-    where the sample is -1.
+    A run costs ``n_columns * lanes`` multiply-adds, and each of its bins an addition a receiver.
+    Run r has the values ``values[samples[r]]`` in the rows ``edges[r]`` to ``edges[r + 1]`` of a
+    chunk, or zeros if the sample is -1.
     """
 
     @njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH)

@@ -1,8 +1,8 @@
 """X of a batch of receivers as a few verbs, and everything that multiplies with it.
 
-| file | what it holds |
+| file | contents |
 |---|---|
-| `protocol` | the seam: what the solver may ask of X |
+| `protocol` | the interface to X that the solver uses |
 | `local`, `shards` | X in memory; X in ranges of bins, each from its own source |
 | `kinds` | the one table of the kinds of columns |
 | `sweep`, `history`, `rows` | ``X C`` and ``X' R`` chunk by chunk, from events and from rows |

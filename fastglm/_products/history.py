@@ -1,11 +1,11 @@
-"""Products of the history of senders, straight from the events.
+"""Products of the history of senders, from the events without rows.
 
 With ``R_ij(d) = sum_s n_i(s) n_j(s + d)`` the correlogram of two senders, counted over pairs of
 events, and features ``x_ib(t) = sum_l K[l, b] n_i(t - 1 - l)``,
 
     sum_t x_ib(t) x_jc(t) = sum_d R_ij(d) A[d, b, c],   A[d, b, c] = sum_m K[m + d, b] K[m, c]
 
-over all t, also before the first bin and beyond the last.
+over all t, including bins before the first and after the last.
 """
 
 import weakref
@@ -14,19 +14,20 @@ import numpy as np
 
 from fastglm import _kernels as kernels
 
-# Float32 filters of a group of senders, and events of it that a block of bins sees at least: twice
-# the bytes, the filters of a float64 pass, stay in a core's L2 (512 KB). At 8 Hz groups of 17 in
-# place of 64 made such a pass 1.2 times as fast; at 0.5 Hz as small ones cost a factor of 1.5.
+# The float32 filters of a group of senders take `_GROUP_BYTES`. Its float64 filters, twice as
+# large, then stay in a core's L2 (512 KB). At 8 Hz, groups of 17 senders make a float64 pass 1.2
+# times as fast as groups of 64. At 0.5 Hz, groups of 17 cost a factor of 1.5; a group is therefore
+# at least so large that `_GROUP_EVENTS` of its events reach a block of bins.
 _GROUP_BYTES, _GROUP_EVENTS = 1 << 18, 10
-_groups = weakref.WeakKeyDictionary()  # of blocks, which several sweeps share
-_TABLE_BYTES = 1 << 26  # correlograms that are held at a time
+_groups = weakref.WeakKeyDictionary()  # groups of each block, which several sweeps share
+_TABLE_BYTES = 1 << 26  # correlograms in memory at a time
 
 
 class HistorySweep:
-    """Products of a history block with one batch of receivers, straight from the events.
+    """Products of a history block with one batch of receivers, from the events.
 
     Memory: filters and lag sums, ``n_senders * (2 * window_size + 2 * PAD + BLOCK)`` values a
-    receiver; nothing grows with the number of bins.
+    receiver. It does not grow with the number of bins.
     """
 
     def __init__(self, block, n_tiles, lanes, dtype):
@@ -84,7 +85,7 @@ class HistorySweep:
 
 
 def sender_groups(block):
-    """The events of some senders at a time, whose filters stay in the second-level cache."""
+    """The events of a block in groups of senders whose filters stay in the second-level cache."""
     if block not in _groups:
         _groups[block] = _group_senders(block)
     return _groups[block]
@@ -105,7 +106,7 @@ def history_moments(block, events):
     """``X'Y`` of a history block: correlograms with the receivers, projected on the kernel."""
     window_size, n_funcs = block.kernel.shape
     xty = np.empty((block.n_senders, n_funcs, events.n_units))
-    # A table starts at the bin of the sender's event; the first lag is the bin after it.
+    # A table starts at the bin of the sender's event, but the first lag is the next bin.
     for some, table in _correlograms(block, events.shift(-1), window_size):
         xty[some] = np.einsum("lb,ilj->ibj", block.kernel, table, optimize=True)
     return xty.reshape(-1, events.n_units)
@@ -117,7 +118,7 @@ def history_gram(block, other):
     result = np.zeros((block.n_senders, n, other.n_senders, m))
     ahead = _kernel_overlap(block.kernel, other.kernel)
     behind = _kernel_overlap(other.kernel, block.kernel)
-    behind[0] = 0  # lag 0 is counted in the other
+    behind[0] = 0  # lag 0 is counted in ``ahead``
     for some, table in _correlograms(block, other.events, ahead.shape[0]):
         result[some] += _project(table, ahead)
         if other is block:

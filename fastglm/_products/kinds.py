@@ -1,4 +1,4 @@
-"""What kind a block of columns is: the one table that products, plans and samples ask.
+"""The kinds of blocks of columns: one table, which products, plans and samples read.
 
 A new kind of column is a class in `fastglm.features` and an entry here.
 """
@@ -14,15 +14,15 @@ from fastglm._products.history import HistorySweep, history_moments
 from fastglm._products.rows import RowSweep, RunSweep, row_moments
 from fastglm.features import DenseColumns, HistoryColumns, ProductColumns, SlowColumns
 
-_FEW_COLUMNS = 8  # up to which an ordinary block goes without BLAS and its temporaries
+_FEW_COLUMNS = 8  # a dense block of at most so many columns is multiplied without BLAS
 
 
 class Work(NamedTuple):
-    """What one product ``X c`` or ``X' r`` for one receiver costs."""
+    """The cost of one product ``X c`` or ``X' r`` for one receiver."""
 
-    additions: float  # of events
-    products: float  # multiply-adds beside them
-    rows: float  # multiply-adds where all columns are multiplied as rows
+    additions: float  # additions of events, if history is multiplied from events
+    products: float  # multiply-adds beside these additions
+    rows: float  # multiply-adds, if all columns are multiplied as rows
 
     def __add__(self, other):
         return Work(*(a + b for a, b in zip(self, other, strict=True)))
@@ -30,7 +30,7 @@ class Work(NamedTuple):
 
 @dataclass(frozen=True)
 class Kind:
-    """How columns of one kind are multiplied, and what that costs.
+    """The products of columns of one kind, and their cost.
 
     Attributes
     ----------
@@ -43,14 +43,14 @@ class Kind:
     work : function of (block, used, n_bins)
         `Work` of the columns of a boolean array, or of all (None).
     span : function of (block, n_bins)
-        First bin, and one past the last, whose rows are not zero; may lie outside the recording.
+        First bin whose row is not zero, and one past the last; they may lie outside the recording.
     curvature : function of (block, n_bins)
-        Eigenvalues of ``X'X / n_bins`` were the senders independent, of one sender, and the number
-        of senders.
+        Eigenvalues of one sender's part of ``X'X / n_bins``, if the senders were independent, and
+        the number of senders.
     seen : function of (block, total)
-        Adds to ``total`` what each bin sees, as increments from bin to bin.
+        Adds to ``total`` the activity of each bin, as increments from bin to bin.
     lane_bytes : function of (block, n_features)
-        Bytes that a receiver with that many features takes for filters and their sums.
+        Bytes of the filters and their sums, for a receiver with that many features.
     """
 
     from_events: bool
@@ -145,7 +145,7 @@ def _row_curvature(block, n_bins):
 
 
 def _row_seen(block, total):
-    """Rows say nothing of single bins."""
+    """Nothing: these columns have no events."""
 
 
 def _row_bytes(block, n_features):

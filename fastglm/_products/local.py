@@ -1,5 +1,6 @@
 """X in memory: the products of a feature matrix, from its events and from blocks of its rows."""
 
+from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import numpy as np
@@ -10,7 +11,7 @@ from fastglm._products.kinds import Work, kind_of
 from fastglm._products.protocol import Chunk, Sums
 from fastglm._products.sweep import Sweep
 
-_NOBODY = 0.0  # intercept of lanes without a receiver: all numbers there are normal
+_NOBODY = 0.0  # intercept of lanes without a receiver, at which all numbers are normal
 
 
 class Local:
@@ -23,74 +24,77 @@ class Local:
         Default: all bins with a complete history.
     """
 
-    def __init__(self, X, valid=None):
+    def __init__(self, X, valid: np.ndarray | None = None):
         self.X, self.valid = X, X.valid if valid is None else valid
         self.n_bins = int(self.valid.sum())
         self.shape, self.columns = X.shape, X.columns
 
     @property
-    def nonnegative(self):
+    def nonnegative(self) -> np.ndarray:
         """True for a column that can never be negative."""
         return self.X.nonnegative
 
-    def smallest_positive(self):
+    def smallest_positive(self) -> np.ndarray:
         """A lower bound, per column, of its values above zero."""
         return self.X.smallest_positive()
 
-    def parts(self):
-        """All bins at once."""
+    def parts(self) -> Iterator[tuple[int, "Local"]]:
+        """One part with all bins."""
         yield 0, self
 
-    def passes(self, n_receivers, lanes=kernels.LANES, multiply="events"):
+    def passes(
+        self, n_receivers: int, lanes: int = kernels.LANES, multiply: str = "events"
+    ) -> "LocalPasses":
         """Products with that many receivers."""
         return LocalPasses(self, n_receivers, lanes, multiply)
 
-    def rows(self, index, dtype=np.float64):
+    def rows(self, index: np.ndarray, dtype=np.float64) -> np.ndarray:
         """The rows at ascending valid bins."""
         return self.X.rows(index, dtype)
 
-    def gram(self, weight=None):
+    def gram(self, weight: np.ndarray | None = None) -> np.ndarray:
         """``X'X`` over the valid bins, or ``X' diag(weight) X``."""
         return sums.gram(self.X, self.valid, weight)
 
-    def project(self, values):
+    def project(self, values: np.ndarray) -> np.ndarray:
         """``X' values`` over the valid bins, for values of shape (n_bins, n)."""
         return sums.project(self.X, self.valid, values)
 
-    def column_sums(self, weight=None):
+    def column_sums(self, weight: np.ndarray | None = None) -> np.ndarray:
         """``X'1``, or ``X' weight``."""
         return sums.column_sums(self.X, self.valid, weight)
 
-    def moments(self, observed, known=None):
-        """``X'Y``, ``X'1`` and the sums of Y, with the weights."""
+    def moments(self, observed, known: np.ndarray | None = None) -> sums.Moments:
+        """``X'Y``, ``X'1`` and the sums of Y, with the weights; ``known`` is ``X'1``."""
         return sums.moments(self.X, self.valid, observed.events, observed.weight, known)
 
-    def select(self, columns):
-        """The products of the senders that some columns need, and the index of their columns."""
+    def select(self, columns: np.ndarray) -> tuple["Local", np.ndarray]:
+        """Products with the senders of some columns, and the index of the columns they hold."""
         X, index = self.X.select(columns)
         return Local(X, self.valid), index
 
-    def restrict(self, valid):
+    def restrict(self, valid: np.ndarray) -> "Local":
         """The products over fewer bins."""
         return self if valid is self.valid else Local(self.X, valid)
 
-    def work(self, used=None):
-        """What one product for one receiver costs, with the features of a boolean array or all."""
+    def work(self, used: np.ndarray | None = None) -> Work:
+        """Work of one product for one receiver, with the features of a boolean array or all."""
         total = Work(0, 0, 0)
         for block, (start, stop) in zip(self.columns, self.X.column_ranges, strict=True):
             some = None if used is None else used[start:stop]
             total += kind_of(block).work(block, some, self.shape[0])
         return total
 
-    def seen(self, index):
-        """What some bins see of the events, 1 in the mean of all."""
+    def seen(self, index: np.ndarray) -> np.ndarray:
+        """The activity of some bins."""
         return self.activity[index]
 
     @cached_property
-    def activity(self):
-        """Events that each bin sees, those of a rare sender more; 1 in the mean. (n_bins,)
+    def activity(self) -> np.ndarray:
+        """Events inside the window of each bin, scaled to mean 1, (n_bins,).
 
-        The leverage where senders are independent, for the price of a sum over the events.
+        An event counts more if its sender is rare. For independent senders the activity is about
+        proportional to the leverage, at the cost of one sum over the events.
         """
         total = np.zeros(self.shape[0], np.float32)
         for block in self.columns:
@@ -106,24 +110,32 @@ class LocalPasses:
     Memory: filters and their sums in both precisions (see `kinds`), and a chunk of bins.
     """
 
-    def __init__(self, products, n_receivers, lanes, multiply):
+    def __init__(self, products: Local, n_receivers: int, lanes: int, multiply: str):
         self.products, self.lanes = products, lanes
         self._arguments = n_receivers, lanes, multiply
-        self._counts = {}  # a chunk of counts in each precision, where the kernel reads them
+        self._counts = {}  # a chunk of counts in each precision, for kernels that read them
 
     @cached_property
-    def precise(self):
+    def precise(self) -> Sweep:
         """The sweep in float64."""
         n_receivers, lanes, multiply = self._arguments
         return Sweep(self.products.X, n_receivers, np.float64, lanes, multiply)
 
     @cached_property
-    def coarse(self):
+    def coarse(self) -> Sweep:
         """The sweep in float32."""
         n_receivers, lanes, multiply = self._arguments
         return Sweep(self.products.X, n_receivers, np.float32, lanes, multiply)
 
-    def evaluate(self, observed, loss, receivers, coef, intercept, precise):
+    def evaluate(
+        self,
+        observed,
+        loss,
+        receivers: np.ndarray,
+        coef: np.ndarray,
+        intercept: np.ndarray,
+        precise: bool,
+    ) -> Sums:
         """Sums over the valid bins; see `protocol.Passes`."""
         sweep, valid = self.precise if precise else self.coarse, self.products.valid
         lanes, n = self.lanes, intercept.size
@@ -153,9 +165,9 @@ class LocalPasses:
             sweep.backward(start, n_rows, eta)
         return Sums(totals[0, :n], totals[1, :n], sweep.collect()[:, :n])
 
-    def _counter(self, sweep, observed, receivers, loss):
-        """A function that gives the counts of a chunk in the layout of the kernels."""
-        if loss.linear_counts:  # not read
+    def _counter(self, sweep: Sweep, observed, receivers: np.ndarray, loss) -> Callable:
+        """A function that returns the counts of a chunk in the layout of the kernels."""
+        if loss.linear_counts:  # the kernel does not read them
             return lambda start, n_rows: sweep.eta
         events, dtype = observed.events, sweep.eta.dtype
         places = np.full(events.n_units, -1)
@@ -170,8 +182,10 @@ class LocalPasses:
 
         return count
 
-    def forward(self, coef, precise=True, seen=False):
-        """``X C`` of every bin, chunk by chunk; with ``seen`` also what each bin sees."""
+    def forward(
+        self, coef: np.ndarray, precise: bool = True, seen: bool = False
+    ) -> Iterator[Chunk]:
+        """``X C`` of every bin, chunk by chunk; if ``seen``, with the activity of each bin."""
         sweep, n = self.precise if precise else self.coarse, coef.shape[1]
         valid, tiles = self.products.valid, np.arange(-(-n // self.lanes))
         sweep.set_coef(coef, tiles)

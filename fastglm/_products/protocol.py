@@ -1,8 +1,9 @@
-"""The seam between the solver and whatever holds X: a few verbs, each a sum or a map over bins.
+"""The interface between the solver and an implementation of X: sums and maps over bins.
 
-The solver sees nothing else of the features. `local.Local` holds them in memory, `shards.Shards` a
-range of bins at a time; a GPU or another machine is one more implementation. The unit is a whole
-pass, not a chunk: the loop over chunks stays inside, where it keeps eta in the cache.
+The solver reads the features through these methods alone. `local.Local` holds X in memory, and
+`shards.Shards` holds a range of bins at a time. A GPU or another machine is another implementation.
+The unit of work is a whole pass. The loop over chunks lies inside an implementation, where it keeps
+eta in the cache.
 """
 
 from collections.abc import Iterator
@@ -12,11 +13,11 @@ import numpy as np
 
 
 class Sums(NamedTuple):
-    """What a pass adds up over the valid bins, in float64, for n receivers."""
+    """Sums of a pass over the valid bins, in float64, for n receivers."""
 
-    loss: np.ndarray  # (n,): of w * loss, or of w * cumulant where counts are linear
-    residual: np.ndarray  # (n,): of its derivative in eta
-    grad: np.ndarray  # (n_features, n): X' of the same
+    loss: np.ndarray  # (n,): sum of w * loss, or of w * cumulant if counts are linear
+    residual: np.ndarray  # (n,): sum of the residual, the derivative of that term in eta
+    grad: np.ndarray  # (n_features, n): X' times the residual
 
 
 class Chunk(NamedTuple):
@@ -25,21 +26,31 @@ class Chunk(NamedTuple):
     index: slice  # bins
     eta: np.ndarray  # (n_rows, n): X C, without intercept and offset
     valid: np.ndarray  # (n_rows,)
-    seen: np.ndarray | None  # (n_rows,): what each bin sees of the events, 1 in the mean
+    seen: np.ndarray | None  # (n_rows,): the activity of each bin; see `Products.seen`
 
 
 class Passes(Protocol):
-    """Products of X with some receivers that go through the solver together."""
+    """Products of X with the receivers of a batch."""
 
-    def evaluate(self, observed, loss, receivers, coef, intercept, precise: bool) -> Sums:
+    def evaluate(
+        self,
+        observed,
+        loss,
+        receivers: np.ndarray,
+        coef: np.ndarray,
+        intercept: np.ndarray,
+        precise: bool,
+    ) -> Sums:
         """One whole pass: forward, pointwise, backward.
 
-        ``receivers`` (n,) are numbers in ``observed``; coef is (n_features, n), intercept (n,).
-        Sums run in float64, or, unless ``precise``, in float32 inside a chunk.
+        ``receivers`` (n,) are numbers in ``observed``; coef is (n_features, n), intercept (n,). If
+        ``precise``, all sums run in float64; else the sums inside a chunk run in float32.
         """
 
-    def forward(self, coef, precise: bool = True, seen: bool = False) -> Iterator[Chunk]:
-        """``X C`` of every bin, chunk by chunk."""
+    def forward(
+        self, coef: np.ndarray, precise: bool = True, seen: bool = False
+    ) -> Iterator[Chunk]:
+        """``X C`` of every bin, chunk by chunk; if ``seen``, with the activity of each bin."""
 
 
 class Products(Protocol):
@@ -51,45 +62,48 @@ class Products(Protocol):
         (n_bins, n_features), invalid bins included.
     valid : ndarray of bool, shape (n_bins,)
     n_bins : int
-        Valid bins.
+        Number of valid bins.
     nonnegative : ndarray of bool, shape (n_features,)
         True for a column that can never be negative.
     columns : sequence of blocks of columns
-        For costs; see `kinds`.
+        Used for estimates of cost; see `kinds`.
     """
 
     def passes(self, n_receivers: int, lanes: int, multiply: str) -> Passes:
-        """Products with that many receivers, from "events" or from "rows"."""
+        """Products with that many receivers; ``multiply`` is "events" or "rows"."""
 
-    def parts(self) -> Iterator:
-        """First bin, and `Products` in memory, of consecutive ranges of bins."""
+    def parts(self) -> Iterator[tuple[int, "Products"]]:
+        """Consecutive ranges of bins: the first bin, and `Products` in memory."""
 
-    def rows(self, index, dtype=np.float64) -> np.ndarray:
+    def rows(self, index: np.ndarray, dtype=np.float64) -> np.ndarray:
         """The rows at ascending valid bins."""
 
-    def seen(self, index) -> np.ndarray:
-        """What some bins see of the events, 1 in the mean of all."""
+    def seen(self, index: np.ndarray) -> np.ndarray:
+        """The activity of some bins: events inside their windows, scaled to mean 1."""
 
-    def gram(self, weight=None) -> np.ndarray:
+    def gram(self, weight: np.ndarray | None = None) -> np.ndarray:
         """``X'X``, (n_features, n_features), or ``X' diag(weight) X``, which reads all rows."""
 
-    def project(self, values) -> np.ndarray:
+    def project(self, values: np.ndarray) -> np.ndarray:
         """``X' values`` for values of shape (n_bins, n)."""
 
-    def column_sums(self, weight=None) -> np.ndarray:
+    def column_sums(self, weight: np.ndarray | None = None) -> np.ndarray:
         """``X'1``, or ``X' weight``."""
 
-    def moments(self, observed, sums=None):
-        """``X'Y``, ``X'1`` and the sums of Y, with the weights; see `sums.Moments`."""
+    def moments(self, observed, known: np.ndarray | None = None):
+        """``X'Y``, ``X'1`` and the sums of Y, with the weights, as `sums.Moments`.
+
+        ``known`` is ``X'1``, if it has been computed already.
+        """
 
     def smallest_positive(self) -> np.ndarray:
         """A lower bound, per column, of its values above zero."""
 
-    def select(self, columns):
-        """The products of the senders that some columns need, and the index of their columns."""
+    def select(self, columns: np.ndarray) -> tuple["Products", np.ndarray]:
+        """Products with the senders of some columns, and the index of the columns they hold."""
 
-    def restrict(self, valid):
+    def restrict(self, valid: np.ndarray) -> "Products":
         """The products over fewer bins."""
 
-    def work(self, used=None):
-        """`kinds.Work` of one product for one receiver."""
+    def work(self, used: np.ndarray | None = None):
+        """`kinds.Work` of one product for one receiver, with the ``used`` features or all."""

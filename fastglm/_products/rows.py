@@ -1,4 +1,4 @@
-"""Products of rows that are built block by block, and of columns that are constant over runs."""
+"""Products of rows, built chunk by chunk, and of columns that are constant over runs of bins."""
 
 import numpy as np
 
@@ -6,16 +6,16 @@ from fastglm import _kernels as kernels
 from fastglm._kernels.dots import tiled_dot
 from fastglm._kernels.threads import run_threads
 
-_ROWS = 512  # rows of a block that one thread multiplies at a time
+_ROWS = 512  # rows that one thread multiplies at a time
 _EVENTS = 4096  # events whose rows are built at a time
 
 
 class RowSweep:
-    """Products of blocks of rows: BLAS on some rows and all receivers at a time.
+    """Products of rows by BLAS, with some rows and all receivers at a time.
 
-    The shape of a product follows from the tiles alone, and small ones are done tile by tile (see
-    `tiled_dot`): the bits of a receiver do not depend on the others. The rows of a chunk are built
-    once for both ways.
+    The shape of a product follows from the tiles alone, and small products are done tile by tile
+    (see `tiled_dot`). The bits of a receiver do not depend on the others. The rows of a chunk are
+    built once for `forward` and `backward`.
     """
 
     _at, _rows = None, None
@@ -32,7 +32,7 @@ class RowSweep:
         if self._at != (start, n_rows):
             self._rows = np.empty((n_rows, self.block.n_columns), self.dtype)
             self.block.rows(np.arange(start, start + n_rows), self._rows)
-            if self.block.may_be_nan:  # such rows are not valid
+            if self.block.may_be_nan:  # rows with NaN are not valid
                 self._rows[~np.isfinite(self._rows)] = 0
             self._at = start, n_rows
         return self._rows
@@ -70,10 +70,10 @@ class RowSweep:
 
 
 class RunSweep:
-    """Products of columns that are constant over runs of bins, or of a few ordinary columns.
+    """Products of columns that are constant over runs of bins, or of a few dense columns.
 
-    An addition a bin and receiver each way, and ``n_columns`` multiply-adds a run and receiver.
-    Memory: the kernel's sums, ``n_columns`` values a receiver and segment of a chunk, and the
+    Cost each way: an addition for each bin and receiver, and ``n_columns`` multiply-adds for each
+    run and receiver. Memory: ``n_columns`` sums for each receiver and segment of a chunk, and the
     samples in the precision of the pass.
     """
 
@@ -92,12 +92,12 @@ class RunSweep:
         self.coef[: tiles.size] = part.transpose(1, 0, 2).reshape(tiles.size, -1)
 
     def _runs(self, start, n_rows):
-        """The runs of a chunk, looked up once for both ways."""
+        """The runs of a chunk, looked up once for `forward` and `backward`."""
         if self._at != (start, n_rows):
             values, edges, samples = self.block.runs(start, n_rows)
-            if values is not self._given:  # those of slow columns are the same for every chunk
+            if values is not self._given:  # slow columns give the same samples for every chunk
                 self._given, self._taken = values, np.array(values, self.dtype, order="C")
-                self._taken[~np.isfinite(self._taken)] = 0  # such rows are not valid
+                self._taken[~np.isfinite(self._taken)] = 0  # rows with NaN are not valid
             self._at, self._chunk = (start, n_rows), (self._taken, edges, samples)
         return self._chunk
 
@@ -142,7 +142,7 @@ def rows_of(block, index):
 
 
 def finite_rows(block, index):
-    """The same, 0 where they are not known: such rows are not valid."""
+    """The same with 0 in the place of unknown values, whose rows are not valid."""
     rows = rows_of(block, index)
     rows[~np.isfinite(rows)] = 0
     return rows

@@ -1,33 +1,33 @@
-"""X in ranges of bins, each from its own source: the same verbs, the sums of the shards added up.
+"""X in ranges of bins, each from its own source; sums over bins add up the sums of the shards.
 
-A shard stands for the bins from ``first`` to ``stop``. It is read with a halo of history before
-them, whose rows complete the windows and are not in the fit. Only the events of one shard are in
-memory at a time, so that a fit takes as much memory for a day as for an hour, beside one byte a bin
-where rows are asked for by their bins. A pass reads every shard once.
+A shard stands for the bins from ``first`` to ``stop``. It is read with a halo: earlier bins that
+complete its windows, and are not in the fit. Only the events of one shard are in memory at a time.
+A fit to a day therefore takes as much memory as a fit to an hour; `Shards.valid` alone takes one
+byte a bin. A pass reads every shard once.
 """
 
 import itertools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from fastglm._products.kinds import Work
 from fastglm._products.local import Local
-from fastglm._products.protocol import Sums
+from fastglm._products.protocol import Chunk, Sums
 from fastglm._products.sums import Moments
 from fastglm.features import Events
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where a shard comes from.
+    """The source of a shard.
 
     Attributes
     ----------
     first, stop : int
-        The bins that it stands for.
+        First bin of the shard, and one past its last bin.
     read : function of (first, stop)
         `Events` of a range of bins, numbered from 0. A range may begin before ``first``.
     basis : convolution basis
@@ -41,20 +41,20 @@ class Source:
     basis: object
     epochs: np.ndarray
 
-    def load(self):
-        """First bin that is read, the features, and the events of the receivers."""
+    def load(self) -> tuple:
+        """First bin of the halo, the features, and the events of the receivers."""
         begin = max(self.first - self.basis.window_size, 0)
         events = self.read(begin, self.stop)
         epochs = np.clip(self.epochs, begin, self.stop) - begin
         with warnings.catch_warnings():
-            # What a cut leaves of an epoch may be shorter than a window.
+            # The rest of an epoch that a shard cuts may be shorter than a window.
             warnings.filterwarnings("ignore", "[0-9]+ of [0-9]+ epochs are shorter", UserWarning)
             X = self.basis.compute_features(events, epochs=epochs[epochs[:, 1] > epochs[:, 0]])
         X.valid[: self.first - begin] = False
         return begin, X, events
 
 
-def from_events(events, basis, edges, epochs=None):
+def from_events(events: Events, basis, edges, epochs=None) -> list[Source]:
     """Sources of events in memory, cut at some bins."""
     epochs = np.array([[0, events.n_bins]]) if epochs is None else np.asarray(epochs)
     return [
@@ -76,7 +76,7 @@ class SpikeFile:
     every: int
     index: np.ndarray
 
-    def read(self, first, stop):
+    def read(self, first: int, stop: int) -> Events:
         """`Events` of a range of bins."""
         low = int(self.index[first // self.every])
         high = int(self.index[min(-(-stop // self.every), self.index.size - 1)])
@@ -99,10 +99,11 @@ class Shards:
     Parameters
     ----------
     sources : list of Source
-        Ascending; the bins of one begin where those of the last end.
+        Ascending; every source begins at the bin where the previous one ends.
     columns_used : ndarray of bool, optional
-        Features that are wanted; see `select`.
+        Features that the products hold; see `select`.
     restricted : ndarray of bool, shape (n_bins,), optional
+        Bins outside it are not valid; see `restrict`.
     """
 
     sources: list
@@ -119,14 +120,14 @@ class Shards:
             self.nonnegative = part.nonnegative & self.nonnegative
             self._least = np.minimum(self._least, part.smallest_positive())
             self.shape = self.sources[-1].stop, part.shape[1]
-            self.columns = part.columns  # of the last one: for costs
+            self.columns = part.columns  # of the last shard, for estimates of cost
         self._work = work
         self._loaded = None
 
-    def load(self, k):
-        """First bin, products and events of shard k; the last one that was read is kept."""
+    def load(self, k: int) -> tuple:
+        """First bin, products, events and columns of shard k; the shard read last is kept."""
         if self._loaded is None or self._loaded[0] != k:
-            self._loaded = None  # before the next one is read
+            self._loaded = None  # frees the memory before the next shard is read
             begin, X, events = self.sources[k].load()
             valid, index = X.valid, None
             if self.restricted is not None:
@@ -137,76 +138,76 @@ class Shards:
             self._loaded = k, begin, products, events, index
         return self._loaded[1:]
 
-    def parts(self):
+    def parts(self) -> Iterator[tuple[int, Local]]:
         """First bin, and products in memory, of every shard."""
         for k in range(len(self.sources)):
             begin, products, _, _ = self.load(k)
             yield begin, products
 
     @property
-    def valid(self):
-        """Bins of the fit: a byte each, read from all shards."""
+    def valid(self) -> np.ndarray:
+        """Whether each bin is in the fit, (n_bins,); every shard is read."""
         valid = np.zeros(self.shape[0], bool)
         for source, (begin, part) in zip(self.sources, self.parts(), strict=True):
             valid[source.first : source.stop] = part.valid[source.first - begin :]
         return valid
 
-    def passes(self, n_receivers, lanes, multiply):
+    def passes(self, n_receivers: int, lanes: int, multiply: str) -> "ShardPasses":
         """Products with that many receivers."""
         return ShardPasses(self, n_receivers, lanes, multiply)
 
-    def _by_shard(self, index):
-        """The part of ascending bins that each shard stands for."""
+    def _by_shard(self, index: np.ndarray) -> Iterator[tuple[slice, Local, np.ndarray]]:
+        """Ascending bins by shard: their places, the products, and the bins in the shard."""
         edges = np.searchsorted(index, [*(s.first for s in self.sources), self.sources[-1].stop])
         for k, (low, high) in enumerate(itertools.pairwise(edges)):
             if low < high:
                 begin, part, _, _ = self.load(k)
                 yield slice(low, high), part, index[low:high] - begin
 
-    def rows(self, index, dtype=np.float64):
+    def rows(self, index: np.ndarray, dtype=np.float64) -> np.ndarray:
         """The rows at ascending valid bins."""
         out = np.empty((len(index), self.shape[1]), dtype)
         for place, part, own in self._by_shard(np.asarray(index)):
             out[place] = part.rows(own, dtype)
         return out
 
-    def seen(self, index):
-        """What some bins see of the events, 1 in the mean of their shard."""
+    def seen(self, index: np.ndarray) -> np.ndarray:
+        """The activity of some bins, scaled to mean 1 over their shard."""
         out = np.empty(len(index), np.float32)
         for place, part, own in self._by_shard(np.asarray(index)):
             out[place] = part.seen(own)
         return out
 
-    def gram(self, weight=None):
+    def gram(self, weight: np.ndarray | None = None) -> np.ndarray:
         """``X'X``, or ``X' diag(weight) X``."""
         return sum(
             part.gram(weight if weight is None else weight[begin : begin + part.shape[0]])
             for begin, part in self.parts()
         )
 
-    def project(self, values):
+    def project(self, values: np.ndarray) -> np.ndarray:
         """``X' values``."""
         return sum(part.project(values[b : b + part.shape[0]]) for b, part in self.parts())
 
-    def column_sums(self, weight=None):
+    def column_sums(self, weight: np.ndarray | None = None) -> np.ndarray:
         """``X'1``, or ``X' weight``."""
         return sum(
             part.column_sums(weight if weight is None else weight[begin : begin + part.shape[0]])
             for begin, part in self.parts()
         )
 
-    def moments(self, observed, known=None):
-        """``X'Y``, ``X'1`` and the sums of Y, with the weights."""
+    def moments(self, observed, known: np.ndarray | None = None) -> Moments:
+        """``X'Y``, ``X'1`` and the sums of Y, with the weights; ``known`` is ``X'1``."""
         found = [part.moments(own) for part, own in observed.over(self)]
         x = sum(m.x for m in found) if known is None else known
         return Moments(sum(m.xty for m in found), x, sum(m.sum_y for m in found))
 
-    def smallest_positive(self):
+    def smallest_positive(self) -> np.ndarray:
         """A lower bound, per column, of its values above zero."""
         return self._least
 
-    def select(self, columns):
-        """The products of the senders that some columns need, and the index of their columns."""
+    def select(self, columns: np.ndarray) -> tuple["Shards", np.ndarray]:
+        """Products with the senders of some columns, and the index of the columns they hold."""
         _, products, _, index = self.load(0)
         whole = columns
         if index is not None:
@@ -215,27 +216,35 @@ class Shards:
         _, index = products.select(columns)
         return Shards(self.sources, whole, self.restricted), index
 
-    def restrict(self, valid):
+    def restrict(self, valid: np.ndarray) -> "Shards":
         """The products over fewer bins."""
         return Shards(self.sources, self.columns_used, valid)
 
-    def work(self, used=None):
-        """What one product for one receiver costs; of some features in proportion."""
+    def work(self, used: np.ndarray | None = None) -> Work:
+        """Work of one product for one receiver, in proportion to the number of features."""
         part = 1.0 if used is None else float(used.mean())
         return Work(*(part * number for number in self._work))
 
-    def events(self):
+    def events(self) -> "ShardEvents":
         """The counts of the receivers, read shard by shard."""
         return ShardEvents(self)
 
 
 class ShardPasses:
-    """The `protocol.Passes` of shards: every shard's own, one after the other."""
+    """The `protocol.Passes` of shards, which runs the passes of one shard after another."""
 
-    def __init__(self, shards, n_receivers, lanes, multiply):
+    def __init__(self, shards: Shards, n_receivers: int, lanes: int, multiply: str):
         self.shards, self._arguments = shards, (n_receivers, lanes, multiply)
 
-    def evaluate(self, observed, loss, receivers, coef, intercept, precise):
+    def evaluate(
+        self,
+        observed,
+        loss,
+        receivers: np.ndarray,
+        coef: np.ndarray,
+        intercept: np.ndarray,
+        precise: bool,
+    ) -> Sums:
         """The sums of all shards."""
         found = None
         for part, own in observed.over(self.shards):
@@ -246,7 +255,9 @@ class ShardPasses:
             )
         return found
 
-    def forward(self, coef, precise=True, seen=False):
+    def forward(
+        self, coef: np.ndarray, precise: bool = True, seen: bool = False
+    ) -> Iterator[Chunk]:
         """``X C`` of every bin, chunk by chunk; bins of a halo are not valid."""
         for begin, part in self.shards.parts():
             for chunk in part.passes(*self._arguments).forward(coef, precise, seen):
@@ -255,25 +266,22 @@ class ShardPasses:
 
 
 class ShardEvents:
-    """The counts of receivers that are read shard by shard.
+    """The counts of receivers, read shard by shard, with the methods of `Events` for a fit."""
 
-    The verbs of `Events` that a fit asks for.
-    """
-
-    def __init__(self, shards, receivers=None):
+    def __init__(self, shards: Shards, receivers: np.ndarray | None = None):
         self.shards, self._receivers = shards, receivers
         events = shards.load(0)[2]
         self.n_bins = shards.shape[0]
         self.n_units = events.n_units if receivers is None else len(receivers)
 
-    by_unit = None  # shards are sorted as they are read
+    by_unit = None  # a shard is sorted when it is read
 
-    def select(self, receivers):
+    def select(self, receivers: np.ndarray) -> "ShardEvents":
         """The counts of some receivers."""
         own = receivers if self._receivers is None else self._receivers[receivers]
         return ShardEvents(self.shards, own)
 
-    def part(self, first, stop):
+    def part(self, first: int, stop: int) -> Events:
         """`Events` of the bins of a shard, halo included."""
         for k, source in enumerate(self.shards.sources):
             begin, _, events, _ = self.shards.load(k) if source.stop == stop else (None,) * 4
@@ -281,7 +289,7 @@ class ShardEvents:
                 return events if self._receivers is None else events.select(self._receivers)
         raise ValueError(f"No shard holds the bins from {first} to {stop}.")
 
-    def rows(self, index):
+    def rows(self, index: np.ndarray) -> np.ndarray:
         """The counts at some ascending bins."""
         out = np.zeros((len(index), self.n_units))
         edges = [*(s.first for s in self.shards.sources), self.n_bins]

@@ -1,9 +1,9 @@
 """Sufficient statistics from events: ``X'Y``, ``X'1`` and ``X'X``, without a pass over the bins.
 
-Sums over all bins follow from correlograms (see `_products.history`). The rows that do not belong
-to a sum (edges of epochs, bins without a count, what runs over the ends) are few: they are built
-and taken off, which makes the result exact. A fit needs ``X'Y`` once; ``X'X`` is the shape of every
-receiver's Hessian (Zoltowski & Pillow, 2018, use both for an approximate fit).
+Sums over all bins follow from correlograms (see `history`). Some rows do not belong to a sum: edges
+of epochs, bins without a count, and windows that run over the ends of the recording. They are few,
+so they are built and subtracted, which makes the result exact. A fit needs ``X'Y`` once; ``X'X`` is
+the shape of every receiver's Hessian (Zoltowski & Pillow, 2018, use both for an approximate fit).
 """
 
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ from fastglm._products.sweep import Sweep
 from fastglm.features import FeatureMatrix
 
 _ROWS = 4096  # rows that are built at a time
-_CROSS = 32  # columns that may stand for receivers: two tiles; rows and BLAS for more
+_CROSS = 32  # at most so many columns, two tiles, are multiplied as receivers; more by BLAS
 
 
 @dataclass
 class Moments:
-    """Sums over the valid bins: what a fit knows before the first iteration."""
+    """Sums over the valid bins, made before the first iteration of a fit."""
 
     xty: np.ndarray  # (n_features, n_receivers)
     x: np.ndarray  # (n_features,)
@@ -32,8 +32,8 @@ class Moments:
 def moments(X, valid, events, weight=None, sums=None):
     """``X'Y``, ``X'1`` and ``sum(Y)`` over the valid bins, in float64.
 
-    Y are `Events` of the receivers. ``weight``, one for each bin, stands in the place of 1.
-    ``sums`` is ``X'1``, where it is known.
+    Y are `Events` of the receivers. With ``weight``, one for each bin, the sums are ``X'W Y``,
+    ``X'w`` and ``sum(w Y)``. ``sums`` is ``X'1``, if it is known.
     """
     x = column_sums(X, valid, weight) if sums is None else sums
     of_bin = np.where(valid, 1.0 if weight is None else weight, 0.0)
@@ -55,10 +55,10 @@ def moments(X, valid, events, weight=None, sums=None):
 def gram(X, valid, weight=None):
     """``X'X`` over the valid bins, shape (n_features, n_features), float64.
 
-    With a weight for each bin, ``X' diag(weight) X``, from the rows:
+    With a weight for each bin it is ``X' diag(weight) X``, which is made from the rows in
     ``n_bins * n_features**2`` multiply-adds.
 
-    Time: a few nanoseconds for every pair of events within a window, and
+    Time without weights: a few nanoseconds for every pair of events within a window, and
     ``n_senders^2 * window_size * n_funcs^2`` multiply-adds. Memory: the result, and 64 MB.
     """
     result = np.zeros((X.shape[1],) * 2)
@@ -92,7 +92,7 @@ def gram(X, valid, weight=None):
 
 
 def _history_cross(block, other, valid):
-    """``X'Z`` of a history block and a few other columns: a pass with these for receivers."""
+    """``X'Z`` of a history block and a few other columns Z, by a pass with Z as the residual."""
     sweep = Sweep(FeatureMatrix([block]), other.n_columns)
     for start, n_rows in sweep.chunks():
         rows = finite_rows(other, np.arange(start, start + n_rows))
@@ -102,7 +102,7 @@ def _history_cross(block, other, valid):
 
 
 def _uncounted_rows(X, valid):
-    """Bins that events reach but the sums leave out; they may lie outside the recording."""
+    """Bins with rows that a sum must leave out; they may lie outside the recording."""
     n_bins = valid.shape[0]
     low, high = 0, n_bins
     for block in X.columns:
@@ -125,7 +125,7 @@ def column_sums(X, valid, weight=None):
 def project(X, valid, values, weight=None):
     """``X' diag(weight) values`` over the valid bins, for n columns of values, in float64.
 
-    ``values`` are an array of shape (n_bins, n), or `Traces`.
+    ``values`` is an array of shape (n_bins, n), or `Traces`.
     """
     n = values.shape[1]
     sweep, values = Sweep(X, n), getattr(values, "values", values)

@@ -5,15 +5,15 @@ import numpy as np
 from fastglm import _kernels as kernels
 from fastglm._products.kinds import kind_of
 
-CHUNK = 8192  # bins a chunk of a full tile: 512 KB of float32, half of a core's L2
+CHUNK = 8192  # bins of a chunk of a full tile: 512 KB of float32, half of a core's L2
 
 
 class Sweep:
     """``X C`` and ``X' R`` of one batch of receivers, one chunk of bins at a time.
 
-    Set the coefficients, walk over the chunks with `forward`, turn ``eta`` into a residual in
-    place, hand it to `backward`, and `collect` the gradient at the end. ``products`` says how
-    history blocks are multiplied: "events" or "rows".
+    Set the coefficients. For each of the `chunks`, call `forward`, turn ``eta`` into a residual in
+    place, and pass it to `backward`. At the end, `collect` the gradient. ``products`` is the way to
+    multiply history blocks: "events" or "rows".
     """
 
     def __init__(self, X, n_receivers, dtype=np.float64, lanes=kernels.LANES, products="events"):
@@ -30,7 +30,7 @@ class Sweep:
         )
 
     def set_coef(self, coef, tiles=None):
-        """Take the coefficients, shape (n_features, n_receivers), and the tiles to work on."""
+        """Set the coefficients, shape (n_features, n_receivers), and the tiles to work on."""
         self.tiles = np.arange(self.n_tiles) if tiles is None else tiles
         padded = np.zeros((coef.shape[0], self.n_receivers))
         padded[:, : coef.shape[1]] = coef
@@ -86,7 +86,7 @@ class Sweep:
             part.backward(start, n_rows, self.tiles, residual)
 
     def collect(self):
-        """What `backward` has added up, shape (n_features, n_receivers); starts anew."""
+        """The sums of `backward`, shape (n_features, n_receivers); they start anew from 0."""
         grad = np.zeros((self.X.shape[1], self.n_receivers))
         for part, (start, stop) in zip(self.parts, self.X.column_ranges, strict=True):
             part.collect(grad[start:stop])

@@ -1,21 +1,21 @@
-"""The weighted Gram matrix of rows: one for Newton steps, standard errors and score tests."""
+"""The weighted Gram matrix of rows, for Newton steps, standard errors and score tests."""
 
 import numpy as np
 
 from fastglm import _kernels as kernels
 
-_FULL = 0.3  # part of the multiplications above which BLAS is faster than packed rows
+_FULL = 0.3  # if a larger part of the products is not zero, BLAS is faster than packed rows
 
 
 class WeightedGram:
-    """``rows' diag(w) rows`` for many weights: packed where most entries are zero, else BLAS.
+    """``rows' diag(w) rows`` for many weights: by packed rows if most entries are 0, else BLAS.
 
     Parameters
     ----------
     rows : ndarray of shape (n, size)
         The last column may be the intercept's.
     pack : bool
-        Whether packing is worth its kernels, which are compiled when they are first used.
+        Whether rows may be packed. The kernels of packed rows are compiled at their first use.
     """
 
     def __init__(self, rows, pack=True):
@@ -31,11 +31,11 @@ class WeightedGram:
         self.columns = np.empty((n_blocks, size), np.int64)
         self.values = np.empty((n_blocks, kernels.GRAM_BLOCK * size))
         kernels.pack_rows(rows, self.sizes, self.columns, self.values)
-        # Both factors of a product are that full at most.
+        # A part of ``sizes.mean() / size`` of the columns is not zero, in both factors.
         self.packed = (self.sizes.mean() / size) ** 2 < _FULL
 
     def add(self, weights, chosen, out):
-        """Add to the lower triangle of ``out`` the matrix over the chosen, ascending columns."""
+        """Add the matrix over the chosen, ascending columns to the lower triangle of ``out``."""
         if self.packed:
             place = np.full(self.rows.shape[1], -1)
             place[chosen] = np.arange(chosen.size)
@@ -49,5 +49,5 @@ class WeightedGram:
 
 
 def symmetric(lower):
-    """The symmetric matrix of a lower triangle."""
+    """The symmetric matrix with a given lower triangle."""
     return np.tril(lower) + np.tril(lower, -1).T
