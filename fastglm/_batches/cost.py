@@ -375,8 +375,7 @@ class Cost:
             raise ValueError(
                 f"memory_budget is {_html.size(budget)}; a batch of {lanes} receivers with "
                 f"{n_features} features needs {_html.size(needed)}. Raise the budget, use fewer "
-                "basis functions, or "
-                "mask features."
+                "basis functions, or mask features."
             )
         size = int((budget - fixed) / each) // lanes * lanes
         # Batches of even size: a small last one would cost more for each receiver.

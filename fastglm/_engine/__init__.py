@@ -27,6 +27,7 @@ Words:
 - *free*: the coefficients of a receiver that its mask leaves in the fit;
 - *level*: the mean curvature of a receiver at its mean rate, or the mean diagonal of its penalty;
 - *plain*: a receiver that has a free coefficient without any penalty;
+- *shift*: the vector that offsets, and weights of an exponential loss, add to eta;
 - *tile*, *lanes*: receivers are worked on side by side in tiles of ``lanes`` columns.
 
 Where to add something:

@@ -19,14 +19,14 @@ from fastglm._engine.shared import share
 _SOFT = 1e-4  # without ridge, a smaller eigenvalue of the preconditioned S calls for exact Hessians
 MAX_FALLBACK = 1500  # features up to which exact Hessians may take over
 _PATIENCE = 12  # quasi-Newton steps before exact Hessians take over
-# The search on the sample ends at this part of the sample's noise, or of the tolerance, and after
-# at most so many steps.
+# The search on the sample ends at a decrement of `_START` times the sample's noise, or times the
+# tolerance if that is larger, and after `_START_STEPS` steps at most.
 _START, _START_STEPS = 0.01, 20
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How a fit is done.
+    """Settings of a fit.
 
     Attributes
     ----------

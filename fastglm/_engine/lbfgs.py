@@ -45,7 +45,7 @@ class Steps:
     """
 
     _PAIRS = 10
-    bytes_per_feature = 12 * _PAIRS + 250  # pairs in float32, and what a step works with
+    bytes_per_feature = 12 * _PAIRS + 250  # pairs in float32, and arrays that a step needs
     THETA = 0.5
 
     def __init__(self, problem, n_receivers, lanes):

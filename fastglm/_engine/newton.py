@@ -45,7 +45,7 @@ def minimize(
     watch: Callable | None = None,
     retreat: tuple | None = None,
 ) -> Result:
-    """Newton's method for every receiver of a problem: shared passes, independent steps.
+    """Newton's method for every receiver of a problem: passes are shared, steps are independent.
 
     Parameters
     ----------

@@ -18,8 +18,8 @@ from fastglm.observation_models import LOG_ZERO
 _START_BLEND = 0.3
 _LIFT = 4.0  # most that a closed form may raise the log rate of a sampled bin
 _STALE = 0.6  # rms change of log curvatures at which a kept Hessian is made anew
-_EVERY = 16  # one sampled bin of so many measures that change
-_KEEP = 600  # if at most so many features are free, a kept Hessian covers all of them
+_EVERY = 16  # that change is measured at one sampled bin in 16
+_KEEP = 600  # most free features at which a kept Hessian covers all of them
 
 
 class SampleProblem:

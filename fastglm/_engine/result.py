@@ -41,20 +41,20 @@ STATUSES = {
         settled=True,
     ),
     "separated": Status(
-        "some features are only active where there are no events, or only where there are, so "
-        "their coefficients have no finite optimum; they were set so far out that the rate there "
-        "is that of the data, and the other coefficients are exact; use regularizer='Ridge' or "
-        "mask these features",
+        "some features are only active in bins without events, or only in bins with events, so "
+        "their coefficients have no finite optimum; they were set to values at which the model "
+        "predicts these bins exactly, and the other coefficients are exact; use "
+        "regularizer='Ridge' or mask these features",
         settled=True,
         usable=True,
     ),
     "max_iter": Status(
-        "the iteration limit came before the tolerance; raise solver_kwargs={'maxiter': ...} or "
-        "use a stronger ridge",
+        "the iteration limit was reached before the tolerance; raise "
+        "solver_kwargs={'maxiter': ...} or use a stronger ridge",
         usable=True,
     ),
     "stalled": Status(
-        "no step lowers the objective any further in this arithmetic; check the scale of the "
+        "no step lowers the objective any further at this precision; check the scale of the "
         "features or use regularizer='Ridge'",
         usable=True,
     ),
@@ -63,11 +63,12 @@ STATUSES = {
         "nearer to zero"
     ),
     "interrupted": Status(
-        "the fit was interrupted; coefficients are the last that were reached, NaN where none were"
+        "the fit was interrupted; the coefficients are the last ones of the fit, or NaN if it had "
+        "not begun"
     ),
     "imported": Status(
-        "the coefficients are from elsewhere and how far they are from the optimum is not known; "
-        "fit the model, with init_params=(coef_, intercept_) to begin there",
+        "the coefficients were imported, and their distance from the optimum is not known; fit the "
+        "model with init_params=(coef_, intercept_) to start from them",
         usable=True,
     ),
     "no_bins": Status("no bin has both a complete history and a count; the coefficients are NaN"),

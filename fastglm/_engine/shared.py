@@ -12,7 +12,7 @@ from fastglm._kernels.tiles import LANES
 
 BLOCK_BYTES = 1 << 22  # rows that one thread works on at a time
 _MANY = 1000  # with more features, a single call of BLAS gets all threads
-_DOUBLE_SPECTRUM = 1500  # with at most so many features, X'X is diagonalised in float64
+_DOUBLE_SPECTRUM = 1500  # most features at which X'X is diagonalised in float64
 SKETCH = 64  # random directions from which leverage is estimated
 
 

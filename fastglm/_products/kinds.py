@@ -14,7 +14,7 @@ from fastglm._products.history import HistorySweep, history_moments
 from fastglm._products.rows import RowSweep, RunSweep, row_moments
 from fastglm.features import DenseColumns, HistoryColumns, ProductColumns, SlowColumns
 
-_FEW_COLUMNS = 8  # a dense block of at most so many columns is multiplied without BLAS
+_FEW_COLUMNS = 8  # most columns of a dense block that is multiplied without BLAS
 
 
 class Work(NamedTuple):

@@ -17,7 +17,7 @@ from fastglm._products.sweep import Sweep
 from fastglm.features import FeatureMatrix
 
 _ROWS = 4096  # rows that are built at a time
-_CROSS = 32  # at most so many columns, two tiles, are multiplied as receivers; more by BLAS
+_CROSS = 32  # most columns (two tiles) that are multiplied as receivers; more columns take BLAS
 
 
 @dataclass
