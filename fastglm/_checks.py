@@ -1,4 +1,4 @@
-"""Reading numbers: what users give, as arrays and integers."""
+"""Checks of the numbers that users give."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ if TYPE_CHECKING:
 
 
 def whole_numbers(name: str, values: ArrayLike) -> np.ndarray:
+    """Values as a one-dimensional array of int64.
+
+    Raises
+    ------
+    ValueError
+        If the values are not whole numbers in one dimension.
+    """
     array = as_numbers(values, name)
     if array.ndim != 1 or not (array == np.round(array)).all():
         raise ValueError(
@@ -21,12 +28,12 @@ def whole_numbers(name: str, values: ArrayLike) -> np.ndarray:
 
 
 def as_numbers(values: ArrayLike, name: str) -> np.ndarray | scipy.sparse.sparray:
-    """Values as an array of real numbers; a SciPy sparse array stays one.
+    """Values as an array of real numbers; a SciPy sparse array stays sparse.
 
     Raises
     ------
     ValueError
-        If they are ragged, complex, or no numbers.
+        If the values are ragged, complex, or not numbers.
     """
     try:
         array = values if scipy.sparse.issparse(values) else np.asarray(values)
@@ -49,7 +56,7 @@ def positive_int(name: str, value: object) -> int:
     Raises
     ------
     ValueError
-        If it is not a positive whole number.
+        If the value is not a positive whole number.
     """
     number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     if not number or not 1 <= value < np.inf or int(value) != value:
@@ -58,7 +65,7 @@ def positive_int(name: str, value: object) -> int:
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is one finite real number (and not a bool)."""
+    """Whether a value is a single finite real number; a bool is not a number."""
     real = isinstance(value, int | float | np.integer | np.floating)
     return real and not isinstance(value, bool) and bool(np.isfinite(value))
 

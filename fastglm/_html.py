@@ -1,7 +1,7 @@
 """HTML for notebooks: small tables that take the colours of the page around them.
 
-Styles are inline, since notebook viewers remove style sheets, and use no colour but grey with
-transparency, which suits light and dark pages.
+Styles are inline, because notebook viewers remove style sheets. The only colour is a transparent
+grey, which suits light and dark pages.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _MOST_ROWS = 30
 def table(
     title: str, rows: list, head: Sequence[str] | None = None, note: str = "", below: str = ""
 ) -> str:
-    """A table of texts, escaped; columns of numbers stand to the right where there is a head.
+    """A table of escaped texts; with a head, columns of numbers are aligned to the right.
 
     Parameters
     ----------
     title, note : str
-        Above and below it.
+        Texts above and below the table.
     rows : list of sequences of str
     head : sequence of str, optional
     below : str
-        HTML to put under the table as it is.
+        HTML under the table, not escaped.
     """
     left_out = len(rows) - _MOST_ROWS
     if left_out > 0:
@@ -81,12 +81,12 @@ def curves(values: np.ndarray, width: int = 240, height: int = 56) -> str:
 
 
 def number(value: float, form: str = ".3g") -> str:
-    """A number, or a dash where it is not known."""
+    """A number as text; a dash stands for NaN."""
     return f"{value:{form}}" if value == value else "\N{EN DASH}"
 
 
 def span(values: np.ndarray, form: str = ".3g") -> str:
-    """One number, or the smallest and the largest of those that are known."""
+    """One number, or the smallest and the largest; NaN is skipped."""
     known = values[values == values]
     if known.size == 0:
         return "\N{EN DASH}"
@@ -95,7 +95,7 @@ def span(values: np.ndarray, form: str = ".3g") -> str:
 
 
 def tally(names: np.ndarray) -> str:
-    """How often each name occurs, the most frequent first: "8 converged, 1 silent"."""
+    """Number of each name, the most frequent first: "8 converged, 1 silent"."""
     names = [str(name) or "not fitted" for name in names.ravel()]
     found = sorted(set(names), key=lambda name: (-names.count(name), name))
     return ", ".join(f"{names.count(name):,} {name}" for name in found)

@@ -1,9 +1,9 @@
 """Times at the door: pynapple's objects in and out, and sets of intervals.
 
-`read_values` turns a Tsd, TsdFrame or TsdTensor into an array and a `Timeline`, `read_intervals`
-an IntervalSet into starts and stops; `Timeline.wrap` gives results the times, the time support,
-the columns and the metadata back. Objects are known by the module of their type: pynapple is in
-memory where there is one of its objects, and is never imported otherwise.
+`read_values` turns a Tsd, TsdFrame or TsdTensor into an array and a `Timeline`. `read_intervals`
+turns an IntervalSet into starts and stops. `Timeline.wrap` gives results the times, the time
+support, the columns and the metadata back. Objects are recognised by the module of their type, so
+that pynapple is never imported before the user imports it.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-_TOLERANCE = 0.01  # of a bin; pynapple rounds times to 1e-9 s, 1e-5 of the smallest bins in use
+_TOLERANCE = 0.01  # bins; pynapple rounds times to 1e-9 s, 1e-5 of the smallest bins in use
 
 
 def pynapple_type(value: object) -> str | None:
-    """Name of the class of pynapple that a value belongs to, such as "TsdFrame"; None if none."""
+    """Name of the value's class in pynapple, such as "TsdFrame"; None for other values."""
     for cls in type(value).__mro__:
         if cls.__module__.startswith("pynapple."):
             return cls.__name__
@@ -32,12 +32,12 @@ def pynapple_type(value: object) -> str | None:
 
 @dataclass
 class Columns:
-    """What columns are called, and what is known about them.
+    """Names of columns and their metadata.
 
     Attributes
     ----------
     names : list
-    metadata : dict of str to list, one entry a column
+    metadata : dict of str to list, one entry for each column
     """
 
     names: list
@@ -48,7 +48,7 @@ class Columns:
         """Columns of a TsdFrame, or units of a TsGroup."""
         group = pynapple_type(value) == "TsGroup"
         table = value.metadata
-        # A group counts the mean rate as metadata; a frame has no place for it.
+        # The metadata of a group hold the mean rate, which means nothing for a frame.
         names = [name for name in table.columns if not (group and name == "rate")]
         return cls(
             list(value.index if group else value.columns),
@@ -56,23 +56,23 @@ class Columns:
         )
 
     def take(self, index: np.ndarray) -> Columns:
-        """The columns of an array of numbers."""
+        """The columns with the numbers in ``index``."""
         metadata = {name: [values[i] for i in index] for name, values in self.metadata.items()}
         return Columns([self.names[i] for i in index], metadata)
 
 
 class Timeline:
-    """When the bins of an array are.
+    """Times of the bins of an array.
 
     Parameters
     ----------
     support : pynapple's IntervalSet
     t : ndarray of shape (n_bins,), optional
-        Seconds, in the middle of every bin.
+        Middle of every bin, seconds.
     grid : tuple (starts, lengths, bin_size), optional
-        In place of t: bins of that size from ``starts`` (seconds) on, ``lengths`` of them each.
+        In place of t: from each start (seconds) on, ``lengths`` bins of ``bin_size``.
     columns : Columns, optional
-        Of the array.
+        Columns of the array.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Timeline:
 
     @property
     def t(self) -> np.ndarray:
-        """Times of the bins, seconds; those of a grid are made where they are asked for."""
+        """Times of the bins, seconds; the times of a grid are made on demand."""
         if self._t is not None:
             return self._t
         starts, lengths, bin_size = self._grid
@@ -101,14 +101,14 @@ class Timeline:
 
     @property
     def bin_size(self) -> float | None:
-        """Seconds from one bin to the next; None where there is only one."""
+        """Seconds from one bin to the next; None if there is only one bin."""
         if self._grid is not None:
             return self._grid[2]
         return float(np.median(np.diff(self._t))) if self.n_bins > 1 else None
 
     @property
     def epochs(self) -> np.ndarray:
-        """First bin and one past the last of every interval of the support that has bins."""
+        """First bin and one past the last of every interval of the support with bins."""
         if self._t is None:
             stops = np.cumsum(self._grid[1])
             bounds = np.column_stack([stops - self._grid[1], stops])
@@ -117,15 +117,15 @@ class Timeline:
         return bounds[bounds[:, 1] > bounds[:, 0]]
 
     def within(self, intervals: np.ndarray) -> np.ndarray:
-        """First bin and one past the last inside each interval, seconds, (n_intervals, 2)."""
+        """First bin and one past the last inside each interval (seconds), (n_intervals, 2)."""
         t = self.t
         first = np.searchsorted(t, intervals[:, 0], side="left")
         stop = np.searchsorted(t, intervals[:, 1], side="right")
-        first[1:] = np.maximum(first[1:], stop[:-1])  # a bin where two intervals meet
+        first[1:] = np.maximum(first[1:], stop[:-1])  # a bin at a border counts once
         return np.column_stack([first, np.maximum(first, stop)])
 
     def check_regular(self, name: str) -> None:
-        """Raise ValueError where bins inside an epoch do not follow each other at one distance."""
+        """Raise ValueError if bins inside an epoch are not equally spaced."""
         if self._t is None or self.n_bins < 2:
             return
         steps, size = np.diff(self._t), self.bin_size
@@ -167,18 +167,18 @@ class Timeline:
 
 
 def read_values(values: object, name: str) -> tuple[object, Timeline | None]:
-    """An array and its `Timeline`, None where there is none; other values come back as they are.
+    """The array of an object of pynapple and its `Timeline`; other values as they are, and None.
 
     Parameters
     ----------
     values : Tsd, TsdFrame, TsdTensor, a list of them (trials in order of time), or anything else
     name : str
-        For errors.
+        Name of the values in errors.
 
     Raises
     ------
     ValueError
-        If they are spike times, which have no bins yet, or trials that overlap in time.
+        If the values are spike times, which have no bins yet, or trials that overlap in time.
     """
     kind = pynapple_type(values)
     if kind in ("Ts", "TsGroup"):
@@ -213,12 +213,12 @@ def read_intervals(intervals: object) -> object:
 
 
 def common_timeline(timelines: Sequence[Timeline | None], names: Sequence[str]) -> Timeline | None:
-    """The one of some timelines, of which those that are None fit any.
+    """The timeline that all given timelines agree on; None agrees with every timeline.
 
     Raises
     ------
     ValueError
-        If they have other bins, or the same bins at other times.
+        If two timelines differ in their number of bins or in the times of the bins.
     """
     known = [(t, n) for t, n in zip(timelines, names, strict=True) if t is not None]
     if not known:
@@ -245,15 +245,15 @@ def common_timeline(timelines: Sequence[Timeline | None], names: Sequence[str]) 
 
 
 def make_support(like: object, intervals: np.ndarray) -> object:
-    """An IntervalSet of the class of another one."""
+    """An IntervalSet with the given intervals, of the same class as ``like``."""
     with warnings.catch_warnings():
-        # Where one interval starts at the stop of another, pynapple takes off a microsecond.
+        # pynapple shortens an interval by a microsecond if the next starts at its stop.
         warnings.simplefilter("ignore", UserWarning)
         return type(like)(start=intervals[:, 0], end=intervals[:, 1])
 
 
 def intersect(a: ArrayLike, b: ArrayLike) -> np.ndarray:
-    """What two sets of ascending intervals that do not overlap have in common, (n, 2)."""
+    """Intersection of two sets of ascending intervals that do not overlap, (n, 2)."""
     a, b = np.asarray(a), np.asarray(b)
     low = np.searchsorted(b[:, 1], a[:, 0], side="right")
     high = np.searchsorted(b[:, 0], a[:, 1], side="left")

@@ -132,8 +132,8 @@ def fit(
 ) -> None:
     """Fit all-to-all coupling to recordings, NWB or .npz.
 
-    With several FILEs, --out, --plot and --report are folders. A file that fails is reported, the
-    others are fitted, and the exit code is 1.
+    With several FILEs, --out, --plot and --report are folders. If a file fails, the error is
+    reported, all other files are fitted, and the exit code is 1.
     """
     plotting = _plotting() if plot or report else None
     outputs = _outputs(files, {"out": out, "plot": plot, "report": report}, plotting)
@@ -145,7 +145,7 @@ def fit(
     for file, paths in zip(files, outputs, strict=True):
         try:
             row = _fit_file(file, job, paths)
-        except Exception as error:  # whatever is wrong with one file, the others go on
+        except Exception as error:  # an error in one file must not stop the others
             known = isinstance(error, ValueError | OSError | ImportError)
             text = str(error) if known else f"{type(error).__name__}: {error}"
             click.echo(
@@ -167,7 +167,7 @@ _SUMMARY = ("status", "units", "spikes", "bins", "pseudo-R2", "time")
 
 @dataclass(frozen=True)
 class _Job:
-    """What is to be done with every file."""
+    """Options that hold for every file."""
 
     basis: object
     bin_size: float
@@ -181,7 +181,7 @@ class _Job:
 
 
 def _read_job(bin_size, window, basis_name, n_basis, ridge, family, link, **more):
-    """Options that hold for all files, checked before the first is read."""
+    """Options that hold for all files, checked before the first file is read."""
     from fastglm.observation_models import as_observation_model
 
     if ridge is not None and not (np.isfinite(ridge) and ridge >= 0):
@@ -207,7 +207,7 @@ def _make_basis(name, n_basis, window_size):
 
 
 def _outputs(files, options, plotting):
-    """Paths of model, picture and page for every file; all are checked before the first fit."""
+    """Paths of model, picture and page for every file, all checked before the first fit."""
     from fastglm.io import model_path
 
     given = {name: path for name, path in options.items() if path is not None}
@@ -242,7 +242,7 @@ def _outputs(files, options, plotting):
 
 
 def _fit_file(file, job, paths):
-    """Fit one recording, print its table, write what is asked for; a row of the last table."""
+    """Fit one recording, print its table, write its files; returns its row of the last table."""
     import fastglm
     from fastglm._fitted import Fitted
     from fastglm.connectivity import point_estimates
@@ -284,7 +284,7 @@ def _fit_file(file, job, paths):
 
 
 def _fit_spikes(spikes, job):
-    """The fitted model of a recording and the time that its fit took."""
+    """The fitted model of a recording and the duration of the fit."""
     import fastglm
     from fastglm.recordings.spikes import as_epochs, full_bins
     from fastglm.recordings.units import read_units
@@ -300,7 +300,7 @@ def _fit_spikes(spikes, job):
     mask = None
     if job.mask_path is not None:
         mask = _read_map(job.mask_path, spikes.n_units, job.basis.kernel_.shape[1])
-    if job.family == "Bernoulli":  # before the bar
+    if job.family == "Bernoulli":  # before the progress bar
         events, _, columns = read_units(spikes, job.bin_size)
         cut_counts(events, job.clip, job.family, spikes, job.bin_size, columns.names)
     begin = time.perf_counter()
@@ -321,7 +321,7 @@ def _fit_spikes(spikes, job):
 
 
 def _write(file, job, paths, spikes, model, couplings, seconds):
-    """Model, picture and page, where they are asked for."""
+    """Write model, picture and page, each only if its path is given."""
     if paths["out"] is not None:
         from fastglm.io import save_model
 
@@ -424,7 +424,7 @@ def _fit_rows(model, X, y, seconds):
 
 
 def _recovery_rows(adjacency, couplings):
-    """How well filter areas tell connections from none, where the truth is known."""
+    """Rows about how well filter areas find the true connections, if these are known."""
     from sklearn.metrics import roc_auc_score
 
     if adjacency is None:
@@ -439,7 +439,7 @@ def _recovery_rows(adjacency, couplings):
 
 
 def _strongest_rows(couplings):
-    """The five largest couplings between receivers whose fit is regular."""
+    """The five strongest couplings between different cells."""
     text = ", ".join(
         f"{couplings.senders[i]} -> {couplings.receivers[j]} ({couplings.strength[i, j]:+.3g})"
         for i, j in couplings.strongest(5)

@@ -1,16 +1,22 @@
-"""Who drives whom: the map of couplings with its uncertainty, and the one call that makes it.
+"""Who drives whom: the map of couplings of a fitted model, with its uncertainty.
 
-The coupling of a sender to a receiver is a filter h over lags 1 to W. Its summary is
+The coupling of a sender to a receiver is a filter h over lags 1 to W: one event of the sender adds
+h(l) to the receiver's eta l bins later. eta is the log rate with the exponential link and cloglog,
+the log odds with the logistic link, the mean with the identity link, and the input of the link with
+softplus. The summary of a filter is
 
-- ``strength``, the area ``sum_l h(l)``: positive excites, negative inhibits. To first order one
-  event of the sender adds ``strength`` times its rate per bin to what the receiver is expected to
-  emit;
-- ``peak``, the value of h that is farthest from zero, and ``gain``, ``100 * (exp(peak) - 1)``: the
-  change of the receiver's rate at that lag, in percent, with the exponential link or cloglog; of
-  the odds with the logistic link; and NaN where ``exp(h)`` multiplies nothing;
-- ``standard_error`` of the strength; ``p_value`` of the Wald test of the whole filter, which also
-  sees a filter whose parts cancel; and ``q_value``, Benjamini-Hochberg over all couplings between
-  different cells.
+- ``strength``: the area ``sum_l h(l)``, in units of eta times bins. A positive strength excites, a
+  negative one inhibits. To first order, one event of the sender adds ``strength * slope`` to the
+  expected counts of the receiver; ``slope`` is the derivative of its mean with respect to eta, with
+  the exponential link its expected events per bin;
+- ``peak``: the value of h that is farthest from zero, in units of eta;
+- ``gain``: ``100 * (exp(peak) - 1)``, a change in percent at the lag of the peak. The change is of
+  the rate with the exponential link and cloglog, and of the odds with the logistic link. With
+  softplus and identity ``exp(h)`` multiplies nothing, and the gain is NaN;
+- ``standard_error``: of the strength;
+- ``p_value``: of the Wald test of the whole filter. The test also detects a filter whose parts
+  cancel in the strength;
+- ``q_value``: Benjamini-Hochberg over all couplings between different cells.
 """
 
 from __future__ import annotations
@@ -44,24 +50,25 @@ class CouplingMap:
     Attributes
     ----------
     strength, standard_error : ndarrays of shape (n_senders, n_receivers)
-        Area of the filter (eta x bins) and its standard error: NaN where the coupling is not in
-        the fit, inf where the data do not determine it.
+        Area of the filter (eta x bins) and its standard error. The standard error is NaN if the
+        coupling is not in the fit, and inf if the data do not determine the coupling.
     peak, gain : ndarrays of shape (n_senders, n_receivers)
-        Extreme value of the filter (eta), and the change there in percent.
+        Value of the filter that is farthest from zero (eta), and the change that it makes at its
+        lag: of the rate or of the odds, in percent. The gain is NaN with softplus and identity.
     p_value, q_value : ndarrays of shape (n_senders, n_receivers)
-        Of the whole filter. q-values are over couplings between different cells; NaN on the
-        diagonal of a population that drives itself, and inf where nothing was tested.
+        Of the whole filter. q-values are over couplings between different cells: they are NaN on
+        the diagonal of a population that drives itself, and inf for couplings without a test.
     senders, receivers : ndarrays
-        Names, or numbers.
+        Names of the cells, or their numbers.
     kernel : ndarray of shape (window_size, n_basis_funcs)
     uncertainty : fastglm.inference.Uncertainty or None
     model : PopulationGLM or None
     settings : dict
-        What was chosen, and why, where `infer_connectivity` chose it.
+        The choices of `infer_connectivity`; empty for other fits.
     coef : ndarray of shape (n_senders, n_basis_funcs, n_receivers)
         Coefficients of the filters.
     loss : fastglm.observation_models.Loss
-        Family and link, which say what a filter changes.
+        Family and link. ``loss.eta_name`` is the name of eta.
     """
 
     strength: np.ndarray
@@ -105,13 +112,13 @@ class CouplingMap:
         return _html.table(repr(self), rows, head, more)
 
     def significant(self, q: float = 0.05) -> np.ndarray:
-        """Couplings whose q-value is at most q, a boolean array."""
+        """Whether the q-value of each coupling is at most q, a boolean array."""
         with np.errstate(invalid="ignore"):
             return self.q_value <= q
 
     @property
     def own_history(self) -> np.ndarray:
-        """Where a sender is the receiver: the diagonal of a population that drives itself."""
+        """Whether the sender is the receiver: the diagonal of a population that drives itself."""
         n, m = self.strength.shape
         itself = n == m and np.isnan(np.diag(self.q_value)).all()
         return np.eye(n, m, dtype=bool) & itself
@@ -235,9 +242,9 @@ def coupling_map(
     kind : {"observed", "expected", "robust", "blocks"}
         How standard errors are computed; see `fastglm.inference`.
     label : str, optional
-        Which part of X, where it has several histories; the first one by default.
+        Label of the history in X, if X has several. Default: the first history.
     senders, receivers : sequence, optional
-        Names of the cells. Default: those of the columns of a TsdFrame, or numbers.
+        Names of the cells. Default: names of the columns of a TsdFrame, or numbers.
 
     Returns
     -------
@@ -277,29 +284,30 @@ def point_estimates(
     model: object = None,
     loss: Loss | None = None,
 ) -> CouplingMap:
-    """Couplings without their uncertainty: nothing is tested.
+    """Couplings without standard errors and tests.
 
     Parameters
     ----------
     coef : ndarray of shape (n_senders * n_basis_funcs, n_receivers)
-        Of the history alone, sender-major.
+        Coefficients of the history alone, sender-major.
     kernel : ndarray of shape (window_size, n_basis_funcs)
     itself : bool
         Whether the senders are the receivers.
     senders, receivers : ndarray, optional
-        Names; numbers by default.
+        Names. Default: numbers.
     first_filter : int
         Number of the history's first filter among all filters of the features.
     model : PopulationGLM or GLM, optional
         Receivers that are silent or saturated have no couplings. The couplings of other receivers
         whose status is not "converged" count as not determined.
     loss : Loss, optional
-        Default: that of the exponential link.
+        Default: Poisson with the exponential link.
 
     Returns
     -------
     CouplingMap
-        Standard errors and p-values are NaN, or inf where not determined; q-values are inf.
+        Standard errors and p-values are NaN, or inf for couplings that are not determined. q-values
+        are inf.
     """
     loss = PoissonExp() if loss is None else loss
     coef = coef.reshape(-1, kernel.shape[1], coef.shape[1])
@@ -343,7 +351,7 @@ def _summarise(fit, u, kernel, first, itself, senders, receivers):
 
 
 def history_of(X: FeatureMatrix, label: str | None = None) -> tuple[HistoryColumns, int]:
-    """The history block of a label, by default the first, and the number of its first filter.
+    """The history with the label, or the first history, and the number of its first filter.
 
     Raises
     ------
@@ -362,7 +370,7 @@ def history_of(X: FeatureMatrix, label: str | None = None) -> tuple[HistoryColum
 
 
 def same_events(events: Events, other: Events) -> bool:
-    """Whether two sets of events are the same, where their counts are known."""
+    """Whether two sets of events are the same in all entries whose count is known."""
     if (other.n_bins, other.n_units) != (events.n_bins, events.n_units):
         return False
     return other.matches(events)

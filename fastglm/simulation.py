@@ -1,8 +1,8 @@
-"""Spikes from a network: the model run forward, each bin drawn from its own past.
+"""Spikes from a network: the model runs forward, and each bin is drawn given its past.
 
     eta[t, j] = intercept[j] + drive[t, j] + sum_{i, l} filters[i, l, j] * counts[t - 1 - l, i]
 
-The lag convention is that of the features: bin t never sees itself.
+Lags are those of the features: bin t never depends on its own counts.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fastglm.observation_models import (
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-_CHUNK = 8192  # bins between two looks at the interpreter
+_CHUNK = 8192  # bins of one call of a compiled kernel; interrupts are seen between calls
 _MOST_EVENTS = 1000.0  # per bin, above which a network counts as running away
 
 
@@ -64,7 +64,7 @@ class Network:
 
     @property
     def coef(self) -> np.ndarray:
-        """The coupling in the layout of a fitted model: (n_features, n_receivers)."""
+        """The couplings in the layout of a fitted model: (n_features, n_receivers)."""
         n_receivers, n_senders, n_funcs = self.coupling_coef.shape
         return self.coupling_coef.transpose(1, 2, 0).reshape(n_senders * n_funcs, n_receivers)
 
@@ -77,9 +77,10 @@ class Network:
     ) -> np.ndarray | scipy.sparse.csr_array:
         """Counts of shape (n_bins, n_cells), uint8, with the exponential link.
 
-        Stops where a rate exceeds 50 events per bin: more would not fit into uint8. Memory: one
-        byte a bin and cell, or with ``sparse``, which gives a SciPy sparse array, five an event
-        and four a bin. ``progress`` is called with the number of bins done.
+        The simulation stops with an error if a rate exceeds 50 events per bin, because counts would
+        not fit into uint8. Memory: one byte for each bin and cell. With ``sparse`` the counts are a
+        SciPy sparse array: five bytes for each event and four for each bin. ``progress`` is called
+        with the number of bins of each chunk.
         """
         n_cells = self.intercepts.size
         counts = [] if sparse else np.zeros((n_bins, n_cells), np.uint8)
@@ -104,11 +105,12 @@ def random_network(
     strength: float = 0.3,
     random_key: object = 0,
 ) -> Network:
-    """A sparse network with lognormal rates and refractory cells, to try things on.
+    """A sparse network with lognormal rates and refractory cells, for examples and tests.
 
-    Each cell excites or inhibits (one in five) a random tenth of the others and suppresses itself
-    at short lags. Couplings are scaled down where the network, linearised at its baseline, would
-    come near running away; a large ``strength`` can still make the nonlinear one do it.
+    Each cell connects to a random tenth of the other cells. One cell in five inhibits; all others
+    excite. Each cell suppresses itself at short lags. All couplings are scaled down if the spectral
+    radius of the network, linearised at its baseline, would exceed one half. With a large
+    ``strength`` the nonlinear network can still run away.
 
     Parameters
     ----------
@@ -120,7 +122,7 @@ def random_network(
         Seconds.
     connection_probability : float, default 0.1
     strength : float, default 0.3
-        Scale of the coupling coefficients, in units of log rate.
+        Scale of the coupling coefficients, in units of log rate (the link is exponential).
     random_key : int or numpy Generator, default 0
 
     Returns
@@ -137,10 +139,10 @@ def random_network(
     size = rng.gamma(4.0, 0.25, (n_cells, n_cells)) * strength
     shape = np.exp(-0.5 * ((np.arange(n_funcs) - 0.3 * n_funcs) / 1.2) ** 2)
     coef = (adjacency * size).T[:, :, None] * shape  # (receiver, sender, function)
-    # Balance: what a receiver gains on average by its connections is taken off its baseline.
+    # Balance: the mean input of a receiver is subtracted from its intercept.
     rates = rng.lognormal(-0.5 * 0.7**2, 0.7, n_cells) * mean_rate_hz * bin_size
     area = np.einsum("b,jib->ij", kernel.sum(axis=0), coef)
-    # The linearised network multiplies rates by area * rate; half of what would run away is safe.
+    # The gain of the linearised network is area * rate; it runs away at a spectral radius of 1.
     radius = np.abs(gain_eigenvalues(area, rates)).max(initial=0)
     scale = min(1.0, 0.5 / max(radius, 1e-9))
     coef, area = coef * scale, area * scale
@@ -158,15 +160,15 @@ def gain_eigenvalues(area: np.ndarray, slopes: np.ndarray) -> np.ndarray:
     area : ndarray of shape (n_senders, n_receivers)
         Sum of every filter over its lags.
     slopes : ndarray of shape (n_receivers,)
-        Slope of the link where the network is linearised: for the exponential, the expected events
-        per bin.
+        Slope of the mean with respect to eta at the point of linearisation. For the exponential
+        link it is the expected events per bin.
 
     Returns
     -------
     ndarray of complex, shape (n_cells,)
-        The largest modulus is the spectral radius: how many events follow from one, by the
-        strongest mode. An eigenvalue whose real part reaches 1 is excitation that sustains itself;
-        negative ones are feedback that damps.
+        The largest modulus is the spectral radius: the number of events that follow from one event
+        in the strongest mode. A real part of at least 1 means excitation that sustains itself; a
+        negative real part means feedback that damps.
     """
     return np.linalg.eigvals(area * slopes)
 
@@ -186,12 +188,16 @@ def simulate_recurrent(
     n_bins: int | None = None,
     max_rate: float | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Simulate a recurrently coupled population at compiled speed.
+    """Simulate a population with recurrent coupling at compiled speed.
 
-    ``mu[t, j] = g(intercepts[j] + feedforward_input[t, j] @ feedforward_coef[j] +
-    sum_{i, b, l} coupling_coef[j, i, b] * K[l, b] * y[t - 1 - l, i])`` and ``y[t, j]`` is drawn
-    with that mean. Arguments, their order and the default link are those of NeMoS; Poisson models
-    fitted with the default link need ``inverse_link_function="exp"``.
+    Counts ``y[t, j]`` are drawn with the mean
+
+        mu[t, j] = g(intercepts[j] + feedforward_input[t, j] @ feedforward_coef[j]
+                     + sum_{i, b, l} coupling_coef[j, i, b] * K[l, b] * y[t - 1 - l, i])
+
+    Arguments, their order and the default link are the same as in NeMoS. The default link here is
+    softplus, and the default link of a Poisson fit is exp: for such a model pass
+    ``inverse_link_function="exp"``.
 
     Parameters
     ----------
@@ -200,25 +206,26 @@ def simulate_recurrent(
     feedforward_coef : array of shape (n_neurons, n_inputs), optional
     intercepts : array of shape (n_neurons,)
     random_key : int, array of int, key of JAX, or numpy Generator, optional
-        Seed; None draws a fresh one. A key is a seed as well: the draws are not those of JAX.
+        Seed; None draws a fresh seed. A key of JAX is taken as a seed: the draws differ from the
+        draws of JAX.
     feedforward_input : array of shape (n_bins, n_neurons, n_inputs), optional
-        Without it give ``n_bins``.
+        Without it, ``n_bins`` is required.
     coupling_basis_matrix : array of shape (window_size, n_basis_funcs), optional
         ``basis.kernel_``; row 0 is lag 1. Default: raw lags, one coefficient a lag.
     init_y : array of shape (window_size, n_neurons), optional
-        Counts before the first bin, the last row the most recent. Default: zeros.
+        Counts before the first bin; the last row is the most recent. Default: zeros.
     inverse_link_function : str or a function of that name, optional
         A link of the family. Default: "softplus" for Poisson, as in NeMoS; "logistic" for
         Bernoulli; "identity" for Gaussian.
     observation_model : str or ObservationModel, default "Poisson"
         "Poisson", "Bernoulli" or "Gaussian".
     scale : float or array of shape (n_neurons,), optional
-        Variance of Gaussian counts, ``model.scale_``. Default 1. Other families have no scale
-        besides 1.
+        Variance of Gaussian counts, such as ``model.scale_``. Default: 1. The scale of other
+        families is always 1.
     n_bins : int, optional
     max_rate : float, optional
-        Mean of a bin (for Gaussian its size) above which the network counts as running away.
-        Default: 1000 events per bin; 1e100 for Gaussian.
+        Mean of a bin, for Gaussian its absolute value, above which the network counts as running
+        away. Default: 1000 events per bin; 1e100 for Gaussian.
 
     Returns
     -------
@@ -232,18 +239,16 @@ def simulate_recurrent(
     ValueError
         If shapes do not fit each other, or the family has no such link or scale.
     RuntimeError
-        If a rate exceeds ``max_rate``: the message names the bin and the neuron.
+        If a rate exceeds ``max_rate``. The message names the bin and the neuron.
 
     Warns
     -----
     UserWarning
-        If the network, linearised at its baseline (no events; mean drive), sustains its own
-        excitation: the gain has an eigenvalue whose real part is at least 1.
+        If the network, linearised at its baseline (no events, mean drive), sustains its own
+        excitation. The gain then has an eigenvalue whose real part is at least 1.
 
-    Notes
-    -----
-    Cost: n_events * window_size * n_neurons additions, one draw and one exp a bin and neuron.
-    Every Gaussian bin counts as an event.
+    Notes ----- Cost: ``n_events * window_size * n_neurons`` additions, and one draw and one exp for
+    each bin and neuron. For Gaussian observations every bin is an event.
 
     Examples
     --------
@@ -300,7 +305,7 @@ def _read_network(coupling_coef, kernel, intercepts):
 
 
 def _read_drive(inputs, weights, n_bins, n_neurons):
-    """What the inputs add to eta, shape (n_bins, n_neurons) or None, and the number of bins."""
+    """Drive of the inputs in eta, (n_bins, n_neurons) or None, and the number of bins."""
     drive = None
     if inputs is not None:
         inputs = _expect("feedforward_input", inputs, (None, n_neurons, None))
@@ -320,7 +325,7 @@ def _read_drive(inputs, weights, n_bins, n_neurons):
 
 
 def _read_scale(scale, family, n_neurons):
-    """Scale of every neuron; 1 where None is given."""
+    """Scale of every neuron; None stands for 1."""
     values = np.asarray(1.0 if scale is None else scale, np.float64)
     if values.ndim == 0:
         values = np.full(n_neurons, float(values))
@@ -362,7 +367,7 @@ def _simulate(network, n_bins, random_key, loss, max_rate, drive=None, init_y=No
     pending = np.zeros((window_size, n_neurons))
     if init_y is not None:
         filters = np.einsum("lb,jib->ilj", kernel, coupling)
-        for lag in range(1, window_size + 1):  # row -lag is what lies lag bins back
+        for lag in range(1, window_size + 1):  # row -lag lies lag bins back
             reach = window_size + 1 - lag
             pending[:reach] += np.einsum("i,ilj->lj", init_y[-lag], filters[:, lag - 1 :])
     links = _pack(kernel, coupling)
@@ -384,7 +389,7 @@ def _simulate(network, n_bins, random_key, loss, max_rate, drive=None, init_y=No
 
 
 def _draw_bins(loss, rng, network, sd, limit, pending, first, eta, counts, rates):
-    """What a compiled kernel does, for a family that has none: some 20 us a bin."""
+    """As a compiled kernel, for families without one; about 20 us a bin."""
     for row in range(eta.shape[0]):
         ahead = pending[(first + row) % pending.shape[0]]
         rates[row] = loss.mean(eta[row] + ahead)
@@ -412,10 +417,10 @@ def _raise_runaway(rates, t, max_rate, loss):
 
 
 def _pack(kernel, coupling):
-    """Filters of the connections that are there, their receivers, and where each sender begins.
+    """Filters of the existing connections, their receivers, and the first place of each sender.
 
-    In a network that is connected to a tenth, an event costs a tenth, and the filters of 831 cells
-    take 55 MB instead of 552.
+    If a tenth of all connections exist, an event costs a tenth, and the filters of 831 cells take
+    55 MB instead of 552 MB.
     """
     filters, linked, starts = [], [], [0]
     for i in range(coupling.shape[1]):
@@ -443,15 +448,15 @@ def _expect(name, value, shape):
 
 
 def read_key(random_key: object) -> np.random.Generator:
-    """A generator of random numbers from a seed, a generator, or a key of JAX, old or new.
+    """A random generator from a seed, a generator, or a key of JAX (raw or typed).
 
     Raises
     ------
     ValueError
-        If it is none of these.
+        If ``random_key`` is none of these.
     """
     if str(getattr(random_key, "dtype", "")).startswith("key<"):
-        # Who has a typed key has JAX: only it can read one.
+        # Only JAX can read a typed key; it is in memory if such a key exists.
         random_key = np.asarray(sys.modules["jax"].random.key_data(random_key))
     elif type(random_key).__module__.split(".")[0] in ("jax", "jaxlib"):
         random_key = np.asarray(random_key)

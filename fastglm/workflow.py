@@ -1,4 +1,4 @@
-"""From spikes to an answer in one call."""
+"""From spikes to a fitted model, or to a map of couplings, in one call."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 _WINDOW = 0.1  # seconds of history that fit_coupling takes
 
-# What infer_connectivity takes.
+# Choices of infer_connectivity.
 _REACH, _N_FUNCS = 0.05, 6  # seconds; synapses act within 50 ms, most of it in the first ten
 _FEWEST_LAGS = 5  # of coarse bins
 _TIMESCALES = 0.02, 0.1, 1.0, 10.0  # seconds of the activity of all cells
-_COUPLING, _OWN, _SHARED = 0.2, 1.0, 1.0  # sizes that the ridge expects, log rate
+_COUPLING, _OWN, _SHARED = 0.2, 1.0, 1.0  # standard deviations that the ridge expects, in eta
 
 
 def fit_coupling(
@@ -55,66 +55,69 @@ def fit_coupling(
 ) -> PopulationGLM:
     """Fit all-to-all coupling to spike times.
 
-    The same as ``PopulationGLM(...).fit(basis.compute_features(counts, epochs), counts)``, but the
-    counts are never a table: the spikes of each bin and unit become events, 16 bytes each (48 with
-    the features). Beside them there is one byte a bin, so that bins of 0.1 ms will do; what the fit
-    itself takes follows ``memory_budget``.
+    The result is the same as from
+    ``PopulationGLM(...).fit(basis.compute_features(counts, epochs), counts)``, but the counts are
+    never a table. Spikes of one bin and unit become one event. Memory: 16 bytes for each event, 48
+    with the features, and one byte for each bin, so that bins of 0.1 ms are possible. The fit
+    itself takes up to ``memory_budget``.
 
     Parameters
     ----------
     units : TsGroup, SpikeTimes, dict of arrays, or list of arrays
-        Spike times in seconds, ascending: pynapple's TsGroup, what `fastglm.load_spikes` gives, or
-        an array (or Ts) for each unit. Keys, ids and the metadata of a TsGroup name the cells of
-        the coupling map.
+        Spike times in seconds, ascending: pynapple's TsGroup, the result of `fastglm.load_spikes`,
+        or an array (or Ts) for each unit. Keys of a dict, ids of a file and the index of a TsGroup
+        name the cells of the coupling map.
     bin_size : float
         Seconds.
     window : float, optional
-        Length of history, seconds. Default: 0.1, or that of the basis.
+        Length of history, seconds. Default: 0.1, or the window of the basis.
     basis : convolution basis, optional
-        Default: ``RaisedCosineLogConv`` with 8 functions, or one a lag in a shorter window.
+        Default: ``RaisedCosineLogConv`` with 8 functions, or as many as lags in a shorter window.
     regularizer, regularizer_strength
         As in `PopulationGLM`.
     observation_model : str or ObservationModel, default "Poisson"
         As in `PopulationGLM`.
     clip : bool, default False
-        Cut counts at 1: several spikes of a unit in a bin count as one, as senders too. Bernoulli
-        observations need it where bins are not short enough.
+        Cut counts at 1: several spikes of a unit in a bin count as one, for receivers and for
+        senders. Bernoulli observations need this unless bins are short enough.
     epochs : array of shape (n_epochs, 2) or IntervalSet, optional
         Observed intervals, seconds. Default: the time support, the segments of the recording, or
-        one epoch. No history crosses from one to the next, other spikes are left out.
+        one epoch. No history crosses from one epoch to the next. Spikes outside all epochs are left
+        out.
     t_start, t_stop : float, optional
-        Range, seconds, of which the epochs are a part. Default for arrays: 0, and the end of the
-        last spike's bin.
+        Range, seconds; epochs are cut to it. Default for arrays: 0, and the end of the bin of the
+        last spike.
     progress, checkpoint
         As in ``fit``.
     **settings
-        Of `PopulationGLM`, such as ``inverse_link_function`` or ``feature_mask``.
+        Further parameters of `PopulationGLM`, such as ``inverse_link_function`` or
+        ``feature_mask``.
 
     Returns
     -------
     PopulationGLM
-        Fitted, with what other functions want beside the model:
+        The fitted model with further attributes that other functions take:
 
-        - ``X_``: FeatureMatrix of shape (n_bins, n_features). Of a TsGroup it has times, so that
+        - ``X_``: FeatureMatrix of shape (n_bins, n_features). From a TsGroup it has times, so that
           predictions are TsdFrames.
-        - ``counts_``: `Events` of shape (n_bins, n_units), for functions that take y;
+        - ``counts_``: `Events` of shape (n_bins, n_units), for the argument y of functions;
           ``counts_.toarray()`` is the table.
         - ``basis_`` and ``bin_size_``.
         - ``epochs_``: ndarray of shape (n_epochs, 2), first bin and one past the last.
 
-        These are kept in pickles (48 bytes an event), not by `save_params`.
+        Pickles keep these attributes (48 bytes an event); `save_params` does not.
 
     Raises
     ------
     ValueError
-        If units are not spike times, epochs or parameters do not fit them, a bin has several spikes
-        of a unit with Bernoulli observations, or `fit` raises.
+        If units are not spike times, epochs or parameters do not fit them, a unit has several
+        spikes in a bin with Bernoulli observations, or `fit` raises.
 
     Notes
     -----
-    Bins of arrays are those of `fastglm.bin_spikes`: whole ones, from the start of each epoch on.
-    Those of a TsGroup are those of ``units.count(bin_size)``, where the last bin of an epoch may
-    reach over its end by less than half.
+    Arrays are binned as by `fastglm.bin_spikes`: in whole bins from the start of each epoch on. A
+    TsGroup is binned as by ``units.count(bin_size)``: the last bin of an epoch may reach beyond its
+    end by less than half a bin.
 
     Examples
     --------
@@ -157,12 +160,12 @@ def cut_counts(
     bin_size: float,
     names: list,
 ) -> Events:
-    """Events of spike times, cut at 1 where that is asked for.
+    """Events of spike times; with ``clip`` counts are cut at 1.
 
     Raises
     ------
     ValueError
-        If a count is above 1, not to be cut, and the observations are Bernoulli's.
+        If a count is above 1, ``clip`` is False, and the observations are Bernoulli.
     """
     several = events.amplitudes > 1
     if not several.any():
@@ -237,21 +240,21 @@ def infer_connectivity(
 ) -> CouplingMap:
     """Who drives whom, with choices that suit most recordings.
 
-    Fits every cell on the history of all cells and on the activity of the whole population at
-    several timescales, and returns the couplings with their uncertainty. What was chosen is in
-    ``settings`` of the result.
+    Every cell is fitted on the history of all cells and on the activity of the whole population at
+    several timescales. The result holds the couplings with their uncertainty; its ``settings`` list
+    the choices.
 
     Parameters
     ----------
     counts : array of shape (n_bins, n_cells), or spike times
-        Events per bin, dense or sparse, a list of trials, or a TsdFrame; or a TsGroup, what
-        `fastglm.load_spikes` gives, or a dict or list with the spike times (seconds) of each cell.
-        A list of one-dimensional arrays are spike times.
+        Counts: events per bin, dense or sparse, a list of trials, or a TsdFrame. Spike times: a
+        TsGroup, the result of `fastglm.load_spikes`, or a dict or list with the spike times
+        (seconds) of each cell. A list of one-dimensional arrays holds spike times.
     bin_size : float
-        Seconds. A TsdFrame brings its own.
+        Seconds. A TsdFrame has its own bin size.
     epochs : array of shape (n_epochs, 2) or IntervalSet, optional
-        Pieces that no history crosses: first bin and one past the last for counts, seconds for
-        spike times.
+        No history crosses from one epoch to the next. For counts: first bin and one past the last
+        of every epoch. For spike times: start and stop in seconds.
     observation_model, inverse_link_function
         As in `PopulationGLM`; Poisson or Bernoulli.
     clip : bool, default False
@@ -262,30 +265,32 @@ def infer_connectivity(
     Returns
     -------
     CouplingMap
-        ``strength`` is the area of each filter. ``model`` is the fit; ``model.X_`` and
-        ``model.counts_`` are what other functions take.
+        ``strength`` is the area of each filter. ``model`` is the fitted model; other functions take
+        ``model.X_`` and ``model.counts_`` as X and y.
 
     Raises
     ------
     ValueError
         If there are fewer than two cells, the counts, bin size or epochs are not usable, or the
-        family is not one of events.
+        observations are Gaussian, which are not events.
 
     Notes
     -----
-    The choices, none of which looks at the outcome:
+    No choice looks at the outcome:
 
-    - Window and basis: 50 ms, or 5 bins if these are longer; six raised cosines in log time.
+    - Window and basis: 50 ms, or 5 bins if 5 bins are longer; six raised cosines in log time.
     - Covariates: the pooled events of all cells, filtered by ``exp(-lag / tau)`` with tau = 20 ms,
-      100 ms, 1 s and 10 s, so that what drives all cells together is not taken for coupling.
+      100 ms, 1 s and 10 s. They keep common drive of all cells from appearing as coupling.
       Timescales below two bins are left out.
-    - Penalty: a ridge, read as a Gaussian prior in log rate. Couplings: standard deviation 0.2 for
-      a basis function of mean area, smaller in proportion for those with a larger area, so that
-      each contributes alike to the strength. Own history and covariates: 1. Its strength follows
-      as ``1 / (n_bins * sd**2)``.
-    - Uncertainty: observed information. With unobserved common input, q-values overstate.
+    - Penalty: a ridge, read as a Gaussian prior on changes of eta (of the log rate with the
+      exponential link). For couplings the standard deviation sd is 0.2 for a basis function of mean
+      area; it is inversely proportional to the area, so that all functions contribute alike to the
+      strength. For own history and covariates sd is 1. The strength of the ridge is
+      ``1 / (n_bins * sd**2)``.
+    - Uncertainty: observed information. With unobserved common input the significance is
+      overstated.
 
-    Cost of the uncertainty: ``n_bins * n_features**2 * n_cells`` operations at most.
+    Cost of the uncertainty: at most ``n_bins * n_features**2 * n_cells`` operations.
 
     Examples
     --------
@@ -333,7 +338,7 @@ def infer_connectivity(
         inverse_link_function,
         regularizer="Ridge",
         regularizer_strength=_strengths(X, block, basis.kernel_),
-        solver_kwargs={"tol": 1e-10},  # a hundredth of what the standard errors resolve
+        solver_kwargs={"tol": 1e-10},  # a hundredth of the resolution of the standard errors
     )
     model.fit(X, counts, progress=progress)
     if columns is not None:
@@ -379,9 +384,10 @@ def _strengths(X, block, kernel):
 
 
 def _pooled(block, tau):
-    """Past events of all cells, filtered over tau bins; about 0 and of variance 1. None if none.
+    """Past events of all cells, filtered over tau bins, with variance 1; None without events.
 
-    Within the window it is one more sender, slower ones are kept at a quarter of their timescale.
+    A timescale within the window is one more sender. A longer timescale has mean 0 and is kept at a
+    quarter of the timescale.
     """
     events, window = block.events, block.kernel.shape[0]
     rate = events.amplitudes.sum() / events.n_bins
@@ -407,7 +413,7 @@ def _pooled(block, tau):
         total = np.bincount(
             (events.bins[low:high] - start) // every, events.amplitudes[low:high], begins.size
         )
-        # What has decayed when a block ends, from what the epoch's mean leaves before it begins.
+        # The filtered sum at the end of each block; the mean of the epoch fills the time before it.
         decay = np.exp(-every / tau)
         before = decay * total.mean() / (1 - decay)
         after, _ = scipy.signal.lfilter([decay], [1, -decay], total, zi=[decay * before])

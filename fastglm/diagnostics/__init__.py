@@ -1,17 +1,17 @@
 """Does the model describe the data: time rescaling, explained deviance, bits per spike, stability.
 
-With the expected counts mu of a receiver, over the bins where its history is complete and its
-count is known,
+All measures but the last compare the counts of a receiver with its expected counts mu. They use the
+bins where the history is complete and the count is known.
 
-| question | measure | none is left to explain at |
+| question | measure | value of a perfect model |
 |---|---|---|
-| are events where the model expects them? | `time_rescaling` | uniform intervals |
-| how much of the variation is explained? | `deviance_explained`, `bits_per_spike` | 1; no bound |
-| and of data that was not fitted? | `cross_validated` | the same |
-| what does the network do when it runs on its own? | `stability`, `spectral_radius` | |
+| Do events come when the model expects them? | `time_rescaling` | uniform intervals |
+| How much of the variation is explained? | `deviance_explained`, `bits_per_spike` | 1; no bound |
+| How much is explained in held-out bins? | `cross_validated` | as above |
+| Does the network stay stable on its own? | `stability`, `spectral_radius` | |
 
-All but the last work on any data, held-out data included. They go over the bins chunk by chunk:
-memory does not grow with n_bins * n_features.
+`time_rescaling`, `deviance_explained` and `bits_per_spike` take any data, held-out data included.
+All go over the bins chunk by chunk: memory does not grow with ``n_bins * n_features``.
 """
 
 from fastglm.diagnostics.explained import (

@@ -1,4 +1,4 @@
-"""How much of the variation is explained, in the bins of the fit and in others."""
+"""Explained deviance and bits per spike, in the bins of the fit and in held-out bins."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class HeldOut:
-    """Scores of the bins that a fit has not seen, fold by fold.
+    """Scores of held-out bins, fold by fold.
 
     Attributes
     ----------
     deviance_explained : ndarray of shape (n_folds, n_receivers)
     bits_per_spike : ndarray of shape (n_folds, n_receivers)
-        NaN for families that are not of events.
+        NaN for Gaussian observations, which are not events.
     log_likelihood : ndarray of shape (n_folds, n_receivers)
         Mean over the held-out bins, with its normalisation and the scale of the fit.
     status : ndarray of str, shape (n_folds, n_receivers)
@@ -59,17 +59,19 @@ def deviance_explained(
 ) -> np.ndarray:
     """Part of the deviance that the model explains, receiver by receiver.
 
-    ``1 - D / D0`` with the deviance D of the family, for Poisson observations
-    ``2 sum_t y log(y / mu) - (y - mu)``, and D0 that of each receiver's mean count over the same
-    bins: 1 is perfect, 0 no better than the mean, and below is worse. For Gaussian observations it
-    is R2. For counts of mostly 0 and 1 even the true rate is far from 1.
+    The value is ``1 - D / D0``. D is the deviance of the model, for Poisson observations
+    ``2 sum_t y log(y / mu) - (y - mu)``. D0 is the deviance of the receiver's mean count over the
+    same bins. A value of 1 is perfect, 0 is as good as the mean count, and a negative value is
+    worse. For Gaussian observations the value is R2. For counts of mostly 0 and 1, even the true
+    rate explains much less than 1.
 
     Parameters
     ----------
     model : PopulationGLM or GLM
         Fitted.
     X, y, sample_weight, offset
-        As in `fit`; any bins. With an offset the null model is an intercept with the same offsets.
+        As in `fit`, of any bins. With an offset, the null model is an intercept with the same
+        offset.
 
     Returns
     -------
@@ -102,10 +104,10 @@ def bits_per_spike(
     sample_weight: ArrayLike | None = None,
     offset: ArrayLike | None = None,
 ) -> np.ndarray:
-    """Information about each event that the model has beyond the mean count, in bits.
+    """Information of the model about each event, beyond the mean count, in bits.
 
-    ``(LL - LL0) / (n_events log 2)`` with the log-likelihood LL of the model and LL0 of each
-    receiver's mean count over the same bins (Pillow et al., 2008).
+    The value is ``(LL - LL0) / (n_events log 2)``. LL is the log likelihood of the model, and LL0
+    is the log likelihood of the receiver's mean count over the same bins (Pillow et al., 2008).
 
     Parameters
     ----------
@@ -120,7 +122,7 @@ def bits_per_spike(
     Raises
     ------
     ValueError
-        As in `deviance_explained`, or if the family is not one of events.
+        As in `deviance_explained`, or if the observations are Gaussian, which are not events.
 
     Examples
     --------
@@ -151,23 +153,23 @@ def cross_validated(
 ) -> HeldOut:
     """Scores of held-out bins: the model is fitted again without each fold.
 
-    The null model is the receiver's mean count over the bins of the fit, so a held-out score of 0
-    is what a constant rate would have reached, and may be negative.
+    The null model is the receiver's mean count over the bins of the fit. A held-out score of 0 is
+    therefore the score of a constant rate, and a negative score is worse.
 
     Parameters
     ----------
     model : PopulationGLM or GLM
-        Its parameters hold for every fit. Not changed, and need not be fitted.
+        Its parameters hold for every fit. The model is not changed and need not be fitted.
     X, y, sample_weight, offset
         As in `fit`.
     folds
-        As in `fastglm.model_selection.cross_validate`: the same bins are fitted and scored, and
-        no window reaches from one part into the other.
+        As in `fastglm.model_selection.cross_validate`. No window reaches from the fitted bins into
+        the scored bins or back.
 
     Returns
     -------
     HeldOut
-        NaN where the counts of the fit are all 0 (or, for Bernoulli, all 1), and as in
+        NaN if all counts of the fit are 0, or for Bernoulli all 1, and in the cases of
         `deviance_explained` and `bits_per_spike`.
 
     Raises
@@ -218,8 +220,8 @@ class _Sums:
 
     deviance: np.ndarray
     null: np.ndarray  # deviance of the null model
-    varies: np.ndarray  # bool: whether the counts do
-    events: np.ndarray  # 0 for families that are not of events
+    varies: np.ndarray  # bool: whether the counts vary
+    events: np.ndarray  # 0 if counts are not events
     scale: np.ndarray
     log_likelihood: np.ndarray  # mean over the bins
 
@@ -227,20 +229,20 @@ class _Sums:
         return 1 - _divide(self.deviance, np.where(self.varies, self.null, 0.0))
 
     def bits_per_spike(self):
-        # The log likelihood is -deviance / (2 scale), besides what no model changes.
+        # The log likelihood is -deviance / (2 scale) plus terms that are the same for all models.
         gain = (self.null - self.deviance) / (2 * self.scale)
         return _divide(gain, self.events * np.log(2))
 
 
 def explained(fit: Fitted) -> _Sums:
-    """What deviance explained and bits per spike are made of, in one pass over the bins."""
+    """The sums behind deviance explained and bits per spike, in one pass over the bins."""
     observed = Observed(fit.y, fit.weight, fit.offset)
     null = null_rates(fit.loss, observed, fit.kept)
     return _sum_up(fit.family, observed, fit.kept, fit.rates(), null, fit.scale)
 
 
 def _sum_up(family, observed, kept, chunks, null, scale, likelihood=False) -> _Sums:
-    """Deviances chunk by chunk, and log likelihoods where they are asked for.
+    """Sums of deviances chunk by chunk, and of log likelihoods with ``likelihood``.
 
     ``chunks`` are bins and means of the ``kept`` bins; ``null`` gives the means of the null model.
     """
@@ -248,8 +250,8 @@ def _sum_up(family, observed, kept, chunks, null, scale, likelihood=False) -> _S
     deviance, base, total = np.zeros((3, y.n_units))
     low, high = np.full(y.n_units, np.inf), np.full(y.n_units, -np.inf)
     counted = _Counted(observed, kept)
-    # Means that are the same in all bins leave nothing to do where there is no event. Where every
-    # bin has a number, these sums would cancel.
+    # If the null mean is the same in all bins, bins without an event enter by their number. For
+    # Gaussian observations sums of this kind would cancel.
     constant = observed.offset is None and family.event_based
     for index, mu in chunks:
         if index.size == 0:
@@ -276,14 +278,15 @@ def _total(values, weight, index):
     """Weighted sum over the bins whose count is known, (n_receivers,)."""
     if weight is not None:
         values = weight[index, None] * values
-    # Receiver by receiver: bits must not depend on how many there are.
+    # Receiver by receiver: the bits of a sum must not depend on the number of receivers.
     return np.nansum(np.ascontiguousarray(values.T), axis=1)
 
 
 class _Counted:
-    """What follows from the counts of some bins alone, by their events.
+    """Sums that depend on the counts of some bins alone, from their events.
 
-    For families that are not of events only ``size`` is meant: their numbers need not be listed.
+    For Gaussian observations only ``size`` is valid, because their numbers are not listed as
+    events.
     """
 
     def __init__(self, observed, kept):
@@ -330,7 +333,7 @@ def read_fit(
     offset: ArrayLike | None = None,
     needs: tuple[str, ...] = ("sample_weight", "offset"),
 ) -> Fitted:
-    """The view of a fit with data; raises where there is no bin to look at."""
+    """The fit with its data; raises if no row of X is valid."""
     fit = Fitted.of(model, X, y, sample_weight=sample_weight, offset=offset, needs=needs)
     if not fit.X.valid.any():
         raise ValueError(

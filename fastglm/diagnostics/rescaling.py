@@ -1,4 +1,4 @@
-"""Time rescaling: do events come when the model expects them."""
+"""Time rescaling: a test whether events come when the model expects them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fastglm.simulation import read_key
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-_FEWEST = 5  # intervals that end in an event, below which a receiver is not tested
+_FEWEST = 5  # a receiver with fewer intervals that end in an event is not tested
 
 
 @dataclass
@@ -27,15 +27,15 @@ class Rescaling:
     intervals : list of ndarray, one for each receiver
         ``u = 1 - exp(-tau)`` in the order of time.
     statistic : ndarray of shape (n_receivers,)
-        Kolmogorov-Smirnov distance of the intervals from the uniform distribution; NaN where fewer
+        Kolmogorov-Smirnov distance of the intervals from the uniform distribution. NaN if fewer
         than 5 intervals end in an event.
     p_value : ndarray of shape (n_receivers,)
         Of the statistic, from its exact distribution.
     n_intervals : ndarray of int, shape (n_receivers,)
     n_censored : ndarray of int, shape (n_receivers,)
-        How many of the intervals an edge cut off; a draw from the model completes them.
+        Number of intervals that an edge cut off; a draw from the model completes them.
     n_extra : ndarray of int, shape (n_receivers,)
-        Bins have that many events beyond their first, which the intervals do not see.
+        Number of events beyond the first event of their bin; the intervals do not see them.
     """
 
     intervals: list
@@ -54,15 +54,15 @@ class Rescaling:
         )
 
     def band(self, level: float = 0.95) -> np.ndarray:
-        """Distance that a right model exceeds with probability ``1 - level``.
+        """Distance that a correct model exceeds with probability ``1 - level``.
 
-        ``c / sqrt(n_intervals)``, c the quantile of Kolmogorov's distribution: 1.36 for 95 %,
-        1.63 for 99 %.
+        The distance is ``c / sqrt(n_intervals)``. c is the quantile of Kolmogorov's distribution:
+        1.36 for 95 %, 1.63 for 99 %.
 
         Returns
         -------
         ndarray of shape (n_receivers,)
-            NaN where the statistic is.
+            NaN where the statistic is NaN.
 
         Raises
         ------
@@ -77,13 +77,13 @@ class Rescaling:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Autocorrelation of the intervals, which are independent if the model is right.
 
-        Of the intervals made Gaussian, ``z = Phi^-1(u)``, at lags of 1 to n_lags intervals. The
-        intervals on both sides of an edge count as neighbours.
+        The intervals are made Gaussian, ``z = Phi^-1(u)``, and compared at lags of 1 to n_lags
+        intervals. The intervals on both sides of an edge count as neighbours.
 
         Returns
         -------
         correlation : ndarray of shape (n_lags, n_receivers)
-            NaN where the statistic is, and where the lag leaves no pair.
+            NaN where the statistic is NaN, and where no two intervals are that lag apart.
         band : ndarray of shape (n_receivers,)
             Size that one correlation of independent intervals exceeds with probability
             ``1 - level``.
@@ -121,25 +121,25 @@ def time_rescaling(
 ) -> Rescaling:
     """Test whether events come when the model expects them: time rescaling with discrete bins.
 
-    A bin has an event with probability p, and adds ``-log(1 - p)`` to the interval between two
-    events. For Poisson counts ``p = 1 - exp(-mu)``, and the bin adds mu; for Bernoulli ``p = mu``.
-    The interval is exponential with mean 1 if the model is right. A bin only says that its event
-    came somewhere inside, so the last bin enters with a random part r of its p:
+    A bin has an event with probability p. It adds ``-log(1 - p)`` to the rescaled interval between
+    two events. For Poisson counts ``p = 1 - exp(-mu)``, and the bin adds mu; for Bernoulli
+    ``p = mu``. If the model is right, the rescaled interval is exponential with mean 1. The time of
+    an event inside its bin is not known, so the last bin enters with a random part r of its p:
 
         tau = sum_{bins between} -log(1 - p) - log(1 - r p),   r uniform,   u = 1 - exp(-tau)
 
     The intervals are exact for any bin size (Haslinger, Pipa & Brown, 2010). Without the random
-    part (Brown et al., 2002) a right model fails as soon as p is not small.
+    part (Brown et al., 2002) a correct model fails the test if p is not small.
 
     Parameters
     ----------
     model : PopulationGLM or GLM
         Fitted.
     X, y
-        As in `fit`. For events that were fitted too, the p-values are somewhat large: parameters
-        were chosen to make them so. Held-out events have exact ones.
+        As in `fit`. Held-out events have exact p-values. For events of the fit the p-values are
+        somewhat too large, because the parameters were fitted to these events.
     random_key : int, array of int, numpy Generator or None
-        Seed of the random parts. Those of a receiver do not depend on the other receivers.
+        Seed of the random parts. The draws of a receiver do not depend on the other receivers.
     sample_weight, offset
         As in `fit`. A bin of weight 0 is left out; other weights do not count.
 
@@ -150,22 +150,21 @@ def time_rescaling(
     Raises
     ------
     ValueError
-        If X or y does not fit the model, no row of X is finite, the fit had an offset and none is
-        given, or the family is not one of events.
+        If X or y does not fit the model, no row of X is finite, the fit had an offset and no offset
+        is given, or the observations are Gaussian, which are not events.
 
-    Notes
-    -----
-    Edges: an interval begins at an event or at the first bin of a stretch of bins with complete
-    history and known counts, and lies inside it. The last one of each stretch has no event. Left
-    out, long intervals would be missing, and a right model would fail on short epochs (Wiener,
-    2003); so it is completed with a draw from the model, which is an exponential once more, as if
-    p were 1 after the edge. ``n_censored`` tells how many: where they are a large part of the
-    intervals, the test sees little. With ordinary features a row of NaN separates epochs.
+    Notes ----- Edges: a stretch is a run of bins with complete history and known counts. An
+    interval begins at an event or at the first bin of a stretch, and lies inside the stretch. The
+    last interval of a stretch has no event. If such intervals were left out, long intervals would
+    be missing, and a correct model would fail on short epochs (Wiener, 2003). Therefore an
+    exponential draw from the model completes them. ``n_censored`` is the number of completed
+    intervals; if they are a large part of all intervals, the test has little power. With ordinary
+    features a row of NaN separates epochs.
 
-    Bins with several events count as bins with an event: that indicator is what the test is about.
-    Where ``n_extra`` is a large part of the events, use smaller bins.
+    Bins: a bin with several events counts as a bin with one event. If ``n_extra`` is a large part
+    of the events, use smaller bins.
 
-    Memory: three numbers an interval, and one chunk of rates.
+    Memory: three numbers for each interval, and one chunk of rates.
 
     References
     ----------
@@ -214,9 +213,9 @@ def _stretches(fit):
     -------
     receiver : ndarray of int
     total : ndarray
-        Sum of the hazard over the bins before the last.
+        Sum of the hazard over the bins before the last bin.
     chance : ndarray
-        Hazard of the last bin, where the event is; infinity at an edge.
+        Hazard of the last bin, which holds the event; infinity at an edge.
     n_extra : ndarray of int, shape (n_receivers,)
     """
     n, y = fit.n_receivers, fit.y

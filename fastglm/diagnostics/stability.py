@@ -1,4 +1,4 @@
-"""What a fitted network does when it runs on its own."""
+"""Stability of a fitted network that runs on its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 _ROUNDING = 1e-12
-_HIGHEST = 1000.0  # events per bin at which a mean field counts as running away
+_HIGHEST = 1000.0  # events per bin above which a mean field counts as running away
 
 
 @dataclass
@@ -25,13 +25,13 @@ class Stability:
     Attributes
     ----------
     rates : ndarray of shape (n_cells,)
-        Expected events per bin around which the network is linearised.
+        Mean counts per bin around which the network is linearised.
     gain : ndarray of shape (n_cells, n_cells)
-        Events of a receiver (column) that one event of a sender (row) adds, over all lags.
+        Number of events of a receiver (column) that one event of a sender (row) adds over all lags.
     radius : float
         Largest modulus of the gain's eigenvalues.
     leading : float
-        Their largest real part.
+        Largest real part of the gain's eigenvalues.
     n_growing : int
         Number of modes of the linearised network that grow from bin to bin.
     """
@@ -55,14 +55,14 @@ class Stability:
 
 
 def spectral_radius(model: object, kernel: object, rates: ArrayLike | None = None) -> float:
-    """How many events follow from one event, by the network's strongest mode.
+    """Number of events that follow from one event in the network's strongest mode.
 
-    The largest modulus of the eigenvalues of the gain ``G_ij = sum_l h_ij(l) * r_j``, where
-    h_ij is the filter from sender i to receiver j and r_j the expected events per bin of j (for
-    links other than the exponential, the slope of the link at that rate; 1 for the identity).
-    Where all filters excite, the network is stable exactly if it is below 1, as a Hawkes process
-    is. Inhibition and refractoriness can make it exceed 1 without harm, because a strong negative
-    feedback that is spread over lags dies away: `stability` decides such cases.
+    The spectral radius is the largest modulus of the eigenvalues of the gain
+    ``G_ij = sum_l h_ij(l) * s_j``. h_ij is the filter from sender i to receiver j. s_j is the slope
+    of the link at the rate of j: the expected events per bin for the exponential link, 1 for the
+    identity. If all filters excite, the network is stable exactly if the radius is below 1, as a
+    Hawkes process is. With inhibition or refractoriness a radius above 1 can be harmless, because
+    strong negative feedback that is spread over lags dies away. `stability` decides such cases.
 
     Parameters
     ----------
@@ -96,17 +96,17 @@ def spectral_radius(model: object, kernel: object, rates: ArrayLike | None = Non
 def stability(model: object, kernel: object, rates: ArrayLike | None = None) -> Stability:
     """Whether a fitted network that runs on its own stays near its mean rates.
 
-    A small deviation x of the mean counts from the rates r obeys, with filters h_ij from sender i
-    to receiver j and the slope s_j of the link (r_j for the exponential, ``r_j * (1 - r_j)`` for
-    the logistic link, 1 for the identity),
+    h_ij is the filter from sender i to receiver j. s_j is the slope of the link at the rate r_j:
+    r_j for the exponential link, ``r_j * (1 - r_j)`` for the logistic link, 1 for the identity. A
+    small deviation x of the mean counts from the rates r obeys
 
         x_j(t) = sum_{i, l} s_j h_ij(l) x_i(t - l).
 
-    It dies away if ``f(w) = det(I - sum_l w^l h(l) diag(s))`` has no zero inside the unit circle.
-    Their number, ``n_growing``, is how often f goes around 0 while w goes around the circle, which
-    is exact for filters of any sign. The gain at w = 1 tells the same more simply where all filters
-    excite (see `spectral_radius`); an odd number of real eigenvalues above 1 always makes a mode
-    grow.
+    The deviation dies away if ``f(w) = det(I - sum_l w^l h(l) diag(s))`` has no zero inside the
+    unit circle. ``n_growing`` is the number of such zeros: the number of turns of f around 0 while
+    w turns once around the circle. It is exact for filters of any sign. If all filters excite, the
+    gain at w = 1 decides alone (see `spectral_radius`). An odd number of real eigenvalues of the
+    gain above 1 always makes a mode grow.
 
     Parameters
     ----------
@@ -116,10 +116,10 @@ def stability(model: object, kernel: object, rates: ArrayLike | None = None) -> 
     kernel : ndarray of shape (window_size, n_basis_funcs), or basis
         ``basis.kernel_``, or the basis.
     rates : array of shape (n_cells,), optional
-        Expected events per bin (not Hz), best the mean counts of the recording. Default: rates that
-        sustain themselves, ``r = g(intercept + sum_l h(l)' r)``, looked for from silence on; where
-        filters are strong there may be others. That mean field ignores fluctuations, which raise
-        the rates of an exponential link.
+        Expected events per bin (not Hz). The mean counts of the recording are best. Default: rates
+        that sustain themselves, ``r = g(intercept + sum_l h(l)' r)``, found from silence on. With
+        strong filters there may be further solutions. This mean field ignores fluctuations, which
+        raise the rates with an exponential link.
 
     Returns
     -------
@@ -130,15 +130,16 @@ def stability(model: object, kernel: object, rates: ArrayLike | None = None) -> 
     ValueError
         If the features are not those of the population on itself, or rates or kernel do not fit.
     RuntimeError
-        If no rates are given and none sustain themselves: the mean field runs away.
+        If no rates are given and no rates sustain themselves: the mean field runs away.
 
     Notes
     -----
-    Stable is said of small deviations. The exponential link amplifies more at higher rates, so a
-    rare burst may still carry a stable network away: `fastglm.simulation.simulate_recurrent` shows
-    it.
+    Stability concerns small deviations. The exponential link amplifies more at higher rates, so a
+    rare burst may still carry a stable network away. `fastglm.simulation.simulate_recurrent` shows
+    whether that happens.
 
-    Cost: ``n_cells**3`` for the gain and some 8 times for each lag for the modes.
+    Cost: ``n_cells**3`` operations for the gain, and about 8 times as many for each lag of the
+    window for the modes.
 
     References
     ----------
@@ -212,8 +213,8 @@ def _network(model, kernel, rates):
 def _sustained(area, intercept, loss):
     """Rates with ``r = g(intercept + r @ area)``, along ``dr/dt = g(...) - r`` from silence.
 
-    Implicit Euler steps, longer as the gap closes, which end as Newton's. With a linear link there
-    is one solution.
+    Steps are implicit Euler steps. They grow as the gap closes and end as Newton steps. With the
+    identity link there is one solution.
     """
     if loss.constant_curvature:
         return np.linalg.solve(np.eye(intercept.size) - area.T, intercept)

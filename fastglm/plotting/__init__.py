@@ -3,15 +3,16 @@
 | function | picture |
 |---|---|
 | `plot_connectivity` | matrix of couplings, significant ones marked |
-| `plot_filters` | filters over lag with their bands, as a multiplier of the rate |
-| `plot_ks`, `plot_ks_distances` | time rescaling: distribution of intervals; all receivers |
-| `plot_autocorrelation` | rescaled intervals against the ones before |
+| `plot_filters` | filters over lag with their bands, as a multiplier of rate or odds |
+| `plot_ks` | time rescaling: distribution of the intervals of some receivers |
+| `plot_ks_distances` | time rescaling: distance of every receiver |
+| `plot_autocorrelation` | time rescaling: autocorrelation of the intervals |
 | `plot_path` | coefficients over the strength of the penalty |
-| `plot_cross_validation` | held-out score over the strength, and the chosen one |
+| `plot_cross_validation` | held-out score over the strength, and the chosen strength |
 
-Each draws into the axes that it is given, or into a new figure of pyplot, and returns the axes.
-Colours are those of Okabe and Ito and a map from blue over white to red, which people with any of
-the common colour deficiencies tell apart.
+Each function draws into the given axes, or into a new figure of pyplot, and returns the axes. The
+colours are the palette of Okabe and Ito and a map from blue over white to red. People with any of
+the common colour deficiencies can tell them apart.
 """
 
 try:

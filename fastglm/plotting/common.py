@@ -1,4 +1,4 @@
-"""What pictures have in common: colours, axes, names."""
+"""Colours, axes and names that all pictures share."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import ArrayLike
 
-BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#808080"  # the grey does on white and on black
-# Okabe & Ito without black and yellow, which vanish on black and on white.
+BLUE, VERMILLION, GREY = "#0072B2", "#D55E00", "#808080"  # grey is visible on white and on black
+# Okabe & Ito without black, which vanishes on black, and yellow, which vanishes on white.
 COLOURS = (BLUE, "#E69F00", "#009E73", "#CC79A7", "#56B4E9", VERMILLION)
 SMALL = 8  # points
 
 
 def axes_of(ax: Axes | None, size: tuple[float, float]) -> Axes:
-    """Axes to draw into: those given, or new ones."""
+    """The given axes, or new axes in a new figure of this size (inches)."""
     return figure_of(size).subplots() if ax is None else ax
 
 
 def figure_of(size: tuple[float, float]) -> Figure:
-    """A new figure of pyplot, which notebooks show."""
+    """A new figure of pyplot; notebooks show it."""
     import matplotlib.pyplot as plt
 
     return plt.figure(figsize=size, layout="constrained")
 
 
 def names_of(names: ArrayLike | None, n: int, prefix: str = "receiver ") -> np.ndarray:
-    """Names of n receivers, or numbers."""
+    """Names of n receivers; numbers without names."""
     names = np.array([f"{prefix}{k}" for k in range(n)]) if names is None else np.asarray(names)
     if names.shape != (n,):
         raise ValueError(f"names has shape {names.shape}; expected a name for each of {n}.")
@@ -38,7 +38,7 @@ def names_of(names: ArrayLike | None, n: int, prefix: str = "receiver ") -> np.n
 
 
 def plain(ax: Axes) -> None:
-    """Take the frame away above and on the right."""
+    """Remove the frame above and on the right."""
     ax.spines[["top", "right"]].set_visible(False)
     ax.tick_params(labelsize=SMALL)
 
@@ -50,7 +50,7 @@ def lags_of(window_size: int, bin_size: float | None = None) -> tuple[np.ndarray
 
 
 def above(n_columns: int) -> dict[str, object]:
-    """Arguments of a legend above the axes."""
+    """Keyword arguments of a legend above the axes."""
     return {
         "loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": n_columns, "fontsize": SMALL,
         "frameon": False, "handlelength": 1.2, "columnspacing": 1.2, "borderaxespad": 0.2,
@@ -58,6 +58,6 @@ def above(n_columns: int) -> dict[str, object]:
 
 
 def check_receiver(receiver: int, n: int) -> None:
-    """Raise ValueError if there is no receiver of that number."""
+    """Raise ValueError if there is no receiver with the number."""
     if not 0 <= receiver < n:
         raise ValueError(f"receiver is {receiver}; expected a number from 0 to {n - 1}.")

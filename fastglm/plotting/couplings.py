@@ -21,7 +21,7 @@ from fastglm.recordings.spikes import check_bin_size
 
 _MAP = "RdBu_r"
 _OWN, _ABSENT = (0.72, 0.72, 0.72, 1.0), (0.92, 0.92, 0.92, 1.0)
-_VEIL = (1.0, 1.0, 1.0, 0.72)  # over what is not significant, where dots would be too small
+_VEIL = (1.0, 1.0, 1.0, 0.72)  # over couplings that are not significant, if dots would be too small
 _MOST_DOTS = 40  # cells above which a dot is smaller than 3 points on a page
 
 
@@ -49,13 +49,15 @@ def plot_connectivity(
     q : float
         q-value up to which a coupling counts as significant.
     value : {"strength", "peak"}
-        Area of the filter (log rate x bins), or its extreme value (log rate); log odds with the
+        Area of the filter (eta x bins), or the value of the filter that is farthest from zero
+        (eta). eta is the log rate with the exponential link and cloglog, the log odds with the
         logistic link.
     mark : {"auto", "dots", "fade", "none"}
-        Dots on the significant couplings, or the others faded; dots up to 40 cells.
+        "dots" marks the significant couplings; "fade" fades all others. "auto" is "dots" up to 40
+        cells and "fade" beyond.
     limit : float, optional
-        Value at which the colours end. Default: the 99th percentile of the sizes of the
-        significant couplings, or of all if there are none.
+        Value at which the colours end. Default: the 99th percentile of the absolute values of the
+        significant couplings; of all couplings if none is significant.
     bar : bool
         Whether to draw the bar of colours.
     ax : matplotlib Axes, optional
@@ -120,7 +122,7 @@ def plot_connectivity(
 
 
 def _keys(mark, q, own, absent, open_):
-    """Entries of the legend: what marks and grounds mean."""
+    """Entries of the legend for marks and grounds."""
     keys = []
     if mark == "dots":
         ink = matplotlib.rcParams["text.color"]
@@ -151,7 +153,7 @@ def _draw_keys(ax, keys, receivers):
 def draw_bar(
     image: ScalarMappable, drawn: np.ndarray, axes: Axes | Iterable[Axes], label: str
 ) -> None:
-    """The scale of the colours beside one or several axes, pointed where values lie beyond it."""
+    """The scale of colours beside the axes; a pointed end means that values lie beyond it."""
     low, high = image.get_clim()
     beyond = (drawn < low).any(), (drawn > high).any()
     extend = {(0, 0): "neither", (1, 0): "min", (0, 1): "max", (1, 1): "both"}[beyond]
@@ -172,22 +174,22 @@ def plot_filters(
     """Filters over lag with pointwise bands, as the factor by which an event changes the rate.
 
     The factor is ``exp(h(l))`` on a logarithmic axis: 2 doubles the rate, 0.5 halves it. With the
-    logistic link it is a factor of the odds. With softplus and identity no such factor exists, and
-    h itself is drawn.
+    logistic link the factor multiplies the odds. With softplus and identity there is no such
+    factor, and h itself is drawn.
 
     Parameters
     ----------
     couplings : fastglm.connectivity.CouplingMap
-        Of causal features: row 0 of the kernel is lag 1.
+        A map of causal features: row 0 of the kernel is lag 1.
     pairs : iterable of (int, int), optional
         Numbers of sender and receiver. Default: the six strongest couplings between different
-        cells, significant ones first; fewer if there are fewer axes.
+        cells, significant couplings first; fewer if there are fewer axes.
     bin_size : float, optional
-        Seconds; lags are in bins without.
+        Seconds. Without it, lags are in bins.
     level : float
-        Of the bands.
+        Level of the bands.
     share : bool
-        One scale of gain for all.
+        Whether all filters have the same vertical scale.
     axes : matplotlib Axes or array of them, optional
 
     Returns
@@ -246,7 +248,7 @@ def draw_filters(
     share: bool = False,
     true: CouplingMap | None = None,
 ) -> None:
-    """Draw filters into axes of their own, over the true ones if their map is given."""
+    """Draw each filter into its own axes, over the true filter if ``true`` is given."""
     lag, lag_label = lags_of(couplings.kernel.shape[0], bin_size)
     factor = couplings.loss.multiplied
     width = axes.shape[1] if axes.ndim == 2 else axes.size
@@ -279,7 +281,7 @@ def draw_filters(
 
 
 def _draw_filter(ax, couplings, pair, lag, level):
-    """Draw one filter with its band; how far from no change its axis needs to reach."""
+    """Draw one filter with its band; returns the reach of its axis from no change."""
     i, j = pair
     factor = couplings.loss.multiplied
     h, error = _filter(couplings, i, j, level)
@@ -316,7 +318,7 @@ def _draw_matrix(ax, shown, limit, senders, receivers):
 
 
 def _draw_image(ax, values, **kwargs):
-    """Draw a matrix, a pixel a cell."""
+    """Draw a matrix with one pixel for each entry."""
     return ax.imshow(values, interpolation="nearest", aspect=ax.get_aspect(), **kwargs)
 
 
@@ -333,13 +335,13 @@ def _draw_dots(ax, significant, darkness):
 
 
 def colour_limit(shown: np.ma.MaskedArray) -> float:
-    """Where the scale of colours ends: the 0.99 quantile of the sizes."""
+    """End of the scale of colours: the 0.99 quantile of the absolute values."""
     sizes = np.abs(np.ma.compressed(shown))
     return max(float(np.quantile(sizes, 0.99)) if sizes.size else 0.0, 1e-12)
 
 
 def _filter(couplings, i, j, level):
-    """One filter over its lags and half the width of its band: NaN without uncertainty."""
+    """One filter over its lags and half the width of its band; NaN without standard errors."""
     if couplings.uncertainty is None:
         h = couplings.kernel @ couplings.coef[i, :, j]
         return h, np.full(h.size, np.nan)
@@ -385,7 +387,7 @@ def cell_ticks(axis: Axis, names: np.ndarray) -> None:
 
 
 class _CellLocator(matplotlib.ticker.Locator):
-    """Every cell if the labels have room, else every second, fifth, tenth and so on."""
+    """A tick at every cell if labels have room, else at every second, fifth, tenth and so on."""
 
     def __init__(self, n, points):
         self.n, self.points = n, points

@@ -1,4 +1,4 @@
-"""Whole figures in files."""
+"""Whole figures, saved to files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_path(path: str | Path) -> None:
 
 
 def demo_figure(true: CouplingMap, fitted: CouplingMap, bin_size: float, path: str | Path) -> None:
-    """Save true and fitted connectivity side by side over six filters with their truth.
+    """Save true and fitted connectivity side by side, and below them six filters with their truth.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def fit_figure(couplings: CouplingMap, bin_size: float, path: str | Path) -> Non
 
 
 def _save(figure, path):
-    # Tight: titles of subfigures stand out at the top otherwise.
+    # Tight: otherwise titles of subfigures are cut off at the top.
     figure.savefig(path, dpi=150, bbox_inches="tight", pad_inches=0.1)
 
 

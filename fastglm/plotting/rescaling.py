@@ -23,7 +23,7 @@ from fastglm.plotting.common import (
 )
 from fastglm.plotting.couplings import cell_ticks
 
-_MOST_POINTS = 2000  # of a curve: more than a page has pixels
+_MOST_POINTS = 2000  # points of a curve: more than the pixels of a page
 
 
 def plot_ks(
@@ -36,20 +36,20 @@ def plot_ks(
 ) -> Axes:
     """Distribution of rescaled intervals against the uniform one, with the band of the KS test.
 
-    A curve that leaves its band is of a receiver that the model does not describe.
+    If a curve leaves its band, the model does not describe the receiver.
 
     Parameters
     ----------
     rescaling : fastglm.diagnostics.Rescaling
     receivers : int or iterable of int, optional
-        At most six. Default: the four whose distance is the largest part of its band.
+        At most six. Default: the four receivers with the largest ratio of distance to band.
     level : float
-        Of the band, ``c / sqrt(n_intervals)``.
+        Level of the band ``c / sqrt(n_intervals)``.
     difference : bool
-        Draw the difference from uniform: with thousands of events the band is too narrow to see
-        otherwise.
+        Draw the difference from uniform. With thousands of events the band is too narrow to be seen
+        without it.
     names : sequence, optional
-        Of the receivers; numbers by default.
+        Names of the receivers. Default: numbers.
     ax : matplotlib Axes, optional
 
     Returns
@@ -112,20 +112,20 @@ def plot_ks_distances(
     names: Sequence | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """KS distance of every receiver as a part of its band: above 1 the model fails the test.
+    """Ratio of KS distance to band of every receiver; above 1 the model fails the test.
 
     Parameters
     ----------
     rescaling : fastglm.diagnostics.Rescaling
     level : float
     names : sequence, optional
-        Of the receivers; numbers by default.
+        Names of the receivers. Default: numbers.
     ax : matplotlib Axes, optional
 
     Returns
     -------
     matplotlib Axes
-        Receivers that were not tested have no dot.
+        Receivers without a test have no dot.
 
     Raises
     ------
@@ -177,9 +177,9 @@ def plot_autocorrelation(
         As in `plot_ks`.
     n_lags : int
     level : float
-        Of the band in which one correlation of independent intervals lies.
+        Level of the band in which one correlation of independent intervals lies.
     names : sequence, optional
-        Of the receivers; numbers by default.
+        Names of the receivers. Default: numbers.
     ax : matplotlib Axes, optional
 
     Returns
@@ -208,7 +208,7 @@ def plot_autocorrelation(
     ax = axes_of(ax, (4.6, 3.2))
     lags = np.arange(1, n_lags + 1)
     ax.axhline(0, color=GREY, lw=0.8)
-    # Side by side, so that receivers do not hide each other.
+    # Side by side: receivers must not hide each other.
     width = 0.7 if len(receivers) > 1 else 0.0
     for k, (j, colour) in enumerate(zip(receivers, COLOURS, strict=False)):
         x = lags + width * (k / max(len(receivers) - 1, 1) - 0.5)
@@ -230,7 +230,7 @@ def plot_autocorrelation(
 
 
 def _tested(rescaling, receivers, band):
-    """Receivers to draw, checked; by default those that are farthest outside of their band."""
+    """Receivers to draw, checked. Default: the largest ratios of distance to band."""
     n = rescaling.statistic.size
     if receivers is None:
         part = np.nan_to_num(rescaling.statistic / band, nan=-1.0)

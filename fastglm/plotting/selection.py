@@ -1,4 +1,4 @@
-"""Pictures of penalties and their choice."""
+"""Pictures of regularisation paths and cross-validation."""
 
 from __future__ import annotations
 
@@ -37,14 +37,15 @@ def plot_path(
     path : fastglm.model_selection.Path
     receiver : int
     groups : array of int, shape (n_features,), optional
-        Filter of every feature, such as ``X.filters``: the norm of each filter is drawn in place
-        of its coefficients.
+        Filter of every feature, such as ``X.filters``. The norm of each filter is then drawn in
+        place of its coefficients.
     names : sequence, optional
-        Of the filters or coefficients; numbers by default.
+        Names of the filters or coefficients. Default: numbers.
     chosen : float, optional
         A strength to mark, such as ``cross_validation.strength[receiver]``.
     n_named : int
-        How many curves have a colour and a name, at most six: the largest at the weakest penalty.
+        Number of curves with a colour and a name, at most six. The largest curves at the weakest
+        penalty are named.
     ax : matplotlib Axes, optional
 
     Returns
@@ -113,10 +114,11 @@ def plot_cross_validation(
 ) -> Axes:
     """Held-out score of a receiver over the strength of the penalty, and the chosen strength.
 
-    The mean log-likelihood per bin over the folds, less that of the strength with the best mean,
-    and the standard error of this difference to both sides. With the rule "one-standard-error" a
-    line shows what had to be reached: a standard error of the best mean itself, which is larger,
-    because folds differ in rate.
+    The curve is the mean log likelihood per bin over the folds, minus the mean of the best
+    strength. The band is one standard error of this difference to both sides. With the rule
+    "one-standard-error" a dashed line shows the score that a strength must reach: one standard
+    error of the best mean below it. That standard error is wider than the band, because folds
+    differ in rate.
 
     Parameters
     ----------

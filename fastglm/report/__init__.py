@@ -1,12 +1,12 @@
-"""One self-contained page about a fit: what it found, how sure, and what needs attention.
+"""One self-contained page about a fit: couplings, their uncertainty, diagnostics and warnings.
 
-The page refers to nothing outside: pictures are inline SVG, styles are in its head, and there are
-no scripts. It follows the light or dark scheme of the reader's system. Needs matplotlib (the extra
-``plot``).
+The page needs no other file: pictures are inline SVG, styles are in its head, and there are no
+scripts. It follows the light or dark scheme of the reader's system. Pages need matplotlib (the
+extra ``plot``).
 
-| file | what it holds |
+| file | content |
 |---|---|
-| `facts` | everything that the page says about a fit, and what needs attention |
+| `facts` | all numbers and notes of the page |
 | `sections` | the sections: facts as tables and pictures |
 | `page` | HTML, pictures as SVG, and the style |
 """
@@ -60,24 +60,24 @@ def write_report(
     X, y, sample_weight, offset
         As in `fit`.
     bin_size : float, optional
-        Seconds. Rates are per bin and lags in bins without.
+        Seconds. Without it, rates are per bin and lags in bins.
     basis : basis, optional
-        That made X, for its name and parameters.
+        The basis of X; its name and parameters are listed.
     title, recording : str, optional
-        Heading, and where the counts come from.
+        Heading, and source of the counts.
     seconds : float, optional
-        Time that the fit took.
+        Duration of the fit.
     settings : dict, optional
-        More to list, such as what `fastglm.infer_connectivity` chose.
+        Further settings to list, such as the choices of `fastglm.infer_connectivity`.
     standard_errors : bool or {"observed", "expected", "robust", "blocks"}, optional
-        Whether to compute them, and how. Default: the observed information, if no receiver has
-        more than 1,500 features and ``n_bins * n_features**2 * n_receivers`` is at most 3e12 (some
-        minutes); the page says so where they are left out.
+        Whether to compute standard errors, and how. Default: from the observed information, if no
+        receiver has more than 1,500 features and ``n_bins * n_features**2 * n_receivers`` is at
+        most 3e12 (some minutes). If they are left out, the page says so.
     q : float
         q-value up to which a coupling counts as significant.
     names : sequence of str, optional
-        Of the receivers, which are the senders too where the population drives itself. Default:
-        those of the columns of the counts of the fit, or numbers.
+        Names of the receivers, and of the senders if the population drives itself. Default: names
+        of the columns of the counts, or numbers.
 
     Returns
     -------
@@ -86,8 +86,8 @@ def write_report(
     Raises
     ------
     ValueError
-        If there is no folder to write to, X or y does not fit the model, weights or offsets of the
-        fit are missing, or a number or name does not fit.
+        If the folder does not exist, X or y does not fit the model, weights or offsets of the fit
+        are missing, or another argument is not valid.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""What a page says about a fit: numbers, couplings, diagnostics, and what needs attention."""
+"""The facts of a page: numbers, couplings, diagnostics, and notes about problems."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from fastglm.diagnostics.explained import explained, read_fit
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-LEVEL = 0.95  # of bands
-_MOST_FEATURES, _MOST_WORK = 1500, 3e12  # beyond which standard errors wait until asked for
-_MOST_MODES = 150  # cells up to which the modes of the linearised network are counted
+LEVEL = 0.95  # level of bands
+_MOST_FEATURES, _MOST_WORK = 1500, 3e12  # above these, standard errors only on request
+_MOST_MODES = 150  # cells; modes of larger networks are not counted
 
 
 @dataclass
 class Facts:
-    """A fit and all that the page says about it; arrays are of shape (n_receivers,)."""
+    """All facts about a fit that the page shows; arrays are of shape (n_receivers,)."""
 
     fit: Fitted
     names: np.ndarray
@@ -31,8 +31,8 @@ class Facts:
     n_missing: np.ndarray
     n_free: np.ndarray
     deviance_explained: np.ndarray
-    bits_per_spike: np.ndarray | None = None  # of families of events
-    rescaling: diagnostics.Rescaling | None = None  # of families of events
+    bits_per_spike: np.ndarray | None = None  # None if counts are not events
+    rescaling: diagnostics.Rescaling | None = None  # None if counts are not events
     couplings: connectivity.CouplingMap | None = None
     itself: bool = False  # the population drives itself
     stability: diagnostics.Stability | None = None
@@ -49,7 +49,7 @@ def gather(
     sample_weight: ArrayLike | None,
     offset: ArrayLike | None,
 ) -> Facts:
-    """Everything about a fit; see `fastglm.report.write_report`."""
+    """All facts about a fit; see `fastglm.report.write_report`."""
     adjust = {"sample_weight": sample_weight, "offset": offset}
     fit = read_fit(model, X, y, **adjust)
     sums = explained(fit)
@@ -120,7 +120,7 @@ def _add_stability(facts):
 
 
 def _notes(facts):
-    """What needs attention, in words."""
+    """Notes about problems, each a level and a sentence."""
     notes = [*_notes_of_data(facts), *_notes_of_rescaling(facts)]
     if facts.stability is not None and not facts.stability.stable:
         n = facts.stability.n_growing
@@ -156,7 +156,7 @@ def _notes_of_data(facts):
 
 
 def _few(facts):
-    """Receivers with too few observations of the rarer kind, and what these are."""
+    """Receivers with fewer observations than features, and the kind of observation."""
     fit = facts.fit
     if not fit.family.event_based:
         return fit.n_bins < facts.n_free, "bins"
@@ -208,13 +208,13 @@ def _notes_of_couplings(facts):
     elif penalty == "Ridge":
         yield (
             "note",
-            "With a ridge, intervals hold the truth on average over couplings of the size that "
-            "the penalty expects.",
+            "With a ridge, confidence intervals have their level on average over couplings of the "
+            "size that the penalty expects, not for each coupling.",
         )
 
 
 def _these(found, names, verbs=("has", "have")):
-    """Names of the receivers that were found, as the subject of a sentence."""
+    """Names of the found receivers, as the subject of a sentence."""
     listed = ", ".join(names[found][:8])
     n = int(found.sum())
     verb = verbs[n != 1]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-INK = "#010203"  # stands for the colour of the page's text until the page is written
+INK = "#010203"  # placeholder for the text colour of the page
 PICTURE = {
     **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), INK),
     **dict.fromkeys(("xtick.color", "ytick.color"), INK),
@@ -36,7 +36,7 @@ def check_path(path: str | Path) -> Path:
 
 
 def whole(title: str, top: str, sections: Iterable[str]) -> str:
-    """The page: a heading, what stands under it, and the sections."""
+    """The page: a heading, the HTML under it, and the sections."""
     body = "\n".join(s for s in sections if s)
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -52,13 +52,13 @@ def section(title: str, body: str) -> str:
 
 
 def listed(rows: Iterable[tuple[str, str]]) -> str:
-    """Names and texts, a row each."""
+    """A list of names with their texts, one row for each."""
     items = "".join(f"<dt>{escape(a)}</dt><dd>{escape(b)}</dd>" for a, b in rows)
     return f"<dl>{items}</dl>"
 
 
 def table(head: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose first column is what its rows are about."""
+    """A table whose first column holds the headings of its rows."""
     top = "".join(f'<th scope="col">{escape(text)}</th>' for text in head)
     body = "".join(
         f'<tr><th scope="row">{escape(row[0])}</th>'
@@ -72,14 +72,14 @@ def table(head: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def picture(figure: Figure, text: str, caption: bool = True, raster: bool = False) -> str:
-    """A figure as inline SVG that takes the colour of the text around it."""
+    """A figure as inline SVG in the text colour of the page."""
     file = io.StringIO()
     figure.savefig(file, format="svg", dpi=200 if raster else 72)
     svg = file.getvalue()
     tag, inner = re.search(r"<svg([^>]*)>(.*)</svg>", svg, flags=re.S).groups()
     inner = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", inner, flags=re.S)
     inner = inner.replace(INK, "currentColor")
-    # Names are kept where something refers to them, and differ between the pictures of a page.
+    # Ids are kept only if the picture refers to them; a prefix makes them unique on the page.
     used = set(re.findall(r'(?:url\(|href=")#([^)"]+)', inner))
     prefix = hashlib.sha256(inner.encode()).hexdigest()[:6]
     inner = re.sub(

@@ -47,7 +47,7 @@ def tiles(facts: Facts, q: float) -> str:
 
 
 def attention(facts: Facts) -> str:
-    """What needs attention, warnings first."""
+    """Notes about problems, warnings first."""
     if not facts.notes:
         return section("Attention", "<p>Nothing needs attention.</p>")
     order = sorted(facts.notes, key=lambda note: note[0] != "warning")
@@ -90,7 +90,7 @@ def fitted(facts: Facts, bin_size: float | None, basis: object, recording: str |
 
 
 def _columns(block, bin_size):
-    """What a block of features is, in words."""
+    """A description of a block of features in words."""
     if not block.lags:
         return f"{block.n_columns} columns"
     window = f"{block.kernel.shape[0]} bins"
@@ -131,7 +131,7 @@ def _basis_picture(block, bin_size):
 
 
 def certificate(facts: Facts, seconds: float | None) -> str:
-    """How near the optimum every receiver is, and what it cost."""
+    """Distance of every receiver from its optimum, and the cost of the fit."""
     model, names = facts.fit.model, facts.names
     gap, slope = model.newton_decrement_, model.grad_norm_
     rows = [
@@ -184,7 +184,7 @@ def _coupling_rows(found, pairs):
 
 
 def _explained(found):
-    """What the columns of the table of couplings mean."""
+    """Meaning of the columns of the table of couplings."""
     eta, factor = found.loss.eta_name, found.loss.multiplied
     parts = [f"Strength is the area of the filter ({eta} \N{MULTIPLICATION SIGN} bins)"]
     if found.uncertainty is not None:
@@ -224,7 +224,7 @@ def filters(facts: Facts, bin_size: float | None) -> str:
 
 
 def describes(facts: Facts) -> str:
-    """Whether the model describes the data."""
+    """Explained deviance, time rescaling and stability."""
     rescaling = facts.rescaling
     r2 = "" if facts.fit.family.event_based else " (R\u00b2)"
     rows = [(f"deviance explained{r2}", _span(facts.deviance_explained, form=".3g"))]
@@ -281,7 +281,7 @@ def _rescaling_pictures(facts):
 
 
 def receivers(facts: Facts, bin_size: float | None) -> str:
-    """Every receiver in a row."""
+    """A table with one row for each receiver."""
     model, number = facts.fit.model, _html.number
     columns = [("receiver", facts.names)]
     if facts.fit.family.event_based:
@@ -333,7 +333,7 @@ def settings(facts: Facts, basis: object, more: dict | None) -> str:
 
 
 def _versions():
-    # What runs, which a checkout need not have installed.
+    # The running version: a checkout need not be installed.
     own = f"fastglm {sys.modules['fastglm'].__version__}"
     packages = ("numpy", "scipy", "numba", "scikit-learn", "matplotlib")
     return ", ".join([own, *(f"{name} {importlib.metadata.version(name)}" for name in packages)])
@@ -372,7 +372,7 @@ def _largest(values, form):
 
 
 def _whose(values, names):
-    """Which receiver has the largest value."""
+    """Name of the receiver with the largest value."""
     known = np.where(np.isfinite(values), values, -np.inf)
     return f" (receiver {names[known.argmax()]})" if np.isfinite(values).any() else ""
 
