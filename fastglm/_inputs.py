@@ -49,6 +49,8 @@ class Problem:
         bins share, and the intercept takes it up.
     center : ndarray of shape (1,) or (n_receivers,), or 0.0
         What was taken off the offsets.
+    shift : ndarray of shape (n_features,)
+        What was taken off the columns of X that are far from zero; see `FeatureMatrix.centred`.
     valid : ndarray of bool, shape (n_bins,)
         Bins of the fit: X is finite and the weight above 0.
     free : ndarray of bool, shape (n_features, n_receivers)
@@ -62,6 +64,7 @@ class Problem:
     X: FeatureMatrix
     observed: Observed
     center: np.ndarray | float
+    shift: np.ndarray
     valid: np.ndarray
     free: np.ndarray
     penalty: Penalty
@@ -79,9 +82,14 @@ class Problem:
         return self.observed.events.n_units
 
     def uncenter(self, result: Result) -> Result:
-        """A result with the intercepts that go with the offsets as they were given."""
-        result.intercept -= self.center
+        """A result with the intercepts that go with X and the offsets as they were given."""
+        result.intercept -= self.intercept_of(result.coef)
         return result
+
+    def intercept_of(self, coef, receivers=slice(None)) -> np.ndarray:
+        """What centring adds to the intercepts of some receivers, (n_receivers,)."""
+        center = np.broadcast_to(self.center, (self.n_receivers,))[receivers]
+        return center + self.shift @ np.nan_to_num(coef)
 
 
 def read_problem(model, X, y, sample_weight=None, offset=None) -> Problem:
@@ -105,7 +113,7 @@ def read_problem(model, X, y, sample_weight=None, offset=None) -> Problem:
     """
     names = feature_names(X)
     settings = read_settings(model)
-    X = as_feature_matrix(X)
+    X, shift = as_feature_matrix(X).centred()
     y = read_counts(model, y, X)
     n_bins, n = X.shape[0], y.n_units
     if y.n_bins != n_bins:
@@ -136,7 +144,7 @@ def read_problem(model, X, y, sample_weight=None, offset=None) -> Problem:
         )
     penalty = read_penalty(model, X, free)
     observed = Observed(y, weight, offset)
-    return Problem(X, observed, center, valid, free, penalty, settings, names)
+    return Problem(X, observed, center, shift, valid, free, penalty, settings, names)
 
 
 # --- parameters of a model ---

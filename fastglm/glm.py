@@ -458,7 +458,7 @@ def _solve(problem, init_params, progress, checkpoint):
     n_features, n, settings = X.shape[1], problem.n_receivers, problem.settings
     start = read_start(init_params, n_features, n)
     if start is not None:
-        start = start[0], start[1] + problem.center
+        start = start[0], start[1] + problem.intercept_of(start[0])
     result, saved = Result.empty(n_features, n), None
     if checkpoint is not None:
         saved = Checkpoint(checkpoint, key_of(X, observed, free, problem.penalty, start, settings))

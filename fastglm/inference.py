@@ -442,9 +442,7 @@ def _without(fit, problem, features, receivers):
     )
     coef, intercept = fit.coef.copy(), fit.intercept.copy()
     coef[:, receivers] = result.coef
-    intercept[receivers] = (
-        result.intercept - np.broadcast_to(problem.center, intercept.shape)[receivers]
-    )
+    intercept[receivers] = result.intercept - problem.intercept_of(result.coef, receivers)
     return fit.at(coef, intercept)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 _ROWS = 8192  # rows checked together
+_FAR = 3.0  # standard deviations from zero beyond which a column is centred for a fit
 
 
 class DenseColumns:
@@ -24,6 +25,7 @@ class DenseColumns:
     inputs = None
     lags = 0
     reach = 0, 0  # a row depends on its own bin alone
+    shift = None  # what is taken off every row, where a fit wants it; see `centred`
 
     def __init__(
         self,
@@ -68,6 +70,8 @@ class DenseColumns:
     @property
     def nonnegative(self) -> np.ndarray:
         """For each column, whether it holds no negative value."""
+        if self.shift is not None:
+            return np.zeros(self.n_columns, bool)
         return np.fmin.reduce(self.values, axis=0, initial=0) >= 0
 
     def smallest_positive(self) -> np.ndarray:
@@ -76,10 +80,36 @@ class DenseColumns:
 
     def rows(self, index: np.ndarray, out: np.ndarray) -> None:
         """Write the rows at the ascending bins ``index``, which may repeat, into ``out``."""
-        if _is_range(index):
-            out[:] = self.values[index[0] : index[-1] + 1]
-        else:
-            out[:] = self.values[index]
+        some = slice(index[0], index[-1] + 1) if _is_range(index) else index
+        out[:] = self._shifted(self.values[some])
+
+    def _shifted(self, values: np.ndarray) -> np.ndarray:
+        return values if self.shift is None else values - self.shift
+
+    def centred(self):
+        """The block with columns that are far from zero centred, and what was taken off each.
+
+        Of a column whose mean is many standard deviations from zero, ``X'X`` loses the digits of
+        ``(mean / sd)^2``. A column is read relative to its first number, so that its mean and its
+        standard deviation keep their digits; one that is constant becomes exactly 0.
+        """
+        known = _finite(self.values)
+        first = self.values[np.argmax(known)].astype(np.float64) if known.any() else 0.0
+        total = squares = np.zeros(self.n_columns)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for start in range(0, known.size, _ROWS):
+                some = self.values[start : start + _ROWS][known[start : start + _ROWS]] - first
+                total, squares = total + some.sum(axis=0), squares + (some**2).sum(axis=0)
+            off = total / max(int(known.sum()), 1)
+            spread = np.sqrt(np.maximum(squares / max(int(known.sum()), 1) - off**2, 0))
+            mean = first + off
+            far = np.isfinite(spread) & (np.abs(mean) > _FAR * spread)
+        if not far.any():
+            return self, np.zeros(self.n_columns)
+        block = object.__new__(type(self))
+        shift = np.where(far, mean, 0.0)
+        block.__dict__.update(self.__dict__, shift=shift)
+        return block, shift
 
     def select(self, columns: np.ndarray) -> tuple[DenseColumns, np.ndarray]:
         """The block with the columns of a boolean array, and their numbers in this block."""
@@ -88,12 +118,14 @@ class DenseColumns:
             return self, index
         block = object.__new__(type(self))
         block.__dict__.update(self.__dict__, values=self.values[:, index], n_funcs=index.size)
+        if self.shift is not None:
+            block.shift = self.shift[index]
         return block, index
 
     def runs(self, start: int, n_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Values, edges and samples of the runs that cover some bins, as the kernels take them."""
         every = np.arange(n_rows + 1)
-        return self.values[start : start + n_rows], every, every[:-1]
+        return self._shifted(self.values[start : start + n_rows]), every, every[:-1]
 
 
 class SlowColumns(DenseColumns):
@@ -130,6 +162,13 @@ class SlowColumns(DenseColumns):
         super().__init__(values, label, n_funcs, complete)
         self.starts, self.samples, self.n_bins = starts, samples, n_bins
         self.sample_shape = values.shape[1:] if sample_shape is None else sample_shape
+
+    def centred(self) -> tuple:
+        """As `DenseColumns.centred`, with samples of its own."""
+        block, shift = super().centred()
+        if block is not self:
+            block.values, block.shift = self.values - shift, None
+        return block, shift
 
     def describe(self) -> str:
         """A description of the columns in words."""

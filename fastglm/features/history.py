@@ -82,6 +82,10 @@ class HistoryColumns:
         """Bins of history that a row sees."""
         return self.kernel.shape[0]
 
+    def centred(self) -> tuple:
+        """The block, whose columns are never far from zero, and zeros."""
+        return self, np.zeros(self.n_columns)
+
     def describe(self) -> str:
         """A description of the columns in words."""
         return (

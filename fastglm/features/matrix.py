@@ -205,6 +205,22 @@ class FeatureMatrix(NDArrayOperatorsMixin):
             return hstack(args[0])
         return func(*_to_arrays(args), **_to_arrays(kwargs))
 
+    def centred(self) -> tuple:
+        """The matrix with columns that are far from zero centred, and what was taken off each.
+
+        With ``eta = X @ coef + intercept`` that moves ``shift @ coef`` into the intercept.
+
+        Returns
+        -------
+        FeatureMatrix
+        shift : ndarray of shape (n_features,)
+        """
+        blocks, shifts = zip(*(c.centred() for c in self.columns), strict=True)
+        shift = np.concatenate(shifts)
+        if not shift.any():
+            return self, shift
+        return FeatureMatrix(blocks, self.valid, self.timeline), shift
+
     def select(self, columns: np.ndarray) -> tuple[FeatureMatrix, np.ndarray]:
         """The matrix with only the senders and columns that the boolean ``columns`` needs.
 

@@ -39,6 +39,10 @@ class ProductColumns:
         """Number of columns."""
         return self.n_inputs * self.n_funcs
 
+    def centred(self) -> tuple:
+        """The block as it is: a product of shifted factors would be another feature."""
+        return self, np.zeros(self.n_columns)
+
     def describe(self) -> str:
         """A description of the columns in words."""
         return "products, not stored"
