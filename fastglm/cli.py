@@ -12,7 +12,9 @@ import click
 import numpy as np
 
 from fastglm import __version__
+from fastglm.observation_models import FAMILIES, as_observation_model
 
+_FAMILIES = {name.lower(): name for name in FAMILIES}
 _BASES = {
     "raised-cosine-log": "RaisedCosineLogConv",
     "raised-cosine-linear": "RaisedCosineLinearConv",
@@ -93,7 +95,7 @@ def demo(out: Path, cells: int, seconds: float, seed: int) -> None:
     "--family",
     default="poisson",
     show_default=True,
-    type=click.Choice(["poisson", "bernoulli", "gaussian"], case_sensitive=False),
+    type=click.Choice(_FAMILIES, case_sensitive=False),
     help="Distribution of the counts of a bin.",
 )
 @click.option(
@@ -182,8 +184,6 @@ class _Job:
 
 def _read_job(bin_size, window, basis_name, n_basis, ridge, family, link, **more):
     """Options that hold for all files, checked before the first file is read."""
-    from fastglm.observation_models import as_observation_model
-
     if ridge is not None and not (np.isfinite(ridge) and ridge >= 0):
         raise ValueError(f"--ridge is {ridge}; expected a strength of at least 0.")
     if not (np.isfinite(bin_size) and bin_size > 0):
@@ -191,7 +191,7 @@ def _read_job(bin_size, window, basis_name, n_basis, ridge, family, link, **more
     n_lags = window / bin_size
     if not (np.isfinite(n_lags) and n_lags >= 0.5):
         raise ValueError(f"--window is {window} s; expected at least one bin of {bin_size} s.")
-    model = as_observation_model(family.capitalize())
+    model = as_observation_model(_FAMILIES[family.lower()])
     if link is not None and link not in model.losses:
         raise ValueError(f"--link is {link}; {family} takes {' or '.join(model.losses)}.")
     basis = _make_basis(basis_name, n_basis, round(n_lags))
@@ -402,7 +402,6 @@ def _read_map(path, n_units, n_funcs):
 
 def _fit_rows(model, X, y, seconds):
     from fastglm import _html
-    from fastglm.observation_models import as_observation_model
 
     family = as_observation_model(model.observation_model)
     known = np.isfinite(model.objective_)

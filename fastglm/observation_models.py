@@ -63,7 +63,8 @@ class Loss:
         The curvature is 2 everywhere.
     kernel : callable
         The compiled loss and residual of a chunk. Its argument for the bins holds weights; that
-        of `fastglm._kernels.poisson_exp` holds booleans, and its weights are part of eta.
+        of `fastglm._kernels.poisson_exp` holds booleans, and its weights are part of eta. A loss
+        without a kernel is computed in NumPy from `derivatives`.
     low, high : float or None
         Eta that stands for an optimum at minus or plus infinity; None where the loss has no such
         optimum.
@@ -79,6 +80,7 @@ class Loss:
     linear_counts = exponential = constant_curvature = False
     count_factor = 1.0
     low = high = None
+    kernel = None
 
     def __init__(self, observation_model: ObservationModel | None = None) -> None:
         self.observation_model = as_observation_model(observation_model or self.family)
@@ -806,6 +808,7 @@ _MODELS = {
     model.name: model
     for model in (PoissonObservations, BernoulliObservations, GaussianObservations)
 }
+FAMILIES = tuple(_MODELS)  # names
 
 
 def as_observation_model(given: object) -> ObservationModel:

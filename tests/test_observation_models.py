@@ -9,9 +9,13 @@ import pytest
 import scipy.stats
 from sklearn.base import clone
 
+import fastglm
 from fastglm import _kernels
+from fastglm._engine.observed import Observed
 from fastglm._kernels import LANES, PAD, SEGMENT
 from fastglm._kernels import pointwise as kernels
+from fastglm._products.local import Local
+from fastglm.features import Events
 from fastglm.observation_models import (
     BernoulliObservations,
     GaussianObservations,
@@ -718,3 +722,22 @@ def test_no_events_scatter_nothing():
     nothing = np.zeros(0, np.int64)
     _kernels.launch(kernels.scatter_counts, nothing, nothing, np.zeros(0), 1, 0, 8, out)
     assert not out[:, PAD : PAD + 8].any()
+
+
+@every_loss
+@pytest.mark.parametrize("lanes", [LANES, 1])
+def test_a_loss_without_a_kernel_is_computed_in_numpy(loss, lanes, monkeypatch):
+    """The same pass, with weights and offsets, from `derivatives` in place of the kernel."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, (300, 3)).astype(float)
+    X = fastglm.basis.RaisedCosineLogConv(3, 10).compute_features(y)
+    observed = Observed(Events.of(y), rng.random(300), rng.normal(size=(300, 3)))
+    passes = Local(X).passes(3, lanes, "events")
+    point = np.arange(3), rng.normal(size=(9, 3)) * 0.3, rng.normal(size=3)
+    for precise, tolerance in ((True, 1e-11), (False, 1e-4)):
+        compiled = passes.evaluate(observed, loss, *point, precise)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(loss), "kernel", None)
+            plain = passes.evaluate(observed, loss, *point, precise)
+        for a, b in zip(plain, compiled, strict=True):
+            np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * np.abs(b).max())

@@ -1,7 +1,7 @@
 """X in memory: the products of a feature matrix, from its events and from blocks of its rows."""
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -146,6 +146,7 @@ class LocalPasses:
         weights = valid
         if not loss.exponential:
             weights = np.where(valid, observed.weight_of_bins, 0).astype(sweep.eta.dtype)
+        kernel = loss.kernel or partial(_pointwise, loss)
         count = self._counter(sweep, observed, receivers, loss)
         totals = np.zeros((2, tiles.size * lanes))
         found = np.zeros((tiles.size, -(-sweep.n_rows // kernels.SEGMENT), 2, lanes))
@@ -158,7 +159,7 @@ class LocalPasses:
             if shift is not None:
                 sweep.add(shift)
             kernels.launch(
-                loss.kernel, eta, counts, offsets, weights, start, n_rows, lanes, tiles, found
+                kernel, eta, counts, offsets, weights, start, n_rows, lanes, tiles, found
             )
             sums = found[:, : -(-n_rows // kernels.SEGMENT)]
             totals += sums.sum(axis=1).transpose(1, 0, 2).reshape(2, -1)
@@ -194,3 +195,23 @@ class LocalPasses:
             bins = slice(start, start + n_rows)
             activity = self.products.activity[bins] if seen else None
             yield Chunk(bins, sweep.get(n_rows, n), valid[bins], activity)
+
+
+def _pointwise(loss, eta, counts, intercept, weight, start, n_rows, lanes, tiles, sums):
+    """What a compiled kernel does, in NumPy: for a loss that has none.
+
+    See `fastglm._kernels.pointwise` for the arguments.
+    """
+    rows, of_bin = slice(kernels.PAD, kernels.PAD + n_rows), weight[start : start + n_rows, None]
+    for tile in tiles:
+        values, y = (array[tile].reshape(-1, lanes)[rows] for array in (eta, counts))
+        x = values.astype(np.float64) + intercept[tile * lanes : (tile + 1) * lanes]
+        with np.errstate(all="ignore"):
+            if loss.linear_counts:
+                found = loss.cumulant(x), loss.count_factor * loss.mean(x)
+            else:
+                found = loss.derivatives(x, y.astype(np.float64))[:2]
+            value, residual = (np.where(of_bin == 0, 0.0, of_bin * part) for part in found)
+        values[:] = residual
+        sums[tile] = 0
+        sums[tile, 0] = value.sum(axis=0), residual.sum(axis=0)
