@@ -216,8 +216,8 @@ def _outputs(files, options, plotting):
         twice = sorted({stem for stem in stems if stems.count(stem) > 1})
         if twice:
             raise ValueError(
-                f"Several files are called {', '.join(twice)}, and what is written would be too; "
-                "fit them one by one."
+                f"Several files are called {', '.join(twice)}, and their output would have the "
+                "same names; fit them one by one."
             )
         for name, path in given.items():
             if path.suffix or path.is_file():

@@ -1,4 +1,4 @@
-"""Observation models: how counts are distributed around what the features predict.
+"""Observation models: distributions of the counts around their predicted mean.
 
 An `ObservationModel` is a family. It gives log likelihood, deviance, residuals and scale as
 functions of the counts y and their mean mu. A `Loss` is a family with a link. It gives the mean
@@ -142,7 +142,7 @@ class Loss:
         sum_y : array_like of shape (n_receivers,)
             Sum of (weighted) counts over the bins of the fit.
         n : float or array_like of shape (n_receivers,)
-            Number of those bins, or sum of their weights.
+            Number of bins of the fit, or sum of their weights.
 
         Returns
         -------

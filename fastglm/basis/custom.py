@@ -171,7 +171,7 @@ class CustomBasis(Eval):
         if out.shape[0] != axes[0]:
             raise ValueError(
                 f"The functions of {self.label} return {out.shape[0]} rows for {axes[0]} samples; "
-                "the first axis of what they return must be that of the samples."
+                "the first axis of the returned array must be the axis of the samples."
             )
         self._output_shape = out.shape[1:-2]
         out = out.astype(np.float64, copy=False)

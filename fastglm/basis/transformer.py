@@ -126,7 +126,7 @@ class TransformerBasis(TransformerMixin, BaseEstimator):
     def set_params(self, **params: object) -> Self:
         """Set ``basis``, or parameters of the basis, not both."""
         if "basis" in params and len(params) > 1:
-            raise ValueError("Set a new basis or parameters of the one at hand, not both.")
+            raise ValueError("Set a new basis or parameters of the present basis, not both.")
         if "basis" in params:
             self.basis = params["basis"]
         elif params:

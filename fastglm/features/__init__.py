@@ -3,11 +3,11 @@
 A `FeatureMatrix` is a row of blocks of columns. People see an array of shape (n_bins, n_features);
 the solver multiplies with it through `fastglm._products`, block by block and chunk by chunk.
 
-| block | what it keeps |
+| block | it keeps |
 |---|---|
 | `HistoryColumns` | the events of some senders, and a kernel |
 | `DenseColumns` | an ordinary array: stimulus, position, running speed |
-| `SlowColumns` | one row a sample of what is sampled more slowly than the bins (`hold`) |
+| `SlowColumns` | one row for each sample of a covariate slower than the bins (`hold`) |
 | `ProductColumns` | its two factors |
 
 `hstack` puts matrices and arrays side by side.

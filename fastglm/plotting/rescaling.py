@@ -134,7 +134,7 @@ def plot_ks_distances(
     """
     part = rescaling.statistic / rescaling.band(level)
     if not np.isfinite(part).any():
-        raise ValueError("No receiver has the 5 intervals that a KS test wants; nothing to draw.")
+        raise ValueError("No receiver has the 5 intervals that a KS test needs; nothing to draw.")
     names = names_of(names, part.size, "")
     ax = axes_of(ax, (4.6, 3.2))
     number = np.arange(part.size)

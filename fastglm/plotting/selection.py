@@ -117,7 +117,7 @@ def plot_cross_validation(
     The curve is the mean log likelihood per bin over the folds, minus the mean of the best
     strength. The band is one standard error of this difference to both sides. With the rule
     "one-standard-error" a dashed line shows the score that a strength must reach: one standard
-    error of the best mean below it. That standard error is wider than the band, because folds
+    error of the best mean below it. This standard error is wider than the band, because folds
     differ in rate.
 
     Parameters

@@ -112,8 +112,8 @@ def _concatenate(units):
     """Spike times, units and number of units of a list or dict of arrays, and the names."""
     if not isinstance(units, dict | list | tuple) or len(units) == 0:
         raise ValueError(
-            f"units is a {type(units).__name__}; expected a TsGroup, what load_spikes gives, or a "
-            "list or dict with an array of spike times for each unit. Counts go into "
+            f"units is a {type(units).__name__}; expected a TsGroup, the result of load_spikes, or "
+            "a list or dict with an array of spike times for each unit. Counts go into "
             "basis.compute_features and PopulationGLM.fit."
         )
     names = list(units) if isinstance(units, dict) else None

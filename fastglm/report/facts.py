@@ -150,8 +150,8 @@ def _notes_of_data(facts):
     if facts.n_missing.any():
         yield (
             "note",
-            f"{_these(facts.n_missing > 0, names)} missing counts; those bins were left out for "
-            "that receiver only.",
+            f"{_these(facts.n_missing > 0, names)} missing counts: bins are left out of the fit "
+            "of a receiver where its count is missing.",
         )
 
 
@@ -175,8 +175,8 @@ def _notes_of_rescaling(facts):
     if many.any():
         yield (
             "note",
-            f"{_these(many, facts.names)} more than 5 % of events in bins with several: time "
-            "rescaling does not see them. Use smaller bins.",
+            f"{_these(many, facts.names)} more than 5 % of their events beyond the first "
+            "of a bin: time rescaling does not see these. Use smaller bins.",
         )
     outside = rescaling.statistic > rescaling.band(LEVEL)
     tested = np.isfinite(rescaling.statistic)
