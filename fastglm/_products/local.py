@@ -1,7 +1,7 @@
 """X in memory: the products of a feature matrix, from its events and from blocks of its rows."""
 
 from collections.abc import Callable, Iterator
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 
@@ -146,7 +146,7 @@ class LocalPasses:
         weights = valid
         if not loss.exponential:
             weights = np.where(valid, observed.weight_of_bins, 0).astype(sweep.eta.dtype)
-        kernel = loss.kernel or partial(_pointwise, loss)
+        kernel = loss.kernel or _numpy_kernel(loss)
         count = self._counter(sweep, observed, receivers, loss)
         totals = np.zeros((2, tiles.size * lanes))
         found = np.zeros((tiles.size, -(-sweep.n_rows // kernels.SEGMENT), 2, lanes))
@@ -197,21 +197,25 @@ class LocalPasses:
             yield Chunk(bins, sweep.get(n_rows, n), valid[bins], activity)
 
 
-def _pointwise(loss, eta, counts, intercept, weight, start, n_rows, lanes, tiles, sums):
-    """What a compiled kernel does, in NumPy: for a loss that has none.
+def _numpy_kernel(loss):
+    """The kernel of a loss that has no compiled one; see `fastglm._kernels.pointwise`."""
 
-    See `fastglm._kernels.pointwise` for the arguments.
-    """
-    rows, of_bin = slice(kernels.PAD, kernels.PAD + n_rows), weight[start : start + n_rows, None]
-    for tile in tiles:
-        values, y = (array[tile].reshape(-1, lanes)[rows] for array in (eta, counts))
-        x = values.astype(np.float64) + intercept[tile * lanes : (tile + 1) * lanes]
-        with np.errstate(all="ignore"):
-            if loss.linear_counts:
-                found = loss.cumulant(x), loss.count_factor * loss.mean(x)
-            else:
-                found = loss.derivatives(x, y.astype(np.float64))[:2]
-            value, residual = (np.where(of_bin == 0, 0.0, of_bin * part) for part in found)
-        values[:] = residual
-        sums[tile] = 0
-        sums[tile, 0] = value.sum(axis=0), residual.sum(axis=0)
+    def kernel(eta, counts, intercept, weight, start, n_rows, lanes, tiles, sums):
+        rows, of_bin = (
+            slice(kernels.PAD, kernels.PAD + n_rows),
+            weight[start : start + n_rows, None],
+        )
+        for tile in tiles:
+            values, y = (array[tile].reshape(-1, lanes)[rows] for array in (eta, counts))
+            x = values.astype(np.float64) + intercept[tile * lanes : (tile + 1) * lanes]
+            with np.errstate(all="ignore"):
+                if loss.linear_counts:
+                    found = loss.cumulant(x), loss.count_factor * loss.mean(x)
+                else:
+                    found = loss.derivatives(x, y.astype(np.float64))[:2]
+                value, residual = (np.where(of_bin == 0, 0.0, of_bin * part) for part in found)
+            values[:] = residual
+            sums[tile] = 0
+            sums[tile, 0] = value.sum(axis=0), residual.sum(axis=0)
+
+    return kernel
