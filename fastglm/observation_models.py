@@ -68,6 +68,9 @@ class Loss:
     low, high : float or None
         Eta that stands for an optimum at minus or plus infinity; None where the loss has no such
         optimum.
+    pace : function of eta, or None
+        ``|d log(loss) / d eta|`` where the loss goes to 0. None where it is at most 1. A Newton
+        step along a direction in which the loss falls to 0 changes eta by one over it.
     eta_name : str
         Name of eta in tables and pictures of couplings.
     multiplied : str or None
@@ -79,7 +82,7 @@ class Loss:
     eta_name = "input"
     linear_counts = exponential = constant_curvature = False
     count_factor = 1.0
-    low = high = None
+    low = high = pace = None
     kernel = None
 
     def __init__(self, observation_model: ObservationModel | None = None) -> None:
@@ -353,9 +356,16 @@ class BernoulliCloglog(Loss):
         silent = _times(1 - y, m)
         return silent + y * loss, silent - y * r, silent + y * r * _excess(finite, mu)
 
+    def pace(self, eta: ArrayLike) -> np.ndarray:
+        """m, from 1 to 100: the loss of y = 1 ends as ``exp(-m)``.
+
+        A bin with a larger m adds nothing to any sum.
+        """
+        return np.exp(np.clip(eta, 0.0, np.log(100.0)))
+
     def expected_curvature(self, eta: ArrayLike) -> np.ndarray:
         """``slope^2 / (mu * (1 - mu)) = m^2 / (exp(m) - 1)``."""
-        m = np.minimum(_exp(np.maximum(eta, -700.0)), 1000.0)
+        m = np.minimum(_exp(np.maximum(eta, -80.0)), 1000.0)  # not 0 in float32
         return m * (m * np.exp(-m) / -np.expm1(-m))
 
 

@@ -243,7 +243,8 @@ class _Fit:
             if cold:
                 retreat = coef, intercept, self._at_constant(intercept)
             coef, intercept = self._start_on_sample(coef, fixed, cold)
-        fall_back = self.by_events and plain.any() and self.products.shape[1] <= MAX_FALLBACK
+        suspect = plain.any() or fixed.any()  # also an intercept beside features at their limit
+        fall_back = self.by_events and suspect and self.products.shape[1] <= MAX_FALLBACK
         n_steps = min(maxiter, _PATIENCE) if fall_back else maxiter
         result = minimize(problem, coef, intercept, tol, n_steps, self.watch, retreat)
         self.anchor = problem.anchor() if self.keep and self.by_events else None
@@ -253,7 +254,10 @@ class _Fit:
 
     def _at_constant(self, intercept: np.ndarray) -> np.ndarray:
         """Objective without features, (n_receivers,)."""
-        constant = self.problem.objective.constant / self.products.n_bins
+        objective = self.problem.objective
+        constant = objective.constant / self.products.n_bins
+        if self.loss.constant_curvature:
+            return constant + (intercept - objective.level) ** 2
         if self.loss.exponential:  # at this intercept the mean rate is the mean count
             cumulant = self.mean
         else:

@@ -5,6 +5,8 @@
 receivers a pass sums in float64.
 """
 
+import itertools
+
 import numpy as np
 
 from fastglm import _kernels as kernels
@@ -187,10 +189,20 @@ class EventProblem:
                 coef[free, k] -= self.null[j] @ (self.null[j].T @ coef[free, k])
         return coef
 
-    def largest_change(self, receivers, step):
-        """Largest change of eta in any bin that each step makes: half a pass."""
-        largest = np.zeros(receivers.size)
-        for chunk in self.objective.passes.forward(step):
-            change = np.abs(chunk.eta[chunk.valid])
-            largest = np.maximum(largest, change.max(axis=0, initial=0))
+    def largest_change(self, receivers, step, coef, intercept):
+        """Largest change of eta in any bin by steps to some points, times `Loss.pace` there.
+
+        This is half a pass, or a whole pass where the pace is not 1.
+        """
+        objective, loss, largest = self.objective, self.loss, np.zeros(receivers.size)
+        steps, points = objective.passes.forward(step), itertools.repeat(None)
+        if loss.pace is not None:
+            points = objective.passes.forward(coef, precise=False)
+        for chunk, point in zip(steps, points, strict=False):
+            change = np.abs(chunk.eta)
+            if point is not None:
+                eta = point.eta + intercept
+                shift = objective.observed.shift(chunk.index, loss.exponential, receivers)
+                change *= loss.pace(eta if shift is None else eta + shift)
+            largest = np.maximum(largest, change[chunk.valid].max(axis=0, initial=0))
         return largest

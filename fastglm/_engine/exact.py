@@ -8,6 +8,7 @@ from fastglm._kernels.threads import run_threads
 from fastglm._products.weighted_gram import WeightedGram
 
 _DENSE_BYTES = 1 << 28  # rows that are kept between passes
+_ROUNDING = 1e-14  # variance, as a part of the mean square, that is rounding
 _BLOCK_BYTES = 1 << 21  # rows that are worked on at a time: a core's L2 and part of L3 hold them
 
 
@@ -185,7 +186,10 @@ class DenseProblem:
         schur = (schur + schur.T) / (2 * self.n_bins) + self.penalty.hessian(j, self.free[j])
         self.mean[j], self.total[j] = mean, total / self.n_bins
         if not self.ranked[j] and self.plain[j]:
-            # All curvatures are positive at the first point, so its Hessian has the rank of X.
+            # All curvatures are positive at the first point, so its Hessian has the rank of X. A
+            # feature may be constant where the others do not rule the events out.
+            constant = np.diag(schur) <= _ROUNDING * np.diag(hess) / self.n_bins
+            schur[constant], schur[:, constant] = 0, 0
             null, rows = split_space(schur)
             self.basis[j] = rows if null.size else None
             self.ranked[j] = True
@@ -193,14 +197,20 @@ class DenseProblem:
             schur = self.basis[j].T @ schur @ self.basis[j]
         self.factor[j] = cholesky(schur)
 
-    def largest_change(self, receivers, step):
-        """Largest change of eta in any bin that each step makes."""
+    def largest_change(self, receivers, step, coef, intercept):
+        """Largest change of eta in any bin by steps to some points, times `Loss.pace` there."""
         largest = np.zeros(receivers.size)
-        for block in range(len(self.blocks)):
+        for block, index in enumerate(self.blocks):
             rows = self._block(block)[0].rows[:, :-1]
+            shift = self.observed.shift(index, False, receivers)
             for k, j in enumerate(receivers):
                 free = self.free[j]
                 d = step[free, k]
-                change = rows[:, free] @ d - self.mean[j] @ d
-                largest[k] = max(largest[k], np.abs(change).max(initial=0))
+                change = np.abs(rows[:, free] @ d - self.mean[j] @ d)
+                if self.loss.pace is not None:
+                    eta = rows @ coef[:, k] + intercept[k]
+                    if shift is not None:
+                        eta += shift[:, k if shift.shape[1] > 1 else 0]
+                    change *= self.loss.pace(eta)
+                largest[k] = max(largest[k], change.max(initial=0))
         return largest

@@ -31,6 +31,7 @@ from fastglm._kernels.dots import column_dot
 
 _ARMIJO = 1e-4
 _FLAT = 1e-10  # a step with a smaller decrement should not move any eta by much
+_LOW, _RISE = 1e-6, 1e3  # a decrement below the first does not rise by the second
 _FALL = 8.0  # length of a step along a direction in which the objective falls without end
 
 
@@ -127,7 +128,7 @@ class Search:
         if index.size:
             decrement, was = self._step(moved, grad, grad_intercept)
             self._stop(index, decrement, was)
-            self._separate(index)
+            self._separate(index, decrement, was)
         self.active = active[self.result.status[active] == ""]
 
     def _evaluate(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -229,18 +230,24 @@ class Search:
         spent = (result.n_iter[index] >= self.maxiter) & ~done
         result.status[index[spent]] = "max_iter"
 
-    def _separate(self, index: np.ndarray) -> None:
+    def _separate(self, index: np.ndarray, decrement: np.ndarray, was: np.ndarray) -> None:
         """Find separated receivers: the objective no longer falls, yet steps still move some eta.
 
-        Every step moves such an eta by about one, since its curvature has vanished. The search
-        would not end.
+        Every step moves such an eta by about one over the `Loss.pace`, since its curvature has
+        vanished. The search would not end. The decrement rises again where only rounding is left
+        of the curvature.
         """
         status = self.result.status
+        lost = self.problem.plain[index] & (self.fell[index] >= 2) & (was < _LOW)
+        lost &= ~(decrement <= _RISE * was)
+        status[index[lost]] = "separated"
+        self.result.newton_decrement[index[lost]] = was[lost]
         flat = self.problem.plain[index] & (self.last_decrement[index] < _FLAT)
         flat &= (self.fell[index] >= 2) | (status[index] == "converged")
         if flat.any():
             suspects = index[flat]
-            change = self.problem.largest_change(suspects, self.last_step[:, suspects])
+            at = self.result.coef[:, suspects], self.result.intercept[suspects]
+            change = self.problem.largest_change(suspects, self.last_step[:, suspects], *at)
             status[suspects[change > 0.5]] = "separated"
 
 

@@ -1,9 +1,11 @@
 """Objective and gradient of a batch of receivers at given points: one pass over all events."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
+from fastglm._engine.observed import Observed
 from fastglm._kernels.dots import column_dot
 
 
@@ -43,10 +45,24 @@ class Objective:
         self.n_bins = products.n_bins
         # The part of the objective that no coefficient changes.
         self.constant = observed.constant(loss, products) if loss.linear_counts else None
+        self.level = np.zeros(free.shape[1])
+        if loss.constant_curvature:
+            self._center()
+
+    def _center(self):
+        """Subtract offsets and means from the counts: only differences enter ``(y - eta)^2``.
+
+        A mean that is large beside the variance takes the digits of ``eta^2`` in float32.
+        """
+        moments, self.constant = self.observed.without_offset(self.products, self.moments)
+        self.level = moments.sum_y / self.n_bins
+        xty = moments.xty - np.outer(moments.x, self.level)
+        self.moments = replace(moments, xty=xty, sum_y=np.zeros(self.level.size))
+        self.observed = Observed(self.observed.events, self.observed.weight)
 
     def evaluate(self, receivers, coef, intercept, precise):
         """A `Point` of some receivers; sums of the ``precise`` receivers run in float64."""
-        n = receivers.size
+        n, intercept = receivers.size, intercept - self.level[receivers]
         totals, grad = np.zeros((2, n)), np.zeros_like(coef)
         for some, exactly in ((np.flatnonzero(~precise), False), (np.flatnonzero(precise), True)):
             if some.size:

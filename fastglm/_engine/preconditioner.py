@@ -334,7 +334,7 @@ class SampleProblem:
         """Trial points that are accepted at any objective; see `Steps`."""
         return self.steps.harmless(self.point, grad, grad_intercept)
 
-    def largest_change(self, receivers, step):
+    def largest_change(self, receivers, step, coef, intercept):
         """Zero: a start is not tested for separation."""
         return np.zeros(receivers.size)
 

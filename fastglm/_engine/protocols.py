@@ -47,8 +47,8 @@ class Problem(Protocol):
     def harmless(self, active, grad, grad_intercept) -> np.ndarray:
         """Whether each trial point is accepted at any objective, (n,)."""
 
-    def largest_change(self, receivers, step) -> np.ndarray:
-        """Largest change of eta in any bin that each step makes."""
+    def largest_change(self, receivers, step, coef, intercept) -> np.ndarray:
+        """Largest change of eta in any bin by steps to some points, times `Loss.pace` there."""
 
 
 class Curvature(Protocol):

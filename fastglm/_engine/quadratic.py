@@ -143,7 +143,7 @@ class QuadraticProblem:
         """None: every step must lower the objective."""
         return np.zeros(active.size, bool)
 
-    def largest_change(self, receivers, step):
+    def largest_change(self, receivers, step, coef, intercept):
         """Zero: no coefficient runs to infinity."""
         return np.zeros(receivers.size)
 

@@ -50,7 +50,10 @@ class Passes(Protocol):
     def forward(
         self, coef: np.ndarray, precise: bool = True, seen: bool = False
     ) -> Iterator[Chunk]:
-        """``X C`` of every bin, chunk by chunk; if ``seen``, with the activity of each bin."""
+        """``X C`` of every bin, chunk by chunk; if ``seen``, with the activity of each bin.
+
+        One walk in float64 and one in float32 may go side by side.
+        """
 
 
 class Products(Protocol):
