@@ -17,6 +17,8 @@ PATHS = ["newton-cholesky", "newton-cg", "auto"]
 STRENGTH = 0.02
 WINDOW, N_FUNCS = 8, 3
 
+pytestmark = pytest.mark.slow
+
 every_family = pytest.mark.parametrize(("family", "link"), FAMILIES, ids=[f[1] for f in FAMILIES])
 # "auto" is one of the others, but for Gaussian observations, which it solves from X'X.
 FITS = [(*f, path) for f in FAMILIES for path in PATHS[: 2 if f[0] == "Bernoulli" else 3]]

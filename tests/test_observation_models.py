@@ -79,7 +79,7 @@ def test_the_first_link_is_the_default():
 
 
 def test_another_link_is_refused():
-    with refused(r"Bernoulli observations have no link 'exp'; expected one of: 'logistic', 'clog"):
+    with refused(r"inverse_link_function is 'exp'; Bernoulli observations take 'logistic'"):
         BernoulliObservations().loss("exp")
 
 

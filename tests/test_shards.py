@@ -1,0 +1,265 @@
+"""Fits in shards are those of the whole, wherever the cuts are; spikes come from files."""
+
+import itertools
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastglm
+from fastglm._batches.executors import Threads
+from fastglm._batches.fit import fit_penalties, fit_shards
+from fastglm._engine.batch import Settings
+from fastglm._engine.observed import Observed
+from fastglm._penalty import ridge
+from fastglm._products.shards import Shards, Source, SpikeFile, from_events
+from fastglm.features import Events
+from fastglm.observation_models import as_observation_model
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
+PATHS = ["newton-cg", "newton-cholesky", "auto"]
+BUDGET = 1e9
+
+
+@pytest.fixture(scope="module")
+def network():
+    """Spikes of a coupled network, and epochs of which the cuts hit most."""
+    basis = fastglm.basis.RaisedCosineLogConv(4, 30)
+    net = fastglm.simulation.random_network(6, basis, random_key=1, mean_rate_hz=25)
+    counts = net.simulate(12_000, 0)
+    epochs = np.array([[0, 3000], [3100, 3140], [3140, 8000], [8013, 12_000]])
+    return counts, basis, epochs
+
+
+def settings_of(family, path, tol=1e-20, link=None):
+    loss = as_observation_model(family).loss(link)
+    return Settings(loss, tol, 100, path, "auto", BUDGET)
+
+
+def both(events, basis, epochs, edges, settings, strength=1e-4, free=None):
+    """The fit of the whole, and that of shards with these edges."""
+    X = basis.compute_features(events, epochs=epochs)
+    n = events.n_units
+    free = np.ones((X.shape[1], n), bool) if free is None else free
+    penalties = [ridge(np.full(n, s)) for s in np.atleast_1d(strength)]
+    shards = Shards(from_events(events, basis, edges, epochs))
+    np.testing.assert_array_equal(shards.valid, X.valid)
+    whole = fit_penalties(X, Observed(events), X.valid, free, penalties, settings)
+    return whole, fit_shards(shards, free, penalties, settings)
+
+
+def assert_same(whole, parts):
+    for a, b in zip(whole, parts, strict=True):
+        np.testing.assert_array_equal(a.status, b.status)
+        np.testing.assert_allclose(b.objective, a.objective, rtol=1e-13, atol=0)
+        np.testing.assert_allclose(b.coef, a.coef, rtol=0, atol=1e-6)
+        np.testing.assert_allclose(b.intercept, a.intercept, rtol=0, atol=1e-6)
+
+
+def seven(n_bins):
+    return np.linspace(0, n_bins, 8).astype(int)
+
+
+LINKS = [
+    ("Poisson", "exp"),
+    ("Poisson", "softplus"),
+    ("Bernoulli", "logistic"),
+    ("Bernoulli", "cloglog"),
+    ("Gaussian", "identity"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(("family", "link"), LINKS)
+def test_seven_shards_are_the_whole(network, family, link, path):
+    counts, basis, epochs = network
+    counts = counts.clip(max=1) if family == "Bernoulli" else counts
+    settings = settings_of(family, path, link=link)
+    assert_same(*both(Events.of(counts), basis, epochs, seven(12_000), settings))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.is_dir(), reason="the recordings are not here")
+@pytest.mark.parametrize("family", ["Poisson", "Bernoulli", "Gaussian"])
+def test_seven_shards_of_a_recording(family):
+    """locust10_al at 1 ms: 28 epochs, most of which a cut hits or a shard holds whole."""
+    events, epochs = fastglm.load_spikes(DATA / "locust10_al.npz").events(0.001)
+    if family == "Bernoulli":
+        events.amplitudes = events.amplitudes.clip(max=1)
+    basis = fastglm.basis.RaisedCosineLogConv(5, 60)
+    edges = seven(events.n_bins)
+    assert_same(*both(events, basis, epochs, edges, settings_of(family, "auto")))
+
+
+EDGES = {
+    "one shard": [0, 12_000],
+    "cuts on the edges of epochs": [0, 3000, 3100, 3140, 8000, 8013, 12_000],
+    "a bin off them": [0, 2999, 3001, 3101, 3139, 3141, 8012, 8014, 12_000],
+    "shards shorter than a window": [0, 7, 20, 5000, 5003, 5011, 11_990, 12_000],
+    "a shard of a bin, and one without any": [0, 5000, 5001, 5001, 12_000],
+    "a shard between two epochs": [0, 3002, 3098, 8001, 8010, 12_000],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("edges", EDGES)
+def test_cuts_anywhere(network, edges):
+    counts, basis, epochs = network
+    settings = settings_of("Poisson", "newton-cg")
+    assert_same(*both(Events.of(counts), basis, epochs, EDGES[edges], settings))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PATHS[:2])
+def test_paths_of_penalties(network, path):
+    counts, basis, epochs = network
+    settings = settings_of("Poisson", path)
+    both_ways = both(Events.of(counts), basis, epochs, seven(12_000), settings, [1e-2, 1e-4])
+    assert_same(*both_ways)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", PATHS)
+def test_masks_in_shards(network, path):
+    """Many small masks: receivers alone, which threads fit side by side."""
+    counts, basis, epochs = network
+    mask = np.repeat(np.random.default_rng(0).random((6, 6)) < 0.25, 4, axis=0)
+    mask[:, 0] = False
+    settings = settings_of("Poisson", path)
+    assert_same(*both(Events.of(counts), basis, epochs, seven(12_000), settings, 1e-4, mask))
+
+
+@pytest.mark.slow
+def test_threads_share_a_reader(network):
+    """Threads that ask for shards in different orders each get what they asked for."""
+    counts, basis, epochs = network
+    events = Events.of(counts)
+    shards = Shards(from_events(events, basis, seven(12_000), epochs))
+    observed = Observed(shards.events())
+    X = basis.compute_features(events, epochs=epochs)
+    index = np.flatnonzero(X.valid)
+    expected_rows, expected = X.rows(index), events.rows(index)
+    part, columns = shards.select(np.arange(24) < 8)
+
+    def work(k):
+        rng = np.random.default_rng(k)
+        for _ in range(5):
+            some = np.sort(rng.choice(index.size, 50, replace=False))
+            np.testing.assert_array_equal(shards.rows(index[some]), expected_rows[some])
+            np.testing.assert_array_equal(part.rows(index[some]), expected_rows[some][:, columns])
+            np.testing.assert_array_equal(observed(index[some]), expected[some])
+            total = sum(own.events.n_events for _, own in observed.over(part))
+            assert total >= events.n_events
+        return k
+
+    done = []
+    Threads(3).run(range(6), work, lambda item, result: done.append(result), lambda: None)
+    assert sorted(done) == list(range(6))
+
+
+@pytest.mark.slow
+def test_silent_saturated_and_separated_in_shards():
+    """What lies at infinity follows from the sums of all shards, not of one."""
+    rng = np.random.default_rng(2)
+    counts = (rng.random((4000, 4)) < 0.2).astype(float)
+    counts[:, 1] = 0  # silent
+    counts[:, 2] = 1  # always there
+    counts[:3000, 0] = 0  # silent in most shards
+    counts[1:, 3] = np.where(counts[:-1, 0] > 0, 0, counts[1:, 3])  # never after cell 0
+    basis = fastglm.basis.HistoryConv(2)
+    for family in ("Poisson", "Bernoulli"):
+        settings = settings_of(family, "auto")
+        whole, parts = both(Events.of(counts), basis, None, seven(4000), settings, 0.0)
+        assert_same(whole, parts)
+        third = "saturated" if family == "Bernoulli" else "converged"
+        assert list(parts[0].status) == ["converged", "silent", third, "separated"]
+
+
+def test_a_window_that_sees_later_bins_is_refused():
+    counts = np.ones((100, 2))
+    basis = fastglm.basis.HistoryConv(5, conv_kwargs={"predictor_causality": "anti-causal"})
+    with pytest.raises(ValueError, match="causal"):
+        Shards(from_events(Events.of(counts), basis, [0, 50, 100]))
+
+
+def test_bins_that_no_shard_holds_are_refused(network):
+    counts, basis, _ = network
+    shards = Shards(from_events(Events.of(counts[:500]), basis, [0, 250, 500]))
+    with pytest.raises(ValueError, match="No shard holds the bins from 0 to 400"):
+        shards.events().part(0, 400)
+
+
+# --- spike files --------------------------------------------------------------------------------
+
+
+def write_spikes(folder, events, bin_size, every):
+    """Two raw files of the spikes, each as many as its count, at the middles of bins."""
+    amount = events.amplitudes.astype(int)
+    times = np.repeat((events.bins + 0.5) * bin_size, amount)
+    units = np.repeat(events.units, amount)
+    names = folder / "times.f64", folder / "units.i32"
+    times.astype(np.float64).tofile(names[0])
+    units.astype(np.int32).tofile(names[1])
+    marks = np.arange(0, events.n_bins + every, every) * bin_size
+    index = np.searchsorted(times, marks)
+    return SpikeFile(*map(str, names), events.n_units, bin_size, every, index)
+
+
+@pytest.mark.parametrize("every", [1, 64, 1000, 5000])
+def test_spike_files_hold_the_counts(tmp_path, every):
+    counts = np.random.default_rng(3).poisson(0.3, (1000, 3))
+    counts[500:600] = 0
+    file = write_spikes(tmp_path, Events.of(counts), 0.001, every)
+    for first, stop in itertools.product((0, 1, 63, 64, 500, 990), (64, 65, 600, 999, 1000)):
+        if first < stop:
+            part = file.read(first, stop)
+            assert part.shape == (stop - first, 3)
+            np.testing.assert_array_equal(part.toarray(), counts[first:stop])
+            assert (np.diff(part.bins) >= 0).all()
+
+
+@pytest.mark.slow
+def test_shards_of_a_file_are_the_whole(network, tmp_path):
+    counts, basis, epochs = network
+    events = Events.of(counts)
+    file = write_spikes(tmp_path, events, 0.001, 500)
+    edges = seven(12_000)
+    sources = [
+        Source(int(a), int(b), file.read, basis, epochs) for a, b in itertools.pairwise(edges)
+    ]
+    free, penalties = np.ones((24, 6), bool), [ridge(np.full(6, 1e-4))]
+    X = basis.compute_features(events, epochs=epochs)
+    for path in PATHS[:2]:
+        settings = settings_of("Poisson", path)
+        whole = fit_penalties(X, Observed(events), X.valid, free, penalties, settings)
+        assert_same(whole, fit_shards(Shards(sources), free, penalties, settings))
+
+
+@pytest.mark.slow
+def test_one_shard_is_in_memory_at_a_time(tmp_path):
+    """Twice as many shards take no more memory, with masks or without."""
+    basis = fastglm.basis.RaisedCosineLogConv(2, 10)
+    rng = np.random.default_rng(4)
+    peaks = {}
+    for n_shards, masked in itertools.product((1, 4, 8), (False, True)):
+        n_bins = 40_000 * n_shards
+        counts = Events.of((rng.random((n_bins, 6)) < 0.1).astype(np.uint8))
+        file = write_spikes(tmp_path, counts, 0.001, 10_000)
+        edges, epochs = np.arange(0, n_bins + 1, 40_000), np.array([[0, n_bins]])
+        del counts
+        sources = [
+            Source(int(a), int(b), file.read, basis, epochs) for a, b in itertools.pairwise(edges)
+        ]
+        free = np.ones((12, 6), bool)
+        if masked:
+            free = np.repeat(rng.random((6, 6)) < 0.4, 2, axis=0)
+        settings = settings_of("Poisson", "newton-cg", tol=1e-8)
+        tracemalloc.start()
+        fit_shards(Shards(sources), free, [ridge(np.full(6, 1e-3))], settings)
+        peaks[n_shards, masked] = tracemalloc.get_traced_memory()[1] - n_bins
+        tracemalloc.stop()
+    for masked in (False, True):
+        assert peaks[8, masked] < 1.1 * peaks[4, masked]
+        assert peaks[8, masked] < 1.5 * peaks[1, masked]
