@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 import fastglm
-from fastglm._batches.executors import Threads
+from fastglm._batches.cost import measure_rates
 from fastglm._batches.fit import fit_penalties, fit_shards
+from fastglm._batches.plan import plan_fit
 from fastglm._engine.batch import Settings
 from fastglm._engine.observed import Observed
 from fastglm._penalty import ridge
-from fastglm._products.shards import Shards, Source, SpikeFile, from_events
+from fastglm._products import shards as shards_module
+from fastglm._products.shards import Shards, SpikeFile, from_events, sources_of
 from fastglm.features import Events
 from fastglm.observation_models import as_observation_model
 
@@ -131,32 +133,34 @@ def test_masks_in_shards(network, path):
     assert_same(*both(Events.of(counts), basis, epochs, seven(12_000), settings, 1e-4, mask))
 
 
-@pytest.mark.slow
-def test_threads_share_a_reader(network):
-    """Threads that ask for shards in different orders each get what they asked for."""
+def test_products_of_one_reader_keep_one_shard(network):
+    """Receivers with few features, and their counts, walk over the same shard."""
     counts, basis, epochs = network
-    events = Events.of(counts)
-    shards = Shards(from_events(events, basis, seven(12_000), epochs))
-    observed = Observed(shards.events())
-    X = basis.compute_features(events, epochs=epochs)
-    index = np.flatnonzero(X.valid)
-    expected_rows, expected = X.rows(index), events.rows(index)
-    part, columns = shards.select(np.arange(24) < 8)
+    events, n_loads = Events.of(counts), []
 
-    def work(k):
-        rng = np.random.default_rng(k)
-        for _ in range(5):
-            some = np.sort(rng.choice(index.size, 50, replace=False))
-            np.testing.assert_array_equal(shards.rows(index[some]), expected_rows[some])
-            np.testing.assert_array_equal(part.rows(index[some]), expected_rows[some][:, columns])
-            np.testing.assert_array_equal(observed(index[some]), expected[some])
-            total = sum(own.events.n_events for _, own in observed.over(part))
-            assert total >= events.n_events
-        return k
+    def read(first, stop):
+        n_loads.append(first)
+        return events.part(first, stop)
 
-    done = []
-    Threads(3).run(range(6), work, lambda item, result: done.append(result), lambda: None)
-    assert sorted(done) == list(range(6))
+    shards = Shards(sources_of(read, basis, seven(12_000), epochs))
+    part, _ = shards.select(np.arange(24) < 8)
+    fewer = part.restrict(part.valid & (np.arange(12_000) % 3 > 0))
+    observed = Observed(shards.events()).select(np.array([2, 4]))
+    for products in (shards, part, fewer):
+        n_loads.clear()
+        total = sum(observed.over(products, lambda one, own: own.events.n_events))
+        assert len(n_loads) in (6, 7)  # the last one may be there from before
+        assert total >= counts[:, [2, 4]].astype(bool).sum()
+    assert len(shards.reader.parts) <= 3
+    shards.load(2), part.load(2), fewer.load(2)
+    n_loads.clear()
+    shards.load(2), fewer.load(2), part.load(2)
+    assert not n_loads
+    shards.load(3)
+    assert len(shards.reader.parts) == 1
+    free = np.repeat(np.random.default_rng(0).random((6, 6)) < 0.3, 4, axis=0)
+    plan = plan_fit(shards, np.arange(6), free, settings_of("Poisson", "newton-cg"))
+    assert plan.at_once == 1
 
 
 @pytest.mark.slow
@@ -194,24 +198,25 @@ def test_bins_that_no_shard_holds_are_refused(network):
 # --- spike files --------------------------------------------------------------------------------
 
 
-def write_spikes(folder, events, bin_size, every):
-    """Two raw files of the spikes, each as many as its count, at the middles of bins."""
+def write_spikes(folder, events, bin_size, every, shift=0.5):
+    """Two raw files of the spikes, each as many as its count; ``shift`` in its bin."""
     amount = events.amplitudes.astype(int)
-    times = np.repeat((events.bins + 0.5) * bin_size, amount)
-    units = np.repeat(events.units, amount)
-    names = folder / "times.f64", folder / "units.i32"
-    times.astype(np.float64).tofile(names[0])
-    units.astype(np.int32).tofile(names[1])
-    marks = np.arange(0, events.n_bins + every, every) * bin_size
-    index = np.searchsorted(times, marks)
-    return SpikeFile(*map(str, names), events.n_units, bin_size, every, index)
+    names = str(folder / "times.f64"), str(folder / "units.i32")
+    np.repeat((events.bins + shift) * bin_size, amount).astype(np.float64).tofile(names[0])
+    np.repeat(events.units, amount).astype(np.int32).tofile(names[1])
+    return SpikeFile.scan(*names, events.n_units, bin_size, every)
 
 
+@pytest.mark.parametrize("shift", [0.5, 0.0, -1e-8])  # also on the edge, as it is rounded
 @pytest.mark.parametrize("every", [1, 64, 1000, 5000])
-def test_spike_files_hold_the_counts(tmp_path, every):
+def test_spike_files_hold_the_counts(tmp_path, every, shift, monkeypatch):
+    monkeypatch.setattr(shards_module, "_BLOCK", 100)
     counts = np.random.default_rng(3).poisson(0.3, (1000, 3))
     counts[500:600] = 0
-    file = write_spikes(tmp_path, Events.of(counts), 0.001, every)
+    file = write_spikes(tmp_path, Events.of(counts), 0.001, every, shift)
+    marks = np.arange(0, 1000, every)
+    np.testing.assert_array_equal(file.index[: marks.size], [counts[:m].sum() for m in marks])
+    assert file.index[-1] == counts.sum()
     for first, stop in itertools.product((0, 1, 63, 64, 500, 990), (64, 65, 600, 999, 1000)):
         if first < stop:
             part = file.read(first, stop)
@@ -226,9 +231,7 @@ def test_shards_of_a_file_are_the_whole(network, tmp_path):
     events = Events.of(counts)
     file = write_spikes(tmp_path, events, 0.001, 500)
     edges = seven(12_000)
-    sources = [
-        Source(int(a), int(b), file.read, basis, epochs) for a, b in itertools.pairwise(edges)
-    ]
+    sources = sources_of(file.read, basis, edges, epochs)
     free, penalties = np.ones((24, 6), bool), [ridge(np.full(6, 1e-4))]
     X = basis.compute_features(events, epochs=epochs)
     for path in PATHS[:2]:
@@ -239,27 +242,22 @@ def test_shards_of_a_file_are_the_whole(network, tmp_path):
 
 @pytest.mark.slow
 def test_one_shard_is_in_memory_at_a_time(tmp_path):
-    """Twice as many shards take no more memory, with masks or without."""
+    """Twice as many shards take no more memory, but for a byte a bin."""
     basis = fastglm.basis.RaisedCosineLogConv(2, 10)
-    rng = np.random.default_rng(4)
-    peaks = {}
-    for n_shards, masked in itertools.product((1, 4, 8), (False, True)):
-        n_bins = 40_000 * n_shards
-        counts = Events.of((rng.random((n_bins, 6)) < 0.1).astype(np.uint8))
+    rng, peaks = np.random.default_rng(4), {}
+    measure_rates()  # whose memory is not of a fit
+    for n_shards in (4, 8):
+        n_bins = 20_000 * n_shards
+        counts = Events.of((rng.random((n_bins, 6)) < 0.2).astype(np.uint8))
         file = write_spikes(tmp_path, counts, 0.001, 10_000)
-        edges, epochs = np.arange(0, n_bins + 1, 40_000), np.array([[0, n_bins]])
         del counts
-        sources = [
-            Source(int(a), int(b), file.read, basis, epochs) for a, b in itertools.pairwise(edges)
-        ]
-        free = np.ones((12, 6), bool)
-        if masked:
-            free = np.repeat(rng.random((6, 6)) < 0.4, 2, axis=0)
-        settings = settings_of("Poisson", "newton-cg", tol=1e-8)
-        tracemalloc.start()
-        fit_shards(Shards(sources), free, [ridge(np.full(6, 1e-3))], settings)
-        peaks[n_shards, masked] = tracemalloc.get_traced_memory()[1] - n_bins
-        tracemalloc.stop()
-    for masked in (False, True):
-        assert peaks[8, masked] < 1.1 * peaks[4, masked]
-        assert peaks[8, masked] < 1.5 * peaks[1, masked]
+        sources = sources_of(file.read, basis, np.arange(0, n_bins + 1, 20_000))
+        masks = np.repeat(rng.random((6, 6)) < 0.4, 2, axis=0)
+        for name, free in (("full", np.ones((12, 6), bool)), ("masked", masks)):
+            settings = settings_of("Poisson", "newton-cg", tol=1e-8)
+            tracemalloc.start()
+            fit_shards(Shards(sources), free, [ridge(np.full(6, 1e-3))], settings)
+            peaks[n_shards, name] = tracemalloc.get_traced_memory()[1] - n_bins
+            tracemalloc.stop()
+    for name in ("full", "masked"):
+        assert peaks[8, name] < 1.05 * peaks[4, name]

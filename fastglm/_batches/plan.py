@@ -167,7 +167,7 @@ def plan_fit(
     each = max((batch.bytes for batch in alone), default=1.0)
     room = max(1, (settings.memory_budget - keeping) // each)
     at_once = int(max(1, min(n_threads, len(alone), room)))
-    if 2 * at_once < n_threads:  # one after the other, each on all threads
+    if 2 * at_once < n_threads or not products.concurrent:  # in turn, each on all threads
         at_once = 1
     for batch in small:
         batch.bytes = max(making, keeping + (at_once if batch.alone else 1) * batch.bytes)

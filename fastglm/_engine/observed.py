@@ -59,10 +59,12 @@ class Observed:
         """Sort the events by receiver once, before threads select receivers."""
         self.events.by_unit  # noqa: B018
 
-    def over(self, products):
-        """Parts of the products that are in memory, each with its observations."""
+    def over(self, products, function):
+        """``function(part, its observations)`` for the parts of the products in memory, in turn."""
         for first, part in products.parts():
-            yield part, self.part(first, first + part.shape[0])
+            found = function(part, self.part(first, first + part.shape[0]))
+            del part  # frees the memory before the next part is read
+            yield found
 
     def part(self, first, stop):
         """The observations of the bins from ``first`` to ``stop``, renumbered from 0."""
@@ -109,10 +111,11 @@ class Observed:
                 factor = self.factor(some, False)
                 squares += (off if factor is None else factor * off).sum(axis=0)
             return moments, squares
-        squares = sum(
-            own.events.squares(own._weights(part.valid), mean) for part, own in self.over(products)
-        )
-        return moments, squares
+
+        def squares_of(part, own):
+            return own.events.squares(own._weights(part.valid), mean)
+
+        return moments, sum(self.over(products, squares_of))
 
     def _weights(self, valid):
         """Weight of every bin, 0 where it is not in the fit."""
@@ -127,7 +130,11 @@ class Observed:
 
     def sums(self, products):
         """Weighted sum of every receiver's counts over the valid bins."""
-        return sum(own.events.sums(own._weights(part.valid)) for part, own in self.over(products))
+
+        def sums_of(part, own):
+            return own.events.sums(own._weights(part.valid))
+
+        return sum(self.over(products, sums_of))
 
     def start(self, loss, mean, valid):
         """Intercepts at which constant rates have about the mean of the counts.
@@ -160,15 +167,16 @@ class Observed:
 
         ``sum_t w_t (constant(y_tj) - count_factor * y_tj * o_tj)`` over the valid bins.
         """
-        total = np.zeros(self.events.n_units)
-        for part, own in self.over(products):
+
+        def constant_of(part, own):
             bins, units, counts, weight = own._in_the_fit(part.valid)
             values = weight * loss.constant(counts)
             if own.offset is not None:
                 column = units if own.offset.shape[1] > 1 else 0
                 values = values - loss.count_factor * weight * counts * own.offset[bins, column]
-            total += np.bincount(units, values, total.size)
-        return total
+            return np.bincount(units, values, self.events.n_units)
+
+        return sum(self.over(products, constant_of))
 
 
 def columns(offset, receivers):

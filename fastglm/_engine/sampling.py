@@ -69,6 +69,7 @@ def draw(products, n_sample, leverage=None):
         if part.n_bins:
             index, share = _draw_part(part, n, leverage)
             parts.append((index + first, share, part.rows(index, np.float32)))
+        del part  # frees the memory before the next part is read
     index, share, rows = (np.concatenate(found) for found in zip(*parts, strict=True))
     return Sample(index, share, rows, False)
 

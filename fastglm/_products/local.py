@@ -24,6 +24,8 @@ class Local:
         Default: all bins with a complete history.
     """
 
+    concurrent = True
+
     def __init__(self, X, valid: np.ndarray | None = None):
         self.X, self.valid = X, X.valid if valid is None else valid
         self.n_bins = int(self.valid.sum())

@@ -70,6 +70,8 @@ class Products(Protocol):
         True for a column that can never be negative.
     columns : sequence of blocks of columns
         Used for estimates of cost; see `kinds`.
+    concurrent : bool
+        Whether threads may walk over the bins side by side.
     """
 
     def passes(self, n_receivers: int, lanes: int, multiply: str) -> Passes:
