@@ -234,7 +234,8 @@ def test_nemos_scores_and_softplus(page):
                     float(peer.score(X, page, score_type=score)), abs=1e-8
                 )
         # A function of JAX is known by its name.
-        assert fastglm.PopulationGLM(inverse_link_function=function)._link().name == link
+        model = fastglm.PopulationGLM(inverse_link_function=function)
+        assert fastglm._inputs.read_loss(model).link == link
 
 
 def test_nemos_simulation_has_the_same_lags():
