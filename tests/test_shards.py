@@ -51,7 +51,7 @@ def both(events, basis, epochs, edges, settings, strength=1e-4, free=None):
 
 def assert_same(whole, parts):
     for a, b in zip(whole, parts, strict=True):
-        np.testing.assert_array_equal(a.status, b.status)
+        np.testing.assert_array_equal(b.status, a.status)
         np.testing.assert_allclose(b.objective, a.objective, rtol=1e-13, atol=0)
         np.testing.assert_allclose(b.coef, a.coef, rtol=0, atol=1e-6)
         np.testing.assert_allclose(b.intercept, a.intercept, rtol=0, atol=1e-6)

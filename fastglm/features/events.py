@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 import scipy.sparse
 
+_BLOCK = 4096  # events that are added up at a time
 _FEW_UNITS = 8  # if at most one unit in 8 is selected, sorting beats a pass over all events
 
 
@@ -134,10 +135,15 @@ class Events:
 
     def squares(self, weight: np.ndarray, center: np.ndarray) -> np.ndarray:
         """Weighted sum of squares of every unit's known counts around a center, (n_units,)."""
-        known, at = ~np.isnan(self.amplitudes), weight[self.bins]
-        off = np.where(known, self.amplitudes - center[self.units], 0.0)
-        rest = weight.sum() - np.bincount(self.units, at, self.n_units)  # bins without an event
-        return np.bincount(self.units, at * off**2, self.n_units) + rest * center**2
+        total, rest = np.zeros(self.n_units), np.full(self.n_units, weight.sum())
+        # Equal numbers that are added one by one round in one direction; blocks of them do not.
+        for start in range(0, self.n_events, _BLOCK):
+            some = slice(start, start + _BLOCK)
+            units, amplitudes, at = self.units[some], self.amplitudes[some], weight[self.bins[some]]
+            off = np.where(np.isnan(amplitudes), 0.0, amplitudes - center[units])
+            total += np.bincount(units, at * off**2, self.n_units)
+            rest -= np.bincount(units, at, self.n_units)  # to bins without an event
+        return total + rest * center**2
 
     def part(self, first: int, stop: int) -> Events:
         """The events of the bins from ``first`` to ``stop``; the bins are renumbered from 0."""
