@@ -69,7 +69,7 @@ RECORDINGS = {
     "window as long as a shard": lambda: Recording(40, 2, 17),
     TWO: lambda: Recording(SEGMENT + 90, 2, 7, keep=0.9),
 }
-every_kind = pytest.mark.parametrize("kind", ["local", "one shard", "shards"])
+every_kind = pytest.mark.parametrize("kind", ["local", "shards"])
 MIXED = "columns of every kind"
 
 
@@ -280,7 +280,7 @@ def expected_sums(loss, recording, y, coef, intercept, weight, offset):
 
 
 @pytest.mark.parametrize("lanes", [LANES, 1])
-@pytest.mark.parametrize("given", ["nothing", "weight", "offset", "both"])
+@pytest.mark.parametrize("given", ["nothing", "weight", "both"])
 @every_pair
 @every_loss
 def test_evaluate(loss, name, kind, given, lanes):
@@ -294,14 +294,12 @@ def test_evaluate(loss, name, kind, given, lanes):
         weight = rng.gamma(2.0, size=n_bins) * (rng.random(n_bins) < 0.9)
         weight[~recording.valid] = 0
         weight[recording.valid] += 0.01
-    if given == "offset":
-        offset = rng.normal(size=(n_bins, 1))
     if given == "both":
-        offset = rng.normal(size=(n_bins, n_cells))
+        offset = rng.normal(size=(n_bins, n_cells if lanes > 1 else 1))
     observed = Observed(
         Events.of(y),
         weight if given in ("weight", "both") else None,
-        offset if given in ("offset", "both") else None,
+        offset if given == "both" else None,
     )
     receivers = rng.permutation(n_cells)[: max(1, n_cells - 1)]
     n = receivers.size
@@ -324,8 +322,16 @@ def test_evaluate(loss, name, kind, given, lanes):
 
 @pytest.mark.slow
 @every_kind
-@pytest.mark.parametrize("method", ["newton-cg", "newton-cholesky", "auto"])
-@pytest.mark.parametrize("family", ["Poisson", "Bernoulli", "Gaussian"])
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [
+        ("Poisson", "newton-cg"),
+        ("Poisson", "newton-cholesky"),
+        ("Bernoulli", "newton-cg"),
+        ("Gaussian", "newton-cg"),
+        ("Gaussian", "auto"),
+    ],
+)
 def test_tasks_travel(family, method, kind):
     """A task that was pickled gives the same result, bit by bit; so do tasks made elsewhere."""
     recording = Recording(400, 4, 6, epochs=[[0, 200], [210, 400]])

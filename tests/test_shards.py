@@ -246,14 +246,14 @@ def test_one_shard_is_in_memory_at_a_time(tmp_path):
     basis = fastglm.basis.RaisedCosineLogConv(2, 10)
     rng, peaks = np.random.default_rng(4), {}
     for n_shards in (4, 8):
-        n_bins = 10_000 * n_shards
+        n_bins = 5000 * n_shards
         counts = Events.of((rng.random((n_bins, 6)) < 0.2).astype(np.uint8))
-        file = write_spikes(tmp_path, counts, 0.001, 5000)
+        file = write_spikes(tmp_path, counts, 0.001, 2500)
         del counts
-        sources = sources_of(file.read, basis, np.arange(0, n_bins + 1, 10_000))
+        sources = sources_of(file.read, basis, np.arange(0, n_bins + 1, 5000))
         masks = np.repeat(rng.random((6, 6)) < 0.4, 2, axis=0)
         for name, free in (("full", np.ones((12, 6), bool)), ("masked", masks)):
-            settings = settings_of("Poisson", "newton-cg", maxiter=2)
+            settings = settings_of("Poisson", "newton-cg", maxiter=1)
             tracemalloc.start()
             fit_shards(Shards(sources), free, [ridge(np.full(6, 1e-3))], settings)
             peaks[n_shards, name] = tracemalloc.get_traced_memory()[1] - n_bins
