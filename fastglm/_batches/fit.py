@@ -292,13 +292,6 @@ def sum_counts(y, valid: np.ndarray) -> np.ndarray:
     return y.sums(valid.astype(np.float64))
 
 
-def mean_count(y, valid: np.ndarray) -> np.ndarray:
-    """Mean of every receiver over the valid bins where its count is known."""
-    missing = np.isnan(y.amplitudes) & valid[y.bins]
-    n_known = valid.sum() - np.bincount(y.units[missing], minlength=y.n_units)
-    return sum_counts(y, valid) / np.maximum(n_known, 1)
-
-
 def any_known(y) -> np.ndarray:
     """Bins in which the count of at least one receiver is known."""
     missing = np.isnan(y.amplitudes)

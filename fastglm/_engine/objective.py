@@ -44,10 +44,11 @@ class Objective:
         self.loss, self.moments, self.free, self.penalty = loss, moments, free, penalty
         self.n_bins = products.n_bins
         # The part of the objective that no coefficient changes.
-        self.constant = observed.constant(loss, products) if loss.linear_counts else None
-        self.level = np.zeros(free.shape[1])
+        self.constant, self.level = None, np.zeros(free.shape[1])
         if loss.constant_curvature:
             self._center()
+        elif loss.linear_counts:
+            self.constant = observed.constant(loss, products)
 
     def _center(self):
         """Subtract offsets and means from the counts: only differences enter ``(y - eta)^2``.
