@@ -14,6 +14,7 @@ import numpy as np
 from sklearn.exceptions import NotFittedError
 
 from fastglm._engine.observed import columns
+from fastglm._engine.proximal import norms
 from fastglm._engine.result import SETTLED, USABLE, Result
 from fastglm._inputs import (
     check_names,
@@ -196,26 +197,19 @@ class Fitted:
     @cached_property
     def n_bins(self) -> np.ndarray:
         """Bins of the fit where the count is known, int of shape (n_receivers,)."""
-        gone = self._missing
-        return int(self.kept.sum()) - np.bincount(self.y.units[gone], minlength=self.n_receivers)
+        return int(self.kept.sum()) - self.y.missing(self.kept).astype(int)
 
     @cached_property
     def total(self) -> np.ndarray:
         """Sum of the weights over these bins: their number, where there are no weights."""
         if self.weight is None:
             return self.n_bins.astype(float)
-        gone = self._missing
-        missing = np.bincount(self.y.units[gone], self.weight[self.y.bins[gone]], self.n_receivers)
-        return self.weight[self.kept].sum() - missing
+        return self.weight[self.kept].sum() - self.y.missing(self.weight * self.kept)
 
     @cached_property
     def mean_count(self) -> np.ndarray:
         """Weighted mean of the known counts in the bins of the fit, (n_receivers,)."""
         return mean_count(self.y, self.kept, self.weight)
-
-    @property
-    def _missing(self):
-        return np.isnan(self.y.amplitudes) & self.kept[self.y.bins]
 
     def rates(self, valid: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Bins of each chunk, and their expected counts in float64, offsets included.
@@ -291,12 +285,8 @@ def rates(X, coef, intercept, loss, offset, valid):
 def mean_count(y: Events, kept, weight=None) -> np.ndarray:
     """Weighted mean of every receiver's known counts over some bins; 0 where there is none."""
     weight = np.ones(y.n_bins) if weight is None else weight
-    inside = kept[y.bins]
-    missing = np.isnan(y.amplitudes)
-    at = weight[y.bins]
-    gone = np.bincount(y.units[inside & missing], at[inside & missing], y.n_units)
-    total = y.sums(np.where(kept, weight, 0.0))
-    size = weight[kept].sum() - gone
+    inside = np.where(kept, weight, 0.0)
+    total, size = y.sums(inside), weight[kept].sum() - y.missing(inside)
     return np.where(size > 0, total / np.where(size > 0, size, 1.0), 0.0)
 
 
@@ -331,8 +321,7 @@ def fitted_scale(problem, result: Result) -> np.ndarray:
 
 def _moments(y, weight):
     """Variance of every receiver's known counts, and the sum of the weights of their bins."""
-    gone = np.isnan(y.amplitudes)
-    size = weight.sum() - np.bincount(y.units[gone], weight[y.bins[gone]], y.n_units)
+    size = weight.sum() - y.missing(weight)
     known = np.maximum(size, 1e-300)
     return y.squares(weight, y.sums(weight) / known) / known, size
 
@@ -340,11 +329,7 @@ def _moments(y, weight):
 def _penalty_value(penalty, coef):
     """Penalty of every receiver, (n_receivers,)."""
     value = 0.5 * (coef * penalty.times(coef, slice(None))).sum(axis=0)
-    if penalty.weight is not None:
-        squares = np.zeros(penalty.weight.shape)
-        np.add.at(squares, penalty.group_of, coef**2)
-        value = value + (penalty.weight * np.sqrt(squares)).sum(axis=0)
-    return value
+    return value if penalty.weight is None else value + norms(penalty, coef, slice(None))
 
 
 def _sum_of_deviances(problem, result):

@@ -21,7 +21,7 @@ from sklearn.exceptions import ConvergenceWarning
 from fastglm import connectivity, inference
 from fastglm._batches.checkpoint import Checkpoint
 from fastglm._batches.cost import events_a_feature
-from fastglm._batches.fit import by_missing, fit_tasks, key_of, sum_counts, tasks_of
+from fastglm._batches.fit import by_missing, fit_tasks, key_of, tasks_of
 from fastglm._batches.monitor import Monitor
 from fastglm._batches.plan import Plan, plan_fit
 from fastglm._engine.result import STATUSES, Result
@@ -494,7 +494,7 @@ def _plan(problem):
     X, y, free, settings = problem.X, problem.y, problem.free, problem.settings
     batches, plan = [], None
     for valid, receivers in by_missing(problem.valid, y):
-        sums, n_bins = sum_counts(y, valid), int(valid.sum())
+        sums, n_bins = y.sums(valid), int(valid.sum())
         status, _ = settings.loss.ends(sums[receivers], n_bins)
         receivers = receivers[status == ""]
         events = events_a_feature(X, n_bins, sums, problem.penalty.level)

@@ -287,11 +287,6 @@ def by_missing(valid: np.ndarray, y) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield known, np.array(receivers)
 
 
-def sum_counts(y, valid: np.ndarray) -> np.ndarray:
-    """Sum of every receiver over the valid bins where its count is known."""
-    return y.sums(valid.astype(np.float64))
-
-
 def any_known(y) -> np.ndarray:
     """Bins in which the count of at least one receiver is known."""
     missing = np.isnan(y.amplitudes)

@@ -133,6 +133,11 @@ class Events:
         values = np.where(known, self.amplitudes, 0.0) * weight[self.bins]
         return np.bincount(self.units, values, self.n_units)
 
+    def missing(self, weight: np.ndarray) -> np.ndarray:
+        """Sum of the weights of the bins where a unit's count is not known, (n_units,)."""
+        gone = np.isnan(self.amplitudes)
+        return np.bincount(self.units[gone], weight[self.bins[gone]], self.n_units)
+
     def squares(self, weight: np.ndarray, center: np.ndarray) -> np.ndarray:
         """Weighted sum of squares of every unit's known counts around a center, (n_units,)."""
         total, rest = np.zeros(self.n_units), np.full(self.n_units, weight.sum())

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastglm import connectivity, diagnostics
-from fastglm._batches.fit import sum_counts
 from fastglm._engine.result import STATUSES
 from fastglm._fitted import Fitted
 from fastglm.diagnostics.explained import explained, read_fit
@@ -53,12 +52,11 @@ def gather(
     adjust = {"sample_weight": sample_weight, "offset": offset}
     fit = read_fit(model, X, y, **adjust)
     sums = explained(fit)
-    inside = np.isnan(fit.y.amplitudes) & fit.kept[fit.y.bins]
     facts = Facts(
         fit,
         _names(names, fit),
-        sum_counts(fit.y, fit.kept),
-        np.bincount(fit.y.units[inside], minlength=fit.n_receivers),
+        fit.y.sums(fit.kept),
+        fit.y.missing(fit.kept).astype(int),
         fit.mask.sum(axis=0),
         sums.deviance_explained(),
     )
