@@ -35,8 +35,7 @@ class EventProblem:
 
     def __init__(self, objective, sample, lanes, tol, rough, n_own):
         self.objective, self.sample, self.lanes = objective, sample, lanes
-        self.loss, self.is_free = objective.loss, objective.free
-        self.free = objective.free
+        self.loss, self.free = objective.loss, objective.free
         # A receiver that is about to converge is summed in float64. A rough fit changes to float64
         # only below `_PRECISE`, where the change of a float32 gradient is rounding.
         self.precise_below = _PRECISE if rough else max(tol, _PRECISE)

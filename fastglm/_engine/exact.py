@@ -29,7 +29,7 @@ class DenseProblem:
 
     def __init__(self, products, observed, free, penalty, loss):
         self.products, self.observed, self.loss = products, observed, loss
-        self.is_free, self.free = free, [np.flatnonzero(column) for column in free.T]
+        self.free, self.features = free, [np.flatnonzero(column) for column in free.T]
         index = np.flatnonzero(products.valid)
         self.n_bins = index.size
         row_bytes = 8 * max(products.shape[1], 1)
@@ -46,7 +46,7 @@ class DenseProblem:
         """Another penalty for the same data; the Hessians of the last points stay."""
         n = penalty.n_receivers
         self.penalty = penalty
-        self.plain = (penalty.unpenalised(self.products.shape[1]) & self.is_free).any(axis=0)
+        self.plain = (penalty.unpenalised(self.products.shape[1]) & self.free).any(axis=0)
         self.factor, self.mean, self.total = [None] * n, [None] * n, np.zeros(n)
         self.basis = [None] * n
         self.ranked = np.zeros(n, bool)
@@ -72,12 +72,12 @@ class DenseProblem:
         self.hess = [None] * self.plain.size
         # Features outside a receiver's fit whose fixed coefficients are not 0: they add to eta.
         fixed = [
-            np.setdiff1d(np.flatnonzero(coef[:, k]), self.free[j]) for k, j in enumerate(active)
+            np.setdiff1d(np.flatnonzero(coef[:, k]), self.features[j]) for k, j in enumerate(active)
         ]
 
         def add(k):
             j = active[k]
-            free = self.free[j]
+            free = self.features[j]
             Z = rows if free.size == rows.shape[1] else rows[:, free]
             eta = Z @ coef[free, k] + intercept[k]
             if fixed[k].size:
@@ -109,11 +109,12 @@ class DenseProblem:
                 run_threads(add, range(active.size), rows.size * active.size)
         penalised = np.zeros_like(coef)
         for k, j in enumerate(active):
-            penalised[self.free[j], k] = coef[self.free[j], k]
+            penalised[self.features[j], k] = coef[self.features[j], k]
         pull = self.penalty.times(penalised, active)
         objective = objective / self.n_bins + 0.5 * column_dot(penalised, pull)
         for k, j in enumerate(active):
-            grad[self.free[j], k] = grad[self.free[j], k] / self.n_bins + pull[self.free[j], k]
+            free = self.features[j]
+            grad[free, k] = grad[free, k] / self.n_bins + pull[free, k]
         return objective, grad, grad_intercept / self.n_bins
 
     def step(self, moved, grad, grad_intercept, tol, polishing):
@@ -126,7 +127,7 @@ class DenseProblem:
                     decrement[k] = np.nan  # features whose squares overflow
                     continue
                 self._factorise(j, self.hess[j])
-            free, mean = self.free[j], self.mean[j]
+            free, mean = self.features[j], self.mean[j]
             g = grad[free, k] - mean * grad_intercept[k]
             if self.basis[j] is not None:
                 g = self.basis[j].T @ g
@@ -160,8 +161,8 @@ class DenseProblem:
         if self.hess[j] is not None:
             self.last_hess[j] = (self.hess[j] / self.n_bins).astype(np.float32)
             self.hess[j] = None
-        place = np.searchsorted(self.free[j], features)
-        return self.last_hess[j], np.append(place, self.free[j].size)
+        place = np.searchsorted(self.features[j], features)
+        return self.last_hess[j], np.append(place, self.features[j].size)
 
     def learn(self, receivers, step, step_intercept, change, change_intercept):
         """Nothing: Hessians are exact."""
@@ -183,7 +184,7 @@ class DenseProblem:
         hess, moment, total = bordered[:-1, :-1], bordered[-1, :-1], bordered[-1, -1]
         mean = moment / total
         schur = hess - np.outer(moment, mean)
-        schur = (schur + schur.T) / (2 * self.n_bins) + self.penalty.hessian(j, self.free[j])
+        schur = (schur + schur.T) / (2 * self.n_bins) + self.penalty.hessian(j, self.features[j])
         self.mean[j], self.total[j] = mean, total / self.n_bins
         if not self.ranked[j] and self.plain[j]:
             # All curvatures are positive at the first point, so its Hessian has the rank of X. A
@@ -204,7 +205,7 @@ class DenseProblem:
             rows = self._block(block)[0].rows[:, :-1]
             shift = self.observed.shift(index, False, receivers)
             for k, j in enumerate(receivers):
-                free = self.free[j]
+                free = self.features[j]
                 d = step[free, k]
                 change = np.abs(rows[:, free] @ d - self.mean[j] @ d)
                 if self.loss.pace is not None:

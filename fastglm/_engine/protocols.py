@@ -30,6 +30,8 @@ class Problem(Protocol):
         Most steps that follow below the tolerance.
     n_passes : int
         Passes over the data that an evaluation takes.
+    free : ndarray of bool, shape (n_features, n_receivers)
+        The features in each receiver's fit.
     plain : ndarray of bool, shape (n_receivers,)
         Whether a free coefficient has no penalty.
     certain : ndarray of bool, shape (n_receivers,)

@@ -112,12 +112,12 @@ class _Fit:
     def renew(self, index, penalty):
         """Give some receivers another penalty."""
         problem, result = self.problem, self.result
-        coef = np.where(problem.is_free[:, index], result.coef[:, index], 0.0)
+        coef = np.where(problem.free[:, index], result.coef[:, index], 0.0)
         before = self.penalty.times(coef, index)
         self.penalty.put(index, penalty)
         change = self.penalty.times(coef, index) - before
         self.smooth[index] += 0.5 * column_dot(coef, change)
-        self.grad[:, index] += np.where(problem.is_free[:, index], change, 0.0)
+        self.grad[:, index] += np.where(problem.free[:, index], change, 0.0)
 
     def resume(self, index):
         """Begin a fit of some receivers at their points: no pass is needed."""
@@ -179,7 +179,7 @@ class _Fit:
         def one(j):
             coef, grad, free, weights = (
                 np.ascontiguousarray(values[:, j])
-                for values in (result.coef, self.grad, problem.is_free, penalty.weight)
+                for values in (result.coef, self.grad, problem.free, penalty.weight)
             )
             breach, features, starts, weight = kernels.screen_groups(
                 coef, grad, free, penalty.group_of, self.by_group, weights, _MARGIN

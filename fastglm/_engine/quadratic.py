@@ -66,7 +66,7 @@ class QuadraticProblem:
 
     def __init__(self, normal, moments, squares, free, penalty):
         n = penalty.n_receivers
-        self.normal, self.is_free, self.free = normal, free, free
+        self.normal, self.free = normal, free
         self.mean_y = moments.sum_y / normal.n_bins
         self.slope = moments.xty / normal.n_bins - np.outer(normal.mean, self.mean_y)
         self.variance = squares / normal.n_bins
