@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastglm._kernels import LANES
 from fastglm._products.history import history_gram
 from fastglm._products.kinds import kind_of
 from fastglm._products.rows import finite_rows, rows_of
@@ -113,22 +114,17 @@ def _uncounted_rows(X, valid):
 
 def column_sums(X, valid, weight=None):
     """``X'1`` over the valid bins, or ``X' weight``, in float64."""
-    sweep = Sweep(X, 1, np.float64, 1)
-    for start, n_rows in sweep.chunks():
-        keep = valid[start : start + n_rows].astype(np.float64)
-        if weight is not None:
-            keep *= weight[start : start + n_rows]
-        sweep.backward(start, n_rows, sweep.put(keep[:, None]))
-    return sweep.collect()[:, 0]
+    ones = np.broadcast_to(1.0, (X.shape[0], 1))
+    return project(X, valid, ones, weight, lanes=1)[:, 0]
 
 
-def project(X, valid, values, weight=None):
+def project(X, valid, values, weight=None, lanes=LANES):
     """``X' diag(weight) values`` over the valid bins, for n columns of values, in float64.
 
     ``values`` is an array of shape (n_bins, n), or `Traces`.
     """
     n = values.shape[1]
-    sweep, values = Sweep(X, n), getattr(values, "values", values)
+    sweep, values = Sweep(X, n, lanes=lanes), getattr(values, "values", values)
     for start, n_rows in sweep.chunks():
         bins = slice(start, start + n_rows)
         chunk = np.where(valid[bins, None], values[bins], 0.0)
