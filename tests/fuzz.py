@@ -1,0 +1,525 @@
+"""Random fits against an oracle that knows only the formulas of the documentation.
+
+    python tests/fuzz.py --n 10000 --seed 0     # cases 0 to 9,999
+    python tests/fuzz.py --case 1234            # one case, with all that was found
+
+Every case is a call of `fit` (`fuzz_cases.draw`). The optimum of every receiver is found anew by
+`oracle.solve`. The last lines say what was covered.
+"""
+
+import argparse
+import collections
+import contextlib
+import os
+import signal
+import sys
+import time
+import traceback
+import warnings
+
+import numpy as np
+import oracle
+from fuzz_cases import draw
+from sklearn.exceptions import ConvergenceWarning
+
+# From the most serious to the least.
+KINDS = (
+    "wrong certificate",  # converged_ is True, and the objective is above twice the claim
+    "negative claim",
+    "exception",
+    "hang",
+    "slow",
+    "NumPy warning",
+    "false objective_",  # not the objective at the returned point
+    "claim above tol",
+    "below the oracle",  # the fault is the oracle's, or the fit's in a direction of rounding
+    "alone and in company",
+    "other bits",  # the same call twice
+    "masked coefficient",
+    "features",
+    "predict",
+    "residuals",
+    "score",
+    "scale",
+    "standard errors",
+    "least norm",
+    "grad_norm_",
+    "refused",  # a ValueError for input that is right
+    "not converged",
+)
+HERE = os.path.dirname(os.path.abspath(__file__))
+SLOW = 10  # seconds of CPU for a fit
+LIMIT = 60  # seconds a case
+ROUNDING = 1e-9  # of the scale of the objective
+
+
+class Hang(BaseException):
+    """A case took longer than its limit."""
+
+
+def check(case):
+    """What is wrong with the fit of a case, as (kind, sentence), and what it covered."""
+    found, facts = [], set(case.tags)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model = _call(case, found)
+        if model is not None:
+            for j in range(case.counts.shape[1]):
+                _check_receiver(case, model, j, found, facts)
+            _check_views(case, model, found)
+            _check_again(case, model, found)
+    kinds = (ConvergenceWarning, UserWarning)
+    for w in caught:
+        if w.filename.startswith(HERE):
+            continue
+        if not issubclass(w.category, kinds) or issubclass(w.category, RuntimeWarning):
+            place = f"{w.filename.rsplit('/', 1)[-1]}:{w.lineno}"
+            found.append(("NumPy warning", f"{w.category.__name__} at {place}: {w.message}"))
+    return list(dict.fromkeys(found)), facts
+
+
+def _call(case, found):
+    """The fitted model, or None after an error."""
+    model, start = case.model(), time.process_time()
+    try:
+        model.fit(case.X, case.y, case.init, **case.adjust())
+        took = time.process_time() - start
+        if took > SLOW:
+            found.append(("slow", f"{took:.1f} s of CPU"))
+        return model
+    except ValueError as error:
+        own = traceback.extract_tb(error.__traceback__)[-1].filename
+        sentence = str(error)
+        if case.valid.any() or "fastglm" not in own:
+            kind = "refused" if "fastglm" in own else "exception"
+            found.append((kind, f"ValueError: {sentence}"))
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{place.filename.rsplit('/', 1)[-1]}:{place.lineno}"
+        found.append(("exception", f"{type(error).__name__} at {where}: {error}"))
+    return None
+
+
+def _point(case, model, j):
+    coef = np.asarray(model.coef_, float)
+    return coef.reshape(case.design.shape[1], -1)[:, j], float(model.intercept_[j])
+
+
+def _check_receiver(case, model, j, found, facts):
+    status, claim = str(model.status_[j]), float(model.newton_decrement_[j])
+    facts.add(f"status {status}")
+    coef, intercept = _point(case, model, j)
+    free = case.free(j)
+    if case.rows(j).sum() == 0:
+        if status != "no_bins":
+            found.append(("exception", f"receiver {j} has no bins, and its status is {status}"))
+        return
+    if np.any(coef[~free] != 0):
+        found.append(("masked coefficient", f"receiver {j}: {np.abs(coef[~free]).max():.2g}"))
+    if not (np.isfinite(coef).all() and np.isfinite(intercept)):
+        found.append(("exception", f"receiver {j}, {status}: coefficients are not finite"))
+        return
+    r = case.receiver(j)
+    best = oracle.solve(r)
+    facts |= {"separation"} if 0 < best.separated < len(r.y) else set()
+    facts |= {"condition below 1e-3"} if best.condition < 1e-3 else set()
+    facts |= {"oracle unsure"} if best.gap > 1e-11 * best.scale else set()
+    value = float(r.value(coef[free], intercept))
+    gap, about = value - best.value, f"receiver {j}, {status}, claim {claim:.1e}"
+    rough = ROUNDING * best.scale + best.slack
+    about += f", gap {gap:.1e} at scale {best.scale:.1e}"
+    tight = f"condition {best.condition:.0e}, {best.separated} bins at infinity"
+    if model.converged_[j]:
+        if not claim >= 0:
+            found.append(("negative claim", f"{about}; {tight}"))
+        if not gap <= 2 * max(claim, 0.0) + rough:
+            found.append(("wrong certificate", f"{about}; {tight}"))
+        tol = (case.params.get("solver_kwargs") or {}).get("tol", 1e-16)
+        if status == "converged" and claim > tol:
+            found.append(("claim above tol", f"{about}; tol {tol}"))
+    elif "few steps" not in case.tags and status != "overflow":
+        kind = "not converged" if best.gap < 1e-11 * best.scale else "not converged, nor the oracle"
+        facts.add(kind)
+        found.append(("not converged", f"{about}; {tight}") if kind == "not converged" else None)
+    if gap < -rough - best.gap:
+        found.append(("below the oracle", f"{about}, the oracle's gap {best.gap:.0e}; {tight}"))
+    found[:] = [f for f in found if f is not None]
+    _check_numbers(case, model, j, r, best, value, found)
+
+
+def _check_numbers(case, model, j, r, best, value, found):
+    """objective_, grad_norm_ and the norm, at the point that was returned."""
+    coef, intercept = _point(case, model, j)
+    free, status = case.free(j), str(model.status_[j])
+    grad, noise = r.gradient(coef[free], intercept)
+    slope, size = _slope_of_rounding(r, coef[free], intercept)
+    off = abs(float(model.objective_[j]) - value)
+    room = 1e-11 * max(best.scale, abs(value)) + slope
+    if status in ("silent", "saturated", "separated"):
+        room += ROUNDING * best.scale
+    if not off <= room:
+        text = f"receiver {j}, {status}: {model.objective_[j]:.15g}, at the point {value:.15g}"
+        found.append(("false objective_", text))
+    reported = float(model.grad_norm_[j])
+    shift = np.append(r.share @ r.X, 0.0)
+    true = [
+        np.abs(_least_subgradient(r, coef[free], g)).max() for g in (grad, grad - shift * grad[-1])
+    ]  # as the columns are, and centred
+    room = 4 * noise.max() + 1e-12 * size
+    if status in ("converged", "max_iter", "stalled") and not (
+        min(true) * 0.98 - room <= reported <= max(true) * 1.02 + room
+    ):
+        text = f"receiver {j}, {status}: {reported:.3g}, at the point {true[0]:.3g}"
+        found.append(("grad_norm_", f"{text}, of centred columns {true[1]:.3g}"))
+    tight = best.sure and float(model.newton_decrement_[j]) < 1e-12 * best.scale
+    if status == "converged" and tight and best.null is not None and best.null.shape[1]:
+        along = np.abs(best.null.T @ coef[free]).max()
+        if along > 1e-4 * np.linalg.norm(coef[free]) + 1e-9:
+            text = f"receiver {j}: {along:.2g} along collinear features, norm "
+            found.append(("least norm", f"{text}{np.linalg.norm(coef[free]):.2g}"))
+
+
+def _slope_of_rounding(r, coef, intercept):
+    """Change of the objective by the rounding of eta, and the size of a gradient entry."""
+    size = np.abs(r.X) @ np.abs(coef) + abs(intercept) + np.abs(r.offset)
+    eta = r.X @ coef + intercept + r.offset
+    with np.errstate(over="ignore"):
+        slope, bend = oracle.derivatives(eta, r.y, r.link)
+    step = (2 + np.sqrt(len(coef))) * oracle.EPS * size
+    change = np.sum(r.share * (np.abs(slope) * step + np.abs(bend) * step**2))
+    largest = np.abs(r.X).max(initial=1) * np.sum(r.share * np.abs(slope))
+    return float(change), float(largest)
+
+
+def _least_subgradient(r, coef, grad):
+    """The subgradient of least norm, group by group; the intercept last."""
+    out = grad.copy()
+    for features, size in r.groups:
+        norm = np.linalg.norm(coef[features])
+        if norm > 0:
+            out[features] += size * coef[features] / norm
+        else:
+            length = np.linalg.norm(grad[features])
+            out[features] *= max(0.0, 1 - size / length) if length > 0 else 0.0
+    return out
+
+
+# --- predictions, residuals, scores, standard errors ---------------------------------------------
+
+
+def _eta(case, model, j):
+    """eta of the valid rows at the returned point, and a bound of its rounding."""
+    coef, intercept = _point(case, model, j)
+    rows = np.isfinite(case.design).all(axis=1)
+    X, offset = case.design[rows], case.offset_of(j)[rows]
+    eta = X.astype(np.longdouble) @ coef + np.longdouble(intercept) + offset
+    size = np.abs(X) @ np.abs(coef) + abs(intercept) + np.abs(offset)
+    return rows, eta.astype(float), 16 * (2 + len(coef) ** 0.5) * oracle.EPS * size
+
+
+def _check_views(case, model, found):
+    n = case.counts.shape[1]
+    try:
+        with np.errstate(over="ignore"):
+            mu = model.predict(case.X, case.offset).reshape(-1, n)
+            left = {
+                kind: model.residuals(case.X, case.y, kind, offset=case.offset).reshape(-1, n)
+                for kind in ("response", "pearson", "deviance")
+            }
+    except Exception as error:
+        found.append(("exception", f"{type(error).__name__} in predict or residuals: {error}"))
+        return
+    for j in range(n):
+        if np.isfinite(_point(case, model, j)[0]).all() and np.isfinite(model.intercept_[j]):
+            _check_bins(case, model, j, mu[:, j], {k: v[:, j] for k, v in left.items()}, found)
+    usable = np.isfinite(model.intercept_).all() and case.valid.any()
+    if usable and not np.isin(model.status_, ("overflow",)).any():
+        _check_scores(case, model, mu, found)
+        _check_errors(case, model, found)
+
+
+def _check_bins(case, model, j, mu, left, found):
+    rows, eta, error = _eta(case, model, j)
+    about = f"receiver {j}, {model.status_[j]}"
+    if np.isfinite(mu[~rows]).any() or np.isnan(mu[rows]).any():
+        found.append(("predict", f"{about}: NaN does not stand where X has NaN"))
+        return
+    with np.errstate(over="ignore", under="ignore"):
+        low, high = (oracle.mean(eta + s * error, case.link) for s in (-1, 1))
+    room = 1e-12 * np.abs(high) + 1e-300
+    off = (mu[rows] < low - room) | (mu[rows] > high + room)
+    if off.any():
+        k = int(np.argmax(off))
+        found.append(("predict", f"{about}: {mu[rows][k]!r} where eta is {eta[k]!r}"))
+    y = case.counts[rows, j]
+    known = np.isfinite(y)
+    scale = float(model.scale_[j])
+    if not (scale > 0 or case.link != "identity"):
+        return  # a perfect fit, or no bins to spare
+    for kind, values in left.items():
+        with np.errstate(all="ignore"):
+            middle, low, high = (
+                oracle.residuals(eta[known] + s * error[known], y[known], kind, case.link, scale)
+                for s in (0, -1, 1)
+            )
+        ends = np.sort([low, middle, high], axis=0)
+        room = 1e-7 + 1e-6 * np.abs(middle)
+        ours = values[rows][known]
+        wrong = ~((ours >= ends[0] - room) & (ours <= ends[2] + room))
+        wrong &= np.isfinite(ends).all(axis=0) & (np.abs(eta[known]) < 600)
+        if wrong.any():
+            k = int(np.argmax(wrong))
+            text = f"{about}, {kind}: {ours[k]!r}, expected {middle[k]!r} at eta {eta[known][k]:.4g}"
+            found.append(("residuals", text + f", y {y[known][k]:g}"))
+
+
+def _check_scores(case, model, mu, found):
+    rows, counts = case.valid, case.counts
+    known = rows[:, None] & np.isfinite(counts)
+    if not known.any() or not np.isfinite(mu[rows]).all():
+        return
+    weight = np.ones(len(rows)) if case.weight is None else case.weight
+    wide = np.broadcast_to(weight[:, None], counts.shape)
+    y = np.where(known, counts, 1.0)
+    null = np.ones_like(mu)
+    for j in range(counts.shape[1]):
+        if not known[:, j].any():
+            continue
+        w = weight[known[:, j]]
+        offset = case.offset_of(j)
+        b = oracle.null_intercept(y[known[:, j], j], w / w.sum(), offset[known[:, j]], case.link)
+        with np.errstate(over="ignore"):
+            null[:, j] = oracle.mean(b + offset, case.link)
+    total = {}
+    with np.errstate(all="ignore"):
+        for name, at in (("model", mu), ("null", null)):
+            at = np.where(known, at, 0.5)
+            for what, values in (
+                ("LL", oracle.log_likelihood(y, at, case.link, model.scale_)),
+                ("D", oracle.deviance(y, at, case.link)),
+            ):
+                total[name, what] = np.sum(np.where(known, wide * values, 0)) / np.sum(wide[known])
+        expected = {
+            "log-likelihood": total["model", "LL"],
+            "pseudo-r2-McFadden": 1 - total["model", "LL"] / total["null", "LL"],
+            "pseudo-r2-Cohen": 1 - total["model", "D"] / total["null", "D"],
+        }
+    room = {"log-likelihood": abs(total["model", "LL"])}
+    for name, value in expected.items():
+        try:
+            ours = float(model.score(case.X, case.y, name, **case.adjust()))
+        except Exception as error:
+            found.append(("exception", f"{type(error).__name__} in score {name}: {error}"))
+            continue
+        if not np.isfinite(value) or abs(value) > 1e8:
+            continue
+        size = 1e-7 * max(1.0, abs(value), room.get(name, 0))
+        if not abs(ours - value) <= size:
+            found.append(("score", f"{name}: {ours!r}, expected {value!r}"))
+
+
+def _check_errors(case, model, found):
+    n = case.counts.shape[1]
+    usable = [j for j in range(n) if model.status_[j] == "converged" and case.rows(j).any()]
+    if not usable:
+        return
+    for kind in ("observed", "expected", "robust"):
+        try:
+            ours = model.standard_errors(case.X, case.y, kind, **case.adjust())
+        except Exception as error:
+            found.append(("exception", f"{type(error).__name__} in standard_errors: {error}"))
+            return
+        for j in usable:
+            _check_error(case, model, j, kind, ours.reshape(-1, n)[:, j], found)
+
+
+def _check_error(case, model, j, kind, ours, found):
+    coef, intercept = _point(case, model, j)
+    r, free = case.receiver(j), np.flatnonzero(case.free(j))
+    held = np.zeros(len(free), bool)
+    for features, _ in r.groups:
+        held[features] |= coef[free][features] == 0
+    kept = np.flatnonzero(~held)
+    scale = 1.0
+    if case.link == "identity":
+        n_free = len(kept) + 1
+        rest = r.weight.sum() - n_free
+        squares = np.sum(r.weight * (r.y - (r.X @ coef[free] + intercept + r.offset)) ** 2)
+        spread = np.sum(r.weight * (r.y - r.offset - np.sum(r.share * (r.y - r.offset))) ** 2)
+        if rest <= 0 or squares < 1e-10 * spread:
+            return
+        scale = squares / rest
+        if not abs(model.scale_[j] - scale) <= 1e-6 * scale:
+            text = f"receiver {j}: {model.scale_[j]:.9g}, expected {scale:.9g}"
+            found.append(("scale", text))
+            return
+    small = oracle.Receiver(
+        r.X[:, kept], r.y, r.weight, r.offset, r.link, r.ridge[kept], []
+    )  # a lasso has no curvature
+    expected = oracle.standard_errors(small, coef[free[kept]], intercept, kind, scale)
+    if expected is None or not kept.size:
+        return
+    ours = ours[free[kept]]
+    off = ~(np.abs(ours - expected) <= 1e-5 * expected)
+    if off.any():
+        k = int(np.argmax(off))
+        text = f"receiver {j}, {kind}, feature {free[kept][k]}: {ours[k]:.6g}"
+        found.append(("standard errors", f"{text}, expected {expected[k]:.6g}"))
+
+
+# --- the same again, and alone ------------------------------------------------------------------
+
+
+def _check_again(case, model, found):
+    rng = np.random.default_rng([case.seed, 1])
+    n = case.counts.shape[1]
+    if rng.random() < 0.1:
+        again = _call(case, found)
+        if again is not None and not (
+            np.array_equal(again.coef_, model.coef_, equal_nan=True)
+            and np.array_equal(again.intercept_, model.intercept_, equal_nan=True)
+        ):
+            off = np.abs(again.objective_ - model.objective_).max()
+            found.append(("other bits", f"objectives differ by {off:.1e}"))
+    if n > 1 and rng.random() < 0.35:
+        _check_alone(case, model, int(rng.integers(n)), found)
+
+
+def alone(case, j):
+    """The case of one receiver by itself."""
+    one = type(case)(**vars(case))
+    one.y, one.single = case.y[:, [j]], False
+    one.params = dict(case.params)
+    if case.offset is not None and case.offset.ndim == 2 and case.offset.shape[1] > 1:
+        one.offset = case.offset[:, [j]]
+    if case.mask is not None:
+        one.mask = case.mask[:, [j]]
+        one.params["feature_mask"] = case.params["feature_mask"][:, [j]]
+    strength = case.params.get("regularizer_strength")
+    if isinstance(strength, np.ndarray):
+        one.params["regularizer_strength"] = strength[..., [j]]
+    one.ridge, one.norms = case.ridge[:, [j]], [case.norms[j]]
+    one.init = None if case.init is None else (case.init[0][:, [j]], case.init[1][[j]])
+    return one
+
+
+def _check_alone(case, model, j, found):
+    single = _call(alone(case, j), found)
+    if single is None or case.rows(j).sum() == 0:
+        return
+    r, free = case.receiver(j), case.free(j)
+    values = [float(r.value(c[free], b)) for c, b in (_point(case, model, j), _first(single))]
+    status = str(model.status_[j]), str(single.status_[0])
+    both = model.converged_[j] and single.converged_[0]
+    claims = float(model.newton_decrement_[j] + single.newton_decrement_[0]) if both else 0.0
+    scale = max(abs(values[0]), abs(values[1]))
+    rough = _slope_of_rounding(r, _point(case, model, j)[0][free], _point(case, model, j)[1])[0]
+    if status[0] != status[1] or not abs(values[0] - values[1]) <= 1e-13 * scale + 2 * claims + rough:
+        text = f"receiver {j}: {status[0]} in company, {status[1]} alone"
+        found.append(("alone and in company", f"{text}; objectives differ by "
+                      f"{abs(values[0] - values[1]):.1e} at {scale:.1e}"))  # fmt: skip
+
+
+def _first(model):
+    return np.asarray(model.coef_, float).reshape(-1, 1)[:, 0], float(model.intercept_[0])
+
+
+# --- the run ------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _limit(seconds):
+    def stop(*_):
+        raise Hang
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def run(seeds, limit=LIMIT, largest=3000, tell=None):
+    """Check the cases of some seeds.
+
+    Returns
+    -------
+    found : dict of kind to list of (seed, sentence, description)
+    covered : Counter of facts over cases
+    """
+    found, covered = collections.defaultdict(list), collections.Counter()
+    for seed in seeds:
+        facts, wrong, text = set(), [], ""
+        try:
+            with _limit(limit):
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # epochs that are shorter than a window
+                    case = draw(seed, largest)
+                text = case.describe()
+                wrong, facts = check(case)
+        except Hang:
+            wrong = [("hang", f"more than {limit} s")]
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{place.filename.rsplit('/', 1)[-1]}:{place.lineno}"
+            wrong = [("exception", f"in the fuzzer, {type(error).__name__} at {where}: {error}")]
+        else:
+            facts |= {f"link {case.link}", f"penalty {case.penalty}"}
+            facts |= {f"solver {case.params.get('solver_name')}"}
+        covered["cases"] += 1
+        covered.update(facts)
+        for kind, sentence in wrong:
+            found[kind].append((seed, sentence, text))
+        if tell is not None:
+            tell(seed, wrong, text)
+    return found, covered
+
+
+def show(found, covered, examples=5):
+    """The failures by kind, and the share of the cases that each fact holds for."""
+    lines = []
+    for kind in sorted(found, key=KINDS.index):
+        seeds = {seed for seed, *_ in found[kind]}
+        lines.append(f"\n{kind}: {len(found[kind])} in {len(seeds)} cases")
+        for seed, sentence, text in found[kind][:examples]:
+            lines.append(f"  --case {seed}: {sentence}\n      {text}")
+    lines.append(f"\ncovered, in % of {covered['cases']:,} cases:")
+    shares = [
+        f"{fact} {100 * n / covered['cases']:.1f}"
+        for fact, n in sorted(covered.items())
+        if fact != "cases"
+    ]
+    lines += ["  " + ", ".join(shares[k : k + 6]) for k in range(0, len(shares), 6)]
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--n", type=int, default=200, help="number of cases")
+    parser.add_argument("--seed", type=int, default=0, help="the first case")
+    parser.add_argument("--case", type=int, help="only this case")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds a case")
+    parser.add_argument("--largest", type=int, default=3000, help="most bins of a case")
+    parser.add_argument("--examples", type=int, default=5, help="failures that are shown of a kind")
+    parser.add_argument("--quiet", action="store_true", help="no line when a case fails")
+    given = parser.parse_args()
+
+    def tell(seed, wrong, text):
+        serious = [w for w in wrong if w[0] != "not converged"]
+        if serious and not given.quiet:
+            print(f"{seed}: {serious[0][0]}: {serious[0][1]} [{text}]", flush=True)
+
+    seeds = range(given.seed, given.seed + given.n)
+    if given.case is not None:
+        seeds, tell = [given.case], None
+    start = time.perf_counter()
+    found, covered = run(seeds, given.limit, given.largest, tell)
+    print(show(found, covered, given.examples if given.case is None else 100))
+    print(f"{time.perf_counter() - start:.0f} s")
+    return int(any(kind not in ("not converged", "refused") for kind in found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
