@@ -18,7 +18,8 @@ from fastglm._engine.shared import share
 
 _SOFT = 1e-4  # without ridge, a smaller eigenvalue of the preconditioned S calls for exact Hessians
 MAX_FALLBACK = 1500  # features up to which exact Hessians may take over
-_PATIENCE = 12  # quasi-Newton steps before exact Hessians take over
+_PATIENCE = 12  # quasi-Newton steps before exact Hessians take over, if a feature has no penalty
+_RESERVE = 4  # else a part of the steps, one over this, is kept for exact Hessians
 # The search on the sample ends at a decrement of `_START` times the sample's noise, or times the
 # tolerance if that is larger, and after `_START_STEPS` steps at most.
 _START, _START_STEPS = 0.01, 20
@@ -235,7 +236,7 @@ class _Fit:
         guided: bool,
     ) -> Result:
         problem, tol, maxiter = self.problem, self.settings.tol, self.settings.maxiter
-        plain, retreat = problem.plain, None
+        retreat = None
         if self.by_events:
             problem.forget()
         sampled = cold or (self.anchor is not None and not guided)
@@ -243,13 +244,16 @@ class _Fit:
             if cold:
                 retreat = coef, intercept, self._at_constant(intercept)
             coef, intercept = self._start_on_sample(coef, fixed, cold)
-        suspect = plain.any() or fixed.any()  # also an intercept beside features at their limit
-        fall_back = self.by_events and suspect and self.products.shape[1] <= MAX_FALLBACK
-        n_steps = min(maxiter, _PATIENCE) if fall_back else maxiter
+        suspect = problem.plain.any() or fixed.any()  # also an intercept beside features at limits
+        fall_back = self.products.shape[1] <= MAX_FALLBACK and problem.method != DenseProblem.method
+        n_steps = maxiter
+        if fall_back:
+            n_steps = min(maxiter, _PATIENCE) if suspect else maxiter - maxiter // _RESERVE
         result = minimize(problem, coef, intercept, tol, n_steps, self.watch, retreat)
         self.anchor = problem.anchor() if self.keep and self.by_events else None
         if fall_back:
             self._end_exactly(result, penalty, maxiter - n_steps)
+        problem.least_norm(np.arange(intercept.size), result.coef, result.intercept)
         return result
 
     def _at_constant(self, intercept: np.ndarray) -> np.ndarray:
@@ -284,16 +288,25 @@ class _Fit:
         return problem.off_null(first.coef, everyone, everyone), first.intercept
 
     def _end_exactly(self, result: Result, penalty, maxiter: int) -> None:
-        """Fit receivers that quasi-Newton steps have not ended with exact Hessians.
+        """Fit receivers that the search has not ended with exact Hessians of rows.
 
         Separation along a direction of several features takes the curvature towards 0, below the
-        resolution of float32 sums. In float64 it ends in a few further steps.
+        resolution of float32 sums. In float64 it ends in a few further steps. Features that are
+        nearly collinear need their rows, since ``X'X`` does not have their digits.
         """
         problem = self.problem
-        flat = problem.plain & (problem.theta < _SOFT)
-        rest = np.flatnonzero(np.isin(result.status, ("max_iter", "stalled")) | flat)
-        if not rest.size or maxiter <= 0:
-            return
+        rest = problem.unresolved() | np.isin(result.status, ("max_iter", "stalled"))
+        if self.by_events:
+            rest |= problem.plain & (problem.theta < _SOFT)
+        rest = np.flatnonzero(rest & (result.status != "interrupted"))
+        # Every receiver keeps its Hessian and a factor.
+        size = 32.0 * (self.products.shape[1] + 1) ** 2
+        at_once = int(max(self.settings.memory_budget / 4 / size, 1))
+        for first in range(0, rest.size if maxiter > 0 else 0, at_once):
+            self._fit_exactly(rest[first : first + at_once], result, penalty, maxiter)
+
+    def _fit_exactly(self, rest: np.ndarray, result: Result, penalty, maxiter: int) -> None:
+        """Go on with the exact Hessians of some receivers."""
         exact = DenseProblem(
             self.products,
             self.observed.select(rest),
@@ -304,6 +317,7 @@ class _Fit:
         again = minimize(
             exact, result.coef[:, rest], result.intercept[rest], self.settings.tol, maxiter
         )
+        exact.least_norm(np.arange(rest.size), again.coef, again.intercept)
         again.n_iter += result.n_iter[rest]
         again.n_passes += result.n_passes[rest]
         result.put(rest, again)
