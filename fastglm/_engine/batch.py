@@ -106,7 +106,7 @@ def fit_task(task: Task, watch: Callable | None = None) -> list[Result]:
         guided = guide is not None and not penalties[k].sparse.any()
         if guided:
             start = tuple(g + 2 * a - b for g, a, b in zip(guide[k], ahead, before, strict=True))
-        results += fit.run(penalties[k:], start, guided)
+        results += fit.run(penalties[k:], start, guided, given=k == 0 and start is not None)
         start = results[-1].coef, results[-1].intercept
         if guided:
             now = tuple(c - g for c, g in zip(start, guide[k], strict=True))
@@ -135,13 +135,17 @@ class _Fit:
         self.level = self.loss.expected_curvature(self.loss.eta(self.mean))
         self.problem, self.free = None, None
 
-    def run(self, penalties: list, start: tuple | None, guided: bool = False) -> list[Result]:
+    def run(
+        self, penalties: list, start: tuple | None, guided: bool = False, given: bool = False
+    ) -> list[Result]:
         """Fit with the first of some penalties, or with as many as `_together` finds.
 
         Features without a penalty are treated first. A feature that is always zero is taken out. A
         feature that is only active where there are no events is set to its limit: with ``x >= 0``,
         ``X'y = 0`` and ``X'1 > 0`` the objective falls without end as the coefficient goes to minus
         infinity (Correia, Guimaraes & Zylkin, 2019).
+
+        A start that is ``given`` by the user is left out for receivers that it would not help.
 
         Returns
         -------
@@ -158,10 +162,16 @@ class _Fit:
             coef = np.where(fixed, limit, np.where(free, coef, 0.0))
         if penalty.sparse.any():
             self._prepare(penalty.copy(), free)
+            coef, intercept = self._useful(penalty, coef, intercept, fixed, given)
             results = self._run_sparse(self._together(penalties, free, fixed), coef, intercept)
         else:
             self._prepare(penalty, free)
-            results = [self._run_smooth(penalty, coef, intercept, fixed, start is None, guided)]
+            coef, intercept = self._useful(penalty, coef, intercept, fixed, given)
+            result = self._run_smooth(penalty, coef, intercept, fixed, start is None, guided)
+            if fixed.any() and self._lower(result, fixed):
+                start = result.coef, result.intercept
+                result = self._run_smooth(penalty, *start, fixed, False, guided)
+            results = [result]
         for result in results:
             separated = fixed.any(axis=0) & (result.status == "converged")
             result.status[separated] = "separated"
@@ -193,6 +203,52 @@ class _Fit:
                 if high.any():
                     limit = np.where(high, -limit, limit)
         return free, fixed, limit
+
+    def _useful(
+        self, penalty, coef: np.ndarray, intercept: np.ndarray, fixed: np.ndarray, given: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A start; constant rates where the objective of a given start is above theirs."""
+        if not given:
+            return coef, intercept
+        everyone = np.arange(intercept.size)
+        constant = np.where(fixed, coef, 0.0)
+        flat = self.observed.start(self.loss, self.mean, self.products.valid)
+        here = self.problem.evaluate(everyone, coef, intercept)[0]
+        there = self.problem.evaluate(everyone, constant, flat)[0]
+        if penalty.sparse.any():
+            here = here + proximal.norms(penalty, coef, everyone)
+        good = here <= there + 1e-6 * (1 + np.abs(there))
+        return np.where(good, coef, constant), np.where(good, intercept, flat)
+
+    def _lower(self, result: Result, fixed: np.ndarray) -> bool:
+        """Move limits on until they rule over the other features; whether any limit moved.
+
+        A feature at its limit makes eta at most ``loss.low`` in the bins where it is active, or at
+        least ``loss.high``, if the other features and the intercept add up to nothing there.
+        """
+        some = np.flatnonzero(fixed.any(axis=0) & np.isfinite(result.objective))
+        limit = np.where(fixed[:, some], result.coef[:, some], 0.0)
+        rest = result.coef[:, some] - limit
+        most = np.ones(some.size)
+        batch, loss = self.batch, self.loss
+        passes = [
+            self.products.passes(some.size, batch.lanes, batch.products).forward(coef)
+            for coef in (limit, rest)
+        ]
+        for at_limit, beside in zip(*passes, strict=True):
+            eta = beside.eta + result.intercept[some]
+            shift = self.observed.shift(beside.index, loss.exponential, some)
+            eta = eta if shift is None else eta + shift
+            for end, sign in ((loss.low, -1.0), (loss.high, 1.0)):
+                if end is None:
+                    continue
+                pull = sign * at_limit.eta
+                active = beside.valid[:, None] & (pull > 0.5 * abs(end))
+                need = np.where(active, (abs(end) - sign * eta) / np.where(active, pull, 1.0), 0.0)
+                most = np.maximum(most, need.max(axis=0, initial=0.0))
+        moved = most > 1
+        result.coef[:, some] += limit * np.where(moved, 1.01 * most - 1, 0.0)
+        return bool(moved.any())
 
     def _prepare(self, penalty, free: np.ndarray) -> None:
         """Set the problem of this penalty; the last problem is kept if it has the same features."""
