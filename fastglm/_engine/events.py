@@ -15,6 +15,9 @@ from fastglm._engine.lbfgs import Steps
 from fastglm._engine.linear import ROUNDING, null_spaces
 from fastglm._kernels.threads import run_threads
 
+# A gradient along a collinear direction that is rounding, in float64 and in float32 sums. The unit
+# is the root mean square of the feature and of the residual.
+_FLAT = {False: 1e-13, True: 1e-5}
 _PRECISE = 1e-11  # gradients of receivers with a smaller decrement are summed in float64
 
 
@@ -56,7 +59,7 @@ class EventProblem:
         self.sample.set_penalty(penalty)
         self.plain = (penalty.unpenalised(self.free.shape[0]) & self.free).any(axis=0)
         covariance = self.sample.shared.covariance
-        self.null = null_spaces(covariance, self.free, penalty, self.plain)
+        self.null, self.near = null_spaces(covariance, self.free, penalty, self.plain)
 
     def forget(self, receivers=slice(None)):
         """Begin a new fit of some receivers: float32 sums, no pairs, no bins of their own."""
@@ -115,7 +118,7 @@ class EventProblem:
     # --- for proximal steps ---
 
     def curvature(self, j, coef, intercept, features):
-        """Sampled Hessian of receiver j; see `SampleProblem.curvature`."""
+        """Schur complement on the sample; see `SampleProblem.curvature`."""
         return self.sample.curvature(j, coef, intercept, features)
 
     def learn(self, receivers, step, step_intercept, change, change_intercept):
@@ -179,6 +182,32 @@ class EventProblem:
         for k, j in zip(place[alone], receivers[alone], strict=True):
             z[:, k] = self.late.solve(j, residual[:, k])
         return self.off_null(z, place, receivers)
+
+    def least_norm(self, receivers, coef, intercept):
+        """Take the directions out that change neither eta nor the penalty, in place."""
+        mean = self.objective.moments.x / self.objective.n_bins
+        before = coef.copy()
+        self.off_null(coef, range(len(receivers)), receivers)
+        intercept += mean @ (before - coef)
+
+    def unresolved(self):
+        """Receivers whose optimum the sums of this problem may not resolve, (n_receivers,).
+
+        Columns are nearly collinear, or a direction that was taken for collinear has a gradient.
+        """
+        found, shared = self.near.copy(), self.sample.shared
+        collinear = np.flatnonzero([null is not None for null in self.null])
+        if not collinear.size:
+            return found
+        mean = self.objective.moments.x / self.objective.n_bins
+        size = np.sqrt(shared.diagonal + mean**2)
+        rounding = _FLAT[self.rough] * np.sqrt(self.sample.level)
+        for j in collinear:
+            free, null = self.free[:, j], self.null[j]
+            grad = self.steps.grad[j, :-1] - mean * self.steps.grad[j, -1]
+            bound = rounding[j] * np.linalg.norm(null * size[free, None], axis=0)
+            found[j] |= (np.abs(null.T @ grad[free]) > bound).any()
+        return found
 
     def off_null(self, coef, columns, receivers):
         """Take the collinear directions of the receivers out of some columns, in place."""

@@ -76,6 +76,7 @@ def minimize(
             search.advance()
             if watch is not None:
                 watch(search.result)
+        search.settle()
     except KeyboardInterrupt:
         status = search.result.status
         status[status == ""] = "interrupted"
@@ -131,6 +132,27 @@ class Search:
             self._separate(index, decrement, was)
         self.active = active[self.result.status[active] == ""]
 
+    def settle(self) -> None:
+        """Sum the last points in float64 where a search has ended without a certificate."""
+        problem, result = self.problem, self.result
+        rest = np.flatnonzero(np.isin(result.status, ("max_iter", "stalled")) & ~problem.certain)
+        if not rest.size:
+            return
+        problem.expect(rest, np.zeros(rest.size))
+        objective, grad, grad_intercept = problem.evaluate(
+            rest, result.coef[:, rest], result.intercept[rest]
+        )
+        result.n_passes[rest] += problem.n_passes
+        known = np.flatnonzero(np.isfinite(objective))
+        some, grad, grad_intercept = rest[known], grad[:, known], grad_intercept[known]
+        result.objective[some] = objective[known]
+        result.grad_norm[some] = _largest(grad, grad_intercept)
+        _, _, decrement, passes = problem.step(
+            known, grad, grad_intercept, self.tol[some], np.zeros(some.size, bool)
+        )
+        result.newton_decrement[some] = decrement
+        result.n_passes[some] += passes
+
     def _evaluate(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Objective and gradient at the trial points: one pass for all active receivers."""
         active, result, length = self.active, self.result, self.length[self.active]
@@ -178,9 +200,7 @@ class Search:
         result.coef[:, index], result.intercept[index] = coef[:, moved], intercept[moved]
         result.objective[index] = objective[moved]
         result.n_iter[index] += ~first[moved]
-        result.grad_norm[index] = np.maximum(
-            np.abs(grad).max(axis=0, initial=0), np.abs(grad_intercept)
-        )
+        result.grad_norm[index] = _largest(grad, grad_intercept)
 
     def _step(
         self, moved: np.ndarray, grad: np.ndarray, grad_intercept: np.ndarray
@@ -249,6 +269,11 @@ class Search:
             at = self.result.coef[:, suspects], self.result.intercept[suspects]
             change = self.problem.largest_change(suspects, self.last_step[:, suspects], *at)
             status[suspects[change > 0.5]] = "separated"
+
+
+def _largest(grad: np.ndarray, grad_intercept: np.ndarray) -> np.ndarray:
+    """Largest entry of each receiver's gradient."""
+    return np.maximum(np.abs(grad).max(axis=0, initial=0), np.abs(grad_intercept))
 
 
 def _shorten(

@@ -11,6 +11,7 @@
 """
 
 from fastglm._kernels.groups import (
+    group_leftover,
     learn_curvature,
     reduce_model,
     screen_groups,
@@ -76,6 +77,7 @@ __all__ = [
     "exp_array",
     "exp_of",
     "gaussian_identity",
+    "group_leftover",
     "history_backward",
     "history_forward",
     "history_forward_narrow",

@@ -75,8 +75,9 @@ class DenseColumns:
         return np.fmin.reduce(self.values, axis=0, initial=0) >= 0
 
     def smallest_positive(self) -> np.ndarray:
-        """The smallest value above zero of each column."""
-        return np.where(self.values > 0, self.values, np.inf).min(axis=0, initial=np.inf)
+        """The smallest value of each column that is above zero by more than rounding."""
+        rounding = 1e-12 * np.fmax.reduce(self.values, axis=0, initial=0)
+        return np.where(self.values > rounding, self.values, np.inf).min(axis=0, initial=np.inf)
 
     def rows(self, index: np.ndarray, out: np.ndarray) -> None:
         """Write the rows at the ascending bins ``index``, which may repeat, into ``out``."""
