@@ -213,6 +213,8 @@ class Optimum:
     coef, intercept : ndarray, float
     sure : bool
         No direction is between collinear and not.
+    noise : ndarray of bool, shape (n_features,)
+        Columns that are constant up to rounding, and not constant.
     """
 
     value: float
@@ -225,6 +227,7 @@ class Optimum:
     coef: np.ndarray | None = None
     intercept: float = np.nan
     sure: bool = True
+    noise: np.ndarray | None = None
 
 
 def null_intercept(y, share, offset, link):
@@ -288,6 +291,7 @@ def solve(receiver: Receiver) -> Optimum:
         coef,
         intercept,
         frame.sure,
+        (size == 0) & (np.ptp(r.X, axis=0) > 0),
     )
 
 
