@@ -187,8 +187,10 @@ def _values(data, path, rows=()):
 def _column(table, name, path, kinds="fiu"):
     """A data set of numbers; None if the table has none of that name."""
     with _reading(path):
-        data = table.get(name)
-        known = data is None or (hasattr(data, "dtype") and data.dtype.kind in kinds)
+        if name not in table:
+            return None
+        data = table[name]
+        known = hasattr(data, "dtype") and data.dtype.kind in kinds
     if not known:
         raise ValueError(f"{path}: {name} does not hold numbers.")
     return data
