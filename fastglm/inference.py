@@ -296,10 +296,21 @@ def uncertainty(
                 cov, marked = _covariance(bread[k], None if meat is None else meat[k], least)
                 if meat is None:  # that of a sandwich does not depend on the scale
                     cov /= fit.precision[j]
+                if np.any(fit.shift):
+                    _move_intercept(cov, fit.shift[fit.free[j]])
                 _put(out, j, fit.free[j], cov, marked)
 
             run_threads(invert, range(some.size))
     return out
+
+
+def _move_intercept(cov, shift):
+    """The covariance with the intercept of features as they were given, ``b - shift'c``, in place.
+
+    ``cov`` belongs to features from which ``shift`` was taken off; the intercept is last.
+    """
+    cov[-1] -= shift @ cov[:-1]
+    cov[:, -1] -= cov[:, :-1] @ shift
 
 
 def _put(out, j, free, cov, marked):
@@ -440,7 +451,7 @@ def _without(fit, problem, features, receivers):
         problem.settings,
         log="test",
     )
-    coef, intercept = fit.coef.copy(), fit.intercept.copy()
+    coef, intercept = fit.coef.copy(), np.array(fit.model.intercept_, float)
     coef[:, receivers] = result.coef
     intercept[receivers] = result.intercept - problem.intercept_of(result.coef, receivers)
     return fit.at(coef, intercept)

@@ -275,11 +275,28 @@ class _Fit:
         )
 
     def _run_sparse(self, penalties: list, coef: np.ndarray, intercept: np.ndarray) -> list[Result]:
-        self.anchor = None
+        self.anchor, problem = None, self.problem
         results = [Result.empty(*coef.shape) for _ in penalties]
         results[0].coef[:], results[0].intercept[:] = coef, intercept
         tol = self.settings.tol * (0.01 if self.settings.rough else 1)  # no unjudged step follows
-        proximal.minimize(self.problem, penalties, results, tol, self.settings.maxiter, self.watch)
+        maxiter = n_steps = self.settings.maxiter
+        if self._may_fall_back:
+            n_steps -= maxiter // _RESERVE
+        proximal.minimize(problem, penalties, results, tol, n_steps, self.watch)
+        if not self._may_fall_back or maxiter == n_steps:
+            return results
+        unresolved = np.array([np.isin(r.status, ("max_iter", "stalled")) for r in results])
+        for rest in self._at_once(problem.unresolved() | unresolved.any(axis=0), results[-1]):
+            exact = self._exact(rest, penalties[0].copy())
+            again = [Result.empty(coef.shape[0], rest.size) for _ in penalties]
+            again[0].coef[:] = np.nan_to_num(results[0].coef[:, rest])
+            again[0].intercept[:] = np.nan_to_num(results[0].intercept[rest])
+            own = [penalty.select(receivers=rest) for penalty in penalties]
+            proximal.minimize(exact, own, again, tol, maxiter - n_steps)
+            for result, one in zip(results, again, strict=True):
+                one.n_iter += result.n_iter[rest]
+                one.n_passes += result.n_passes[rest]
+                result.put(rest, one)
         return results
 
     def _run_smooth(
@@ -301,13 +318,12 @@ class _Fit:
                 retreat = coef, intercept, self._at_constant(intercept)
             coef, intercept = self._start_on_sample(coef, fixed, cold)
         suspect = problem.plain.any() or fixed.any()  # also an intercept beside features at limits
-        fall_back = self.products.shape[1] <= MAX_FALLBACK and problem.method != DenseProblem.method
         n_steps = maxiter
-        if fall_back:
+        if self._may_fall_back:
             n_steps = min(maxiter, _PATIENCE) if suspect else maxiter - maxiter // _RESERVE
         result = minimize(problem, coef, intercept, tol, n_steps, self.watch, retreat)
         self.anchor = problem.anchor() if self.keep and self.by_events else None
-        if fall_back:
+        if self._may_fall_back:
             self._end_exactly(result, penalty, maxiter - n_steps)
         problem.least_norm(np.arange(intercept.size), result.coef, result.intercept)
         return result
@@ -354,29 +370,32 @@ class _Fit:
         rest = problem.unresolved() | np.isin(result.status, ("max_iter", "stalled"))
         if self.by_events:
             rest |= problem.plain & (problem.theta < _SOFT)
-        rest = np.flatnonzero(rest & (result.status != "interrupted"))
-        # Every receiver keeps its Hessian and a factor.
-        size = 32.0 * (self.products.shape[1] + 1) ** 2
-        at_once = int(max(self.settings.memory_budget / 4 / size, 1))
-        for first in range(0, rest.size if maxiter > 0 else 0, at_once):
-            self._fit_exactly(rest[first : first + at_once], result, penalty, maxiter)
+        for some in self._at_once(rest, result) if maxiter > 0 else []:
+            exact = self._exact(some, penalty)
+            start = result.coef[:, some], result.intercept[some]
+            again = minimize(exact, *start, self.settings.tol, maxiter)
+            exact.least_norm(np.arange(some.size), again.coef, again.intercept)
+            again.n_iter += result.n_iter[some]
+            again.n_passes += result.n_passes[some]
+            result.put(some, again)
 
-    def _fit_exactly(self, rest: np.ndarray, result: Result, penalty, maxiter: int) -> None:
-        """Go on with the exact Hessians of some receivers."""
-        exact = DenseProblem(
-            self.products,
-            self.observed.select(rest),
-            self.free[:, rest],
-            penalty.select(receivers=rest),
-            self.loss,
-        )
-        again = minimize(
-            exact, result.coef[:, rest], result.intercept[rest], self.settings.tol, maxiter
-        )
-        exact.least_norm(np.arange(rest.size), again.coef, again.intercept)
-        again.n_iter += result.n_iter[rest]
-        again.n_passes += result.n_passes[rest]
-        result.put(rest, again)
+    @property
+    def _may_fall_back(self) -> bool:
+        """Whether receivers may go on with exact Hessians of rows."""
+        few = self.products.shape[1] <= MAX_FALLBACK
+        return few and self.problem.method != DenseProblem.method
+
+    def _at_once(self, rest: np.ndarray, result: Result) -> list[np.ndarray]:
+        """Some receivers, in groups whose Hessians and factors fit into a quarter of the memory."""
+        rest = np.flatnonzero(rest & (result.status != "interrupted"))
+        size = 32.0 * (self.products.shape[1] + 1) ** 2
+        n = int(max(self.settings.memory_budget / 4 / size, 1))
+        return [rest[first : first + n] for first in range(0, rest.size, n)]
+
+    def _exact(self, rest: np.ndarray, penalty) -> DenseProblem:
+        """The problem of some receivers with exact Hessians."""
+        observed, penalty = self.observed.select(rest), penalty.select(receivers=rest)
+        return DenseProblem(self.products, observed, self.free[:, rest], penalty, self.loss)
 
 
 def _start_noise(shared, level: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 from fastglm import _kernels as kernels
 from fastglm._engine.late import LateReceivers
 from fastglm._engine.lbfgs import Steps
-from fastglm._engine.linear import ROUNDING, null_spaces
+from fastglm._engine.linear import ROUNDING, null_spaces, rounding_floor
 from fastglm._kernels.threads import run_threads
 
 # A gradient along a collinear direction that is rounding, in float64 and in float32 sums. The unit
@@ -46,7 +46,11 @@ class EventProblem:
             self.precise_below = np.inf
         self.rough = tol > self.precise_below
         n = objective.free.shape[1]
-        self.certain = np.zeros(n, bool)
+        self.certain, self.floor = np.zeros(n, bool), np.zeros(n)
+        if self.loss.constant_curvature:
+            shared, mean = sample.shared, objective.moments.x / objective.n_bins
+            squares = objective.constant / objective.n_bins
+            self.floor = rounding_floor(shared.diagonal, mean, squares)
         self.rounding, self._was_rounded = np.zeros(n), np.zeros(n)
         self.steps = Steps(self, n, lanes)
         self.late = LateReceivers(objective, sample, n_own)
@@ -59,7 +63,9 @@ class EventProblem:
         self.sample.set_penalty(penalty)
         self.plain = (penalty.unpenalised(self.free.shape[0]) & self.free).any(axis=0)
         covariance = self.sample.shared.covariance
-        self.null, self.near = null_spaces(covariance, self.free, penalty, self.plain)
+        self.null, self.near = null_spaces(
+            covariance, self.free, penalty, self.plain, penalty.sparse
+        )
 
     def forget(self, receivers=slice(None)):
         """Begin a new fit of some receivers: float32 sums, no pairs, no bins of their own."""
@@ -104,7 +110,8 @@ class EventProblem:
             self._set_point(n, known)
         steps = self.steps.step(moved, self.point, grad, grad_intercept, tol, polishing)
         self.late.judge(receivers, steps[2], tol)
-        return *steps[:3], passes.astype(np.int64)
+        decrement = np.maximum(steps[2], self.floor[receivers])
+        return *steps[:2], decrement, passes.astype(np.int64)
 
     def _set_point(self, n, known=False):
         self.sample.set_point(self.active, self.point[:-1], self.point[-1])

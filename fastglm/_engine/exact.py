@@ -9,6 +9,7 @@ from fastglm._kernels.threads import run_threads
 from fastglm._products.weighted_gram import WeightedGram, symmetric
 
 _DENSE_BYTES = 1 << 28  # rows that are kept between passes
+_ROUNDING = 4 * np.finfo(np.float64).eps  # of a number that is computed from a few others
 _NEAR = 1e-8  # a pivot of the Hessian, scaled to a unit diagonal, that may be rounding
 _BLOCK_BYTES = 1 << 21  # rows that are worked on at a time: a core's L2 and part of L3 hold them
 
@@ -43,7 +44,8 @@ class DenseProblem:
         n = penalty.n_receivers
         self.hess, self.last_hess = [None] * n, [None] * n
         self.certain = np.ones(n, bool)  # always float64
-        self.rounding = np.full(n, 1e-13)
+        self.rounding, self.floor = np.full(n, 1e-13), np.zeros(n)
+        self.size = self._sizes()
         self.set_penalty(penalty)
 
     def set_penalty(self, penalty):
@@ -56,6 +58,13 @@ class DenseProblem:
         self.searched, self._spaces = np.zeros(n, bool), {}
         self.last, self.drift = np.full(n, np.inf), np.zeros(n)
         self.due = np.ones(n, bool)
+
+    def _sizes(self):
+        """Root mean square of every feature, (n_features,)."""
+        squares = 0.0
+        for k in range(len(self.blocks)):
+            squares = squares + (self._block(k)[0].rows[:, :-1] ** 2).sum(axis=0)
+        return np.sqrt(squares / self.n_bins)
 
     def _block(self, k):
         """Rows and counts of block k, kept between passes where all blocks fit into memory."""
@@ -72,7 +81,7 @@ class DenseProblem:
         """Objective, gradient and, where it is due, the Hessian at the given points."""
         self.active, self.point = active, (coef, intercept)
         objective, grad_intercept = np.zeros(active.size), np.zeros(active.size)
-        grad = np.zeros_like(coef)
+        grad, self.terms = np.zeros_like(coef), np.zeros(active.size)
         for j in active:
             self.hess[j], self.slope[j] = None, 0.0
         # Features outside a receiver's fit whose fixed coefficients are not 0: they add to eta.
@@ -95,6 +104,7 @@ class DenseProblem:
             objective[k] += loss.sum()
             if not np.isfinite(objective[k]):
                 return
+            self.terms[k] += ((np.abs(residual) + 2 * np.abs(counts[:, j])) ** 2).sum()
             grad[free, k] += Z.T @ residual
             grad_intercept[k] += residual.sum()
             if self.space[j] is not None:
@@ -121,7 +131,16 @@ class DenseProblem:
         for k, j in enumerate(active):
             free = self.features[j]
             grad[free, k] = grad[free, k] / self.n_bins + pull[free, k]
+        self._bound_rounding(active, coef, intercept, objective)
         return objective, grad, grad_intercept / self.n_bins
+
+    def _bound_rounding(self, active, coef, intercept, objective):
+        """Rounding of eta and of the residuals at the given points, and of the objective."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.reach = self.size @ np.abs(coef) + np.abs(intercept)
+            self.terms = np.sqrt(self.terms / self.n_bins)
+            own = _ROUNDING * self.terms * self.reach / (1 + np.abs(objective))
+        self.rounding[active] = np.fmax(1e-13, np.where(np.isfinite(own), own, 0.0))
 
     def _add_hessian(self, j, gram, Z, curvature):
         """Add the Hessian of the summed loss over some rows, the intercept last."""
@@ -139,7 +158,7 @@ class DenseProblem:
         step, step_intercept = np.zeros_like(grad), np.zeros(moved.size)
         decrement = np.zeros(moved.size)
         coef, intercept = (values[..., moved] for values in self.point)
-        active = self.active
+        active, terms, reach = self.active, self.terms[moved], self.reach[moved]
         for k, j in enumerate(active[moved]):
             if self.hess[j] is not None:
                 self._factorise(j, coef[:, [k]], intercept[[k]])
@@ -149,6 +168,8 @@ class DenseProblem:
             free, space = self.features[j], self.space[j]
             found = self._newton(j, grad[free, k], grad_intercept[k], coef[free, k])
             d, step_intercept[k], decrement[k] = found
+            self.floor[j] = self._floor(j, terms[k], reach[k])
+            decrement[k] = max(decrement[k], self.floor[j])
             step[free, k] = d if space is None else space.basis @ d
             if space is not None:  # coordinates are centred
                 step_intercept[k] -= space.mean @ step[free, k]
@@ -173,6 +194,15 @@ class DenseProblem:
         decrement = -0.5 * (g @ d) + 0.5 * (left @ left)
         decrement += 0.5 * grad_intercept**2 / self.total[j]
         return d, -grad_intercept / self.total[j] - mean @ d, decrement
+
+    def _floor(self, j, terms, reach):
+        """A decrement that rounding of the gradient allows, at a point with these magnitudes."""
+        space, factor, total = self.space[j], self.factor[j], self.total[j]
+        size = self.size[self.features[j]]
+        if space is not None:
+            size = np.maximum(np.linalg.norm(space.basis * size[:, None], axis=0), 1.0)
+        error = _ROUNDING * (terms + total * reach)
+        return 0.5 * error**2 * (((size / factor.unit) ** 2).sum() + 1 / total)
 
     def _pull(self, j):
         """Hessian of the penalty of a receiver over its free features."""

@@ -8,30 +8,52 @@ from scipy.linalg import LinAlgError
 
 _RANK = 1e-12  # an eigenvalue of the scaled Gram matrix below this is a collinear direction
 NEAR = 1e-7  # a smaller eigenvalue is below the resolution of float32
+_CONSTANT = 1e-13  # variance, as a part of the mean square, that is rounding
 _JITTER = 1e-14  # first part of the diagonal that is added to a matrix without a factor
 
 
-def null_spaces(covariance, free, penalty, plain):
+def centre(gram, mean):
+    """Make ``X'X / n`` the covariance of the features, in place.
+
+    The variance of a constant feature is rounding of its mean square. It becomes exactly 0.
+    """
+    squares = np.diag(gram).copy()
+    for k, value in enumerate(mean):
+        gram[k] -= value * mean
+    constant = np.diag(gram) <= _CONSTANT * squares
+    gram[constant] = 0
+    gram[:, constant] = 0
+
+
+def rounding_floor(variance, mean, squares):
+    """The decrement that rounding allows where the curvature is 2, for counts of mean squares."""
+    error = 16 * np.finfo(np.float64).eps
+    size = np.divide(mean**2, variance, where=variance > 0, out=np.zeros(variance.size))
+    return 0.5 * error**2 * squares * (variance.size + size.sum() + 1)
+
+
+def null_spaces(covariance, free, penalty, plain, sparse):
     """Collinear directions without a penalty, which steps stay off, and nearly collinear ones.
 
     Returns
     -------
     null : list of ndarray or None
-        An orthonormal basis of each receiver's collinear directions.
+        An orthonormal basis of the collinear directions of each plain receiver.
     near : ndarray of bool, shape (n_receivers,)
         Whether other directions are so nearly collinear that sums in float32 do not see them.
     """
     null, near, known = [None] * plain.size, np.zeros(plain.size, bool), {}
     if covariance is None or not np.isfinite(covariance).all():
         return null, near
-    for j in np.flatnonzero(plain):
+    for j in np.flatnonzero(plain | sparse):
         chosen = np.flatnonzero(free[:, j])
         pull = penalty.hessian(j, chosen)
         key = chosen.tobytes(), pull.tobytes() if pull.any() else b""
         if key not in known:
             space, _, least = split_space(covariance[np.ix_(chosen, chosen)] + pull)
             known[key] = space if space.size else None, least < NEAR
-        null[j], near[j] = known[key]
+        found, near[j] = known[key]
+        null[j] = found if plain[j] else None
     return null, near
 
 

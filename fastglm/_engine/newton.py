@@ -232,7 +232,8 @@ class Search:
         """End receivers below the tolerance, after up to ``problem.polish`` further steps."""
         problem, result, polishing = self.problem, self.result, self.polishing
         took = self.step[:, index].any(axis=0)
-        done = (decrement <= self.tol[index]) & problem.certain[index]
+        done = decrement <= np.maximum(self.tol[index], problem.floor[index])
+        done &= problem.certain[index]
         polished = done & (
             (polishing[index] >= problem.polish)
             | (decrement <= 1e-24)

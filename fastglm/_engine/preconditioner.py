@@ -48,7 +48,7 @@ class SampleProblem:
         self._share = shared.share if factor is None else shared.share * factor
         self.free, self.level, self.blend = free, level, BLEND
         self.plain = np.zeros(level.size, bool)  # a start needs no test for separation
-        self.certain = np.ones(level.size, bool)
+        self.certain, self.floor = np.ones(level.size, bool), np.zeros(level.size)
         self.rounding = np.full(level.size, ROUNDING[np.float32])
         self._columns, self._some = None, None
         self.models = {}  # kept Hessians of receivers

@@ -38,6 +38,8 @@ class Problem(Protocol):
         Whether the last evaluation can certify an optimum.
     rounding : ndarray of shape (n_receivers,)
         Relative rounding of the objective.
+    floor : ndarray of shape (n_receivers,)
+        The decrement that rounding of the gradient allows: no smaller one can be claimed.
     """
 
     def evaluate(self, active, coef, intercept):

@@ -210,13 +210,15 @@ class _Fit:
             self.step[features, j] = d
             self.step_intercept[j] = -g_b / total - mean @ d
             self.promised[j] = -gain
-            result.newton_decrement[j] = (max(gain, 0.0) + left) / problem.trust(j)
+            claim = (max(gain, 0.0) + left) / problem.trust(j)
+            result.newton_decrement[j] = max(claim, problem.floor[j])
 
         run_threads(one, list(index))
         self.length[index] = 1.0
         decrement = result.newton_decrement[index]
         problem.announce(index, decrement)
-        done = (decrement <= self.tol) & problem.certain[index]
+        done = decrement <= np.maximum(self.tol, problem.floor[index])
+        done &= problem.certain[index]
         result.status[index[done]] = "converged"
         result.status[index[~np.isfinite(decrement)]] = "stalled"
         result.status[index[(result.n_iter[index] >= self.maxiter) & ~done]] = "max_iter"

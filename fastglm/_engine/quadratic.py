@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastglm._engine.linear import NEAR, cho_solve, cholesky, split_space
+from fastglm._engine.linear import NEAR, centre, cho_solve, cholesky, rounding_floor, split_space
 from fastglm._kernels.dots import column_dot
 
 # A slope along a collinear direction that is rounding; the unit is the root mean square of the
@@ -56,8 +56,7 @@ def normal_equations(products, weight=None):
     covariance = products.gram(weight)
     covariance /= n_bins
     mean = sums / n_bins
-    for k, value in enumerate(mean):
-        covariance[k] -= value * mean
+    centre(covariance, mean)
     return Normal(covariance, mean, n_bins, sums)
 
 
@@ -81,6 +80,8 @@ class QuadraticProblem:
         self.slope = moments.xty / normal.n_bins - np.outer(normal.mean, self.mean_y)
         self.variance = squares / normal.n_bins
         self.certain, self.rounding = np.ones(n, bool), np.full(n, 1e-13)
+        variance = np.diag(normal.covariance)
+        self.floor = rounding_floor(variance, normal.mean, self.variance)
         self.set_penalty(penalty)
 
     def set_penalty(self, penalty):
@@ -118,6 +119,7 @@ class QuadraticProblem:
             step[np.ix_(found.features, group)] = d
         g = np.where(self.free[:, receivers], g, 0.0)
         decrement = -0.5 * column_dot(g, step) + 0.25 * grad_intercept**2
+        decrement = np.maximum(decrement, self.floor[receivers])
         return step, -0.5 * grad_intercept - mean @ step, decrement, 0
 
     def _key(self, j):

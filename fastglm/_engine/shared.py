@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import numpy as np
 import scipy.linalg
 
+from fastglm._engine.linear import centre
 from fastglm._engine.sampling import Sample, draw, sample_size
 from fastglm._kernels.dots import tiled_dot
 from fastglm._kernels.threads import all_blas_threads, run_threads
@@ -156,8 +157,7 @@ class Shared:
         mean = column_sums / self.n_bins
         covariance = gram  # in place: at 6,648 features each copy is 350 MB
         covariance /= self.n_bins
-        for k, value in enumerate(mean):
-            covariance[k] -= value * mean
+        centre(covariance, mean)
         if not np.isfinite(covariance).all():  # features whose squares overflow
             covariance = np.eye(covariance.shape[0])
             self._keeps = False
