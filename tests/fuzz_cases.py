@@ -152,8 +152,8 @@ def outer(left, right):
 # --- drawing ------------------------------------------------------------------------------------
 
 
-class Draw:
-    """Draws a case; every method takes the next numbers of one generator."""
+class _Features:
+    """Draws features; every method takes the next numbers of one generator."""
 
     def __init__(self, seed, largest=3000):
         self.rng = np.random.default_rng(seed)
@@ -169,34 +169,6 @@ class Draw:
 
     def power(self, low, high):
         return float(10.0 ** self.rng.uniform(low, high))
-
-    def case(self) -> Case:
-        rng = self.rng
-        if self.chance(0.25):
-            edges = np.sort(rng.choice(self.T + 1, size=2 * self.pick(1, 2, 3), replace=False))
-            self.epochs = edges.reshape(-1, 2)
-            self.tags.add("epochs")
-        self.link = self.pick("exp", "exp", "exp", "softplus", "logistic", "cloglog", "identity")
-        self.family = LINKS[self.link]
-        self.n = self.pick(1, 1, 2, 3, 4)
-        self.senders = self._senders()
-        X, design, groups = self._features()
-        valid = np.isfinite(design).all(axis=1)
-        self.offset = self._offset()
-        y = self._counts(design, valid)
-        weight = self._weight()
-        case = Case(self.seed, X, design, y, self.link, "None", tags=self.tags)
-        case.weight, case.offset = weight, self.offset
-        case.single = self.n == 1 and self.chance(0.5)
-        self._mask(case)
-        self._penalty(case, groups)
-        self._solver(case)
-        if self.chance(0.2):
-            self._init(case)
-        self._types(case)
-        return case
-
-    # --- features ---
 
     def _senders(self):
         n = self.pick(1, 2, 3, 4)
@@ -430,6 +402,36 @@ class Draw:
         slow = values.reshape(n, -1)[np.arange(self.T) // every]
         return X, slow[:, None, :]
 
+
+class Draw(_Features):
+    """Draws a case."""
+
+    def case(self) -> Case:
+        rng = self.rng
+        if self.chance(0.25):
+            edges = np.sort(rng.choice(self.T + 1, size=2 * self.pick(1, 2, 3), replace=False))
+            self.epochs = edges.reshape(-1, 2)
+            self.tags.add("epochs")
+        self.link = self.pick("exp", "exp", "exp", "softplus", "logistic", "cloglog", "identity")
+        self.family = LINKS[self.link]
+        self.n = self.pick(1, 1, 2, 3, 4)
+        self.senders = self._senders()
+        X, design, groups = self._features()
+        valid = np.isfinite(design).all(axis=1)
+        self.offset = self._offset()
+        y = self._counts(design, valid)
+        weight = self._weight()
+        case = Case(self.seed, X, design, y, self.link, "None", tags=self.tags)
+        case.weight, case.offset = weight, self.offset
+        case.single = self.n == 1 and self.chance(0.5)
+        self._mask(case)
+        self._penalty(case, groups)
+        self._solver(case)
+        if self.chance(0.2):
+            self._init(case)
+        self._types(case)
+        return case
+
     # --- counts, weights, offsets ---
 
     def _counts(self, design, valid):
@@ -532,8 +534,8 @@ class Draw:
     def _penalty(self, case, groups):
         p, n = case.design.shape[1], self.n
         case.ridge, case.norms = np.zeros((p, n)), [[] for _ in range(n)]
-        case.penalty = self.pick(*["None"] * 7, *["Ridge"] * 5, *["Lasso"] * 3, "ElasticNet",
-                                 "ElasticNet", "GroupLasso", "GroupLasso", "GroupLasso")  # fmt: skip
+        kinds = {"None": 7, "Ridge": 5, "Lasso": 3, "ElasticNet": 2, "GroupLasso": 3}
+        case.penalty = self.pick(*(kind for kind, times in kinds.items() for _ in range(times)))
         if case.penalty == "None":
             return
         gradient, variance = self._sizes(case)

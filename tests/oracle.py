@@ -339,9 +339,9 @@ class _Frame:
         norm = np.sqrt((A**2).sum(axis=0))
         norm[norm == 0] = 1.0
         _, S, Vt = np.linalg.svd(A / norm, full_matrices=False)
-        keep = S > CUT * S.max(initial=0)
+        keep = CUT * S.max(initial=0) < S
         self.condition = float(S[keep].min() / S.max()) if keep.any() else 1.0
-        self.sure = not ((S > 1e-13 * S.max(initial=0)) & (S < 1e-8 * S.max(initial=0))).any()
+        self.sure = not ((1e-13 * S.max(initial=0) < S) & (1e-8 * S.max(initial=0) > S)).any()
         self.basis = np.zeros((len(size), int(keep.sum())))
         self.basis[live] = Vt[keep].T / S[keep] / norm[:, None]
         self.columns = self._columns(self.basis)
@@ -504,7 +504,7 @@ def _at_infinity(r, frame, start, least):
     index = np.flatnonzero(free)
     A = frame.Z[:, index] / frame.size[index]
     U, S, Vt = np.linalg.svd(A, full_matrices=False)
-    keep = S > CUT * S.max(initial=0)
+    keep = CUT * S.max(initial=0) < S
     G = np.column_stack([U[:, keep] * np.sqrt(len(r.y)), np.ones(len(r.y))])
     direction, away = _recession(G, r.y, LINKS[r.link] == "Poisson", least)
     if not away.any():
@@ -560,7 +560,7 @@ def _recession(G, y, poisson, least):
     if poisson:
         events = y > 0
         _, S, Vt = np.linalg.svd(G[events], full_matrices=True)
-        rank = int((S > 1e-9 * S.max(initial=0)).sum())
+        rank = int((1e-9 * S.max(initial=0) < S).sum())
         N, rows = Vt[rank:].T, np.flatnonzero(~events)
         A = G[rows] @ N
     else:

@@ -42,7 +42,9 @@ def test_the_derivatives_are_those_of_the_loss(link):
         slope, bend = oracle.derivatives(eta.astype(float), y, link)
         low, high = (sum(oracle.parts(eta + s * h, y, link)) for s in (-1, 1))
         np.testing.assert_allclose(slope, (high - low) / (2 * h), rtol=1e-7, atol=1e-10)
-        before, after = (oracle.derivatives((eta + s * h).astype(float), y, link)[0] for s in (-1, 1))
+        before, after = (
+            oracle.derivatives((eta + s * h).astype(float), y, link)[0] for s in (-1, 1)
+        )
         np.testing.assert_allclose(bend, (after - before) / 2e-6, rtol=1e-4, atol=1e-8)
 
 
@@ -101,7 +103,7 @@ def test_norms_of_groups_agree_with_proximal_gradients(data, link):
     X, y, _ = data
     groups = [(np.array([0, 1]), 0.05), (np.array([2, 3]), 0.02)]
     ours = oracle.solve(receiver(X, y[link], link, groups=groups))
-    coef, intercept, value = naive_glm.family_fit(X, y[link], link, groups=groups)
+    coef, _, value = naive_glm.family_fit(X, y[link], link, groups=groups)
     assert abs(ours.value - value) < 1e-12
     np.testing.assert_allclose(ours.coef, coef, atol=1e-5)
 
@@ -144,6 +146,8 @@ def test_the_oracle_takes_the_least_norm_in_the_units_of_the_user(data):
 def test_some_fits_hold_against_the_oracle():
     """The first of the cases that `python tests/fuzz.py` draws, with few bins."""
     found, covered = fuzz.run(range(40), largest=300)
-    serious = {kind: cases for kind, cases in found.items() if kind not in ("not converged", "hang")}
+    serious = {
+        kind: cases for kind, cases in found.items() if kind not in ("not converged", "hang")
+    }
     assert not serious, fuzz.show(serious, covered)
     assert covered["cases"] == 40
