@@ -285,8 +285,12 @@ class _Fit:
         proximal.minimize(problem, penalties, results, tol, n_steps, self.watch)
         if not self._may_fall_back or maxiter == n_steps:
             return results
-        unresolved = np.array([np.isin(r.status, ("max_iter", "stalled")) for r in results])
-        for rest in self._at_once(problem.unresolved() | unresolved.any(axis=0), results[-1]):
+        unresolved = np.zeros(intercept.size, bool)
+        for result in results:
+            unresolved |= np.isin(result.status, ("max_iter", "stalled"))
+        last = np.nan_to_num(results[-1].coef), np.nan_to_num(results[-1].intercept)
+        unresolved |= problem.unresolved(*last)
+        for rest in self._at_once(unresolved, results[-1]):
             exact = self._exact(rest, penalties[0].copy())
             again = [Result.empty(coef.shape[0], rest.size) for _ in penalties]
             again[0].coef[:] = np.nan_to_num(results[0].coef[:, rest])
@@ -367,7 +371,8 @@ class _Fit:
         nearly collinear need their rows, since ``X'X`` does not have their digits.
         """
         problem = self.problem
-        rest = problem.unresolved() | np.isin(result.status, ("max_iter", "stalled"))
+        rest = problem.unresolved(result.coef, result.intercept)
+        rest |= np.isin(result.status, ("max_iter", "stalled"))
         if self.by_events:
             rest |= problem.plain & (problem.theta < _SOFT)
         for some in self._at_once(rest, result) if maxiter > 0 else []:

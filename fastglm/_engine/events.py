@@ -15,9 +15,9 @@ from fastglm._engine.lbfgs import Steps
 from fastglm._engine.linear import ROUNDING, null_spaces, rounding_floor
 from fastglm._kernels.threads import run_threads
 
-# A gradient along a collinear direction that is rounding, in float64 and in float32 sums. The unit
-# is the root mean square of the feature and of the residual.
-_FLAT = {False: 1e-13, True: 1e-5}
+# A slope along a collinear direction that is rounding. The unit is the root mean square of the
+# feature and of the residual.
+_FLAT = 1e-13
 _PRECISE = 1e-11  # gradients of receivers with a smaller decrement are summed in float64
 
 
@@ -63,9 +63,10 @@ class EventProblem:
         self.sample.set_penalty(penalty)
         self.plain = (penalty.unpenalised(self.free.shape[0]) & self.free).any(axis=0)
         covariance = self.sample.shared.covariance
-        self.null, self.near = null_spaces(
-            covariance, self.free, penalty, self.plain, penalty.sparse
+        self.collinear, self.near = null_spaces(
+            covariance, self.free, penalty, self.plain | penalty.sparse
         )
+        self.null = [s if p else None for s, p in zip(self.collinear, self.plain, strict=True)]
 
     def forget(self, receivers=slice(None)):
         """Begin a new fit of some receivers: float32 sums, no pairs, no bins of their own."""
@@ -197,23 +198,29 @@ class EventProblem:
         self.off_null(coef, range(len(receivers)), receivers)
         intercept += mean @ (before - coef)
 
-    def unresolved(self):
+    def unresolved(self, coef, intercept):
         """Receivers whose optimum the sums of this problem may not resolve, (n_receivers,).
 
-        Columns are nearly collinear, or a direction that was taken for collinear has a gradient.
+        Columns are nearly collinear, or the loss has a slope along a direction that was taken for
+        collinear. This takes a pass where there is such a direction.
         """
         found, shared = self.near.copy(), self.sample.shared
-        collinear = np.flatnonzero([null is not None for null in self.null])
+        collinear = np.flatnonzero([space is not None for space in self.collinear])
         if not collinear.size:
             return found
+        at = self.objective.evaluate(
+            collinear, coef[:, collinear], intercept[collinear], np.ones(collinear.size, bool)
+        )
+        penalised = np.where(self.free[:, collinear], coef[:, collinear], 0.0)
+        slope = at.grad - self.penalty.times(penalised, collinear)
         mean = self.objective.moments.x / self.objective.n_bins
+        slope -= np.outer(mean, at.grad_intercept)
         size = np.sqrt(shared.diagonal + mean**2)
-        rounding = _FLAT[self.rough] * np.sqrt(self.sample.level)
-        for j in collinear:
-            free, null = self.free[:, j], self.null[j]
-            grad = self.steps.grad[j, :-1] - mean * self.steps.grad[j, -1]
-            bound = rounding[j] * np.linalg.norm(null * size[free, None], axis=0)
-            found[j] |= (np.abs(null.T @ grad[free]) > bound).any()
+        rounding = _FLAT * np.sqrt(self.sample.level)
+        for k, j in enumerate(collinear):
+            free, space = self.free[:, j], self.collinear[j]
+            bound = rounding[j] * np.linalg.norm(space * size[free, None], axis=0)
+            found[j] |= not (np.abs(space.T @ slope[free, k]) <= bound).all()
         return found
 
     def off_null(self, coef, columns, receivers):

@@ -45,7 +45,8 @@ class DenseProblem:
         self.hess, self.last_hess = [None] * n, [None] * n
         self.certain = np.ones(n, bool)  # always float64
         self.rounding, self.floor = np.full(n, 1e-13), np.zeros(n)
-        self.size = self._sizes()
+        self.size = self._sizes()  # of the features as the rows hold them
+        self.given_size = np.hypot(self.size, products.taken)  # and as they were given
         self.set_penalty(penalty)
 
     def set_penalty(self, penalty):
@@ -61,9 +62,9 @@ class DenseProblem:
 
     def _sizes(self):
         """Root mean square of every feature, (n_features,)."""
-        squares = 0.0
+        squares = np.zeros(self.products.shape[1])
         for k in range(len(self.blocks)):
-            squares = squares + (self._block(k)[0].rows[:, :-1] ** 2).sum(axis=0)
+            squares += (self._block(k)[0].rows[:, :-1] ** 2).sum(axis=0)
         return np.sqrt(squares / self.n_bins)
 
     def _block(self, k):
@@ -137,7 +138,7 @@ class DenseProblem:
     def _bound_rounding(self, active, coef, intercept, objective):
         """Rounding of eta and of the residuals at the given points, and of the objective."""
         with np.errstate(over="ignore", invalid="ignore"):
-            self.reach = self.size @ np.abs(coef) + np.abs(intercept)
+            self.reach = self.given_size @ np.abs(coef) + np.abs(intercept)
             self.terms = np.sqrt(self.terms / self.n_bins)
             own = _ROUNDING * self.terms * self.reach / (1 + np.abs(objective))
         self.rounding[active] = np.fmax(1e-13, np.where(np.isfinite(own), own, 0.0))
@@ -280,7 +281,7 @@ class DenseProblem:
                 yield self._block(block)[0].rows[:, free]
 
         if key not in self._spaces:
-            self._spaces[key] = find_space(blocks, free.size, pull)
+            self._spaces[key] = find_space(blocks, self.given_size[free], pull)
         return self._spaces[key]
 
     def least_norm(self, receivers, coef, intercept):

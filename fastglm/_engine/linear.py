@@ -32,28 +32,27 @@ def rounding_floor(variance, mean, squares):
     return 0.5 * error**2 * squares * (variance.size + size.sum() + 1)
 
 
-def null_spaces(covariance, free, penalty, plain, sparse):
-    """Collinear directions without a penalty, which steps stay off, and nearly collinear ones.
+def null_spaces(covariance, free, penalty, some):
+    """Collinear directions of some receivers that no ridge sees, and whether others are nearly so.
 
     Returns
     -------
     null : list of ndarray or None
-        An orthonormal basis of the collinear directions of each plain receiver.
+        An orthonormal basis of each receiver's collinear directions.
     near : ndarray of bool, shape (n_receivers,)
         Whether other directions are so nearly collinear that sums in float32 do not see them.
     """
-    null, near, known = [None] * plain.size, np.zeros(plain.size, bool), {}
+    null, near, known = [None] * some.size, np.zeros(some.size, bool), {}
     if covariance is None or not np.isfinite(covariance).all():
         return null, near
-    for j in np.flatnonzero(plain | sparse):
+    for j in np.flatnonzero(some):
         chosen = np.flatnonzero(free[:, j])
         pull = penalty.hessian(j, chosen)
         key = chosen.tobytes(), pull.tobytes() if pull.any() else b""
         if key not in known:
             space, _, least = split_space(covariance[np.ix_(chosen, chosen)] + pull)
             known[key] = space if space.size else None, least < NEAR
-        found, near[j] = known[key]
-        null[j] = found if plain[j] else None
+        null[j], near[j] = known[key]
     return null, near
 
 

@@ -31,6 +31,7 @@ from fastglm._kernels.dots import column_dot
 
 _ARMIJO = 1e-4
 _FLAT = 1e-10  # a step with a smaller decrement should not move any eta by much
+_HIDDEN = 1e-10  # most that rounding may hide, as a part of the objective
 _LOW, _RISE = 1e-6, 1e3  # a decrement below the first does not rise by the second
 _FALL = 8.0  # length of a step along a direction in which the objective falls without end
 
@@ -232,7 +233,9 @@ class Search:
         """End receivers below the tolerance, after up to ``problem.polish`` further steps."""
         problem, result, polishing = self.problem, self.result, self.polishing
         took = self.step[:, index].any(axis=0)
-        done = decrement <= np.maximum(self.tol[index], problem.floor[index])
+        done = decrement <= reachable(
+            self.tol[index], problem.floor[index], result.objective[index]
+        )
         done &= problem.certain[index]
         polished = done & (
             (polishing[index] >= problem.polish)
@@ -270,6 +273,14 @@ class Search:
             at = self.result.coef[:, suspects], self.result.intercept[suspects]
             change = self.problem.largest_change(suspects, self.last_step[:, suspects], *at)
             status[suspects[change > 0.5]] = "separated"
+
+
+def reachable(tol: np.ndarray, floor: np.ndarray, objective: np.ndarray) -> np.ndarray:
+    """The decrement at which receivers have converged: the tolerance, or what rounding allows.
+
+    Where rounding hides more than `_HIDDEN` of the objective, no decrement will do.
+    """
+    return np.maximum(tol, np.minimum(floor, _HIDDEN * (1 + np.abs(objective))))
 
 
 def _largest(grad: np.ndarray, grad_intercept: np.ndarray) -> np.ndarray:

@@ -57,7 +57,7 @@ class Problem(Protocol):
     def least_norm(self, receivers, coef, intercept):
         """Take the directions out that change neither eta nor the penalty, in place."""
 
-    def unresolved(self) -> np.ndarray:
+    def unresolved(self, coef, intercept) -> np.ndarray:
         """Receivers whose optimum needs exact Hessians of rows, (n_receivers,)."""
 
 

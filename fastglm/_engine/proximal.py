@@ -21,6 +21,7 @@ from copy import deepcopy
 import numpy as np
 
 from fastglm import _kernels as kernels
+from fastglm._engine.newton import reachable
 from fastglm._kernels.dots import column_dot
 from fastglm._kernels.threads import run_threads
 
@@ -217,7 +218,7 @@ class _Fit:
         self.length[index] = 1.0
         decrement = result.newton_decrement[index]
         problem.announce(index, decrement)
-        done = decrement <= np.maximum(self.tol, problem.floor[index])
+        done = decrement <= reachable(self.tol, problem.floor[index], result.objective[index])
         done &= problem.certain[index]
         result.status[index[done]] = "converged"
         result.status[index[~np.isfinite(decrement)]] = "stalled"
@@ -227,7 +228,8 @@ class _Fit:
 def norms(penalty, coef, receivers):
     """``sum_g weight_g |c_g|`` of some receivers."""
     size = np.zeros((penalty.weight.shape[0], coef.shape[1]))
-    np.add.at(size, penalty.group_of, coef**2)
+    with np.errstate(over="ignore"):  # a trial point may be far off
+        np.add.at(size, penalty.group_of, coef**2)
     return column_dot(penalty.weight[:, receivers], np.sqrt(size))
 
 

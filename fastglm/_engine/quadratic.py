@@ -163,7 +163,7 @@ class QuadraticProblem:
                 coef[found.features, k] -= along
                 intercept[k] += self.normal.mean[found.features] @ along
 
-    def unresolved(self):
+    def unresolved(self, coef, intercept):
         """Receivers whose optimum ``X'X`` may not resolve, (n_receivers,).
 
         Columns are nearly collinear, or a direction that was taken for collinear has a slope.

@@ -42,18 +42,20 @@ class Space:
         return (rows - self.mean) @ self.basis
 
 
-def find_space(blocks: Callable, n_features: int, pull: np.ndarray) -> Space:
+def find_space(blocks: Callable, size: np.ndarray, pull: np.ndarray) -> Space:
     """The `Space` of some rows with a quadratic penalty.
 
     Parameters
     ----------
     blocks : function
         Returns an iterator over blocks of rows, shape (n, n_features).
-    n_features : int
+    size : ndarray of shape (n_features,)
+        Root mean square of the features, to which the rounding of their values is relative.
     pull : ndarray of shape (n_features, n_features)
         Hessian of the penalty.
     """
-    n, mean, size, spread = _moments(blocks, n_features)
+    n_features = size.size
+    n, mean, spread = _moments(blocks, n_features)
     varies = spread > _NOISE * _EPS * size
     unit, n_varied = spread[varies], int(varies.sum())
     factor = np.zeros((0, n_varied))
@@ -76,16 +78,14 @@ def find_space(blocks: Callable, n_features: int, pull: np.ndarray) -> Space:
 
 
 def _moments(blocks, n_features):
-    """Number of rows, and mean, root mean square and standard deviation of the columns."""
-    n, first, total = 0, None, np.zeros(n_features)
-    squares, size = np.zeros(n_features), np.zeros(n_features)
+    """Number of rows, and mean and standard deviation of the columns."""
+    n, first, total, squares = 0, None, np.zeros(n_features), np.zeros(n_features)
     for rows in blocks():
         first = rows[0] if first is None else first
         n += len(rows)
         off = rows - first  # a mean that is large beside the deviation keeps its digits
         total += off.sum(axis=0)
         squares += (off**2).sum(axis=0)
-        size += (rows**2).sum(axis=0)
     off = total / n
     spread = np.sqrt(np.maximum(squares / n - off**2, 0))
-    return n, first + off, np.sqrt(size / n), spread
+    return n, first + off, spread

@@ -221,6 +221,12 @@ class FeatureMatrix(NDArrayOperatorsMixin):
             return self, shift
         return FeatureMatrix(blocks, self.valid, self.timeline), shift
 
+    @property
+    def taken(self) -> np.ndarray:
+        """What centring took off each column, (n_features,)."""
+        off = (np.zeros(c.n_columns) if c.taken is None else c.taken for c in self.columns)
+        return np.concatenate(list(off))
+
     def select(self, columns: np.ndarray) -> tuple[FeatureMatrix, np.ndarray]:
         """The matrix with only the senders and columns that the boolean ``columns`` needs.
 
