@@ -200,7 +200,7 @@ def _slope_of_rounding(r, coef, intercept):
     step = (2 + np.sqrt(len(coef))) * oracle.EPS * size
     change = np.sum(r.share * (np.abs(slope) * step + np.abs(bend) * step**2))
     largest = np.abs(r.X).max(initial=1) * np.sum(r.share * np.abs(slope))
-    return float(change), float(largest)
+    return float(np.nan_to_num(change)), float(np.nan_to_num(largest))
 
 
 def _least_subgradient(r, coef, grad):

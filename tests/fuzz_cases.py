@@ -627,7 +627,7 @@ class Draw(_Features):
         if kwargs:
             case.params["solver_kwargs"] = kwargs
         if self.chance(0.15):
-            case.params["memory_budget"] = self.pick("30MB", "100MB", 5e8, "2GB")
+            case.params["memory_budget"] = self.pick("60MB", "100MB", 5e8, "2GB")
             self.tags.add("memory budget")
 
     def _init(self, case):

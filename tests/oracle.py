@@ -606,7 +606,8 @@ def standard_errors(r, coef, intercept, kind, scale=1.0):
     A = (G * (r.weight * bend)[:, None]).T @ G
     A += r.weight.sum() * np.diag(np.append(r.ridge / size**2, 0.0))
     d = 1 / np.sqrt(np.diag(A))
-    if not np.isfinite(d).all() or np.linalg.eigvalsh(A * d * d[:, None])[0] < 1e-7:
+    least = 1e-3 if kind == "robust" else 1e-7
+    if not np.isfinite(d).all() or np.linalg.eigvalsh(A * d * d[:, None])[0] < least:
         return None
     inverse = np.linalg.inv(A * d * d[:, None]) * d * d[:, None]
     if kind == "robust":
