@@ -173,7 +173,7 @@ def cut_counts(
     if clip:
         amplitudes = np.minimum(events.amplitudes, 1.0)
         cut = Events(events.bins, events.units, amplitudes, events.shape)
-        cut.timeline = events.timeline
+        cut.timeline, cut.columns = events.timeline, events.columns
         return cut
     if as_observation_model(observation_model).name != "Bernoulli":
         return events
@@ -366,10 +366,21 @@ def infer_connectivity(
 def _are_spike_times(counts):
     if isinstance(counts, SpikeTimes | dict) or pynapple_type(counts) == "TsGroup":
         return True
-    return isinstance(counts, list | tuple) and all(
+    if not isinstance(counts, list | tuple) or len(counts) == 0:
+        return False
+    if all(isinstance(one, list | tuple) for one in counts):
+        return _are_lists_of_times(counts)
+    return all(
         (isinstance(one, np.ndarray) and one.ndim == 1) or pynapple_type(one) == "Ts"
         for one in counts
     )
+
+
+def _are_lists_of_times(lists):
+    """Whether lists of numbers are times: a table has whole numbers, as many in each row."""
+    if not all(isinstance(value, int | float | np.number) for one in lists for value in one):
+        return False
+    return len(set(map(len, lists))) > 1 or any(v % 1 != 0 for one in lists for v in one)
 
 
 def _strengths(X, block, kernel):

@@ -15,7 +15,7 @@ import numpy as np
 
 from fastglm import _html
 from fastglm._checks import is_number
-from fastglm._pynapple import intersect, read_intervals
+from fastglm._pynapple import Columns, intersect, read_intervals
 from fastglm.features.events import Events
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ class SpikeTimes:
         events = count_events(
             self.spike_times, self.unit, self.n_units, bin_size, self.segments, lengths
         )
+        events.columns = None if self.names is None else Columns(list(self.names))
         return events, as_epochs(lengths)
 
 
@@ -221,7 +222,7 @@ def bin_spikes(
     Returns
     -------
     counts : ndarray of shape (n_bins, n_units)
-        In the smallest signed integer type that holds the counts.
+        In int32, or in int64 where sums of products of the counts need it.
     epochs : ndarray of int, shape (n_epochs, 2)
         First bin and one past the last of every epoch, for ``compute_features``. Returned only if
         ``epochs`` is given.
@@ -238,7 +239,7 @@ def bin_spikes(
     >>> fastglm.bin_spikes([0.001, 0.004, 0.002], [0, 0, 1], bin_size=0.002)
     array([[1, 0],
            [0, 1],
-           [1, 0]], dtype=int8)
+           [1, 0]], dtype=int32)
     """
     check_bin_size(bin_size)
     start = 0.0 if t_start is None else t_start

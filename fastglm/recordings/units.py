@@ -52,8 +52,9 @@ def read_units(
     segments = _cut(own, whole, t_start, t_stop)
     lengths = full_bins(segments, bin_size)
     events = count_events(*spikes, bin_size, segments, lengths)
-    names = list(range(spikes[2])) if names is None else names
-    return events, as_epochs(lengths), Columns(names)
+    columns = Columns(list(range(spikes[2])) if names is None else names)
+    events.columns = columns
+    return events, as_epochs(lengths), columns
 
 
 def _read_group(units, bin_size, epochs, t_start, t_stop):
@@ -76,6 +77,7 @@ def _read_group(units, bin_size, epochs, t_start, t_stop):
     events = count_events(
         spike_times, unit, len(times), bin_size, segments, lengths, _HALF_NANOSECOND
     )
+    events.columns = columns
     events.timeline = Timeline(support, grid=(segments[:, 0], lengths, bin_size), columns=columns)
     return events, as_epochs(lengths), columns
 
