@@ -31,7 +31,7 @@ def fit(_=0):
 
 
 @forks
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:.*fork:RuntimeWarning")
 def test_a_pool_of_forks_after_a_fit_works_or_says_why_not():
     here = fit()
     with multiprocessing.get_context("fork").Pool(1) as pool:
@@ -44,7 +44,7 @@ def test_a_pool_of_forks_after_a_fit_works_or_says_why_not():
 
 
 @forks
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:.*fork:RuntimeWarning")
 def test_a_lock_that_another_thread_holds_does_not_stop_a_fork():
     with threads.launch_lock, threads._process.lock:
         child = os.fork()
