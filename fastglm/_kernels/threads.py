@@ -59,7 +59,8 @@ def _after_fork():
     global launch_lock, _process, _own, _threads_lost
     launch_lock, _process, _own = threading.Lock(), _Limits(), threading.local()
     with contextlib.suppress(ValueError):  # no kernel has run
-        _threads_lost = _threads_lost or (numba.threading_layer() == "omp" and _is_gnu())
+        lost = numba.threading_layer() == "omp" and _is_gnu() and not numba.config.DISABLE_JIT
+        _threads_lost = _threads_lost or lost
 
 
 def _is_gnu():
