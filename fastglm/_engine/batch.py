@@ -327,9 +327,9 @@ class _Fit:
             n_steps = min(maxiter, _PATIENCE) if suspect else maxiter - maxiter // _RESERVE
         result = minimize(problem, coef, intercept, tol, n_steps, self.watch, retreat)
         self.anchor = problem.anchor() if self.keep and self.by_events else None
+        problem.least_norm(np.arange(intercept.size), result.coef, result.intercept)
         if self._may_fall_back:
             self._end_exactly(result, penalty, maxiter - n_steps)
-        problem.least_norm(np.arange(intercept.size), result.coef, result.intercept)
         return result
 
     def _at_constant(self, intercept: np.ndarray) -> np.ndarray:

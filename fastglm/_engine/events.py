@@ -66,6 +66,7 @@ class EventProblem:
         self.collinear, self.near = null_spaces(
             covariance, self.free, penalty, self.plain | penalty.sparse
         )
+        self.near |= ~self.plain & self.sample.is_floored()
         self.null = [s if p else None for s, p in zip(self.collinear, self.plain, strict=True)]
 
     def forget(self, receivers=slice(None)):
@@ -124,6 +125,11 @@ class EventProblem:
         return self.steps.harmless(self.point, grad, grad_intercept)
 
     # --- for proximal steps ---
+
+    @property
+    def lost(self):
+        """No receiver; see `Curvature`."""
+        return np.zeros(self.plain.size, bool)
 
     def curvature(self, j, coef, intercept, features):
         """Schur complement on the sample; see `SampleProblem.curvature`."""

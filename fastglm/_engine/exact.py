@@ -10,6 +10,7 @@ from fastglm._products.weighted_gram import WeightedGram, symmetric
 
 _DENSE_BYTES = 1 << 28  # rows that are kept between passes
 _ROUNDING = 4 * np.finfo(np.float64).eps  # of a number that is computed from a few others
+_LOST = 1e-12  # a pivot, or a variance, that a Hessian in float64 does not hold
 _NEAR = 1e-8  # a pivot of the Hessian, scaled to a unit diagonal, that may be rounding
 _BLOCK_BYTES = 1 << 21  # rows that are worked on at a time: a core's L2 and part of L3 hold them
 
@@ -56,7 +57,7 @@ class DenseProblem:
         self.plain = (penalty.unpenalised(self.products.shape[1]) & self.free).any(axis=0)
         self.factor, self.mean, self.total = [None] * n, [None] * n, np.zeros(n)
         self.space, self.slope = [None] * n, [None] * n
-        self.searched, self._spaces = np.zeros(n, bool), {}
+        self.searched, self.lost, self._spaces = np.zeros(n, bool), np.zeros(n, bool), {}
         self.last, self.drift = np.full(n, np.inf), np.zeros(n)
         self.due = np.ones(n, bool)
 
@@ -222,12 +223,22 @@ class DenseProblem:
     def curvature(self, j, coef, intercept, features):
         """Schur complement of the Hessian of the last pass that made one; see `Curvature`."""
         if self.hess[j] is not None:
+            self._look_for_lost(j)
             self.last_hess[j] = symmetric(self.hess[j]) / self.n_bins
             self.hess[j] = None
         place = np.searchsorted(self.features[j], features)
         data = self.last_hess[j]
         total, mean = data[-1, -1], data[-1, place] / data[-1, -1]
         return data[np.ix_(place, place)] - np.outer(total * mean, mean), mean, total
+
+    def _look_for_lost(self, j):
+        """Note whether the rows see directions that the Hessian has lost."""
+        if self.searched[j]:
+            return
+        self.searched[j] = True
+        pivot = self._reduce(j)
+        if pivot is not None and pivot < _LOST:
+            self.lost[j] = self._find_space(j).smallest ** 2 < _LOST
 
     def learn(self, receivers, step, step_intercept, change, change_intercept):
         """Nothing: Hessians are exact."""

@@ -4,7 +4,7 @@ import numpy as np
 
 from fastglm import _kernels as kernels
 from fastglm._engine.lbfgs import Steps
-from fastglm._engine.linear import ROUNDING, cho_solve, cholesky
+from fastglm._engine.linear import NEAR, ROUNDING, cho_solve, cholesky
 from fastglm._engine.observed import columns
 from fastglm._engine.sampling import BLEND
 from fastglm._kernels.dots import column_dot
@@ -86,6 +86,15 @@ class SampleProblem:
                 scale = np.sqrt((curved + pull) / (curved + ridge * spectrum.unit[:, None] ** 2))
             scale = np.where(odd[:, None] & np.isfinite(scale) & (scale > 0), scale, 1.0)
         return (spectrum.solve(level, ridge, self._pad(g) / scale) / scale)[:, : g.shape[1]]
+
+    def is_floored(self):
+        """Receivers whose ridge is too small for float32 beside collinear features."""
+        values = self.shared.eigenvalues
+        least, most = values.min(initial=np.inf), values.max(initial=0)
+        unit = self.shared.unit[:, None] ** 2
+        with np.errstate(invalid="ignore"):
+            pull = (self.penalty.diagonal(slice(None)) / unit).min(axis=0, initial=np.inf)
+        return self.level * least + pull < NEAR * self.level * most
 
     def _damp(self, start):
         """Shorten closed forms that raise a sampled rate more than `_LIFT`.

@@ -62,7 +62,14 @@ class Problem(Protocol):
 
 
 class Curvature(Protocol):
-    """A model of the Hessian over a few features, for `proximal.minimize`."""
+    """A model of the Hessian over a few features, for `proximal.minimize`.
+
+    Attributes
+    ----------
+    lost : ndarray of bool, shape (n_receivers,)
+        Whether features are so nearly collinear that no Hessian in float64 holds the difference. No
+        claim is possible then.
+    """
 
     def curvature(self, j, coef, intercept, features):
         """Hessian of the mean loss of receiver j over some features, the intercept eliminated.

@@ -220,7 +220,7 @@ class _Fit:
         problem.announce(index, decrement)
         done = decrement <= reachable(self.tol, problem.floor[index], result.objective[index])
         done &= problem.certain[index]
-        result.status[index[done]] = "converged"
+        result.status[index[done]] = np.where(problem.lost[index[done]], "stalled", "converged")
         result.status[index[~np.isfinite(decrement)]] = "stalled"
         result.status[index[(result.n_iter[index] >= self.maxiter) & ~done]] = "max_iter"
 

@@ -189,6 +189,11 @@ class QuadraticProblem:
 
     # --- for proximal steps ---
 
+    @property
+    def lost(self):
+        """No receiver; see `Curvature`."""
+        return np.zeros(self.plain.size, bool)
+
     def forget(self, receivers=slice(None)):
         """Begin a new fit of some receivers: nothing has to change."""
 

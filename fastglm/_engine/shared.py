@@ -1,6 +1,7 @@
 """Parts that all receivers of a feature matrix share: covariance, spectrum, sampled rows."""
 
 from contextlib import nullcontext
+from functools import cached_property
 
 import numpy as np
 import scipy.linalg
@@ -85,7 +86,7 @@ class Spectrum:
     """
 
     def __init__(self, covariance, lanes):
-        self.unit = _units(np.diag(covariance))
+        self.unit = units(np.diag(covariance))
         if (self.unit != 1).any():
             covariance = covariance / self.unit / self.unit[:, None]
         driver = "evd" if len(covariance) > 1 else None  # SciPy 1.11 fails at a single number
@@ -135,7 +136,7 @@ class Spectrum:
         return self.vectors.weighted(weights.astype(np.float32), v / unit)[0] / unit
 
 
-def _units(variance):
+def units(variance):
     """A scale for each feature: 1 within a factor of `_APART` of the middle standard deviation."""
     spread = np.sqrt(variance.clip(min=0).astype(np.float64))
     varied = spread[spread > 0]
@@ -188,6 +189,19 @@ class Shared:
             if not self._keeps:
                 self._covariance = None
         return self._spectrum
+
+    @cached_property
+    def eigenvalues(self):
+        """Eigenvalues of the covariance, scaled as in `Spectrum`."""
+        if not self.direct:
+            return self.spectrum.values
+        unit = self.unit
+        return scipy.linalg.eigvalsh(self._covariance / unit / unit[:, None], check_finite=False)
+
+    @property
+    def unit(self):
+        """The scale of each feature in the spectrum."""
+        return units(self.diagonal)
 
     @property
     def direct(self):
