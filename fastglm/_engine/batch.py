@@ -235,7 +235,7 @@ class _Fit:
         guided: bool,
     ) -> Result:
         problem, tol, maxiter = self.problem, self.settings.tol, self.settings.maxiter
-        plain, retreat = problem.plain, None
+        retreat = None
         if self.by_events:
             problem.forget()
         sampled = cold or (self.anchor is not None and not guided)
@@ -243,13 +243,14 @@ class _Fit:
             if cold:
                 retreat = coef, intercept, self._at_constant(intercept)
             coef, intercept = self._start_on_sample(coef, fixed, cold)
-        suspect = plain.any() or fixed.any()  # also an intercept beside features at their limit
-        fall_back = self.by_events and suspect and self.products.shape[1] <= MAX_FALLBACK
-        n_steps = min(maxiter, _PATIENCE) if fall_back else maxiter
+        # Also an intercept beside features at their limit. The others in the batch do not matter.
+        suspect = problem.plain | fixed.any(axis=0)
+        suspect &= self.by_events and self.products.shape[1] <= MAX_FALLBACK
+        n_steps = np.where(suspect, min(maxiter, _PATIENCE), maxiter)
         result = minimize(problem, coef, intercept, tol, n_steps, self.watch, retreat)
         self.anchor = problem.anchor() if self.keep and self.by_events else None
-        if fall_back:
-            self._end_exactly(result, penalty, maxiter - n_steps)
+        if suspect.any():
+            self._end_exactly(result, penalty, suspect, maxiter - _PATIENCE)
         return result
 
     def _at_constant(self, intercept: np.ndarray) -> np.ndarray:
@@ -283,15 +284,15 @@ class _Fit:
         problem.expect(everyone, noise)
         return problem.off_null(first.coef, everyone, everyone), first.intercept
 
-    def _end_exactly(self, result: Result, penalty, maxiter: int) -> None:
-        """Fit receivers that quasi-Newton steps have not ended with exact Hessians.
+    def _end_exactly(self, result: Result, penalty, suspect: np.ndarray, maxiter: int) -> None:
+        """Fit suspects that quasi-Newton steps have not ended with exact Hessians.
 
         Separation along a direction of several features takes the curvature towards 0, below the
         resolution of float32 sums. In float64 it ends in a few further steps.
         """
         problem = self.problem
         flat = problem.plain & (problem.theta < _SOFT)
-        rest = np.flatnonzero(np.isin(result.status, ("max_iter", "stalled")) | flat)
+        rest = np.flatnonzero(suspect & (np.isin(result.status, ("max_iter", "stalled")) | flat))
         if not rest.size or maxiter <= 0:
             return
         exact = DenseProblem(
