@@ -1,14 +1,17 @@
 """Threads beside the compiled kernels: BLAS on one thread, and calls of BLAS side by side."""
 
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
 
 import numba
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
 _pool = None
-_blas = None
+_lock, _n_open, _before = threading.Lock(), 0, []  # open contexts; threads of BLAS before them
 
 
 def run_threads(function, items, work=1 << 20):
@@ -34,22 +37,38 @@ def run_threads(function, items, work=1 << 20):
     return list(_pool[2].map(call, items))
 
 
-def all_blas_threads():
-    """Context in which BLAS uses as many threads as the kernels, for one large call."""
-    return _controller().limit(limits=numba.get_num_threads(), user_api="blas")
-
-
+@contextmanager
 def single_threaded_blas():
     """Context in which BLAS uses one thread.
 
-    Idle threads of BLAS spin, which costs the kernels a factor of two on two cores. The solver
-    spreads its calls of BLAS over blocks and receivers instead.
+    Idle threads of BLAS spin, which costs the kernels a factor of two on two cores, and BLAS orders
+    its sums by the number of its threads. The solver spreads its calls of BLAS over blocks and
+    receivers instead. The number is that of the whole process. The first of several threads sets
+    it, and the last one sets it back, so that a fit that ends does not change it for another.
     """
-    return _controller().limit(limits=1, user_api="blas")
+    global _n_open, _before
+    with _lock:
+        if _n_open == 0:
+            _before = [(library, library.num_threads) for library in _blas_libraries()]
+        _n_open += 1
+        for library, _ in _before:
+            _set_threads(library, 1)
+    try:
+        yield
+    finally:
+        with _lock:
+            _n_open -= 1
+            if _n_open == 0:
+                for library, n_threads in _before:
+                    _set_threads(library, n_threads)
 
 
-def _controller():
-    global _blas
-    if _blas is None:
-        _blas = ThreadpoolController()
-    return _blas
+def _set_threads(library, n_threads):
+    # From threadpoolctl 3.7 on, the public function has no effect in a second thread.
+    getattr(library, "_real_set_num_threads", library.set_num_threads)(n_threads)
+
+
+@cache
+def _blas_libraries():
+    libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+    return [library for library in libraries if library.num_threads is not None]
