@@ -144,7 +144,7 @@ def interrupt_after(monkeypatch, n_batches):
     [
         (None, "60MB", 16),  # two batches
         (one_mask(18), "54MB", 16),  # the second batch has two receivers, too few for a tile
-        (own_masks(18), "1GB", 6),  # the sums of all features serve 18 receivers, and would not 12
+        (own_masks(18), "1GB", 15),  # the sums of all features serve 18 receivers, and would not 3
     ],
     ids=["batches", "one mask", "own masks"],
 )
@@ -192,3 +192,16 @@ def test_sums_of_a_receiver_do_not_depend_on_the_others(monkeypatch):
     for some in ([0], [9], [3, 4, 12], [13]):
         found = products.moments(Observed(Events.of(counts[:, some])))
         np.testing.assert_array_equal(found.xty, known.xty[:, some])
+
+
+def test_exact_hessians_take_over_whoever_else_is_in_the_batch(monkeypatch):
+    """A receiver without a ridge gets them after some steps; one with a ridge does not."""
+    monkeypatch.setattr("fastglm._engine.batch._PATIENCE", 2)
+    X, counts = problem(6)
+    company = model(regularizer_strength=[1e-4, 0.0, 0.0, 0.0, 0.0, 1e-4]).fit(X, counts)
+    methods = ["newton-cg", *4 * ["newton-cholesky"], "newton-cg"]
+    np.testing.assert_array_equal(company.solver_result_.method, methods)
+    for j in (0, 5):
+        alone = model(regularizer_strength=1e-4).fit(X, counts[:, [j]])
+        assert alone.n_iter_[0] > 2
+        np.testing.assert_array_equal(alone.coef_[:, 0], company.coef_[:, j])
