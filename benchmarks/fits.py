@@ -14,9 +14,9 @@ the same on machines with the same processor:
 - ``memory_budget`` is given. The default depends on the machine's memory, and sizes samples of
   bins.
 
-A process that compiles `poisson_exp` gives other last digits than one that loads it from Numba's
-cache: `masks_of_their_own` differs by 9e-16. So `main` says if kernels were compiled. The next
-process has the results of every later one.
+A process that compiles a kernel may run another copy of its helpers than one that loads it from
+Numba's cache, with other last digits. So `main` says if kernels were compiled. The next process has
+the results of every later one.
 """
 
 import argparse
