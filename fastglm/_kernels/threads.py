@@ -64,7 +64,7 @@ def single_threaded_blas():
 
 
 def _set_threads(library, n_threads):
-    # The public function of threadpoolctl 3.8 has no effect outside the thread that called it first.
+    # That of threadpoolctl 3.8 has no effect outside the thread that called it first.
     getattr(library, "_real_set_num_threads", library.set_num_threads)(n_threads)
 
 
