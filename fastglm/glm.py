@@ -20,7 +20,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from fastglm import connectivity, inference
 from fastglm._batches.checkpoint import Checkpoint
-from fastglm._batches.cost import events_a_feature
+from fastglm._batches.cost import TYPICAL, events_a_feature, is_large, measure_rates
 from fastglm._batches.fit import by_missing, fit_tasks, key_of, tasks_of
 from fastglm._batches.monitor import Monitor
 from fastglm._batches.plan import Plan, plan_fit
@@ -65,7 +65,8 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         exactly 0. ``{label: (n_receivers,)}`` switches whole blocks of features.
     memory_budget : float or str, optional
         Bytes, or a string such as "2GB", that a fit may use beside the counts and events; it sets
-        how many receivers are fitted at a time. Default: half of what is free. See `plan`.
+        how many receivers are fitted at a time. Default: two fifths of the memory of the machine or
+        container. See `plan`.
 
     Attributes
     ----------
@@ -488,7 +489,7 @@ def _solve(problem, init_params, progress, checkpoint):
                 ):
                     some = some[result.status[some] == ""]
                     tasks = tasks_of(X, observed, known, free, [problem.penalty], settings, point)
-                    fit_tasks(tasks, some, [result], monitor)
+                    fit_tasks(tasks, receivers, [result], monitor, some)
     except KeyboardInterrupt:
         monitor.flush()
         left = result.status == ""
@@ -508,8 +509,9 @@ def _plan(problem):
         status, _ = settings.loss.ends(sums[receivers], n_bins)
         receivers = receivers[status == ""]
         events = events_a_feature(X, n_bins, sums, problem.penalty.level)
-        weighted = problem.observed.weight is not None
-        plan = plan_fit(Local(X, valid), receivers, free, settings, events, weighted)
+        weighted, products = problem.observed.weight is not None, Local(X, valid)
+        rates = measure_rates() if is_large(products, receivers.size) else TYPICAL
+        plan = plan_fit(products, receivers, free, settings, events, weighted, rates)
         batches += plan.batches
     plan.batches = batches
     return plan
