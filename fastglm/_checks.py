@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -68,6 +69,19 @@ def is_number(value: object) -> bool:
     """Whether a value is a single finite real number; a bool is not a number."""
     real = isinstance(value, int | float | np.integer | np.floating)
     return real and not isinstance(value, bool) and bool(np.isfinite(value))
+
+
+def check_memory(what: str, n_bytes: float, remedy: str) -> None:
+    """Raise ValueError if something takes more than the memory of the machine."""
+    try:
+        memory = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, OSError, ValueError):  # the system does not tell
+        memory = 1e12
+    if n_bytes > memory:
+        raise ValueError(
+            f"{what} would take {n_bytes / 1e9:,.3g} GB, and the machine has {memory / 1e9:,.3g}; "
+            f"{remedy}."
+        )
 
 
 def check_share(name: str, value: float, example: float = 0.95) -> None:

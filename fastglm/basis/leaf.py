@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import scipy.sparse
 
-from fastglm._checks import as_numbers, positive_int
+from fastglm._checks import as_numbers, check_memory, positive_int
 from fastglm._pynapple import Timeline, common_timeline, intersect, pynapple_type, read_values
 from fastglm.basis.composition import Basis
 from fastglm.features.dense import DenseColumns, SlowColumns
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 
+_LARGE_KERNEL = 1e8  # bytes
 _CAUSALITIES = ("causal", "anti-causal", "acausal")
 _CONV_KWARGS = (
     "predictor_causality",
@@ -162,8 +163,26 @@ class Conv(Leaf):
     @property
     def kernel_(self) -> np.ndarray:
         """Kernel of shape (window_size, n_basis_funcs); row 0 weighs lag 1."""
+        self._check_size()
         kernel = self._functions(np.linspace(0, 1, self.window_size))
         return np.ascontiguousarray(kernel)
+
+    def _check_size(self, longest=None):
+        """Raise ValueError if the kernel is too large for the memory, or for the longest epoch.
+
+        A kernel that no epoch can use is made as long as it is small.
+        """
+        n_bytes = 8 * self.window_size * (self.n_basis_funcs or 1)
+        what = (
+            f"The kernel of {self.label}, {self.window_size:,} bins and {self.n_basis_funcs:,} "
+            "functions,"
+        )
+        check_memory(what, 3 * n_bytes, "use a shorter window or fewer functions")
+        if longest is not None and self.window_size > longest and n_bytes > _LARGE_KERNEL:
+            raise ValueError(
+                f"{what} is longer than the longest epoch, {longest:,} bins; use a shorter window. "
+                "It is in bins, not in seconds."
+            )
 
     def evaluate_on_grid(self, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
         """The functions on ``n_samples`` equally spaced points of [0, 1].
@@ -213,6 +232,7 @@ class Conv(Leaf):
         n_bins = counts.shape[0]
         if isinstance(counts, np.ndarray):
             counts = counts.reshape(n_bins, -1)
+        self._check_size(int((epochs[:, 1] - epochs[:, 0]).max()))
         kernel, shift = self.kernel_, self._shift()
         window_size = kernel.shape[0]
         events, missing = Events.of(counts), None
@@ -470,7 +490,7 @@ def read_epochs(epochs: object, n_bins: int, timeline: Timeline | None = None) -
 
 
 def _read_bounds_of_epochs(epochs, n_bins):
-    array = np.asarray(epochs)
+    array = as_numbers(epochs, "epochs")
     if array.ndim != 2 or array.shape[1] != 2 or array.shape[0] == 0:
         raise ValueError(
             f"epochs has shape {array.shape}; expected (n_epochs, 2): first bin and one past the "
