@@ -20,8 +20,8 @@ import struct
 import sys
 import tempfile
 import time
-import tracemalloc
 import traceback
+import tracemalloc
 import warnings
 import zipfile
 from pathlib import Path
@@ -263,7 +263,7 @@ class Model(Kind):
         X = fastglm.basis.HistoryConv(3).compute_features(counts)
         model = fastglm.PopulationGLM(
             regularizer=fastglm.regularizer.ElasticNet(0.5),
-            regularizer_strength=[0.1, 0.2, 0.3],
+            regularizer_strength=np.array([0.1, 0.2, 0.3]),
             feature_mask=rng.random((9, 3)) < 0.8,
         )
         save_model(model.fit(X, counts), path, {"bin_size": 0.01})
@@ -354,7 +354,7 @@ def judge(kind, name):
         return outcome, f"{peak / 1e6:.0f} MB for a file of {kind.path.stat().st_size} bytes"
     if time.perf_counter() - begin > PATIENCE:
         return outcome, f"{time.perf_counter() - begin:.0f} s"
-    strange = [w for w in told if w.category is not UserWarning]
+    strange = [w for w in told if not issubclass(w.category, UserWarning)]
     return outcome, f"warning: {strange[0].message}" if strange else None
 
 
