@@ -89,7 +89,7 @@ def reading(path: str | Path, what: str) -> Iterator[None]:
     """
     try:
         yield
-    except ImportError:
+    except (ImportError, FileNotFoundError, PermissionError):
         raise
     except ValueError as error:
         text = one_line(error)

@@ -64,8 +64,8 @@ def change(data, rng):
 # --- hostile arrays ---
 
 
-def hostile(array, rng):
-    """An array of another shape, type or content, as the bytes of an ``.npy`` file."""
+def other(array, rng):
+    """An array of another shape, type or content."""
     array, size = np.asarray(array), int(rng.integers(0, 6))
     numbers = [np.nan, np.inf, -np.inf, 1e300, -1.0, 0.5, 2.0**31, 2.0**63, 5e-324]
     made = [
@@ -87,10 +87,15 @@ def hostile(array, rng):
         np.concatenate([array, array]) if array.ndim else np.stack([array, array]),
         array.astype(np.float16) if array.dtype.kind in "fiu" else array,
     ]
+    return made[int(rng.integers(len(made)))]
+
+
+def hostile(array, rng):
+    """An ``.npy`` file of another array, or of one that it does not hold."""
     if rng.random() < 0.2:
         return declared(rng)
     out = io.BytesIO()
-    np.save(out, made[int(rng.integers(len(made)))])
+    np.save(out, other(array, rng))
     return out.getvalue()
 
 
@@ -233,11 +238,7 @@ class Nwb(Kind):
             elif way == 3:
                 table[name] = h5py.SoftLink("/nowhere")
             else:
-                given = old if old.dtype.kind != "O" else np.arange(len(old))
-                try:
-                    value = np.load(io.BytesIO(hostile(given, rng)))
-                except ValueError:
-                    value = np.zeros(3)
+                value = other(old if old.dtype.kind != "O" else np.arange(len(old)), rng)
                 if value.dtype.kind in "UM":
                     value = [b"text"] * 3
                 table[name] = value

@@ -228,7 +228,7 @@ def _ranges(table, name, n_units, path):
             )
         return np.array([0]), np.array([size])
     stop = _values(index, path).astype(np.int64)
-    first = np.concatenate([[0], stop])[:-1]
+    first = np.concatenate([[0], stop.ravel()])[:-1]
     if stop.shape != (n_units,) or (stop < first).any() or (stop > size).any():
         raise ValueError(
             f"{path}: {name}_index has {stop.size} entries, of which some do not fit {n_units} "

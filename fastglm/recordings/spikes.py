@@ -14,7 +14,7 @@ import numpy as np
 
 from fastglm import _html
 from fastglm._checks import is_number
-from fastglm._files import read_npz
+from fastglm._files import read_npz, reading
 from fastglm._pynapple import intersect
 from fastglm.features.events import Events
 from fastglm.recordings.intervals import as_epochs, check_segments, full_bins, subtract
@@ -182,9 +182,11 @@ def load_spikes(
     array([1, 1])
     """
     path = _read_path(path)
-    if not isinstance(path, Path) or path.suffix == ".nwb" or _is_hdf5(path):
-        return _load_nwb(path, where, epochs, keep_invalid)
-    return _load_npz(path, where, epochs)
+    name = getattr(path, "filename", None) or getattr(path, "name", path)  # of an open file
+    with reading(path if isinstance(path, Path) else name, "a recording"):
+        if not isinstance(path, Path) or path.suffix == ".nwb" or _is_hdf5(path):
+            return _load_nwb(path, where, epochs, keep_invalid)
+        return _load_npz(path, where, epochs)
 
 
 def _read_path(path):
