@@ -11,7 +11,7 @@ import scipy.signal
 
 from fastglm._checks import is_number
 from fastglm._inputs import read_counts
-from fastglm._pynapple import pynapple_type
+from fastglm._pynapple import pynapple_type, read_values
 from fastglm.basis.cosines import RaisedCosineLogConv
 from fastglm.connectivity import CouplingMap, coupling_map
 from fastglm.features.events import Events
@@ -325,7 +325,7 @@ def infer_connectivity(
     elif clip:
         raise ValueError("clip goes with spike times; for counts pass counts.clip(max=1).")
     elif pynapple_type(counts) == "TsdFrame" and counts.shape[0] > 1:
-        bin_size = float(np.median(np.diff(counts.t)))
+        bin_size = read_values(counts, "counts")[1].bin_size
     window = max(round(_REACH / bin_size), _FEWEST_LAGS)
     basis = RaisedCosineLogConv(min(_N_FUNCS, window), window, label="coupling")
     history = basis.compute_features(counts, epochs)

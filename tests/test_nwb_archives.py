@@ -156,9 +156,12 @@ def test_spikes_out_of_order_are_sorted(path, change):
 @pytest.mark.parametrize(
     ("change", "found"),
     [
-        (lambda t: np.append(t, [-1.0, -1.0]), r"-1 out of order \(2 of 122\)"),
-        (lambda t: np.append(t, -999.0), r"-999 out of order"),
-        (lambda t: np.append(t, [0.0, 0.0, 0.0]), r"0 out of order \(3 of 123\)"),
+        (lambda t: np.append(t, [-1.0, -1.0]), r"-1 \(2 of 122\)"),
+        (lambda t: np.append(t, -999.0), r"-999 \(1 of 121\)"),
+        (lambda t: np.append(-1.0, t), r"-1 \(1 of 121\)"),
+        (lambda t: np.array([-1.0]), r"-1 \(1 of 1\)"),
+        (lambda t: np.append(3.0, np.append(t, -1.0)), r"-1 \(1 of 122\)"),
+        (lambda t: np.append(t, [0.0, 0.0, 0.0]), r"0 \(3 of 123\)"),
         (lambda t: np.append(t, np.nan), r"NaN or infinity \(1 of 121\)"),
         (lambda t: np.append(np.inf, t), r"NaN or infinity"),
     ],
@@ -166,9 +169,8 @@ def test_spikes_out_of_order_are_sorted(path, change):
 def test_placeholders_are_refused_with_a_remedy(path, change, found):
     times = make_times()
     write(path, [times[0], change(times[1]), times[2]])
-    with pytest.raises(
-        ValueError, match=rf"file.nwb: spike_times of unit 21 hold {found}"
-    ) as error:
+    message = rf"file.nwb: spike_times of unit 21 hold {found}"
+    with pytest.raises(ValueError, match=message) as error:
         fastglm.load_spikes(path)
     where = str(error.value).partition('where="')[2].partition('"')[0]
     spikes = fastglm.load_spikes(path, where)
@@ -201,6 +203,14 @@ def test_a_sparse_unit_of_a_long_recording_is_read(path):
     rng = np.random.default_rng(0)
     write(path, [np.sort(rng.uniform(0, 9000, n)) for n in (40, 9000)])
     assert fastglm.load_spikes(path, "id == 20").spike_times.size == 40
+
+
+def test_negative_times_before_an_event_are_spikes(path):
+    times = [np.array([-2.0, -1.0, 0.0, 3.0]), np.array([-1.0, 2.0, 4.0]), np.array([-1.5, 0.25])]
+    write(path, times)
+    spikes = fastglm.load_spikes(path)
+    np.testing.assert_array_equal(spikes.spike_times, np.concatenate(times))
+    assert spikes.t_start == -2
 
 
 # --- columns ---
@@ -330,7 +340,8 @@ def test_what_is_no_file_is_refused(given, message):
 
 def test_folders_and_objects_of_pynwb_are_refused(tmp_path):
     (tmp_path / "a.nwb.zarr").mkdir()
-    with pytest.raises(ValueError, match=r"a.nwb.zarr is a folder; .* Zarr stores of NWB are not"):
+    message = r"no file at .*a.nwb.zarr, which is a folder. Zarr stores of NWB are not read"
+    with pytest.raises(FileNotFoundError, match=message):
         fastglm.load_spikes(tmp_path / "a.nwb.zarr")
     pynwb = pytest.importorskip("pynwb")
     units = pynwb.misc.Units(name="units", description="none")

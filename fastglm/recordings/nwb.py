@@ -268,19 +268,20 @@ def _in_order_of_time(spikes, ids, path):
 def _placeholders(times):
     """Description of values that stand for no spike; empty if there are none.
 
-    These are NaN and infinity and, in times that are not in order, the same whole number below 0 as
-    only negative time, or zeros after times that are in order without them.
+    These are NaN and infinity; a whole number as only negative time, unless all times are whole and
+    in order; and zeros after times that are in order without them.
     """
     if not np.isfinite(times).all():
         return f"NaN or infinity ({int((~np.isfinite(times)).sum())} of {times.size})"
-    if (np.diff(times) >= 0).all():
-        return ""
+    in_order = (np.diff(times) >= 0).all()
     low, count = np.unique(times[times < 0], return_counts=True)
-    if low.size == 0 and (np.diff(times[times > 0]) >= 0).all():
+    if low.size == 0 and not in_order and (np.diff(times[times > 0]) >= 0).all():
         low, count = np.zeros(1), [(times == 0).sum()]
     if low.size != 1 or low[0] != np.round(low[0]):
         return ""
-    return f"{low[0]:g} out of order ({count[0]} of {times.size})"
+    if in_order and times.size > 1 and (times == np.round(times)).all():
+        return ""
+    return f"{low[0]:g} ({count[0]} of {times.size})"
 
 
 def _ends(times, first, stop, path):
@@ -289,7 +290,8 @@ def _ends(times, first, stop, path):
         return np.zeros(0)
     with _reading(path):
         ends = np.column_stack([times[first], times[stop - 1]])
-    return ends[np.isfinite(ends).all(axis=1) & (ends[:, 0] <= ends[:, 1])].ravel()
+    ends = ends[np.isfinite(ends).all(axis=1) & (ends[:, 0] <= ends[:, 1])].ravel()
+    return ends[(ends >= 0) | (ends != np.round(ends))]  # see `_placeholders`
 
 
 def _listed(ids):

@@ -215,8 +215,8 @@ def _read_path(path):
         )
     path = Path(path)
     if path.is_dir():
-        raise ValueError(
-            f"{path} is a folder; expected an HDF5 or .npz file. Zarr stores of NWB are not read: "
+        raise FileNotFoundError(
+            f"There is no file at {path}, which is a folder. Zarr stores of NWB are not read: "
             "export them to HDF5, such as with pynwb.NWBHDF5IO(file, 'w').export(src_io)."
         )
     if not path.is_file():
