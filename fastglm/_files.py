@@ -17,6 +17,13 @@ import numpy as np
 _MOST_RATIO = 1040  # bytes that one byte of a deflated file can stand for: 1032, and its blocks
 
 
+def as_path(path: object) -> Path:
+    """The path; raises ValueError if it is neither text nor a Path."""
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"The path is {path!r}; expected the name of a file, as text or Path.")
+    return Path(path)
+
+
 # --- writing ---
 
 
@@ -28,7 +35,7 @@ def check_output(path: str | Path) -> Path:
     ValueError
         If the path is no regular file, or its folder does not exist or cannot be written to.
     """
-    path = Path(path)
+    path = as_path(path)
     try:
         folder = path.resolve().parent
         if not folder.is_dir():
@@ -126,7 +133,7 @@ def read_npz(path: str | Path, what: str) -> dict[str, np.ndarray]:
     ValueError
         If the file is no ``.npz`` file of plain arrays, or is damaged.
     """
-    path = Path(path)
+    path = as_path(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no file {path}.")
     size = path.stat().st_size

@@ -18,6 +18,7 @@ from fastglm._engine.proximal import norms
 from fastglm._engine.result import SETTLED, USABLE, Result
 from fastglm._inputs import (
     check_names,
+    check_receivers,
     read_counts,
     read_loss,
     read_mask,
@@ -131,6 +132,7 @@ class Fitted:
                     f"y has shape {(y.n_bins, y.n_units)}; expected (n_bins, n_receivers) = "
                     f"{(X.shape[0], n)}, as in the fit."
                 )
+            check_receivers(model, y)
             given = {"sample_weight": sample_weight, "offset": offset}
             had = {"sample_weight": model.weighted_, "offset": model.shifted_}
             for name in needs:
@@ -274,6 +276,8 @@ class Fitted:
 
 def rates(X, coef, intercept, loss, offset, valid):
     """Yield the valid bins of each chunk and their expected counts, in float64."""
+    if valid.size == 0:
+        return
     with single_threaded_blas():
         for chunk in Local(X, valid).passes(coef.shape[1]).forward(coef):
             inside = np.flatnonzero(chunk.valid)

@@ -275,6 +275,11 @@ def uncertainty(
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; expected one of {list(KINDS)}.")
     fit = Fitted.of(model, X, y, sample_weight=sample_weight, offset=offset)
+    if not fit.kept.any():
+        raise ValueError(
+            f"None of the {fit.X.shape[0]} rows of X is finite with a weight above 0; standard "
+            "errors need the bins of a fit."
+        )
     block_size = block_size or _BLOCK_WINDOWS * (sum(fit.X.reach) or 100)
     n_features, n = fit.coef.shape
     filters = fit.X.filters

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_array, issparse
 
-from fastglm._checks import whole_numbers
+from fastglm._checks import as_numbers, whole_numbers
 from fastglm._engine.result import STATUSES, Result
-from fastglm._files import check_output, describe, read_npz, replacing
+from fastglm._files import as_path, check_output, describe, read_npz, replacing
 from fastglm._fitted import Fitted, store
 from fastglm._inputs import read_mask, read_settings
+from fastglm._pynapple import Columns
 from fastglm.observation_models import as_observation_model
 from fastglm.regularizer import REGULARIZERS, ElasticNet, as_regularizer
 
@@ -29,7 +30,7 @@ def model_path(path) -> Path:
     ValueError
         If the path is a folder, or no file can be written there.
     """
-    path = Path(path)
+    path = as_path(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder; expected the name of a file.")
     return check_output(path if path.suffix == ".npz" else path.with_name(path.name + ".npz"))
@@ -52,9 +53,9 @@ def save_model(model, path, metadata=None) -> None:
     arrays["scale"] = fit.scale
     mask = params.pop("feature_mask")
     if isinstance(mask, dict):
-        arrays.update({f"mask_{label}": np.asarray(m) for label, m in mask.items()})
+        arrays.update({f"mask_{label}": _dense(m) for label, m in mask.items()})
     elif mask is not None:
-        arrays["mask"] = mask.toarray() if issparse(mask) else np.asarray(mask)
+        arrays["mask"] = _dense(mask)
     params["inverse_link_function"] = fit.loss.link
     params["observation_model"] = {"class": fit.family.name, "params": fit.family.get_params()}
     kind, strength = as_regularizer(model.regularizer), params.pop("regularizer_strength")
@@ -76,11 +77,49 @@ def save_model(model, path, metadata=None) -> None:
         "class": type(model).__name__,
         "params": params,
         "fit": {"weighted": fit.weighted, "shifted": fit.shifted},
+        "names": _names(model),
         "metadata": getattr(model, "metadata_", {}) if metadata is None else metadata,
     }
     arrays["header"] = np.array(json.dumps(header, default=_plain))
     with replacing(path) as file:
         np.savez_compressed(file, **arrays)
+
+
+def _names(model):
+    """Names of features and receivers, as numbers and texts."""
+    names = {"features": getattr(model, "feature_names_in_", None)}
+    if model.receivers_ is not None:
+        names["receivers"] = model.receivers_.names
+        for label, values in model.receivers_.metadata.items():
+            names.setdefault("metadata", {})[label] = values
+    return {
+        key: {k: _texts(v) for k, v in value.items()} if isinstance(value, dict) else _texts(value)
+        for key, value in names.items()
+        if value is not None
+    }
+
+
+def _dense(mask):
+    return as_numbers(mask.toarray() if issparse(mask) else mask, "feature_mask")
+
+
+def _texts(values):
+    values = [v.item() if isinstance(v, np.generic) else v for v in values]
+    return [v if isinstance(v, str | int | float | None) else str(v) for v in values]
+
+
+def _read_names(names, n_features, n):
+    """What `store` takes, from what `_names` wrote."""
+    features, receivers = names.get("features"), names.get("receivers")
+    metadata = names.get("metadata", {})
+    if features is not None and len(features) != n_features:
+        raise ValueError(f"{len(features)} names for {n_features} features")
+    if receivers is not None and {len(receivers), *map(len, metadata.values())} != {n}:
+        raise ValueError(f"names or metadata of other length than {n} receivers")
+    return {
+        "names": None if features is None else np.array(features, dtype=object),
+        "receivers": None if receivers is None else Columns(receivers, metadata),
+    }
 
 
 def _plain(value):
@@ -135,12 +174,13 @@ def read_model(path, classes):
                 f"{result.intercept.size} receivers"
             )
         flags = {"weighted": False, "shifted": False} | header.get("fit", {})
-        if not all(isinstance(flag, bool) for flag in flags.values()):
+        if len(flags) > 2 or not all(isinstance(flag, bool) for flag in flags.values()):
             raise ValueError(f"fit is {flags}")
         model = kind(**_read_params(params, data, len(result.coef)))
         read_settings(model)  # raises on what no model has
         _check_shapes(model, result)
-        store(model, result, scale=scale, weighted=flags["weighted"], shifted=flags["shifted"])
+        names = _read_names(header.get("names", {}), *result.coef.shape)
+        store(model, result, scale=scale, **flags, **names)
     except Exception as error:  # whatever foreign values raise on their way
         text = describe(error).removeprefix("ValueError: ").rstrip(".")
         raise ValueError(f"{path} is a damaged model file: {text}.") from None

@@ -177,7 +177,7 @@ def cut_counts(
     if clip:
         amplitudes = np.minimum(events.amplitudes, 1.0)
         cut = Events(events.bins, events.units, amplitudes, events.shape)
-        cut.timeline = events.timeline
+        cut.timeline, cut.columns = events.timeline, events.columns
         return cut
     if as_observation_model(observation_model).name != "Bernoulli":
         return events

@@ -390,9 +390,8 @@ def test_outputs_are_checked_before_the_recording_is_read(tmp_path, capsys, opti
 def test_the_mask_is_read_before_the_recording(tmp_path, capsys):
     arguments = fit_arguments(str(tmp_path / "none.npz"), "--mask", str(tmp_path / "none.npy"))
     check_refused(capsys, arguments, r"There is no file .*none\.npy")
-    (tmp_path / "none.npy").write_bytes(
-        b"\x93NUMPY\x01\x00F\x00{'descr': '<f8', 'fortran_order': False, 'shape': (10000000000,)}  \n"
-    )
+    head = b"{'descr': '<f8', 'fortran_order': False, 'shape': (10000000000,)}  \n"
+    (tmp_path / "none.npy").write_bytes(b"\x93NUMPY\x01\x00F\x00" + head)
     check_refused(capsys, arguments, r"none\.npy could not be read as an \.npy array")
 
 

@@ -8,6 +8,7 @@
 | `groups` | sparse penalties: the minimum of one receiver's model over groups of features |
 | `simulate` | spikes of a recurrent network |
 | `dots`, `threads` | not compiled: products whose bits do not depend on other columns, threads |
+| `compiler` | Numba's decorator, with a cache that may fail |
 """
 
 from fastglm._kernels.groups import (

@@ -3,8 +3,8 @@
 import math
 
 import numpy as np
-from numba import njit
 
+from fastglm._kernels.compiler import njit
 from fastglm._kernels.tiles import FASTMATH
 
 

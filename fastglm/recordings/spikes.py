@@ -15,7 +15,7 @@ import numpy as np
 from fastglm import _html
 from fastglm._checks import is_number
 from fastglm._files import read_npz, reading
-from fastglm._pynapple import intersect
+from fastglm._pynapple import Columns, intersect
 from fastglm.features.events import Events
 from fastglm.recordings.intervals import as_epochs, check_segments, full_bins, subtract
 from fastglm.recordings.times import (
@@ -115,6 +115,7 @@ class SpikeTimes:
         spikes = self.spike_times, self.unit, self.n_units
         edge = edge_of(bin_size, self.segments, resolution=self.resolution)
         events = count_events(*spikes, bin_size, self.segments, lengths, edge)
+        events.columns = None if self.names is None else Columns(list(self.names))
         return events, as_epochs(lengths)
 
 
@@ -261,7 +262,7 @@ def bin_spikes(
     Returns
     -------
     counts : ndarray of shape (n_bins, n_units)
-        In the smallest signed integer type that holds the counts.
+        In int32, or in int64 where sums of products of the counts need it.
     epochs : ndarray of int, shape (n_epochs, 2)
         First bin and one past the last of every epoch, for ``compute_features``. Returned only if
         ``epochs`` is given.
@@ -285,7 +286,7 @@ def bin_spikes(
     >>> fastglm.bin_spikes([0.001, 0.004, 0.002], [0, 0, 1], bin_size=0.002)
     array([[1, 0],
            [0, 1],
-           [1, 0]], dtype=int8)
+           [1, 0]], dtype=int32)
     """
     bin_size, t_start, t_stop = (
         read_number(value, name)

@@ -211,7 +211,10 @@ def _check_in_range(spike_times, t_start, t_stop, resolution):
 
 
 def _numbers(name, values):
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of different lengths
+        array = np.asarray(values, dtype=object)
     if array.size == 0:
         array = array.astype(np.float64)
     if array.ndim != 1 or array.dtype.kind not in "fiu":

@@ -65,8 +65,9 @@ def read_units(
         own = given if own is None else intersect(given, own)
     segments = _cut(own, whole, t_start, t_stop)
     events, bounds = spikes.events(bin_size, segments, stated)
-    names = list(range(spikes.n_units)) if names is None else names
-    return events, bounds, Columns(names)
+    columns = Columns(list(range(spikes.n_units)) if names is None else names)
+    events.columns = columns
+    return events, bounds, columns
 
 
 def _read_group(units, bin_size, epochs, t_start, t_stop):
@@ -90,6 +91,7 @@ def _read_group(units, bin_size, epochs, t_start, t_stop):
     warn_of_doubt(doubt_seconds(unit.size, n_active, float(np.diff(segments).sum())))
     edge = max(_HALF_NANOSECOND, min(rounding(segments), bin_size / 2))
     events = count_events(spike_times, unit, len(times), bin_size, segments, lengths, edge)
+    events.columns = columns
     events.timeline = Timeline(support, grid=(segments[:, 0], lengths, bin_size), columns=columns)
     return events, as_epochs(lengths), columns
 
