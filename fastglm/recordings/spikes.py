@@ -183,9 +183,10 @@ def load_spikes(
     array([1, 1])
     """
     path = _read_path(path)
-    name = getattr(path, "filename", None) or getattr(path, "name", path)  # of an open file
-    with reading(path if isinstance(path, Path) else name, "a recording"):
-        if not isinstance(path, Path) or path.suffix == ".nwb" or _is_hdf5(path):
+    if not isinstance(path, Path):
+        return _load_nwb(path, where, epochs, keep_invalid)
+    with reading(path, "a recording"):
+        if path.suffix == ".nwb" or _is_hdf5(path):
             return _load_nwb(path, where, epochs, keep_invalid)
         return _load_npz(path, where, epochs)
 
