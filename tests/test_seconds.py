@@ -46,6 +46,14 @@ def test_spikes_on_a_grid_are_in_their_bins_on_any_clock(start, per_bin):
     np.testing.assert_array_equal(events.toarray()[:, 0], expected)
 
 
+def test_a_spike_a_rounding_error_before_the_start_is_in_the_first_bin():
+    early, late = np.nextafter(UNIX, 0), np.nextafter(UNIX + 1, np.inf)
+    counts = bin_spikes([early, late], [0, 0], 0.1, t_start=UNIX, t_stop=UNIX + 1)
+    assert counts[:, 0].tolist() == [1] + [0] * 9
+    with pytest.raises(ValueError, match="1 spike times are out of range"):
+        bin_spikes([UNIX - 1e-5], [0], 0.1, t_start=UNIX, t_stop=UNIX + 1)
+
+
 def test_epochs_in_unix_time_have_all_their_bins():
     first = np.sort(np.random.default_rng(1).choice(1000, 60, replace=False)) * 30
     epochs = UNIX + np.column_stack([first, first + 20]) * 0.001
@@ -291,6 +299,12 @@ def test_units_of_time_are_converted_in_every_argument(unit):
 def test_lists_of_numbers_with_units_are_converted():
     counts = bin_spikes([as_stub(1.5), Quantity(0.002, 1.0)], [0, 0], 0.001)
     np.testing.assert_array_equal(counts, [[0], [1], [1]])
+
+
+def test_times_with_a_unit_are_seconds_however_few():
+    times = as_stub(np.sort(np.random.default_rng(0).uniform(0, 2e7, 20)))  # 5.6 hours
+    assert bin_spikes(times, np.zeros(20, int), 10.0).sum() == 20
+    assert read_units([times], 10.0)[0].amplitudes.sum() == 20
 
 
 def test_units_that_are_no_times_are_refused():
