@@ -390,7 +390,7 @@ def read_start(init_params, n_features, n):
         return None
     if not isinstance(init_params, tuple | list) or len(init_params) != 2:
         raise ValueError("init_params is not a pair; expected (coef, intercept).")
-    coef, intercept = (as_numbers(p, "init_params").astype(np.float64) for p in init_params)
+    coef, intercept = (_read("init_params", part) for part in init_params)
     intercept = intercept.ravel()
     coef = coef[:, None] if coef.ndim == 1 else coef
     if coef.shape != (n_features, n) or intercept.shape != (n,):
@@ -483,7 +483,7 @@ def read_weight(sample_weight, n_bins):
         raise ValueError(
             f"sample_weight.shape == {weight.shape}, expected {(n_bins,)}: one weight for each bin."
         )
-    if not np.isfinite(weight).all() or (weight < 0).any() or not weight.any():
+    if not np.isfinite(weight).all() or (weight < 0).any() or (n_bins and not weight.any()):
         raise ValueError(
             "sample_weight holds negative, infinite or NaN weights, or only zeros; expected how "
             "often each bin counts, 0 to leave it out."

@@ -45,6 +45,7 @@ from scipy import stats
 
 from fastglm import _html
 from fastglm._batches.fit import fit_penalties
+from fastglm._checks import positive_int
 from fastglm._fitted import Fitted
 from fastglm._inputs import read_penalty, read_problem
 from fastglm._kernels.threads import run_threads, single_threaded_blas
@@ -280,6 +281,8 @@ def uncertainty(
             f"None of the {fit.X.shape[0]} rows of X is finite with a weight above 0; standard "
             "errors need the bins of a fit."
         )
+    if block_size is not None:
+        block_size = positive_int("block_size", block_size)
     block_size = block_size or _BLOCK_WINDOWS * (sum(fit.X.reach) or 100)
     n_features, n = fit.coef.shape
     filters = fit.X.filters

@@ -21,7 +21,7 @@ COUNTS = np.random.default_rng(0).poisson(0.2, (300, 2))
 HUGE = 10**400
 
 
-@pytest.mark.parametrize("value", ["3", None, [2.0], np.nan, np.inf, 1e300, HUGE, 1.3, 1j])
+@pytest.mark.parametrize("value", ["3", None, [2.0], np.nan, np.inf, 1.7e308, HUGE, 1.3, 1j])
 def test_a_width_is_a_number(value):
     for make in (lambda: RaisedCosineLogConv(5, 20, width=value),
                  lambda: RaisedCosineLinearEval(5, width=value)):  # fmt: skip
@@ -47,7 +47,7 @@ def test_a_small_time_scaling_is_the_linear_axis(scaling):
 
 
 def test_the_largest_time_scaling_gives_numbers():
-    assert np.isfinite(RaisedCosineLogConv(5, 20, time_scaling=1e300).kernel_).all()
+    assert np.isfinite(RaisedCosineLogConv(5, 20, time_scaling=1.7e308).kernel_).all()
 
 
 @pytest.mark.parametrize("value", ["no", [], np.array([1, 2]), 0.5, None])
@@ -65,7 +65,7 @@ def test_a_fill_value_is_a_number(value):
 
 @pytest.mark.parametrize("value", ["causal", 5, [("shift", True)], np.array([1])])
 def test_conv_kwargs_are_a_dict(value):
-    with pytest.raises(ValueError, match=r"conv_kwargs is .*; expected a dict, or None"):
+    with pytest.raises(ValueError, match=r"conv_kwargs is .*; expected a dict or None"):
         HistoryConv(3, conv_kwargs=value)
 
 

@@ -107,8 +107,8 @@ def test_masked_and_nullable_weights_offsets_and_epochs():
     ):
         model = PopulationGLM(**RIDGE).fit(FEATURES, COUNTS, sample_weight=w, offset=o)
         np.testing.assert_array_equal(model.coef_, like.coef_)
-    with pytest.raises(ValueError, match="sample_weight holds .* NaN weights"):
-        weights = np.ma.MaskedArray(weight, weight > 1)
+    weights = np.ma.MaskedArray(weight, weight > 1)
+    with pytest.raises(ValueError, match=r"sample_weight holds .* NaN weights"):
         PopulationGLM(**RIDGE).fit(FEATURES, COUNTS, sample_weight=weights)
     epochs = pandas.DataFrame({"start": [0, 60], "stop": [50, 120]}, dtype="Int32")
     X = BASIS.compute_features(COUNTS, epochs=epochs)
@@ -233,6 +233,14 @@ def test_lists_of_lists_of_times_are_spike_times():
             lambda: BASIS.compute_features([["0", 1], [1, 0]]),
             "Counts could not be read as numbers; .* The first text is '0'",
         ),
+        (lambda: BSplineEval(5, fill_value="none"), "fill_value is 'none'; expected a number or"),
+        (lambda: HistoryConv(3, conv_kwargs="causal"), "conv_kwargs is 'causal'; expected a dict"),
+        (
+            lambda: fastglm.inference.uncertainty(
+                GLM(**RIDGE).fit(FEATURES, COUNTS[:, 0]), FEATURES, COUNTS[:, 0], "blocks", "10"
+            ),
+            "block_size is '10'; expected a positive integer",
+        ),
         (
             lambda: fastglm.features.hold([1.0, 2.0], 4, every="2"),
             "every is '2'; expected the bins from one sample to the next",
@@ -283,16 +291,20 @@ def test_a_table_without_rows(family):
     assert model.predict(nothing).shape == (0, 2)
     assert one.predict(nothing).shape == (0,)
     assert [part.shape for part in model.simulate(0, nothing)] == [(0, 2), (0, 2)]
+    step = BSplineEval(4).set_input_shape(2).to_transformer()
+    pipeline = make_pipeline(step, GLM(family, **RIDGE))
+    assert pipeline.fit(FEATURES, y[:, 0]).predict(nothing).shape == (0,)
     for kind in ("response", "pearson", "deviance"):
         assert model.residuals(nothing, none, kind).shape == (0, 2)
         assert one.residuals(nothing, none[:, 0], kind).shape == (0,)
     for use in (
         lambda: model.score(nothing, none),
+        lambda: model.score(nothing, none, sample_weight=[]),
         lambda: model.standard_errors(nothing, none),
         lambda: fastglm.diagnostics.deviance_explained(model, nothing, none),
         lambda: PopulationGLM(family).fit(nothing, none),
     ):
-        with pytest.raises(ValueError, match="No bin|0 rows|None of the"):
+        with pytest.raises(ValueError, match=r"No bin|0 rows|None of the"):
             use()
 
 
@@ -570,3 +582,12 @@ def test_simulated_counts_multiply_without_wrapping():
         product = product.toarray() if sparse else product
         dense = (counts.toarray() if sparse else counts).astype(float)
         np.testing.assert_array_equal(product, dense.T @ dense)
+
+
+def test_sparse_strengths_and_starts():
+    strength = np.array([[0.0, 1.0], [2.0, 0.5]])
+    like = PopulationGLM(regularizer="Ridge", regularizer_strength=strength).fit(FEATURES, COUNTS)
+    model = PopulationGLM(
+        regularizer="Ridge", regularizer_strength=scipy.sparse.csr_array(strength)
+    ).fit(FEATURES, COUNTS, init_params=(scipy.sparse.csr_array((2, 2)), np.zeros(2)))
+    np.testing.assert_allclose(model.coef_, like.coef_, rtol=0, atol=1e-8)

@@ -32,9 +32,8 @@ class RaisedCosineLinear(Family):
 
     @width.setter
     def width(self, value: float) -> None:
-        if not (is_number(value) and 1 < value < 1e6) or not np.isclose(
-            2 * value, round(2 * value)
-        ):
+        number = is_number(value) and 1 < value <= 1e300
+        if not number or not np.isclose(2 * value, round(2 * value)):
             raise ValueError(
                 f"width is {value!r}; expected a number greater than 1 with an integer 2 * width, "
                 "or the bumps would not sum to a constant. Use 2.0?"
@@ -56,7 +55,7 @@ class RaisedCosineLog(RaisedCosineLinear):
     @time_scaling.setter
     def time_scaling(self, value: float | None) -> None:
         value = 50.0 if value is None else value
-        if not (is_number(value) and 0 < value <= 1e300):
+        if not is_number(value) or not value > 0:
             raise ValueError(f"time_scaling is {value!r}; expected a number above 0 (50 is usual).")
         self._time_scaling = value
 

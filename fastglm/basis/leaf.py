@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -71,6 +72,17 @@ class Leaf(Basis):
     def forget(self) -> None:
         """Forget what `learn` found."""
         self._learned = None
+
+    @property
+    def fill_value(self) -> float:
+        """Value of the functions at a sample out of bounds."""
+        return self._fill_value
+
+    @fill_value.setter
+    def fill_value(self, value: float) -> None:
+        if isinstance(value, str | bytes) or np.ndim(value) > 0:
+            raise ValueError(f"fill_value is {value!r}; expected a number or NaN.")
+        self._fill_value = value
 
     def _check(self):
         """Raise ValueError where parameters do not fit each other."""
@@ -191,8 +203,8 @@ class Conv(Leaf):
 
     @conv_kwargs.setter
     def conv_kwargs(self, value: dict | None) -> None:
-        if not isinstance(value, dict | None):
-            raise ValueError(f"conv_kwargs is {value!r}; expected a dict, or None.")
+        if not isinstance(value, Mapping | None):
+            raise ValueError(f"conv_kwargs is {value!r}; expected a dict or None.")
         kwargs = dict(value or {})
         if kwargs.get("axis", 0) != 0 or "axis" in kwargs:
             raise ValueError(

@@ -12,6 +12,7 @@ from sklearn import get_config
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from fastglm._checks import as_numbers
+from fastglm.features.matrix import as_feature_matrix
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -81,7 +82,11 @@ class TransformerBasis(TransformerMixin, BaseEstimator):
 
     def transform(self, X: ArrayLike) -> object:
         """The features, a `FeatureMatrix`; after `set_output` a DataFrame."""
-        features = self.basis.compute_features(*self._split(X))
+        inputs = self._split(X)
+        if inputs[0].shape[0] == 0:
+            features = as_feature_matrix(np.zeros((0, self.basis.n_output_features)))
+        else:
+            features = self.basis.compute_features(*inputs)
         own = getattr(self, "_sklearn_output_config", {})
         if own.get("transform", get_config()["transform_output"]) == "default":
             return features

@@ -175,7 +175,7 @@ def plot_cross_validation(
     ax.set_ylabel("held-out log-likelihood per bin,\nless the best")
     ax.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
     ax.yaxis.get_offset_text().set_fontsize(SMALL)
-    columns = cross_validation.model.receivers_
+    columns = getattr(cross_validation.model, "receivers_", None)
     names = names_of(None if columns is None else columns.names, len(cross_validation.chosen))
     ax.set_title(f"{names[receiver]}: {x[chosen]:.2g} chosen", loc="right", fontsize=9)
     plain(ax)
