@@ -41,17 +41,6 @@ class Leaf(Basis):
     _rescales = False
     _learned = None  # for each input, lowest sample, length of the range, highest; see `learn`
 
-    @property
-    def fill_value(self) -> float:
-        """Value for samples out of bounds."""
-        return self._fill_value
-
-    @fill_value.setter
-    def fill_value(self, value: float) -> None:
-        if not (is_number(value) or (isinstance(value, float | np.floating) and value != value)):
-            raise ValueError(f"fill_value is {value!r}; expected a number or NaN.")
-        self._fill_value = value
-
     def set_params(self, **params: object) -> Self:
         """Set parameters by name; see scikit-learn."""
         super().set_params(**params)
@@ -80,7 +69,8 @@ class Leaf(Basis):
 
     @fill_value.setter
     def fill_value(self, value: float) -> None:
-        if isinstance(value, str | bytes) or np.ndim(value) > 0:
+        nothing = isinstance(value, float | np.floating) and np.isnan(value)
+        if not nothing and not is_number(value):
             raise ValueError(f"fill_value is {value!r}; expected a number or NaN.")
         self._fill_value = value
 
