@@ -188,8 +188,8 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
             True draws a bar with receivers done, passes and time left. A callable is given the
             number of receivers done since its last call, from whatever thread fits them.
         checkpoint : path, optional
-            File that keeps what is finished, written after a batch and every 20 s. A fit with
-            the same data and settings goes on from there, however it ended.
+            File that keeps what is finished: a batch when it ends, and batches under way every
+            20 s. A fit with the same data and settings goes on from there, however it ended.
         sample_weight : array of shape (n_bins,), optional
             How often each bin counts: the fit is that of rows repeated so many times. A bin of
             weight 0 is left out; its counts still are history of the next ones.
@@ -208,6 +208,8 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         -----
         ConvergenceWarning
             Once, if a receiver has another status than "converged".
+        UserWarning
+            Once, if the checkpoint cannot be written. The fit goes on.
 
         Notes
         -----

@@ -217,7 +217,7 @@ def read_budget(memory_budget: float | str | None) -> float:
     if (
         isinstance(amount, bool)
         or not isinstance(amount, int | float | np.number)
-        or not amount > 0
+        or not 0 < amount < 1e30
     ):
         raise ValueError(
             f"memory_budget is {memory_budget!r}; expected bytes, or a string such as '2GB' or "
