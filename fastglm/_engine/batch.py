@@ -134,6 +134,7 @@ class _Fit:
         self.keep = len(task.penalties) > 1
         self.level = self.loss.expected_curvature(self.loss.eta(self.mean))
         self.problem, self.free = None, None
+        self.n_extra = 0  # passes that judge a given start
 
     def run(
         self, penalties: list, start: tuple | None, guided: bool = False, given: bool = False
@@ -172,6 +173,7 @@ class _Fit:
                 start = result.coef, result.intercept
                 result = self._run_smooth(penalty, *start, fixed, False, guided)
             results = [result]
+        results[0].n_passes += self.n_extra if given else 0
         for result in results:
             separated = fixed.any(axis=0) & (result.status == "converged")
             result.status[separated] = "separated"
@@ -214,7 +216,12 @@ class _Fit:
         constant = np.where(fixed, coef, 0.0)
         flat = self.observed.start(self.loss, self.mean, self.products.valid)
         here = self.problem.evaluate(everyone, coef, intercept)[0]
-        there = self.problem.evaluate(everyone, constant, flat)[0]
+        self.n_extra = self.problem.n_passes
+        if self.by_events and self.loss.linear_counts and not fixed.any():
+            there = self._at_constant(flat)
+        else:
+            there = self.problem.evaluate(everyone, constant, flat)[0]
+            self.n_extra *= 2
         if penalty.sparse.any():
             here = here + proximal.norms(penalty, coef, everyone)
         good = here <= there + 1e-6 * (1 + np.abs(there))
