@@ -6,18 +6,17 @@ writes the results of all fits into one file. ``benchmarks/same_bits.py`` compar
 two checkouts, and ``tests/test_record.py`` compares the installed package with the file in git.
 
 A fit is a function without arguments that returns arrays by name. The functions use the public
-interface alone, so a change of private modules leaves this file as it is. Three rules keep the
-bits the same from run to run on one processor:
+interface alone, so a change of private modules leaves this file as it is. Two rules keep the bits
+the same on machines with the same processor:
 
 - Counts and covariates come from comparisons, sums and products of dyadic numbers. They are the
   same on every machine.
-- ``memory_budget`` is given. The default depends on the free memory, which sizes samples of bins.
-- Every problem is small enough for the rates that `plan` assumes. Larger ones are planned with
-  measured rates, which change from run to run.
+- ``memory_budget`` is given. The default depends on the machine's memory, and sizes samples of
+  bins.
 
-A process that compiles `poisson_exp` gives other last digits than one that loads it from Numba's
-cache: `masks_of_their_own` differs by 9e-16. So `main` says if kernels were compiled. The next
-process has the results of every later one.
+A process that compiles a kernel may run another copy of its helpers than one that loads it from
+Numba's cache, with other last digits. So `main` says if kernels were compiled. The next process has
+the results of every later one.
 """
 
 import argparse

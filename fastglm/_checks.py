@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,7 +44,12 @@ def as_numbers(values: ArrayLike, name: str) -> np.ndarray | scipy.sparse.sparra
         more = _first_text(array) if array.dtype.kind in "OUST" else ""
         if array.dtype.kind == "O" and not more:
             array = _from_objects(array)
-    except (TypeError, ValueError, RuntimeError):  # RuntimeError: arrays of other libraries
+    except (
+        OverflowError,
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ):  # RuntimeError: arrays of other libraries
         array = np.asarray("ragged")
     if array.dtype.kind not in "fiub":
         more = " Complex data not supported." if array.dtype.kind == "c" else more
@@ -145,7 +151,7 @@ def positive_int(name: str, value: object) -> int:
     """
     real = isinstance(value, int | float | np.integer | np.floating)
     number = real and not isinstance(value, bool)
-    if not number or not 1 <= value < np.inf or int(value) != value:
+    if not number or not 1 <= value < 2**62 or int(value) != value:
         raise ValueError(f"{name} is {value!r}; expected a positive integer.")
     return int(value)
 
@@ -153,7 +159,25 @@ def positive_int(name: str, value: object) -> int:
 def is_number(value: object) -> bool:
     """Whether a value is a single finite real number; a bool is not a number."""
     real = isinstance(value, int | float | np.integer | np.floating)
-    return real and not isinstance(value, bool) and bool(np.isfinite(value))
+    if not real or isinstance(value, bool):
+        return False
+    try:
+        return bool(np.isfinite(float(value)))
+    except OverflowError:  # a whole number of more than 308 digits
+        return False
+
+
+def check_memory(what: str, n_bytes: float, remedy: str) -> None:
+    """Raise ValueError if something takes more than the memory of the machine."""
+    try:
+        memory = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, OSError, ValueError):  # the system does not tell
+        memory = 1e12
+    if n_bytes > memory:
+        raise ValueError(
+            f"{what} would take {n_bytes / 1e9:,.3g} GB, and the machine has {memory / 1e9:,.3g}; "
+            f"{remedy}."
+        )
 
 
 def check_share(name: str, value: float, example: float = 0.95) -> None:

@@ -14,7 +14,14 @@ import scipy.sparse
 from fastglm._batches.cost import PRODUCTS
 from fastglm._batches.fit import any_known
 from fastglm._batches.plan import read_budget
-from fastglm._checks import as_numbers, column_names, is_number, join, read_trials
+from fastglm._checks import (
+    as_numbers,
+    check_memory,
+    column_names,
+    is_number,
+    join,
+    read_trials,
+)
 from fastglm._engine.batch import Settings
 from fastglm._engine.observed import Observed
 from fastglm._engine.result import Result
@@ -127,6 +134,11 @@ def read_problem(model, X, y, sample_weight=None, offset=None) -> Problem:
         )
     if not (X.valid & any_known(y)).any():
         raise ValueError("y is NaN in every bin that has a history; nothing to fit.")
+    check_memory(  # a result, and what is stored of it
+        f"The coefficients of {X.shape[1]:,} features and {n:,} receivers",
+        16.0 * X.shape[1] * n,
+        "use fewer basis functions or fewer cells at a time",
+    )
     free = read_mask(model, (X.shape[1], n), X)
     weight, offset = read_weight(sample_weight, n_bins), read_offset(offset, n_bins, n)
     valid, center = X.valid, 0.0
@@ -268,8 +280,8 @@ def _read_binary(mask):
     mask = mask.toarray() if scipy.sparse.issparse(mask) else mask
     try:
         array = as_numbers(mask, "feature_mask")
-    except ValueError:  # text
-        array = np.full(np.shape(mask), np.nan)
+    except ValueError:  # text, or rows of different lengths
+        array = np.array([np.nan])
     if array.dtype != bool:
         if not np.isin(array, (0, 1)).all():
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 import warnings
@@ -12,6 +13,8 @@ import click
 import numpy as np
 
 from fastglm import __version__
+from fastglm._checks import check_memory
+from fastglm._files import check_declared, describe, one_line
 from fastglm.observation_models import FAMILIES, as_observation_model
 
 _FAMILIES = {name.lower(): name for name in FAMILIES}
@@ -37,8 +40,8 @@ def cli() -> None:
     help="Folder for the picture; made where it is missing.",
 )
 @click.option("--cells", default=20, show_default=True, type=click.IntRange(2, 200))
-@click.option("--seconds", default=600.0, show_default=True, type=click.FloatRange(min=10.0))
-@click.option("--seed", default=1, show_default=True, type=int)
+@click.option("--seconds", default=600.0, show_default=True, type=click.FloatRange(10.0, 1e5))
+@click.option("--seed", default=1, show_default=True, type=click.IntRange(min=0))
 def demo(out: Path, cells: int, seconds: float, seed: int) -> None:
     """Simulate a network with known connectivity, fit it, compare, draw."""
     import fastglm
@@ -47,6 +50,12 @@ def demo(out: Path, cells: int, seconds: float, seed: int) -> None:
     from fastglm.simulation import random_network
 
     plotting = _plotting()
+    if not np.isfinite(seconds):
+        raise ValueError(f"--seconds is {seconds}; expected a number from 10 to 100000.")
+    check_memory("The network", 3e-3 * cells * seconds * 1e6, "simulate fewer seconds")
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "fastglm-demo.png"
+    plotting.check_path(path)
     bin_size = 0.001
     basis = fastglm.basis.RaisedCosineLogConv(6, window_size=60)
     network = random_network(cells, basis, bin_size=bin_size, strength=0.6, random_key=seed)
@@ -70,8 +79,6 @@ def demo(out: Path, cells: int, seconds: float, seed: int) -> None:
         correlation = np.corrcoef(true.strength[between], fitted.strength[between])[0, 1]
         rows.append(("true and fitted areas", f"correlation {correlation:.3f}"))
     _print_table(rows)
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / "fastglm-demo.png"
     plotting.demo_figure(true, fitted, bin_size, path)
     click.echo(f"picture: {path}")
 
@@ -148,8 +155,7 @@ def fit(
         try:
             row = _fit_file(file, job, paths)
         except Exception as error:  # an error in one file must not stop the others
-            known = isinstance(error, ValueError | OSError | ImportError)
-            text = str(error) if known else f"{type(error).__name__}: {error}"
+            text = _sentence(error)
             click.echo(
                 f"fastglm: error: {text if str(file) in text else f'{file}: {text}'}", err=True
             )
@@ -180,9 +186,10 @@ class _Job:
     where: str | None
     epochs: str | None
     mask_path: Path | None
+    mask: np.ndarray | None
 
 
-def _read_job(bin_size, window, basis_name, n_basis, ridge, family, link, **more):
+def _read_job(bin_size, window, basis_name, n_basis, ridge, family, link, mask_path, **more):
     """Options that hold for all files, checked before the first file is read."""
     if ridge is not None and not (np.isfinite(ridge) and ridge >= 0):
         raise ValueError(f"--ridge is {ridge}; expected a strength of at least 0.")
@@ -195,7 +202,9 @@ def _read_job(bin_size, window, basis_name, n_basis, ridge, family, link, **more
     if link is not None and link not in model.losses:
         raise ValueError(f"--link is {link}; {family} takes {' or '.join(model.losses)}.")
     basis = _make_basis(basis_name, n_basis, round(n_lags))
-    return _Job(basis, bin_size, ridge, model.name, model.loss(link).link, **more)
+    mask = None if mask_path is None else _read_map(mask_path)
+    link = model.loss(link).link
+    return _Job(basis, bin_size, ridge, model.name, link, mask_path=mask_path, mask=mask, **more)
 
 
 def _make_basis(name, n_basis, window_size):
@@ -297,9 +306,14 @@ def _fit_spikes(spikes, job):
             f"--window of {window_size} bins leaves no bin of the longest epoch, {longest} bins; "
             "use a shorter window."
         )
-    mask = None
-    if job.mask_path is not None:
-        mask = _read_map(job.mask_path, spikes.n_units, job.basis.kernel_.shape[1])
+    mask = job.mask
+    if mask is not None:
+        if mask.shape != (spikes.n_units, spikes.n_units):
+            raise ValueError(
+                f"{job.mask_path} has shape {mask.shape}; expected a map of "
+                f"(n_senders, n_receivers) = {(spikes.n_units, spikes.n_units)}."
+            )
+        mask = np.repeat(mask, job.basis.kernel_.shape[1], axis=0)
     if job.family == "Bernoulli":  # before the progress bar
         events, _, columns = read_units(spikes, job.bin_size)
         cut_counts(events, job.clip, job.family, spikes, job.bin_size, columns.names)
@@ -380,24 +394,23 @@ def _plotting():
     return plotting
 
 
-def _read_map(path, n_units, n_funcs):
-    try:
-        array = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise ValueError(f"There is no file {path}.") from None
-    except (OSError, ValueError, EOFError):
-        raise ValueError(f"{path} could not be read as an .npy array.") from None
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise ValueError(f"{path} is an .npz archive; expected one array, .npy.")
-    if array.shape != (n_units, n_units):
-        raise ValueError(
-            f"{path} has shape {array.shape}; expected a map of "
-            f"(n_senders, n_receivers) = {(n_units, n_units)}."
-        )
-    if not np.isin(array, (0, 1)).all():
+def _read_map(path):
+    """A sender-by-receiver map of 0 and 1."""
+    if not path.is_file():
+        raise ValueError(f"There is no file {path}.")
+    with open(path, "rb") as file:
+        if file.read(2) == b"PK":
+            raise ValueError(f"{path} is an .npz archive; expected one array, .npy.")
+        try:
+            file.seek(0)
+            check_declared(file, path.stat().st_size)
+            file.seek(0)
+            array = np.load(file, allow_pickle=False)
+        except Exception:  # any: NumPy raises several types on a damaged file
+            raise ValueError(f"{path} could not be read as an .npy array.") from None
+    if array.dtype.kind not in "fiub" or not np.isin(array, (0, 1)).all():
         raise ValueError(f"{path} holds other values than 0 and 1.")
-    return np.repeat(array, n_funcs, axis=0)
+    return array
 
 
 def _fit_rows(model, X, y, seconds):
@@ -462,19 +475,33 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo(error.format_message())
     except click.ClickException as error:
         _fail(error.format_message())
-    except (ValueError, OSError, ImportError) as error:
-        _fail(error)
     except (click.Abort, KeyboardInterrupt):
         click.echo("fastglm: interrupted", err=True)
         sys.exit(130)
+    except Exception as error:  # whatever a file or an argument led to
+        if os.environ.get("FASTGLM_TRACEBACK"):
+            raise
+        _fail(_sentence(error))
+
+
+def _sentence(error):
+    """An error as one line for users."""
+    if isinstance(error, ValueError | OSError | ImportError):
+        return one_line(error)
+    if isinstance(error, MemoryError):
+        return f"The memory is not enough. {one_line(error)}".strip()
+    return (
+        f"{describe(error)}. This is a fault of fastglm; please report it, with what "
+        "FASTGLM_TRACEBACK=1 shows."
+    )
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None):
-    click.echo(f"warning: {message}", err=True)
+    click.echo(f"warning: {one_line(message)}", err=True)
 
 
 def _fail(message):
-    click.echo(f"fastglm: error: {message}", err=True)
+    click.echo(f"fastglm: error: {one_line(message)}", err=True)
     sys.exit(2)
 
 

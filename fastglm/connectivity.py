@@ -380,6 +380,8 @@ def _names(names, columns, n, what):
     if names is None and columns is None:
         return np.arange(n)
     names = columns.names if names is None else names
+    if not np.iterable(names):
+        raise ValueError(f"{what} is {names!r}; expected a name for each of {n}.")
     # A name that is a tuple is one name, and numbers beside texts are texts.
     names = np.asarray([name if np.isscalar(name) else str(name) for name in names])
     if names.shape != (n,):

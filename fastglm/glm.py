@@ -20,7 +20,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from fastglm import connectivity, inference
 from fastglm._batches.checkpoint import Checkpoint
-from fastglm._batches.cost import events_a_feature
+from fastglm._batches.cost import TYPICAL, events_a_feature, is_large, measure_rates
 from fastglm._batches.fit import by_missing, fit_tasks, key_of, tasks_of
 from fastglm._batches.monitor import Monitor
 from fastglm._batches.plan import Plan, plan_fit
@@ -65,7 +65,8 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         exactly 0. ``{label: (n_receivers,)}`` switches whole blocks of features.
     memory_budget : float or str, optional
         Bytes, or a string such as "2GB", that a fit may use beside the counts and events; it sets
-        how many receivers are fitted at a time. Default: half of what is free. See `plan`.
+        how many receivers are fitted at a time. Default: two fifths of the memory of the machine or
+        container. See `plan`.
 
     Attributes
     ----------
@@ -187,8 +188,8 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
             True draws a bar with receivers done, passes and time left. A callable is given the
             number of receivers done since its last call, from whatever thread fits them.
         checkpoint : path, optional
-            File that keeps what is finished, written after a batch and every 20 s. A fit with
-            the same data and settings goes on from there, however it ended.
+            File that keeps what is finished: a batch when it ends, and batches under way every
+            20 s. A fit with the same data and settings goes on from there, however it ended.
         sample_weight : array of shape (n_bins,), optional
             How often each bin counts: the fit is that of rows repeated so many times. A bin of
             weight 0 is left out; its counts still are history of the next ones.
@@ -207,6 +208,8 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         -----
         ConvergenceWarning
             Once, if a receiver has another status than "converged".
+        UserWarning
+            Once, if the checkpoint cannot be written. The fit goes on.
 
         Notes
         -----
@@ -488,7 +491,7 @@ def _solve(problem, init_params, progress, checkpoint):
                 ):
                     some = some[result.status[some] == ""]
                     tasks = tasks_of(X, observed, known, free, [problem.penalty], settings, point)
-                    fit_tasks(tasks, some, [result], monitor)
+                    fit_tasks(tasks, receivers, [result], monitor, some)
     except KeyboardInterrupt:
         monitor.flush()
         left = result.status == ""
@@ -508,8 +511,9 @@ def _plan(problem):
         status, _ = settings.loss.ends(sums[receivers], n_bins)
         receivers = receivers[status == ""]
         events = events_a_feature(X, n_bins, sums, problem.penalty.level)
-        weighted = problem.observed.weight is not None
-        plan = plan_fit(Local(X, valid), receivers, free, settings, events, weighted)
+        weighted, products = problem.observed.weight is not None, Local(X, valid)
+        rates = measure_rates() if is_large(products, receivers.size) else TYPICAL
+        plan = plan_fit(products, receivers, free, settings, events, weighted, rates)
         batches += plan.batches
     plan.batches = batches
     return plan

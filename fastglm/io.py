@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 from scipy.sparse import csr_array, issparse
 
-from fastglm._checks import as_numbers
-from fastglm._engine.result import Result
+from fastglm._checks import as_numbers, whole_numbers
+from fastglm._engine.result import STATUSES, Result
+from fastglm._files import as_path, check_output, describe, read_npz, replacing
 from fastglm._fitted import Fitted, store
-from fastglm._inputs import read_settings
+from fastglm._inputs import read_mask, read_settings
 from fastglm._pynapple import Columns
 from fastglm.observation_models import as_observation_model
-from fastglm.recordings.spikes import read_npz
 from fastglm.regularizer import REGULARIZERS, ElasticNet, as_regularizer
 
 _FORMAT = "fastglm-model"
@@ -29,14 +28,12 @@ def model_path(path) -> Path:
     Raises
     ------
     ValueError
-        If the path is a folder, or lies in one that does not exist.
+        If the path is a folder, or no file can be written there.
     """
-    path = Path(path)
+    path = as_path(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder; expected the name of a file.")
-    if not path.resolve().parent.is_dir():
-        raise ValueError(f"There is no folder {path.resolve().parent} to write to.")
-    return path if path.suffix == ".npz" else path.with_name(path.name + ".npz")
+    return check_output(path if path.suffix == ".npz" else path.with_name(path.name + ".npz"))
 
 
 def save_model(model, path, metadata=None) -> None:
@@ -83,13 +80,9 @@ def save_model(model, path, metadata=None) -> None:
         "names": _names(model),
         "metadata": getattr(model, "metadata_", {}) if metadata is None else metadata,
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(temporary, "wb") as file:
-            np.savez_compressed(file, header=np.array(json.dumps(header, default=_plain)), **arrays)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    arrays["header"] = np.array(json.dumps(header, default=_plain))
+    with replacing(path) as file:
+        np.savez_compressed(file, **arrays)
 
 
 def _names(model):
@@ -115,12 +108,17 @@ def _texts(values):
     return [v if isinstance(v, str | int | float | None) else str(v) for v in values]
 
 
-def _read_names(names):
+def _read_names(names, n_features, n):
     """What `store` takes, from what `_names` wrote."""
     features, receivers = names.get("features"), names.get("receivers")
+    metadata = names.get("metadata", {})
+    if features is not None and len(features) != n_features:
+        raise ValueError(f"{len(features)} names for {n_features} features")
+    if receivers is not None and {len(receivers), *map(len, metadata.values())} != {n}:
+        raise ValueError(f"names or metadata of other length than {n} receivers")
     return {
         "names": None if features is None else np.array(features, dtype=object),
-        "receivers": None if receivers is None else Columns(receivers, names.get("metadata", {})),
+        "receivers": None if receivers is None else Columns(receivers, metadata),
     }
 
 
@@ -157,7 +155,7 @@ def read_model(path, classes):
             raise KeyError("format")
         version, kind = int(header["version"]), classes[header["class"]]
         params, metadata = dict(header["params"]), header["metadata"]
-    except (KeyError, TypeError, ValueError):
+    except Exception:  # whatever the values of a foreign header raise
         raise ValueError(
             f"{path} is not a model of fastglm; expected a file that save_params wrote."
         ) from None
@@ -169,30 +167,33 @@ def read_model(path, classes):
     try:
         result = _read_result(data)
         # Files of versions with Poisson observations only have no scale and no flags.
-        scale = data.get("scale", np.ones(result.intercept.size)).astype(float)
-        if scale.shape != result.intercept.shape:
-            raise ValueError(f"scale has shape {scale.shape} for {result.intercept.size} receivers")
-        model = kind(**_read_params(params, data))
+        scale = data.get("scale", np.ones(result.intercept.size))
+        if scale.shape != result.intercept.shape or scale.dtype.kind != "f":
+            raise ValueError(
+                f"scale has shape {scale.shape} and dtype {scale.dtype} for "
+                f"{result.intercept.size} receivers"
+            )
+        flags = {"weighted": False, "shifted": False} | header.get("fit", {})
+        if len(flags) > 2 or not all(isinstance(flag, bool) for flag in flags.values()):
+            raise ValueError(f"fit is {flags}")
+        model = kind(**_read_params(params, data, len(result.coef)))
         read_settings(model)  # raises on what no model has
-        store(
-            model,
-            result,
-            scale=scale,
-            **header.get("fit", {}),
-            **_read_names(header.get("names", {})),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is a damaged model file: {error}.") from None
+        _check_shapes(model, result)
+        names = _read_names(header.get("names", {}), *result.coef.shape)
+        store(model, result, scale=scale, **flags, **names)
+    except Exception as error:  # whatever foreign values raise on their way
+        text = describe(error).removeprefix("ValueError: ").rstrip(".")
+        raise ValueError(f"{path} is a damaged model file: {text}.") from None
     model.metadata_ = metadata
     return model
 
 
-def _read_params(params, data):
+def _read_params(params, data, n_features):
     """The parameters of a model: those of the header with the arrays."""
     strength, ratio = (_number(data.get(name)) for name in ("strength", "ratio"))
     params["regularizer_strength"] = strength if ratio is None else (strength, ratio)
     if isinstance(params["regularizer"], dict):
-        params["regularizer"] = _regularizer(data, **params["regularizer"])
+        params["regularizer"] = _regularizer(data, n_features, **params["regularizer"])
     family = params["observation_model"]
     if isinstance(family, dict):
         params["observation_model"] = _family(**family)
@@ -209,24 +210,69 @@ def _family(params, **kind):
 
 
 def _read_result(data):
-    arrays = {f.name: data[f"result_{f.name}"] for f in _FIELDS}
+    arrays, like = {}, Result.empty(1, 1)
+    for name in (f.name for f in _FIELDS):
+        array, dtype = data[f"result_{name}"], getattr(like, name).dtype
+        if array.dtype.kind != dtype.kind:
+            raise ValueError(f"{name} has dtype {array.dtype}, not {dtype}")
+        arrays[name] = array
     result = Result(**arrays)
     n = result.intercept.size
     shapes = {name: a.shape for name, a in arrays.items() if name != "coef"}
-    if result.coef.ndim != 2 or result.coef.shape[1] != n:
+    if result.coef.ndim != 2 or result.coef.shape[1] != n or result.coef.size == 0:
         raise ValueError(f"coef has shape {result.coef.shape} for {n} receivers")
     if any(shape != (n,) for shape in shapes.values()):
         raise ValueError(f"shapes {shapes} for {n} receivers")
+    unknown = sorted({*result.status.tolist()} - {*STATUSES})
+    if unknown:
+        raise ValueError(f"status holds {unknown[0]!r}, which no receiver has")
     return result
 
 
-def _regularizer(data, sparse, **kind):
+def _check_shapes(model, result):
+    """Raise ValueError if mask, penalty or receivers do not fit the coefficients."""
+    n_features, n = result.coef.shape
+    if model.single_receiver and n != 1:
+        raise ValueError(f"{n} receivers in a {type(model).__name__}, which has one")
+    if isinstance(model.feature_mask, dict):
+        for label, mask in model.feature_mask.items():
+            if mask.shape != (n,) or not np.isin(mask, (0, 1)).all():
+                raise ValueError(f"mask of {label!r} is no 0 or 1 for each of {n} receivers")
+    else:
+        read_mask(model, (n_features, n))
+    kind, strength = as_regularizer(model.regularizer), model.regularizer_strength
+    parts = strength if isinstance(strength, tuple) else (strength,)
+    for values in (*parts, getattr(kind, "ratio", None)):
+        values = np.zeros(()) if values is None else np.asarray(values)
+        if not _fits(values, n_features, n):
+            raise ValueError(f"strength or ratio of shape {values.shape} for {n} receivers")
+        if not (np.isfinite(values).all() and (values >= 0).all()):
+            raise ValueError("strength or ratio is negative or not finite")
+    for name in ("mask", "matrix"):
+        values = getattr(kind, name, None)
+        if values is None:
+            continue
+        if values.ndim != 2 or values.shape[1] > n_features:
+            raise ValueError(f"{name} has shape {values.shape} for {n_features} features")
+
+
+def _fits(values, n_features, n):
+    """Whether strengths are a number, one a receiver, or at most one a feature and receiver."""
+    if n == 1 and values.ndim == 1:
+        values = values[:, None]
+    table = values.ndim == 2 and values.shape[1] == n and len(values) <= n_features
+    return table or values.shape in ((), (n,))
+
+
+def _regularizer(data, n_features, sparse, **kind):
     """The regularizer that `save_model` wrote."""
     own = {k[12:]: _number(v) for k, v in data.items() if k.startswith("regularizer_")}
     for name in sparse:
-        shape, (row, column, values) = own[name][0, :2].astype(int), own[name][1:].T
-        at = row.astype(int), column.astype(int)
-        own[name] = csr_array((values, at), shape=tuple(shape))
+        shape = whole_numbers("shape", own[name][0, :2])
+        if shape.max() > n_features:
+            raise ValueError(f"{name} has shape {tuple(shape)} for {n_features} features")
+        at = (whole_numbers("index", values) for values in own[name][1:, :2].T)
+        own[name] = csr_array((own[name][1:, 2], tuple(at)), shape=tuple(shape))
     return REGULARIZERS[kind["class"]](**own)
 
 

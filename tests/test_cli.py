@@ -362,6 +362,80 @@ def test_demo_into_a_file_is_refused(recording, capsys):
     check_refused(capsys, ["demo", "--out", recording], "is a file")
 
 
+@pytest.mark.parametrize("seconds", ["inf", "nan", "1e9"])
+def test_demo_of_no_length_is_refused(capsys, seconds):
+    check_refused(capsys, ["demo", "--seconds", seconds], "--seconds.*(is|number) .*10.*100000")
+
+
+@pytest.mark.parametrize("seed", ["-1", "1.5"])
+def test_demo_of_no_seed_is_refused(capsys, seed):
+    check_refused(capsys, ["demo", "--seed", seed], f"'--seed': .*{seed}")
+
+
+def test_demo_into_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "fastglm-demo.png").mkdir()
+    check_refused(capsys, ["demo", "--out", str(tmp_path)], "fastglm-demo.png is a folder")
+
+
+@pytest.mark.parametrize("option", ["--out", "--report", "--plot"])
+def test_outputs_are_checked_before_the_recording_is_read(tmp_path, capsys, option):
+    pytest.importorskip("matplotlib")
+    name = {"--out": "a.npz", "--report": "a.html", "--plot": "a.png"}[option]
+    (tmp_path / name).mkdir()
+    arguments = fit_arguments(str(tmp_path / "none.npz"), option, str(tmp_path / name))
+    check_refused(capsys, arguments, "is a folder; expected the name of a file")
+
+
+def test_the_mask_is_read_before_the_recording(tmp_path, capsys):
+    arguments = fit_arguments(str(tmp_path / "none.npz"), "--mask", str(tmp_path / "none.npy"))
+    check_refused(capsys, arguments, r"There is no file .*none\.npy")
+    head = b"{'descr': '<f8', 'fortran_order': False, 'shape': (10000000000,)}  \n"
+    (tmp_path / "none.npy").write_bytes(b"\x93NUMPY\x01\x00F\x00" + head)
+    check_refused(capsys, arguments, r"none\.npy could not be read as an \.npy array")
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "not " * 120 + "id > 0",
+        "not " * 100_000 + "id > 0",
+        "(" * 300 + "id > 0" + ")" * 300,
+        "id > 0 and (id < 9 or (" * 60 + "id > 0" + "))" * 60,
+        "[" * 150 + "id" + "]" * 150 + " == 0",
+        "id > " + "-" * 90 + "1",
+    ],
+)
+def test_a_condition_nested_without_end_is_refused(tmp_path, capsys, where):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "a.nwb", "w") as file:
+        units = file.create_group("units")
+        units["id"], units["spike_times"] = [0, 1], [0.1, 0.2, 0.3]
+        units["spike_times_index"] = [2, 3]
+    arguments = fit_arguments(str(tmp_path / "a.nwb"), "--where", where)
+    check_refused(capsys, arguments, "which is no condition; .* at most 50 levels deep")
+
+
+def test_a_fault_of_ours_is_one_line_too(recording, capsys, monkeypatch):
+    def fault(*arguments):
+        raise KeyError("several\nlines")
+
+    monkeypatch.setattr(fastglm, "load_spikes", fault)
+    monkeypatch.delenv("FASTGLM_TRACEBACK", raising=False)
+    check_refused(capsys, fit_arguments(recording), "KeyError: .* fault of fastglm; please report")
+    monkeypatch.setenv("FASTGLM_TRACEBACK", "1")
+    with pytest.raises(KeyError):
+        main(fit_arguments(recording))
+
+
+def test_a_fit_that_is_too_large_is_one_line(recording, capsys, monkeypatch):
+    def full(*arguments):
+        raise MemoryError("Unable to allocate 58 TiB")
+
+    monkeypatch.setattr(fastglm, "load_spikes", full)
+    check_refused(capsys, fit_arguments(recording), "The memory is not enough. Unable to alloc")
+
+
 @pytest.fixture
 def without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)

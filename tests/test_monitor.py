@@ -128,24 +128,57 @@ def test_a_batch_that_was_under_way_goes_on_from_its_last_point(monkeypatch, tmp
     assert len(calls) < n_batches * passes
 
 
-def test_checkpoints_of_many_small_batches_take_a_small_part_of_the_time(monkeypatch, tmp_path):
+def own_senders(n_cells):
+    """A mask with which every receiver is a batch of its own."""
+    mask = np.random.default_rng(1).random((n_cells, n_cells)) < 0.3
+    return {"feature_mask": np.repeat(mask, 3, axis=0), "memory_budget": None}
+
+
+def test_a_batch_is_appended_to_a_checkpoint_that_is_written_once(monkeypatch, tmp_path):
     X, counts = problem(12)
-    mask = np.repeat(np.random.default_rng(1).random((12, 12)) < 0.3, 3, axis=0)
-    save, saved = checkpoint.Checkpoint.save, []
-
-    def slow(self, result):
-        time.sleep(0.2)
-        saved.append((result.status != "").sum())
-        save(self, result)
-
-    monkeypatch.setattr(checkpoint.Checkpoint, "save", slow)
-    path, args = tmp_path / "fit.checkpoint", {"feature_mask": mask, "memory_budget": None}
-    fitted = model(**args).fit(X, counts, checkpoint=path)
-    assert len(saved) <= 3
-    assert saved[-1] == 12  # what was not saved on the way is saved at the end
+    save, add, calls = checkpoint.Checkpoint.save, checkpoint.Checkpoint.add, []
+    monkeypatch.setattr(
+        checkpoint.Checkpoint, "save", lambda self, *a: calls.append("save") or save(self, *a)
+    )
+    monkeypatch.setattr(
+        checkpoint.Checkpoint, "add", lambda self, *a: calls.append(len(a[0])) or add(self, *a)
+    )
+    path = tmp_path / "fit.checkpoint"
+    fitted = model(**own_senders(12)).fit(X, counts, checkpoint=path)
+    assert calls.count("save") == 1
+    calls.remove("save")
+    assert sum(calls) == 12
+    assert len(calls) > 6
     monkeypatch.setattr(engine, "fit_task", None)
-    again = model(**args).fit(X, counts, checkpoint=path)
+    again = model(**own_senders(12)).fit(X, counts, checkpoint=path)
     np.testing.assert_array_equal(again.coef_, fitted.coef_)
+    assert again.solver_result_.method.tolist() == fitted.solver_result_.method.tolist()
+
+
+def test_every_batch_is_in_the_checkpoint_before_it_is_told(tmp_path, monkeypatch, caplog):
+    """A process that is killed now loses no batch that has ended."""
+    X, counts = problem(12)
+    path, own, seen = tmp_path / "fit.checkpoint", [], []
+
+    class Spy(checkpoint.Checkpoint):
+        def __init__(self, path, key):
+            own.append(self)
+            super().__init__(path, key)
+
+    class Look(logging.Handler):
+        def emit(self, record):
+            told = re.match(r"fit: (\d+) of 12 receivers, ", record.getMessage())
+            if told:
+                seen.append((int(told[1]), (own[0].load(36, 12).status != "").sum()))
+
+    monkeypatch.setattr("fastglm.glm.Checkpoint", Spy)
+    handler, logger = Look(), logging.getLogger("fastglm")
+    logger.addHandler(handler)
+    with caplog.at_level("INFO", logger="fastglm"):
+        model(**own_senders(12)).fit(X, counts, checkpoint=path)
+    logger.removeHandler(handler)
+    assert len(seen) > 6
+    assert all(told == saved for told, saved in seen)
 
 
 KILLED = """
@@ -227,19 +260,152 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
         model().fit(X, counts, checkpoint=tmp_path / "missing" / "fit.checkpoint")
 
 
-def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+def some_result(n_features=3, n=4):
+    result = Result.empty(n_features, n)
+    result.coef[:] = np.random.default_rng(0).normal(size=result.coef.shape)
+    result.status[:2] = "converged"
+    return result
+
+
+def same(result, other):
+    for name, values in vars(result).items():
+        np.testing.assert_array_equal(values, getattr(other, name))
+
+
+@pytest.fixture
+def few_bytes():
+    """Files cannot grow beyond 1 kB, as on a full disk."""
+    resource = pytest.importorskip("resource")
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size=1000):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
+
+    yield limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, old)
+
+
+def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path, few_bytes):
     saved = checkpoint.Checkpoint(tmp_path / "a", "key")
-    saved.save(Result.empty(3, 2))
+    saved.save(some_result())
     before = (tmp_path / "a").read_bytes()
-
-    def fail(*args, **kwargs):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(np, "savez", fail)
-    with pytest.raises(OSError, match="disk full"):
-        saved.save(Result.empty(3, 2))
+    few_bytes(len(before) // 2)
+    with pytest.raises(OSError, match="File too large"):
+        saved.save(some_result())
     assert (tmp_path / "a").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_records_replace_what_was_there(tmp_path):
+    saved, result = checkpoint.Checkpoint(tmp_path / "a", "key"), some_result()
+    saved.add(np.array([1]), result)  # of all receivers, since nothing was there
+    same(saved.load(3, 4), result)
+    size = (tmp_path / "a").stat().st_size
+    result.coef[:], result.status[2] = 7.0, "stalled"
+    saved.add(np.array([3, 2]), result)
+    assert (tmp_path / "a").stat().st_size < 2 * size
+    found = saved.load(3, 4)
+    assert found.status.tolist() == ["converged", "converged", "stalled", ""]
+    assert (found.coef == 7).all(axis=0).tolist() == [False, False, True, True]
+
+
+def test_a_record_that_is_cut_off_is_left_out_and_written_over(tmp_path):
+    saved, first = checkpoint.Checkpoint(tmp_path / "a", "key"), some_result()
+    saved.save(first)
+    size = (tmp_path / "a").stat().st_size
+    second = some_result()
+    second.coef[:] = 1.0
+    saved.add(np.array([2]), second)
+    whole = (tmp_path / "a").read_bytes()
+    for stop in range(size, len(whole)):
+        (tmp_path / "a").write_bytes(whole[:stop])
+        same(checkpoint.Checkpoint(tmp_path / "a", "key").load(3, 4), first)
+    again = checkpoint.Checkpoint(tmp_path / "a", "key")
+    again.add(np.array([0]), second)  # of all, so that nothing follows half a record
+    same(again.load(3, 4), second)
+    for stop in range(size):
+        (tmp_path / "a").write_bytes(whole[:stop])
+        with pytest.raises(ValueError, match="is not a checkpoint of fastglm, or is damaged"):
+            saved.load(3, 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_features": 4}, "a checkpoint of other data or settings"),
+        ({"n": 3}, "a checkpoint of other data or settings"),
+        ({"key": "other"}, "a checkpoint of other data or settings"),
+    ],
+)
+def test_a_checkpoint_of_another_shape_is_refused(tmp_path, change, message):
+    checkpoint.Checkpoint(tmp_path / "a", "key").save(some_result())
+    given = {"n_features": 3, "n": 4, "key": "key"} | change
+    other = checkpoint.Checkpoint(tmp_path / "a", given.pop("key"))
+    with pytest.raises(ValueError, match=message):
+        other.load(**given)
+
+
+def test_a_checkpoint_of_another_version_is_refused(tmp_path):
+    saved = checkpoint.Checkpoint(tmp_path / "a", "key")
+    saved.save(some_result())
+    content = (tmp_path / "a").read_bytes()
+    (tmp_path / "a").write_bytes(content.replace(b"checkpoint 2", b"checkpoint 3"))
+    with pytest.raises(ValueError, match="a checkpoint of another version of fastglm"):
+        saved.load(3, 4)
+
+
+def test_no_changed_byte_of_a_checkpoint_is_taken(tmp_path):
+    saved = checkpoint.Checkpoint(tmp_path / "a", "key")
+    saved.save(some_result())
+    content = (tmp_path / "a").read_bytes()
+    for at in range(len(content)):
+        (tmp_path / "a").write_bytes(content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :])
+        with pytest.raises(
+            ValueError, match=r"is not a checkpoint|other data|other version|another"
+        ):
+            saved.load(3, 4)
+
+
+@pytest.mark.parametrize("batches", ["wide", "single"])
+def test_a_checkpoint_that_cannot_be_written_warns_and_the_fit_goes_on(
+    tmp_path, few_bytes, batches
+):
+    X, counts = problem(12)
+    args = own_senders(12) if batches == "single" else {}
+    whole = model(**args).fit(X, counts)
+    few_bytes()
+    with pytest.warns(match=r"checkpoint .*c\.npz could not be written .*File too large") as told:
+        kept = model(**args).fit(X, counts, checkpoint=tmp_path / "c.npz")
+    assert len(told) == 1
+    np.testing.assert_array_equal(kept.coef_, whole.coef_)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_has_room_again_gets_the_checkpoint(tmp_path, few_bytes):
+    X, counts = problem(12)
+    few_bytes()
+    room = []
+
+    def progress(new):
+        room.append(new)
+        if len(room) == 4:
+            few_bytes(10**7)
+
+    path, args = tmp_path / "c", own_senders(12)
+    with pytest.warns(match="could not be written"):
+        fitted = model(**args).fit(X, counts, progress=progress, checkpoint=path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "fit_task", None)
+        again = model(**args).fit(X, counts, checkpoint=path)
+    np.testing.assert_array_equal(again.coef_, fitted.coef_)
+
+
+def test_a_folder_is_no_checkpoint(tmp_path):
+    X, counts = problem(2)
+    with pytest.raises(ValueError, match="a folder; expected the name of a file"):
+        model().fit(X, counts, checkpoint=tmp_path)
+    with pytest.raises(ValueError, match="checkpoint is 5; expected the name of a file"):
+        model().fit(X, counts, checkpoint=5)
 
 
 def test_fingerprints_tell_arrays_apart():

@@ -46,8 +46,37 @@ def test_a_budget_that_is_none_is_refused(given):
         ridge_model(memory_budget=given).fit(X, counts)
 
 
-def test_the_default_budget_is_a_part_of_what_is_free():
-    assert 1e7 < plan.read_budget(None) < 1e14
+def test_the_default_budget_does_not_depend_on_the_moment():
+    before = plan.read_budget(None)
+    taken = np.ones(40_000_000, np.uint8)
+    assert 1e7 < plan.read_budget(None) == before < 1e14
+    assert taken[-1] == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "files", "limit"),
+    [
+        ("0::/", {"memory.max": "3000000"}, 3e6),
+        ("0::/", {"memory.max": "max"}, np.inf),
+        ("0::/a/b", {"a/memory.max": "5000", "a/b/memory.max": "max"}, 5e3),
+        ("0::/a/b", {"a/memory.max": "5000", "a/b/memory.max": "4000"}, 4e3),
+        ("0::/elsewhere", {"memory.max": "7000"}, 7e3),  # a container
+        ("4:memory:/a", {"memory/a/memory.limit_in_bytes": "6000"}, 6e3),
+        ("4:cpu,memory:/a", {"memory/memory.limit_in_bytes": "6000"}, 6e3),
+        ("3:cpuset:/a", {"memory/a/memory.limit_in_bytes": "6000"}, np.inf),
+    ],
+)
+def test_the_default_budget_keeps_to_a_container(tmp_path, line, files, limit):
+    root = tmp_path / "groups"
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text + "\n")
+    (tmp_path / "cgroup").write_text(f"9:name=systemd:/\n{line}\n")
+    assert plan._group_limit(tmp_path / "cgroup", root) == limit
+
+
+def test_the_default_budget_of_a_system_without_control_groups(tmp_path):
+    assert plan._group_limit(tmp_path / "absent") == np.inf
 
 
 def test_a_budget_that_is_too_small_says_what_is_needed():

@@ -1,4 +1,9 @@
-"""The cost of a fit in seconds and bytes, from the rates of a machine."""
+"""The cost of a fit in seconds and bytes.
+
+What decides a batch follows from counts of operations, the rates `TYPICAL` and the memory budget:
+the same call makes the same batches, whatever else the machine does. The rates of the machine at
+hand are measured for the time that a plan shows, and for nothing else.
+"""
 
 import time
 from collections.abc import Callable, Sequence
@@ -27,7 +32,7 @@ _COMMON = 0.2  # largest part of the memory for the sums of all features, while 
 # part of the squared number of features. At 40 masks of a tenth of 500 cells, a part of 0.4, the
 # sums cost as much as they save.
 _WORTH = 0.4
-_SMALL_WORK = 2e9  # with fewer multiply-adds, the rates of `TYPICAL` are used unmeasured
+_SMALL_WORK = 2e9  # with fewer multiply-adds, the time is that of `TYPICAL`
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,10 @@ TYPICAL = Rates(events=28e9, events64=14e9, rows=60e9, hessian=25e9)  # 2 cores 
 
 @cache
 def measure_rates() -> Rates:
-    """Rates of this machine, from the kernels of a fit on random events."""
+    """Rates of this machine, from the kernels of a fit on random events, once a process: 50 ms.
+
+    They change from moment to moment. No batch, sample or amount of memory may depend on them.
+    """
     rng = np.random.default_rng(0)
     counts = (rng.random((CHUNK, 64)) < 0.02).astype(np.uint8)
     window_size, n_funcs, n = 100, 8, 32
@@ -122,7 +130,7 @@ def events_a_feature(
 
 
 def is_large(products, n_receivers: int) -> bool:
-    """Whether a fit is so large that the rates of this machine are measured."""
+    """Whether a fit is so large that its time is worth a measurement of `measure_rates`."""
     return products.n_bins * products.shape[1] * n_receivers > _SMALL_WORK
 
 
@@ -164,7 +172,7 @@ class Batch:
 
 
 class Cost:
-    """Seconds and bytes of batches."""
+    """Seconds and bytes of batches. Only the seconds depend on the rates."""
 
     def __init__(self, products, rates: Rates, settings, events: np.ndarray | None):
         self.products, self.n_bins = products, products.n_bins
@@ -178,14 +186,17 @@ class Cost:
     def work(self, column: np.ndarray | None) -> tuple[float, float]:
         """Additions from events, and multiply-adds from rows, of one product for one receiver."""
         work = self.products.work(column)
-        events = work.additions + work.products * self.rates.events / self.rates.rows
+        events = work.additions + work.products * TYPICAL.events / TYPICAL.rows
         return events, work.rows
 
     def multiply(self, work: Sequence[float]) -> str:
-        """The way to multiply with X, "events" or "rows": the cheaper one, unless it is set."""
+        """The way to multiply with X, "events" or "rows": the cheaper one, unless it is set.
+
+        The two differ in the rounding of their sums, so the costs are those of `TYPICAL`.
+        """
         if self.settings.products != "auto":
             return self.settings.products
-        from_events, from_rows = work[0] / self.rates.events, work[1] / self.rates.rows
+        from_events, from_rows = work[0] / TYPICAL.events, work[1] / TYPICAL.rows
         return "events" if from_events <= from_rows else "rows"
 
     def hessian(self, n_free: int) -> float:
@@ -280,8 +291,7 @@ class Cost:
         The sample is drawn by the activity of all senders, so a mask needs more bins of it than of
         a sample of its own: in a bursting culture, 20, 40 and 80 bins a feature took 10.4, 8.1 and
         6.3 passes, and 20 own bins a feature took 7.8. The size is chosen so that a Hessian on the
-        sample costs as much as a pass. The costs are those of `TYPICAL`, so that no result depends
-        on the rates measured on this machine.
+        sample costs as much as a pass, at the rates of `TYPICAL`.
         """
         n_features, typical = self.products.shape[1], float(np.mean(sizes))
         additions = self.products.work().additions

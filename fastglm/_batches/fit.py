@@ -110,32 +110,52 @@ def fit_shards(shards, free: np.ndarray, penalties: list, settings) -> list[Resu
 
 
 def fit_tasks(
-    tasks: "Tasks", receivers: np.ndarray, results: list[Result], monitor: Monitor
+    tasks: "Tasks",
+    receivers: np.ndarray,
+    results: list[Result],
+    monitor: Monitor,
+    left: np.ndarray | None = None,
 ) -> None:
-    """Fit some receivers of `Tasks` and write into ``results``, which has one for each penalty."""
+    """Fit receivers of `Tasks` and write into ``results``, which has one for each penalty.
+
+    ``left`` are those of them that are fitted, by default all. The batches are made for all: a fit
+    that goes on after an interruption has the batches, and so the bits, of one that was not
+    interrupted.
+    """
     products, observed, settings = tasks.products, tasks.observed, tasks.settings
+    left = receivers if left is None else left
+    if left.size == 0:
+        return
     if products.n_bins == 0:
         for result in results:
-            result.coef[:, receivers] = result.intercept[receivers] = np.nan
-            result.status[receivers] = "no_bins"
-        monitor.end(receivers)
+            result.coef[:, left] = result.intercept[left] = np.nan
+            result.status[left] = "no_bins"
+        monitor.end(left)
         return
-    receivers = _set_ends(tasks, receivers, results, monitor)
+    receivers = _set_ends(tasks, receivers, left, results, monitor)
     weighted = observed.weight is not None
     plans = [
         plan_fit(products, some, tasks.free, settings, weighted=weighted)
         for some in _alike(tasks.penalties, receivers)
     ]
+    for plan in plans:
+        plan.restrict(left)
     Execution(tasks, monitor, results).run(plans)
 
 
 def _set_ends(
-    tasks: "Tasks", receivers: np.ndarray, results: list[Result], monitor: Monitor
+    tasks: "Tasks",
+    receivers: np.ndarray,
+    left: np.ndarray,
+    results: list[Result],
+    monitor: Monitor,
 ) -> np.ndarray:
-    """Write the results of receivers whose optimum lies at infinity; returns the others."""
+    """Write the results of those left whose optimum lies at infinity; returns all others."""
     sums, loss = tasks.observed.sums(tasks.products)[receivers], tasks.settings.loss
     status, intercept = loss.ends(sums, tasks.products.n_bins)
     done = status != ""
+    others = receivers[~done]
+    done &= np.isin(receivers, left)
     ended = receivers[done]
     intercept[done] = tasks.observed.beyond(intercept[done], ended, tasks.products.valid)
     for result in results:
@@ -144,7 +164,7 @@ def _set_ends(
         result.objective[ended] = result.grad_norm[ended] = 0.0
         result.newton_decrement[ended] = 0.0
     monitor.end(ended)
-    return receivers[~done]
+    return others
 
 
 @dataclass
@@ -214,7 +234,7 @@ class Execution:
         n_sample = max((plan.common for plan in plans), default=0)
         self._run(Serial(), [batch for batch in batches if not batch.selected])
         self.tasks.shared = None
-        if n_sample:
+        if n_sample and any(batch.selected for batch in batches):
             self.tasks.common = Common(self.tasks.products, n_sample)
         self._run(Serial(), [batch for batch in batches if batch.selected and not batch.alone])
         for plan in plans:

@@ -1,22 +1,24 @@
 """The plan of a fit: method, batches, memory and time, before anything is computed.
 
-A cost model turns counts of operations into seconds. Its rates are measured once per process, in
-some 50 ms. The method of a receiver follows from its own mask and the data alone, so that its
-result does not depend on the other receivers. There is one exception: where many masks differ
-(`Plan.common`), the last digits depend on the other masks.
+A cost model turns counts of operations into seconds, at the rates of a typical machine. The
+batches therefore depend neither on the speed of this one nor on its load. The method of a receiver
+follows from its own mask and the data alone, so that its result does not depend on the other
+receivers. There is one exception: where many masks differ (`Plan.common`), the last digits depend
+on the other masks.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numba
 import numpy as np
 
 from fastglm import _html
 from fastglm import _kernels as kernels
-from fastglm._batches.cost import SHARED, TYPICAL, Cost, Rates, is_large, measure_rates
+from fastglm._batches.cost import SHARED, TYPICAL, Cost, Rates
 
-_FREE_PART = 0.5  # part of the free memory that is the default budget
+_PART = 0.4  # part of the machine's memory that is the default budget
 _UNITS = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
 _UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 _HEAD = ["batches", "receivers", "features", "method", "products", "memory", "time"]
@@ -37,7 +39,7 @@ class Plan:
         Estimated time of the whole fit.
     n_bins, n_features, n_receivers : int
     rates : Rates
-        Rates measured on this machine; typical rates if the problem is small.
+        Rates of the estimated time.
     common : int
         Number of sampled bins that many small masks share. They then take their sums from those of
         all features, which are made once. 0 if every mask makes its own sums.
@@ -67,6 +69,15 @@ class Plan:
     def seconds(self) -> float:
         """Estimated time of all batches."""
         return sum(batch.seconds for batch in self.batches)
+
+    def restrict(self, receivers: np.ndarray) -> None:
+        """Leave only some receivers in the batches."""
+        kept = []
+        for batch in self.batches:
+            some = batch.receivers[np.isin(batch.receivers, receivers)]
+            if some.size:
+                kept.append(replace(batch, receivers=some))
+        self.batches = kept
 
     def __repr__(self) -> str:
         return (
@@ -109,6 +120,7 @@ def plan_fit(
     settings,
     events: np.ndarray | None = None,
     weighted: bool = False,
+    rates: Rates = TYPICAL,
 ) -> Plan:
     """Sort receivers into batches by method, mask and memory.
 
@@ -124,6 +136,8 @@ def plan_fit(
         with many features.
     weighted : bool
         Whether bins have weights.
+    rates : Rates
+        Only the estimated time depends on them.
 
     Raises
     ------
@@ -131,8 +145,7 @@ def plan_fit(
         If the memory budget does not hold the smallest batch.
     """
     n_bins = products.n_bins
-    rates = measure_rates() if is_large(products, receivers.size) else TYPICAL
-    cost = Cost(products, rates, settings, events)
+    cost, typical = (Cost(products, some, settings, events) for some in (rates, TYPICAL))
     if settings.loss.constant_curvature and settings.method == "auto":
         batches = cost.quadratic(receivers, free, weighted)
         if batches:
@@ -145,7 +158,7 @@ def plan_fit(
         n_free = int(column.sum())
         whole = n_free == column.size
         work = total if whole else cost.work(column)
-        hessian, passes = cost.hessian(n_free), cost.passes(work, n_free, 1)
+        hessian, passes = typical.hessian(n_free), typical.passes(work, n_free, 1)
         if settings.method == "newton-cholesky" or (
             settings.method == "auto" and hessian <= passes and n_free <= 1000
         ):
@@ -180,7 +193,10 @@ def plan_fit(
 
 
 def read_budget(memory_budget: float | str | None) -> float:
-    """Bytes from a number or a string such as "2GB" or "512 MiB"; None is half the free memory.
+    """Bytes from a number or a string such as "2GB" or "512 MiB".
+
+    None is `_PART` of the memory of the machine, or of the control group of the process if that is
+    less. What is free at the moment does not matter: batches and samples would depend on it.
 
     Raises
     ------
@@ -188,7 +204,7 @@ def read_budget(memory_budget: float | str | None) -> float:
         If ``memory_budget`` is not a positive amount of memory.
     """
     if memory_budget is None:
-        return _FREE_PART * _free_memory()
+        return _PART * min(_installed_memory(), _group_limit())
     amount = memory_budget
     if isinstance(amount, str):
         text = amount.strip().lower().replace(" ", "")
@@ -201,7 +217,7 @@ def read_budget(memory_budget: float | str | None) -> float:
     if (
         isinstance(amount, bool)
         or not isinstance(amount, int | float | np.number)
-        or not amount > 0
+        or not 0 < amount < 1e30
     ):
         raise ValueError(
             f"memory_budget is {memory_budget!r}; expected bytes, or a string such as '2GB' or "
@@ -210,16 +226,35 @@ def read_budget(memory_budget: float | str | None) -> float:
     return float(amount)
 
 
-def _free_memory() -> float:
-    """Free bytes, as the system reports them; 4 GB if it reports none."""
+def _installed_memory() -> float:
+    """Bytes of memory that the machine has; 8 GB if the system does not tell."""
     try:
-        with open("/proc/meminfo") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return 1024.0 * int(line.split()[1])
-    except OSError:
-        pass
-    try:
-        return 0.5 * os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, OSError, ValueError):
-        return 4e9
+        return 8e9
+
+
+def _group_limit(groups: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> float:
+    """Least memory limit of the control groups that hold this process, in bytes; inf for none.
+
+    In a container the file of its own group may stand at the root, so every folder up to the root
+    is asked.
+    """
+    try:
+        lines = Path(groups).read_text().splitlines()
+    except OSError:
+        return np.inf
+    limit = np.inf
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):  # "" is version 2
+            continue
+        name = "memory.limit_in_bytes" if controllers else "memory.max"
+        folder = Path(root, "memory" if controllers else "")
+        for part in ("", *Path(path).parts):
+            folder = folder / part.lstrip("/")
+            try:
+                limit = min(limit, float((folder / name).read_text()))
+            except (OSError, ValueError):  # no such folder here, or "max"
+                continue
+    return limit if limit > 0 else np.inf

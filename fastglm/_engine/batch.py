@@ -134,6 +134,7 @@ class _Fit:
         self.keep = len(task.penalties) > 1
         self.level = self.loss.expected_curvature(self.loss.eta(self.mean))
         self.problem, self.free = None, None
+        self.n_extra = 0  # passes that judge a given start
 
     def run(
         self, penalties: list, start: tuple | None, guided: bool = False, given: bool = False
@@ -172,6 +173,7 @@ class _Fit:
                 start = result.coef, result.intercept
                 result = self._run_smooth(penalty, *start, fixed, False, guided)
             results = [result]
+        results[0].n_passes += self.n_extra if given else 0
         for result in results:
             separated = fixed.any(axis=0) & (result.status == "converged")
             result.status[separated] = "separated"
@@ -214,7 +216,12 @@ class _Fit:
         constant = np.where(fixed, coef, 0.0)
         flat = self.observed.start(self.loss, self.mean, self.products.valid)
         here = self.problem.evaluate(everyone, coef, intercept)[0]
-        there = self.problem.evaluate(everyone, constant, flat)[0]
+        self.n_extra = self.problem.n_passes
+        if self.by_events and self.loss.linear_counts and not fixed.any():
+            there = self._at_constant(flat)
+        else:
+            there = self.problem.evaluate(everyone, constant, flat)[0]
+            self.n_extra *= 2
         if penalty.sparse.any():
             here = here + proximal.norms(penalty, coef, everyone)
         good = here <= there + 1e-6 * (1 + np.abs(there))
@@ -321,10 +328,11 @@ class _Fit:
             if cold:
                 retreat = coef, intercept, self._at_constant(intercept)
             coef, intercept = self._start_on_sample(coef, fixed, cold)
-        suspect = problem.plain.any() or fixed.any()  # also an intercept beside features at limits
-        n_steps = maxiter
+        # Also an intercept beside features at their limit. The others in the batch do not matter.
+        suspect = problem.plain | fixed.any(axis=0)
+        n_steps = np.full(intercept.size, maxiter)
         if self._may_fall_back:
-            n_steps = min(maxiter, _PATIENCE) if suspect else maxiter - maxiter // _RESERVE
+            n_steps = np.where(suspect, min(maxiter, _PATIENCE), maxiter - maxiter // _RESERVE)
         result = minimize(problem, coef, intercept, tol, n_steps, self.watch, retreat)
         self.anchor = problem.anchor() if self.keep and self.by_events else None
         problem.least_norm(np.arange(intercept.size), result.coef, result.intercept)
@@ -363,7 +371,7 @@ class _Fit:
         problem.expect(everyone, noise)
         return problem.off_null(first.coef, everyone, everyone), first.intercept
 
-    def _end_exactly(self, result: Result, penalty, maxiter: int) -> None:
+    def _end_exactly(self, result: Result, penalty, n_left: np.ndarray) -> None:
         """Fit receivers that the search has not ended with exact Hessians of rows.
 
         Separation along a direction of several features takes the curvature towards 0, below the
@@ -375,10 +383,10 @@ class _Fit:
         rest |= np.isin(result.status, ("max_iter", "stalled"))
         if self.by_events:
             rest |= problem.plain & (problem.theta < _SOFT)
-        for some in self._at_once(rest, result) if maxiter > 0 else []:
+        for some in self._at_once(rest & (n_left > 0), result):
             exact = self._exact(some, penalty)
             start = result.coef[:, some], result.intercept[some]
-            again = minimize(exact, *start, self.settings.tol, maxiter)
+            again = minimize(exact, *start, self.settings.tol, n_left[some])
             exact.least_norm(np.arange(some.size), again.coef, again.intercept)
             again.n_iter += result.n_iter[some]
             again.n_passes += result.n_passes[some]

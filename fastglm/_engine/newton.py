@@ -43,7 +43,7 @@ def minimize(
     coef: np.ndarray,
     intercept: np.ndarray,
     tol: float | np.ndarray,
-    maxiter: int,
+    maxiter: int | np.ndarray,
     watch: Callable | None = None,
     retreat: tuple | None = None,
 ) -> Result:
@@ -57,7 +57,8 @@ def minimize(
         The starting point; masked or fixed coefficients keep their values.
     tol : float or ndarray of shape (n_receivers,)
         Decrement at which a receiver has converged.
-    maxiter : int
+    maxiter : int or ndarray of shape (n_receivers,)
+        Most steps.
     watch : callable, optional
         Called with the result so far after every pass.
     retreat : tuple (coef, intercept, objective), optional
@@ -93,11 +94,11 @@ class Search:
         coef: np.ndarray,
         intercept: np.ndarray,
         tol: float | np.ndarray,
-        maxiter: int,
+        maxiter: int | np.ndarray,
     ):
         n = intercept.size
-        self.problem, self.maxiter = problem, maxiter
-        self.tol = np.broadcast_to(tol, n)
+        self.problem = problem
+        self.tol, self.maxiter = np.broadcast_to(tol, n), np.broadcast_to(maxiter, n)
         self.result = result = Result.empty(coef.shape[0], n)
         result.coef[:], result.intercept[:] = coef, intercept
         result.objective[:] = np.inf
@@ -251,7 +252,7 @@ class Search:
             result.intercept[last] += self.step_intercept[last]
         broken = ~np.isfinite(decrement) | (self.slope[index] > 0)
         result.status[index[broken & ~done]] = "stalled"
-        spent = (result.n_iter[index] >= self.maxiter) & ~done
+        spent = (result.n_iter[index] >= self.maxiter[index]) & ~done
         result.status[index[spent]] = "max_iter"
 
     def _separate(self, index: np.ndarray, decrement: np.ndarray, was: np.ndarray) -> None:

@@ -1,6 +1,5 @@
 """Parts that all receivers of a feature matrix share: covariance, spectrum, sampled rows."""
 
-from contextlib import nullcontext
 from functools import cached_property
 
 import numpy as np
@@ -9,11 +8,10 @@ import scipy.linalg
 from fastglm._engine.linear import centre
 from fastglm._engine.sampling import Sample, draw, sample_size
 from fastglm._kernels.dots import tiled_dot
-from fastglm._kernels.threads import all_blas_threads, run_threads
+from fastglm._kernels.threads import run_threads
 from fastglm._kernels.tiles import LANES
 
 BLOCK_BYTES = 1 << 22  # rows that one thread works on at a time
-_MANY = 1000  # with more features, a single call of BLAS gets all threads
 _DOUBLE_SPECTRUM = 1500  # most features at which X'X is diagonalised in float64
 _APART = 1e3  # ratio of standard deviations beyond which features are scaled for a spectrum
 SKETCH = 64  # random directions from which leverage is estimated
@@ -67,15 +65,6 @@ class Rows:
         return self.map(product)
 
 
-def blas_threads(lanes, n_features):
-    """Context of one large call of BLAS: all threads for many features, else one thread.
-
-    Idle threads of BLAS go on spinning after a call, and slow the kernels down. At 800 features
-    they gain as much as they cost. A receiver that is fitted alone stays on its thread.
-    """
-    return all_blas_threads() if lanes > 1 and n_features > _MANY else nullcontext()
-
-
 class Spectrum:
     """Eigenvalues and eigenvectors of the covariance of the features, ``X'X / n - x x'``.
 
@@ -90,8 +79,7 @@ class Spectrum:
         if (self.unit != 1).any():
             covariance = covariance / self.unit / self.unit[:, None]
         driver = "evd" if len(covariance) > 1 else None  # SciPy 1.11 fails at a single number
-        with blas_threads(lanes, len(covariance)):
-            values, vectors = scipy.linalg.eigh(covariance, check_finite=False, driver=driver)
+        values, vectors = scipy.linalg.eigh(covariance, check_finite=False, driver=driver)
         self.values = np.maximum(values, 0).astype(np.float32)[:, None]
         self.vectors = Rows(np.ascontiguousarray(vectors.T, np.float32), lanes)
 
@@ -107,8 +95,7 @@ class Spectrum:
         whiten = (root * self.vectors.values).T
         if whiten.shape[1] > SKETCH:
             directions = np.random.default_rng(0).standard_normal((whiten.shape[1], SKETCH))
-            with blas_threads(self.vectors.lanes, whiten.shape[0]):
-                whiten = whiten @ (directions / np.sqrt(SKETCH)).astype(np.float32)
+            whiten = whiten @ (directions / np.sqrt(SKETCH)).astype(np.float32)
         whiten = np.ascontiguousarray(whiten / self.unit[:, None].astype(np.float32))
         mean, size = mean.astype(np.float32), self.vectors.size
         leverage = []

@@ -150,7 +150,9 @@ def _poisson_exp_wide(eta, intercept, valid, start, begin, end, sums):
         sums[1, k] = total[k]
 
 
-@njit(cache=True, fastmath=FASTMATH)
+# Inlined by force: the process that compiles it would else run another copy of it than a process
+# that loads `poisson_exp` from the cache, with other last digits.
+@njit(cache=True, fastmath=FASTMATH, forceinline=True)
 def _poisson_exp_narrow(eta, intercept, valid, start, begin, end, sums):
     """For tiles of one receiver the vector runs along the bins."""
     values = eta[PAD + begin : PAD + end]

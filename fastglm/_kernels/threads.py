@@ -74,53 +74,44 @@ def _is_gnu():
 # --- threads of BLAS ---
 
 
-def all_blas_threads():
-    """Context in which BLAS uses as many threads as the kernels, for one large call."""
-    return _blas_threads("all")
-
-
+@contextlib.contextmanager
 def single_threaded_blas():
     """Context in which BLAS uses one thread.
 
-    Idle threads of BLAS spin, which costs the kernels a factor of two on two cores. The solver
-    spreads its calls of BLAS over blocks and receivers instead.
-    """
-    return _blas_threads("one")
+    Idle threads of BLAS spin, which costs the kernels a factor of two on two cores, and BLAS orders
+    its sums by the number of its threads. The solver spreads its calls of BLAS over blocks and
+    receivers instead.
 
-
-@contextlib.contextmanager
-def _blas_threads(kind):
-    """Contexts of several threads may overlap: the last one to end restores what the first found.
-
-    A library that has a number of threads for each thread of Python is set in each of them.
+    Contexts of several threads may overlap: the last one to end restores what the first found, so
+    that a fit that ends does not change BLAS for another. A library that has a number of threads
+    for each thread of Python is set in each of them.
     """
     shared, apart = _libraries()
     if not hasattr(_own, "limits"):
         _own.limits = _Limits()
     process, own = _process, _own.limits
-    process.change(shared, kind, 1)
-    own.change(apart, kind, 1)
+    process.change(shared, 1)
+    own.change(apart, 1)
     try:
         yield
     finally:
-        own.change(apart, kind, -1)
-        process.change(shared, kind, -1)
+        own.change(apart, -1)
+        process.change(shared, -1)
 
 
 class _Limits:
-    """How many contexts of each kind are open, and the numbers of threads before the first."""
+    """How many contexts are open, and the numbers of threads before the first."""
 
     def __init__(self):
-        self.lock, self.open, self.found = threading.Lock(), {"one": 0, "all": 0}, []
+        self.lock, self.n_open, self.found = threading.Lock(), 0, []
 
-    def change(self, libraries, kind, by):
+    def change(self, libraries, by):
         with self.lock:
-            if not any(self.open.values()):
+            if not self.n_open:
                 self.found = [library.num_threads for library in libraries]
-            self.open[kind] += by
-            number = numba.get_num_threads() if self.open["all"] else 1
+            self.n_open += by
             for library, found in zip(libraries, self.found, strict=True):
-                _set_threads(library, number if any(self.open.values()) else found)
+                _set_threads(library, 1 if self.n_open else found)
 
 
 def _set_threads(library, number):

@@ -13,6 +13,7 @@ import weakref
 import numpy as np
 
 from fastglm import _kernels as kernels
+from fastglm._kernels.dots import tiled_dot
 
 # The float32 filters of a group of senders take `_GROUP_BYTES`. Its float64 filters, twice as
 # large, then stay in a core's L2 (512 KB). At 8 Hz, groups of 17 senders make a float64 pass 1.2
@@ -103,13 +104,17 @@ def _group_senders(block):
 
 
 def history_moments(block, events):
-    """``X'Y`` of a history block: correlograms with the receivers, projected on the kernel."""
-    window_size, n_funcs = block.kernel.shape
-    xty = np.empty((block.n_senders, n_funcs, events.n_units))
+    """``X'Y`` of a history block: correlograms with the receivers, projected on the kernel.
+
+    The bits of a receiver do not depend on the others: its column stands in a whole tile.
+    """
+    (window_size, n_funcs), lanes = block.kernel.shape, kernels.LANES
+    xty = np.empty((block.n_senders, n_funcs, -(-events.n_units // lanes) * lanes))
     # A table starts at the bin of the sender's event, but the first lag is the next bin.
-    for some, table in _correlograms(block, events.shift(-1), window_size):
-        xty[some] = np.einsum("lb,ilj->ibj", block.kernel, table, optimize=True)
-    return xty.reshape(-1, events.n_units)
+    for some, table in _correlograms(block, events.shift(-1), window_size, lanes):
+        for out, lags in zip(xty[some], table, strict=True):
+            out[:] = tiled_dot(block.kernel.T, lags, lanes)
+    return xty[:, :, : events.n_units].reshape(-1, events.n_units)
 
 
 def history_gram(block, other):
@@ -148,9 +153,12 @@ def _kernel_overlap(kernel, other):
     return overlap
 
 
-def _correlograms(block, later, n_lags):
-    """Yield senders, and their correlograms with later events, of shape (some, n_lags, n)."""
-    n_cells = later.n_units
+def _correlograms(block, later, n_lags, lanes=1):
+    """Yield senders, and their correlograms with later events, of shape (some, n_lags, n).
+
+    With ``lanes`` n is filled up to whole tiles, with zeros.
+    """
+    n_cells = -(-later.n_units // lanes) * lanes
     size = max(1, _TABLE_BYTES // (8 * n_lags * n_cells))
     for first in range(0, block.n_senders, size):
         some = slice(first, min(first + size, block.n_senders))

@@ -123,14 +123,19 @@ def lanes_of(tiles, lanes):
 
 
 def row_moments(block, events):
-    """``X'Y`` of columns whose rows are built at the events of Y."""
+    """``X'Y`` of columns whose rows are built at the events of Y.
+
+    The bits of a receiver do not depend on the others: its events are added in pieces of their own.
+    """
     xty = np.zeros((block.n_columns, events.n_units))
-    for first in range(0, events.n_events, _EVENTS):
-        part = slice(first, first + _EVENTS)
-        rows = finite_rows(block, events.bins[part])
-        rows *= events.amplitudes[part, None]
-        for j in np.unique(events.units[part]):
-            xty[:, j] += rows[events.units[part] == j].sum(axis=0)
+    order, starts = events.by_unit
+    for j in range(events.n_units):
+        own = order[starts[j] : starts[j + 1]]
+        for first in range(0, own.size, _EVENTS):
+            some = own[first : first + _EVENTS]
+            rows = finite_rows(block, events.bins[some])
+            rows *= events.amplitudes[some, None]
+            xty[:, j] += rows.sum(axis=0)
     return xty
 
 

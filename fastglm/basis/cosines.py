@@ -32,7 +32,8 @@ class RaisedCosineLinear(Family):
 
     @width.setter
     def width(self, value: float) -> None:
-        if not is_number(value) or not value > 1 or not np.isclose(2 * value, round(2 * value)):
+        number = is_number(value) and 1 < value <= 1e300
+        if not number or not np.isclose(2 * value, round(2 * value)):
             raise ValueError(
                 f"width is {value!r}; expected a number greater than 1 with an integer 2 * width, "
                 "or the bumps would not sum to a constant. Use 2.0?"
@@ -57,6 +58,17 @@ class RaisedCosineLog(RaisedCosineLinear):
         if not is_number(value) or not value > 0:
             raise ValueError(f"time_scaling is {value!r}; expected a number above 0 (50 is usual).")
         self._time_scaling = value
+
+    @property
+    def enforce_decay_to_zero(self) -> bool:
+        """Whether the last bump is zero at the end."""
+        return self._enforce_decay_to_zero
+
+    @enforce_decay_to_zero.setter
+    def enforce_decay_to_zero(self, value: bool) -> None:
+        if not isinstance(value, bool | np.bool_ | int):
+            raise ValueError(f"enforce_decay_to_zero is {value!r}; expected True or False.")
+        self._enforce_decay_to_zero = value
 
     def _functions(self, u):
         x = np.log1p(self.time_scaling * u) / np.log1p(self.time_scaling)

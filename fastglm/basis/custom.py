@@ -88,7 +88,8 @@ class CustomBasis(Eval):
 
     @funcs.setter
     def funcs(self, value: Callable | list[Callable]) -> None:
-        funcs = [value] if callable(value) else list(value)
+        listed = isinstance(value, list | tuple)
+        funcs = [value] if callable(value) else list(value) if listed else []
         if not funcs or not all(callable(f) for f in funcs):
             raise ValueError(f"funcs is {value!r}; expected functions.")
         numbers = {_n_arguments(f) for f in funcs}
@@ -107,6 +108,8 @@ class CustomBasis(Eval):
     @output_shape.setter
     def output_shape(self, value: int | tuple[int, ...] | None) -> None:
         shape = () if value is None else value
+        if not isinstance(shape, int | tuple | list):
+            raise ValueError(f"output_shape is {value!r}; expected whole numbers.")
         self._output_shape = sample_shape(shape if isinstance(shape, int) else tuple(shape))
 
     @property
@@ -116,6 +119,8 @@ class CustomBasis(Eval):
 
     @basis_kwargs.setter
     def basis_kwargs(self, value: dict | None) -> None:
+        if not isinstance(value, dict | None):
+            raise ValueError(f"basis_kwargs is {value!r}; expected a dict of arguments.")
         self._basis_kwargs = {} if value is None else dict(value)
 
     @property

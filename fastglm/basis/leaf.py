@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import scipy.sparse
 
-from fastglm._checks import as_numbers, join, positive_int, read_trials
+from fastglm._checks import as_numbers, check_memory, is_number, join, positive_int, read_trials
 from fastglm._pynapple import Timeline, common_timeline, intersect, pynapple_type, read_values
 from fastglm.basis.composition import Basis
 from fastglm.features.dense import DenseColumns, SlowColumns
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 
+_LARGE_KERNEL = 1e8  # bytes
 _CAUSALITIES = ("causal", "anti-causal", "acausal")
 _CONV_KWARGS = (
     "predictor_causality",
@@ -68,7 +69,8 @@ class Leaf(Basis):
 
     @fill_value.setter
     def fill_value(self, value: float) -> None:
-        if isinstance(value, str | bytes) or np.ndim(value) > 0:
+        nothing = isinstance(value, float | np.floating) and np.isnan(value)
+        if not nothing and not is_number(value):
             raise ValueError(f"fill_value is {value!r}; expected a number or NaN.")
         self._fill_value = value
 
@@ -217,8 +219,26 @@ class Conv(Leaf):
     @property
     def kernel_(self) -> np.ndarray:
         """Kernel of shape (window_size, n_basis_funcs); row 0 weighs lag 1."""
+        self._check_size()
         kernel = self._functions(np.linspace(0, 1, self.window_size))
         return np.ascontiguousarray(kernel)
+
+    def _check_size(self, longest=None):
+        """Raise ValueError if the kernel is too large for the memory, or for the longest epoch.
+
+        A kernel that no epoch can use is made as long as it is small.
+        """
+        n_bytes = 8 * self.window_size * (self.n_basis_funcs or 1)
+        what = (
+            f"The kernel of {self.label}, {self.window_size:,} bins and {self.n_basis_funcs:,} "
+            "functions,"
+        )
+        check_memory(what, 3 * n_bytes, "use a shorter window or fewer functions")
+        if longest is not None and self.window_size > longest and n_bytes > _LARGE_KERNEL:
+            raise ValueError(
+                f"{what} is longer than the longest epoch, {longest:,} bins; use a shorter window. "
+                "It is in bins, not in seconds."
+            )
 
     def evaluate_on_grid(self, n_samples: int) -> tuple[np.ndarray, np.ndarray]:
         """The functions on ``n_samples`` equally spaced points of [0, 1].
@@ -268,6 +288,7 @@ class Conv(Leaf):
         n_bins = counts.shape[0]
         if isinstance(counts, np.ndarray):
             counts = counts.reshape(n_bins, -1)
+        self._check_size(int((epochs[:, 1] - epochs[:, 0]).max()))
         kernel, shift = self.kernel_, self._shift()
         window_size = kernel.shape[0]
         events, missing = Events.of(counts), None

@@ -7,6 +7,7 @@ from pathlib import Path
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
+from fastglm._files import check_output, replacing
 from fastglm.connectivity import CouplingMap
 from fastglm.plotting.common import SMALL
 from fastglm.plotting.couplings import colour_limit, draw_bar, draw_filters, plot_connectivity
@@ -20,8 +21,7 @@ def check_path(path: str | Path) -> None:
         raise ValueError(
             f"{path} has no known type of picture; expected one of {', '.join(sorted(types))}."
         )
-    if not path.resolve().parent.is_dir():
-        raise ValueError(f"There is no folder {path.resolve().parent} to write to.")
+    check_output(path)
 
 
 def demo_figure(true: CouplingMap, fitted: CouplingMap, bin_size: float, path: str | Path) -> None:
@@ -70,8 +70,10 @@ def fit_figure(couplings: CouplingMap, bin_size: float, path: str | Path) -> Non
 
 
 def _save(figure, path):
-    # Tight: otherwise titles of subfigures are cut off at the top.
-    figure.savefig(path, dpi=150, bbox_inches="tight", pad_inches=0.1)
+    kind = Path(path).suffix[1:].lower()
+    with replacing(path) as file:
+        # Tight: otherwise titles of subfigures are cut off at the top.
+        figure.savefig(file, format=kind, dpi=150, bbox_inches="tight", pad_inches=0.1)
 
 
 def _label(couplings):

@@ -34,7 +34,14 @@ def check_segments(
     """
     if segments is None:
         return np.array([[t_start, t_stop]], dtype=np.float64)
-    given = np.asarray(as_seconds(_bounds(segments, name), name))
+    try:
+        given = np.asarray(as_seconds(_bounds(segments, name), name))
+    except ValueError as error:
+        if "inhomogeneous" not in str(error):
+            raise
+        raise ValueError(
+            f"{name} has rows of different lengths; expected start and stop."
+        ) from None
     if given.ndim != 2 or given.shape[1] != 2 or given.shape[0] == 0:
         raise ValueError(
             f"{name} has shape {given.shape}; expected (n_epochs, 2), start and stop in seconds."

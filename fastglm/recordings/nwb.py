@@ -25,6 +25,8 @@ _RATIO = 1100  # gzip shrinks at most 1,032-fold; a data set that claims more is
 _SMALL = 1 << 20  # bytes that may be declared without being stored
 _SHOWN = 5  # units that a warning names
 
+_DEEPEST = 50  # levels of a condition
+_UNFIT = TypeError, OverflowError  # of NumPy, where values of different kinds are compared
 _COMPARISONS = {
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
@@ -226,7 +228,7 @@ def _ranges(table, name, n_units, path):
             )
         return np.array([0]), np.array([size])
     stop = _values(index, path).astype(np.int64)
-    first = np.concatenate([[0], stop])[:-1]
+    first = np.concatenate([[0], stop.ravel()])[:-1]
     if stop.shape != (n_units,) or (stop < first).any() or (stop > size).any():
         raise ValueError(
             f"{path}: {name}_index has {stop.size} entries, of which some do not fit {n_units} "
@@ -402,16 +404,10 @@ def _columns(file, table, n_units):
 def _select(where, columns, path):
     """The units that a condition keeps, a boolean array."""
     n_units = columns["id"].size
-    try:
-        node = ast.parse(where.strip(), mode="eval").body
-    except SyntaxError:
-        raise ValueError(
-            f"where is {where!r}, which is no condition; expected one such as \"quality == 'good'\""
-            " or \"rate > 0.5 and area in ['CA1', 'CA3']\"."
-        ) from None
+    node = _parse(where)
     try:
         keep = np.asarray(_evaluate(node, columns, where, path))
-    except TypeError:
+    except _UNFIT:
         keep = np.array(None)
     if keep.dtype != bool or keep.shape != (n_units,):
         raise ValueError(
@@ -426,6 +422,27 @@ def _select(where, columns, path):
         )
         raise ValueError(f"{path}: none of {n_units} units has {where}. There, {values}.")
     return keep
+
+
+def _parse(where):
+    """The tree of a condition; raises if it is none, or is nested too deeply to be evaluated."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)  # of escapes that are none
+            node = ast.parse(where.strip(), mode="eval").body
+    except (AttributeError, SyntaxError, ValueError, RecursionError, MemoryError):
+        node = None
+    level, depth = [node] if node else [], 0
+    while level and depth <= _DEEPEST:
+        level, depth = [n for one in level for n in ast.iter_child_nodes(one)], depth + 1
+    if node is None or level:
+        text = repr(where)
+        raise ValueError(
+            f"where is {text if len(text) < 200 else text[:200] + '...'}, which is no condition; "
+            "expected one such as \"quality == 'good'\" or \"rate > 0.5 and area in ['CA1', "
+            f"'CA3']\", at most {_DEEPEST} levels deep."
+        )
+    return node
 
 
 def _evaluate(node, columns, where, path):
@@ -443,7 +460,9 @@ def _evaluate(node, columns, where, path):
         return columns[node.id]
     if isinstance(node, ast.Constant):
         return node.value
-    if isinstance(node, ast.List | ast.Tuple):
+    if isinstance(node, ast.List | ast.Tuple) and not any(
+        isinstance(n, ast.List | ast.Tuple) for n in node.elts
+    ):
         return [value(n) for n in node.elts]
     if isinstance(node, ast.BoolOp):
         combine = np.logical_and if isinstance(node.op, ast.And) else np.logical_or
@@ -458,11 +477,19 @@ def _evaluate(node, columns, where, path):
     if isinstance(node, ast.Compare) and all(type(op) in _COMPARISONS for op in node.ops):
         terms = [value(n) for n in (node.left, *node.comparators)]
         pairs = zip(node.ops, terms[:-1], terms[1:], strict=True)
-        return np.logical_and.reduce([_COMPARISONS[type(op)](a, b) for op, a, b in pairs])
+        return np.logical_and.reduce([_compare(op, a, b) for op, a, b in pairs])
     raise ValueError(
         f"where is {where!r}, which has {ast.unparse(node)!r}; expected names of columns, numbers, "
         "texts, comparisons, in, and, or, not."
     )
+
+
+def _compare(op, a, b):
+    """A comparison of columns and constants."""
+    try:
+        return _COMPARISONS[type(op)](a, b)
+    except ValueError:  # arrays of different shape
+        raise TypeError from None
 
 
 def _truth(values):

@@ -6,8 +6,6 @@ Spikes are placed in bins without a table of all bins: memory follows the number
 from __future__ import annotations
 
 import os
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +14,7 @@ import numpy as np
 
 from fastglm import _html
 from fastglm._checks import is_number
+from fastglm._files import read_npz, reading
 from fastglm._pynapple import Columns, intersect
 from fastglm.features.events import Events
 from fastglm.recordings.intervals import as_epochs, check_segments, full_bins, subtract
@@ -33,6 +32,8 @@ from fastglm.recordings.trains import check_spikes, count_events
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+
+_MANY_UNITS = 100_000  # of a file: more need spikes, since every unit takes memory
 
 
 @dataclass(repr=False)
@@ -182,9 +183,12 @@ def load_spikes(
     array([1, 1])
     """
     path = _read_path(path)
-    if not isinstance(path, Path) or path.suffix == ".nwb" or _is_hdf5(path):
+    if not isinstance(path, Path):
         return _load_nwb(path, where, epochs, keep_invalid)
-    return _load_npz(path, where, epochs)
+    with reading(path, "a recording"):
+        if path.suffix == ".nwb" or _is_hdf5(path):
+            return _load_nwb(path, where, epochs, keep_invalid)
+        return _load_npz(path, where, epochs)
 
 
 def _read_path(path):
@@ -329,10 +333,18 @@ def _load_npz(path, where, epochs):
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
     n_units = spikes.n_units
-    adjacency = data.get("adjacency")
-    if adjacency is not None and adjacency.shape != (n_units, n_units):
+    if n_units > max(_MANY_UNITS, 100 * spikes.spike_times.size):
         raise ValueError(
-            f"{path}: adjacency has shape {adjacency.shape}; expected {(n_units, n_units)}."
+            f"{path}: n_units is {n_units:,}, and there are {spikes.spike_times.size} spikes; "
+            "expected the number of units."
+        )
+    adjacency = data.get("adjacency")
+    if adjacency is not None and (
+        adjacency.shape != (n_units, n_units) or adjacency.dtype.kind not in "fiub"
+    ):
+        raise ValueError(
+            f"{path}: adjacency has shape {adjacency.shape}; expected {(n_units, n_units)}, "
+            f"numbers (dtype {adjacency.dtype})."
         )
     warn_of_doubt(spikes.doubt(segments), f"{path}: ")
     return SpikeTimes(
@@ -390,33 +402,3 @@ def _within(segments, epochs):
 def _is_hdf5(path):
     with open(path, "rb") as file:
         return file.read(8) == b"\x89HDF\r\n\x1a\n"
-
-
-def read_npz(path: str | Path, what: str) -> dict[str, np.ndarray]:
-    """All arrays of an ``.npz`` file, without pickle."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file {path}.")
-    try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except _UNREADABLE:
-        raise ValueError(
-            f"{path} could not be read as {what}: it is not an .npz file of plain arrays, or it "
-            "is damaged."
-        ) from None
-
-
-# NumPy, zipfile and zlib raise these on a damaged file, or a file of another type.
-_UNREADABLE = (
-    AttributeError,
-    EOFError,
-    KeyError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-)

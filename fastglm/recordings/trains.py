@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 _MAX_UNITS = 10_000_000  # ten times the largest recordings; units are counted in 32 bits
+_MANY_BINS = 10**8  # a bin takes some 30 bytes in a fit; more bins need spikes
+_FEWEST = 1e-6  # spikes a bin
 
 
 class Spikes(NamedTuple):
@@ -87,6 +89,13 @@ def count_events(
     A spike less than ``edge`` (seconds) before the edge of a bin counts as on the edge. Spikes are
     in the order of `check_spikes`; spikes outside the segments are left out.
     """
+    n_bins = int(lengths.sum())
+    if n_bins > max(_MANY_BINS, spike_times.size / _FEWEST):
+        raise ValueError(
+            f"{spike_times.size} spikes in {n_bins:,} bins of {bin_size} s: the recording would "
+            f"last {n_bins * bin_size / 86400:.3g} days. Are times in ms or samples, or is t_stop "
+            "too large? Else use wider bins."
+        )
     begins = np.cumsum(lengths) - lengths
     segment = np.searchsorted(segments[:, 0] - edge, spike_times, side="right") - 1
     segment = segment.clip(min=0)
@@ -99,7 +108,7 @@ def count_events(
         bins.astype(np.int32),
         units.astype(np.int32),
         counts.astype(np.float64),
-        (int(lengths.sum()), n_units),
+        (n_bins, n_units),
     )
 
 
@@ -156,7 +165,7 @@ def _check_units(unit, n_units):
     """Units as int64, and their number."""
     if unit.dtype.kind == "f" and not (np.isfinite(unit).all() and (unit == np.floor(unit)).all()):
         raise ValueError("unit holds numbers that are not integers; expected 0, 1, 2, ...")
-    if (np.abs(unit) >= 2**31).any():
+    if (np.abs(unit.astype(np.float64)) >= 2**31).any():
         raise ValueError("unit holds numbers beyond 2**31; units count from 0.")
     unit = unit.astype(np.int64)
     if (unit < 0).any():
@@ -202,7 +211,10 @@ def _check_in_range(spike_times, t_start, t_stop, resolution):
 
 
 def _numbers(name, values):
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError:  # lists of different lengths
+        array = np.asarray(values, dtype=object)
     if array.size == 0:
         array = array.astype(np.float64)
     if array.ndim != 1 or array.dtype.kind not in "fiu":

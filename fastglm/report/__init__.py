@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import matplotlib
 
 from fastglm._checks import check_share
+from fastglm._files import replacing
 from fastglm.recordings.spikes import check_bin_size
 from fastglm.report import page, sections
 from fastglm.report.facts import gather
@@ -86,7 +87,7 @@ def write_report(
     Raises
     ------
     ValueError
-        If the folder does not exist, X or y does not fit the model, weights or offsets of the fit
+        If the page cannot be written, X or y does not fit the model, weights or offsets of the fit
         are missing, or another argument is not valid.
 
     Examples
@@ -122,7 +123,9 @@ def write_report(
         ]
     if title is None:
         title = f"Coupled {facts.fit.family.name} GLM" + (f" of {recording}" if recording else "")
-    path.write_text(page.whole(title, sections.tiles(facts, q), parts), encoding="utf-8")
+    text = page.whole(title, sections.tiles(facts, q), parts)
+    with replacing(path) as file:
+        file.write(text.encode())
     return path
 
 

@@ -10,6 +10,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fastglm._files import check_output
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -27,9 +29,7 @@ PICTURE = {
 
 def check_path(path: str | Path) -> Path:
     """Raise ValueError if no page can be written to the path."""
-    path = Path(path)
-    if not path.resolve().parent.is_dir():
-        raise ValueError(f"There is no folder {path.resolve().parent} to write to.")
+    path = check_output(path)
     if path.suffix.lower() not in (".html", ".htm"):
         raise ValueError(f"{path} is not the name of a page; expected it to end in .html.")
     return path
