@@ -1,6 +1,7 @@
 """The oracle of the fuzzer against known optima and peers, and a small part of the fuzzer."""
 
 import fuzz
+import fuzz_cases
 import numpy as np
 import oracle
 import pytest
@@ -143,6 +144,33 @@ def test_the_oracle_takes_the_least_norm_in_the_units_of_the_user(data):
     np.testing.assert_allclose(best.null @ best.null.T, null @ null.T, atol=1e-12)
 
 
+class Perturbed(fuzz_cases.Case):
+    """A case whose fit is left a little away from its optimum, and does not say so."""
+
+    def model(self):
+        model = super().model()
+        fit = model.fit
+
+        def perturbed(*args, **kwargs):
+            fit(*args, **kwargs).coef_ += 0.01
+            return model
+
+        model.fit = perturbed
+        return model
+
+
+def test_a_fit_away_from_its_optimum_is_found():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 3))
+    y = rng.poisson(1.0, size=(300, 2)).astype(float)
+    given = (0, X, X, y, "exp", "None")
+    facts = {"ridge": np.zeros((3, 2)), "norms": [[], []]}
+    assert fuzz.check(fuzz_cases.Case(*given, **facts)) == ([], {"status converged"})
+    found, _ = fuzz.check(Perturbed(*given, **facts))
+    assert {"wrong certificate", "false objective_", "grad_norm_"} <= {kind for kind, _ in found}
+
+
+@pytest.mark.slow
 def test_some_fits_hold_against_the_oracle():
     """The first of the cases that `python tests/fuzz.py` draws, with few bins."""
     found, covered = fuzz.run(range(40), largest=300)
