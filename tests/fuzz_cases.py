@@ -193,17 +193,18 @@ class _Features:
         makers = [self._conv, self._dense, self._eval, self._product, self._held]
         chosen = self.rng.choice(5, size=self.pick(1, 1, 2, 2, 3), p=[0.3, 0.4, 0.12, 0.1, 0.08])
         for k in chosen:
-            X, design = makers[k]()  # design of shape (T, n_inputs, n_functions)
-            size = design.shape[1] * design.shape[2]
+            X, *designs = makers[k]()  # designs of shape (T, n_inputs, n_functions)
+            size = sum(d.shape[1] * d.shape[2] for d in designs)
             if blocks and sizes + size > 60:
                 continue
-            blocks.append((X, design))
+            blocks.append((X, designs))
             sizes += size
         groups, first = [], 0
-        for _, design in blocks:
+        designs = [design for _, some in blocks for design in some]
+        for design in designs:
             groups.append(np.repeat(first + np.arange(design.shape[1]), design.shape[2]))
             first += design.shape[1]
-        design = np.concatenate([d.reshape(self.T, -1) for _, d in blocks], axis=1)
+        design = np.concatenate([d.reshape(self.T, -1) for d in designs], axis=1)
         given = [X for X, _ in blocks]
         X = given[0]
         if len(given) > 1:
@@ -386,9 +387,8 @@ class _Features:
         design = outer(first, self._outside(self._evaluate(right, x)))
         if self.chance(0.5):  # the factor beside the product: t h and h
             single = (left + left * right).compute_features(inputs[0], *inputs, epochs=self.epochs)
-            flat = [d.reshape(self.T, -1) for d in (first, design)]
             self.tags.add("factor beside its product")
-            return single, np.concatenate(flat, axis=1)[:, None, :]
+            return single, first, design
         return X, design
 
     def _held(self):
