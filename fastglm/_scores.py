@@ -223,7 +223,7 @@ class _RunningMean:
             self.n += float(np.sum(np.broadcast_to(weights, values.shape), where=known))
 
     def result(self, aggregate):
-        return self.total / self.n
+        return self.total / self.n if self.n else np.nan
 
 
 class _Collect:

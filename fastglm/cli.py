@@ -314,7 +314,7 @@ def _fit_spikes(spikes, job):
                 f"(n_senders, n_receivers) = {(spikes.n_units, spikes.n_units)}."
             )
         mask = np.repeat(mask, job.basis.kernel_.shape[1], axis=0)
-    if job.family == "Bernoulli":  # before the progress bar
+    if as_observation_model(job.family).largest is not None:  # before the progress bar
         events, _, columns = read_units(spikes, job.bin_size)
         cut_counts(events, job.clip, job.family, spikes, job.bin_size, columns.names)
     begin = time.perf_counter()

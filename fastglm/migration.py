@@ -77,7 +77,7 @@ def from_nemos(model) -> GLM | PopulationGLM:
             f"The model has {name} observations, which fastglm has not. Keep NeMoS for this model."
         ) from None
     settings = {"inverse_link_function": family.loss(given["inverse_link_function"]).link}
-    if family.name != "Poisson":
+    if family.name != PopulationGLM().observation_model:
         settings["observation_model"] = family.name
     mask, coef = _array(given.get("feature_mask"), "feature_mask"), getattr(model, "coef_", None)
     coef = _array(coef, "coef_")

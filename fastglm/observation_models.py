@@ -65,6 +65,9 @@ class Loss:
         The compiled loss and residual of a chunk. Its argument for the bins holds weights; that
         of `fastglm._kernels.poisson_exp` holds booleans, and its weights are part of eta. A loss
         without a kernel is computed in NumPy from `derivatives`.
+    simulator : callable
+        The compiled simulation of a recurrent network; see `fastglm._kernels.simulate`. A loss
+        without one is drawn in NumPy.
     low, high : float or None
         Eta that stands for an optimum at minus or plus infinity; None where the loss has no such
         optimum.
@@ -83,7 +86,7 @@ class Loss:
     linear_counts = exponential = constant_curvature = False
     count_factor = 1.0
     low = high = pace = None
-    kernel = None
+    kernel = simulator = None
 
     def __init__(self, observation_model: ObservationModel | None = None) -> None:
         self.observation_model = as_observation_model(observation_model or self.family)
@@ -205,6 +208,7 @@ class PoissonExp(Loss):
     linear_counts = exponential = True
     low = LOG_ZERO
     kernel = staticmethod(kernels.poisson_exp)
+    simulator = staticmethod(kernels.simulate_poisson_exp)
 
     def mean(self, eta: ArrayLike) -> np.ndarray:
         """Expected events per bin; inf where exp overflows."""
@@ -232,6 +236,7 @@ class PoissonSoftplus(Loss):
     family, link = "Poisson", "softplus"
     low = LOG_ZERO
     kernel = staticmethod(kernels.poisson_softplus)
+    simulator = staticmethod(kernels.simulate_poisson_softplus)
 
     def mean(self, eta: ArrayLike) -> np.ndarray:
         """Expected events per bin."""
@@ -281,6 +286,7 @@ class BernoulliLogistic(Loss):
     linear_counts = True
     low, high = LOG_ZERO, 50.0  # 1 - mu = 2e-22
     kernel = staticmethod(kernels.bernoulli_logistic)
+    simulator = staticmethod(kernels.simulate_bernoulli_logistic)
 
     def mean(self, eta: ArrayLike) -> np.ndarray:
         """Probability of an event."""
@@ -327,6 +333,7 @@ class BernoulliCloglog(Loss):
     eta_name, multiplied = "log rate", "rate"
     low, high = LOG_ZERO, 4.0  # 1 - mu = exp(-exp(4)) = 2e-24
     kernel = staticmethod(kernels.bernoulli_cloglog)
+    simulator = staticmethod(kernels.simulate_bernoulli_cloglog)
 
     def mean(self, eta: ArrayLike) -> np.ndarray:
         """Probability of an event."""
@@ -377,6 +384,7 @@ class GaussianIdentity(Loss):
     linear_counts = constant_curvature = True
     count_factor = 2.0
     kernel = staticmethod(kernels.gaussian_identity)
+    simulator = staticmethod(kernels.simulate_gaussian_identity)
 
     def mean(self, eta: ArrayLike) -> np.ndarray:
         """``eta``."""
@@ -457,6 +465,10 @@ class ObservationModel(BaseEstimator):
         Counts are events, so that time rescaling applies.
     whole : bool
         y must hold whole numbers.
+    largest : int or None
+        The largest count that is possible, if there is one.
+    simulated_link : str or None
+        Default link of `fastglm.simulation.simulate_recurrent`, if it is not that of a fit.
     """
 
     name = None
@@ -464,6 +476,7 @@ class ObservationModel(BaseEstimator):
     estimates_scale = False
     event_based = True
     whole = False
+    largest = simulated_link = None
 
     def __eq__(self, other):
         return type(self) is type(other) and self.get_params() == other.get_params()
@@ -660,6 +673,7 @@ class PoissonObservations(ObservationModel):
 
     name = "Poisson"
     losses = {"exp": PoissonExp, "softplus": PoissonSoftplus}  # noqa: RUF012
+    simulated_link = "softplus"
 
     def check(self, values: np.ndarray, bins: np.ndarray, receivers: np.ndarray) -> None:
         """Raise ValueError where a count is infinite or negative."""
@@ -713,6 +727,7 @@ class BernoulliObservations(ObservationModel):
 
     name = "Bernoulli"
     losses = {"logistic": BernoulliLogistic, "cloglog": BernoulliCloglog}  # noqa: RUF012
+    largest = 1
     whole = True
 
     def check(self, values: np.ndarray, bins: np.ndarray, receivers: np.ndarray) -> None:

@@ -267,9 +267,8 @@ def simulate_recurrent(
     if init_y is not None:
         init_y = _expect("init_y", init_y, (kernel.shape[0], n_neurons))
     family = as_observation_model(observation_model)
-    if inverse_link_function is None and family.name == "Poisson":
-        inverse_link_function = "softplus"
-    loss = family.loss(inverse_link_function)
+    link = family.simulated_link if inverse_link_function is None else inverse_link_function
+    loss = family.loss(link)
     sd = np.sqrt(_read_scale(scale, family, n_neurons))
     if max_rate is None:
         max_rate = _MOST_EVENTS if family.event_based else 1e100
@@ -371,7 +370,7 @@ def _simulate(network, n_bins, random_key, loss, max_rate, drive=None, init_y=No
             reach = window_size + 1 - lag
             pending[:reach] += np.einsum("i,ilj->lj", init_y[-lag], filters[:, lag - 1 :])
     links = _pack(kernel, coupling)
-    draw = kernels.SIMULATORS.get((loss.family, loss.link), partial(_draw_bins, loss))
+    draw = loss.simulator or partial(_draw_bins, loss)
     sd = np.ones(n_neurons) if sd is None else sd
     dtype = np.int64 if loss.observation_model.event_based else np.float64
     for start in range(0, n_bins, _CHUNK):

@@ -171,7 +171,7 @@ def cut_counts(
     ValueError
         If a count is above 1, ``clip`` is False, and the observations are Bernoulli.
     """
-    several = events.amplitudes > 1
+    several, family = events.amplitudes > 1, as_observation_model(observation_model)
     if not several.any():
         return events
     if clip:
@@ -179,7 +179,7 @@ def cut_counts(
         cut = Events(events.bins, events.units, amplitudes, events.shape)
         cut.timeline, cut.columns = events.timeline, events.columns
         return cut
-    if as_observation_model(observation_model).name != "Bernoulli":
+    if family.largest is None:
         return events
     first = int(several.argmax())
     gap = _shortest_interval(units)
@@ -188,7 +188,7 @@ def cut_counts(
     raise ValueError(
         f"Unit {names[events.units[first]]} has {events.amplitudes[first]:g} spikes in bin "
         f"{events.bins[first]} of {1e3 * bin_size:g} ms, and {several.mean():.1%} of the bins with "
-        "spikes have several; Bernoulli observations are 0 or 1. To go on, "
+        f"spikes have several; {family.name} observations are 0 or {family.largest}. To go on, "
         f"{shorter if gap > 0 else ''}cut the counts at 1: clip=True, on the command line --clip."
     )
 

@@ -19,6 +19,8 @@ from fastglm._engine.shared import share
 _SOFT = 1e-4  # without ridge, a smaller eigenvalue of the preconditioned S calls for exact Hessians
 MAX_FALLBACK = 1500  # features up to which exact Hessians may take over
 _PATIENCE = 12  # quasi-Newton steps before exact Hessians take over, if a feature has no penalty
+# Times that limits of features are moved on, by at least the second factor.
+_LOWERINGS, _FURTHER = 3, 100.0
 _RESERVE = 4  # else a part of the steps, one over this, is kept for exact Hessians
 # The search on the sample ends at a decrement of `_START` times the sample's noise, or times the
 # tolerance if that is larger, and after `_START_STEPS` steps at most.
@@ -169,7 +171,9 @@ class _Fit:
             self._prepare(penalty, free)
             coef, intercept = self._useful(penalty, coef, intercept, fixed, given)
             result = self._run_smooth(penalty, coef, intercept, fixed, start is None, guided)
-            if fixed.any() and self._lower(result, fixed):
+            for _ in range(_LOWERINGS if fixed.any() else 0):
+                if not self._lower(result, fixed):
+                    break
                 start = result.coef, result.intercept
                 result = self._run_smooth(penalty, *start, fixed, False, guided)
             results = [result]
@@ -254,7 +258,7 @@ class _Fit:
                 need = np.where(active, (abs(end) - sign * eta) / np.where(active, pull, 1.0), 0.0)
                 most = np.maximum(most, need.max(axis=0, initial=0.0))
         moved = most > 1
-        result.coef[:, some] += limit * np.where(moved, 1.01 * most - 1, 0.0)
+        result.coef[:, some] += limit * np.where(moved, np.maximum(most, _FURTHER) - 1, 0.0)
         return bool(moved.any())
 
     def _prepare(self, penalty, free: np.ndarray) -> None:

@@ -78,10 +78,27 @@ def minimize(problem, penalties, results, tol, maxiter, watch=None):
             active = active[now.status[active] == ""]
             if watch is not None:
                 watch(now)
+        for result, penalty in zip(results, penalties, strict=True):
+            _settle(problem, penalty, result)
     except KeyboardInterrupt:
         now.status[active] = "interrupted"
         for k, result in enumerate(results):
             result.copy_from(now, active[stage[active] <= k])
+
+
+def _settle(problem, penalty, result):
+    """Sum the last points in float64 where a search has ended without a certificate."""
+    rest = np.flatnonzero(np.isin(result.status, ("max_iter", "stalled")))
+    if not rest.size or problem.certain[rest].all():
+        return
+    problem.penalty.put(rest, penalty)
+    problem.expect(rest, np.zeros(rest.size))
+    coef = result.coef[:, rest]
+    smooth = problem.evaluate(rest, coef, result.intercept[rest])[0]
+    result.n_passes[rest] += problem.n_passes
+    objective = smooth + norms(penalty, coef, rest)
+    known = np.isfinite(objective)
+    result.objective[rest[known]] = objective[known]
 
 
 class _Fit:

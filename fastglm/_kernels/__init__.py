@@ -33,7 +33,14 @@ from fastglm._kernels.pointwise import (
     poisson_softplus,
     scatter_counts,
 )
-from fastglm._kernels.simulate import SIMULATORS, send_counts
+from fastglm._kernels.simulate import (
+    send_counts,
+    simulate_bernoulli_cloglog,
+    simulate_bernoulli_logistic,
+    simulate_gaussian_identity,
+    simulate_poisson_exp,
+    simulate_poisson_softplus,
+)
 from fastglm._kernels.sums import GRAM_BLOCK, add_weighted_gram, count_pairs, pack_rows
 from fastglm._kernels.tiles import (
     BLOCK,
@@ -66,7 +73,6 @@ __all__ = [
     "NARROW_SEGMENT",
     "PAD",
     "SEGMENT",
-    "SIMULATORS",
     "add_weighted_gram",
     "aligned_zeros",
     "bernoulli_cloglog",
@@ -100,5 +106,10 @@ __all__ = [
     "scatter_counts",
     "screen_groups",
     "send_counts",
+    "simulate_bernoulli_cloglog",
+    "simulate_bernoulli_logistic",
+    "simulate_gaussian_identity",
+    "simulate_poisson_exp",
+    "simulate_poisson_softplus",
     "solve_groups",
 ]

@@ -125,12 +125,3 @@ def simulate_gaussian_identity(rng, network, sd, limit, pending, first, eta, cou
             counts[row, j] = rng.normal(mu, sd[j])
         send_counts(counts[row], network, pending, first + row)
     return -1
-
-
-SIMULATORS = {
-    ("Poisson", "exp"): simulate_poisson_exp,
-    ("Poisson", "softplus"): simulate_poisson_softplus,
-    ("Bernoulli", "logistic"): simulate_bernoulli_logistic,
-    ("Bernoulli", "cloglog"): simulate_bernoulli_cloglog,
-    ("Gaussian", "identity"): simulate_gaussian_identity,
-}

@@ -129,6 +129,6 @@ def project(X, valid, values, weight=None, lanes=LANES):
         bins = slice(start, start + n_rows)
         chunk = np.where(valid[bins, None], values[bins], 0.0)
         if weight is not None:
-            chunk *= weight[bins, None]
+            chunk = chunk * weight[bins, None]  # float64, also where the values are not
         sweep.backward(start, n_rows, sweep.put(chunk))
     return sweep.collect()[:, :n]
