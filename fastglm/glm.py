@@ -34,6 +34,9 @@ from fastglm.io import save_model
 from fastglm.observation_models import RESIDUAL_KINDS
 from fastglm.simulation import read_key
 
+# Rounding of a feature is named if it moves eta by more; its size is taken from some rows.
+_COARSE, _SOME_ROWS = 1e-8, 1000
+
 
 class PopulationGLM(RegressorMixin, BaseEstimator):
     """GLMs of a population: every receiver its own exact fit on the same features.
@@ -218,7 +221,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         """
         problem = read_problem(self, X, y, sample_weight, offset)
         result, interrupted = _solve(problem, init_params, progress, checkpoint)
-        scale = fitted_scale(problem, result)
+        scale, hint = fitted_scale(problem, result), _coarse_feature(problem, result)
         store(
             self,
             problem.uncenter(result),
@@ -234,7 +237,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
                 f"fit interrupted with {n_done} of {problem.n_receivers} receivers finished; the "
                 "model keeps them, and status_ tells which"
             )
-        _warn(result.status, problem.y.columns)
+        _warn(result.status, problem.y.columns, hint)
         return self
 
     def plan(self, X, y) -> Plan:
@@ -531,7 +534,25 @@ def _with_times(fit, values):
     return values if timeline is None else timeline.wrap(values, fit.receivers)
 
 
-def _warn(status, columns):
+def _coarse_feature(problem, result):
+    """A sentence on the feature whose rounding may have ended a search, or an empty text."""
+    lost = np.isin(result.status, ("stalled", "max_iter"))
+    if not lost.any():
+        return ""
+    some = np.flatnonzero(problem.valid)[:_SOME_ROWS]
+    size = np.hypot(np.sqrt((problem.X.rows(some) ** 2).mean(axis=0)), problem.X.taken)
+    noise = np.finfo(np.float64).eps * size * np.abs(result.coef[:, lost]).max(axis=1)
+    worst = int(np.nanargmax(np.append(noise, 0.0)[:-1]))
+    if not noise[worst] > _COARSE:
+        return ""
+    name = worst if problem.names is None else repr(problem.names[worst])
+    return (
+        f" Rounding of feature {name} alone moves eta by {noise[worst]:.0e}: center or scale it, "
+        "or leave out a feature that is nearly collinear with it."
+    )
+
+
+def _warn(status, columns, hint=""):
     """One warning that names the receivers and the remedy."""
     names = range(status.size) if columns is None else columns.names
     parts = []
@@ -544,4 +565,4 @@ def _warn(status, columns):
             listed += f" and {receivers.size - 10} more"
         parts.append(f"{name} (receiver {listed}): {sentence}")
     if parts:
-        warnings.warn("; ".join(parts) + ".", ConvergenceWarning, stacklevel=3)
+        warnings.warn("; ".join(parts) + "." + hint, ConvergenceWarning, stacklevel=3)

@@ -200,11 +200,12 @@ class DenseProblem:
     def _floor(self, j, terms, reach):
         """A decrement that rounding of the gradient allows, at a point with these magnitudes."""
         space, factor, total = self.space[j], self.factor[j], self.total[j]
-        size = self.size[self.features[j]]
-        if space is not None:
-            size = np.maximum(np.linalg.norm(space.basis * size[:, None], axis=0), 1.0)
-        error = _ROUNDING * (terms + total * reach)
-        return 0.5 * error**2 * (((size / factor.unit) ** 2).sum() + 1 / total)
+        size = rounded = self.size[self.features[j]]
+        if space is not None:  # coordinates have a deviation of 1, and the rounding of their rows
+            size = np.ones(factor.unit.size)
+            rounded = np.maximum(np.linalg.norm(space.basis * rounded[:, None], axis=0), 1.0)
+        error = _ROUNDING * np.append(terms * rounded + total * reach * size, terms + total * reach)
+        return 0.5 * ((error / np.append(factor.unit, np.sqrt(total))) ** 2).sum()
 
     def _pull(self, j):
         """Hessian of the penalty of a receiver over its free features."""

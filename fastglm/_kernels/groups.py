@@ -102,7 +102,10 @@ def _group_violation(r, z, starts, weights):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def group_leftover(r, z, starts, weights, curvature):
-    """``sum_k v_k^2 / curvature_k`` for the subgradient v of least norm at z; r is the slope."""
+    """``sum_k v_k^2 / h_k`` for the subgradient v of least norm at z; r is the slope.
+
+    h is the curvature, and that of the norm of the group where the group is not zero.
+    """
     total = 0.0
     for group in range(weights.shape[0]):
         begin, end = starts[group], starts[group + 1]
@@ -112,13 +115,14 @@ def group_leftover(r, z, starts, weights, curvature):
             slope += r[k] * r[k]
         size, slope = math.sqrt(size), math.sqrt(slope)
         for k in range(begin, end):
-            v = 0.0
+            v, bend = 0.0, curvature[k]
             if size > 0:
                 v = r[k] + weights[group] * z[k] / size
+                bend += weights[group] / size * max(1 - (z[k] / size) ** 2, 0.0)
             elif slope > weights[group]:
                 v = r[k] * (1 - weights[group] / slope)
             if v != 0:
-                total += v * v / curvature[k]
+                total += v * v / bend
     return total
 
 
