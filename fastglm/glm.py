@@ -540,9 +540,10 @@ def _coarse_feature(problem, result):
     if not lost.any():
         return ""
     some = np.flatnonzero(problem.valid)[:_SOME_ROWS]
-    size = np.hypot(np.sqrt((problem.X.rows(some) ** 2).mean(axis=0)), problem.X.taken)
-    noise = np.finfo(np.float64).eps * size * np.abs(result.coef[:, lost]).max(axis=1)
-    worst = int(np.nanargmax(np.append(noise, 0.0)[:-1]))
+    with np.errstate(over="ignore", invalid="ignore"):
+        size = np.hypot(np.sqrt((problem.X.rows(some) ** 2).mean(axis=0)), problem.X.taken)
+        noise = np.finfo(np.float64).eps * size * np.abs(result.coef[:, lost]).max(axis=1)
+    worst = int(np.nan_to_num(noise).argmax())
     if not noise[worst] > _COARSE:
         return ""
     name = worst if problem.names is None else repr(problem.names[worst])

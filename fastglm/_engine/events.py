@@ -112,8 +112,7 @@ class EventProblem:
             self._set_point(n, known)
         steps = self.steps.step(moved, self.point, grad, grad_intercept, tol, polishing)
         self.late.judge(receivers, steps[2], tol)
-        decrement = np.maximum(steps[2], self.floor[receivers])
-        return *steps[:2], decrement, passes.astype(np.int64)
+        return *steps[:3], passes.astype(np.int64)
 
     def _set_point(self, n, known=False):
         self.sample.set_point(self.active, self.point[:-1], self.point[-1])

@@ -56,7 +56,7 @@ class DenseProblem:
         self.penalty = penalty
         self.plain = (penalty.unpenalised(self.products.shape[1]) & self.free).any(axis=0)
         self.factor, self.mean, self.total = [None] * n, [None] * n, np.zeros(n)
-        self.space, self.slope = [None] * n, [None] * n
+        self.space, self.slope, self.load = [None] * n, [None] * n, [None] * n
         self.searched, self.lost, self._spaces = np.zeros(n, bool), np.zeros(n, bool), {}
         self.last, self.drift = np.full(n, np.inf), np.zeros(n)
         self.due = np.ones(n, bool)
@@ -64,8 +64,9 @@ class DenseProblem:
     def _sizes(self):
         """Root mean square of every feature, (n_features,)."""
         squares = np.zeros(self.products.shape[1])
-        for k in range(len(self.blocks)):
-            squares += (self._block(k)[0].rows[:, :-1] ** 2).sum(axis=0)
+        with np.errstate(over="ignore"):  # features whose squares overflow
+            for k in range(len(self.blocks)):
+                squares += (self._block(k)[0].rows[:, :-1] ** 2).sum(axis=0)
         return np.sqrt(squares / self.n_bins)
 
     def _block(self, k):
@@ -83,9 +84,9 @@ class DenseProblem:
         """Objective, gradient and, where it is due, the Hessian at the given points."""
         self.active, self.point = active, (coef, intercept)
         objective, grad_intercept = np.zeros(active.size), np.zeros(active.size)
-        grad, self.terms = np.zeros_like(coef), np.zeros(active.size)
+        grad, reach = np.zeros_like(coef), self._reach(coef, intercept)
         for j in active:
-            self.hess[j], self.slope[j] = None, 0.0
+            self.hess[j], self.slope[j], self.load[j] = None, 0.0, 0.0
         # Features outside a receiver's fit whose fixed coefficients are not 0: they add to eta.
         fixed = [
             np.setdiff1d(np.flatnonzero(coef[:, k]), self.features[j]) for k, j in enumerate(active)
@@ -106,12 +107,16 @@ class DenseProblem:
             objective[k] += loss.sum()
             if not np.isfinite(objective[k]):
                 return
-            self.terms[k] += ((np.abs(residual) + 2 * np.abs(counts[:, j])) ** 2).sum()
+            terms = np.abs(residual)
+            if self.loss.high is None:  # else the residual has no rounding of the counts
+                terms = terms + 2 * np.abs(counts[:, j]) * (1.0 if weight is None else weight)
+            own, terms = terms.sum(), terms + curvature * reach[k]
             grad[free, k] += Z.T @ residual
             grad_intercept[k] += residual.sum()
             if self.space[j] is not None:
                 Z = self.space[j].of(Z)
                 self.slope[j] = self.slope[j] + Z.T @ residual
+            self.load[j] += np.append(np.abs(Z).T @ terms, [terms.sum(), own])
             if self.due[j]:
                 self._add_hessian(j, gram, Z, curvature)
 
@@ -133,16 +138,15 @@ class DenseProblem:
         for k, j in enumerate(active):
             free = self.features[j]
             grad[free, k] = grad[free, k] / self.n_bins + pull[free, k]
-        self._bound_rounding(active, coef, intercept, objective)
+        for k, j in enumerate(active):
+            own = _ROUNDING * reach[k] * np.ravel(self.load[j])[-1] / self.n_bins
+            self.rounding[j] = max(1e-13, np.nan_to_num(own / (1 + abs(objective[k]))))
         return objective, grad, grad_intercept / self.n_bins
 
-    def _bound_rounding(self, active, coef, intercept, objective):
-        """Rounding of eta and of the residuals at the given points, and of the objective."""
+    def _reach(self, coef, intercept):
+        """Size of the terms of eta at some points; eta is rounded in proportion to it."""
         with np.errstate(over="ignore", invalid="ignore"):
-            self.reach = self.given_size @ np.abs(coef) + np.abs(intercept)
-            self.terms = np.sqrt(self.terms / self.n_bins)
-            own = _ROUNDING * self.terms * self.reach / (1 + np.abs(objective))
-        self.rounding[active] = np.fmax(1e-13, np.where(np.isfinite(own), own, 0.0))
+            return self.given_size @ np.abs(coef) + np.abs(intercept)
 
     def _add_hessian(self, j, gram, Z, curvature):
         """Add the Hessian of the summed loss over some rows, the intercept last."""
@@ -160,7 +164,7 @@ class DenseProblem:
         step, step_intercept = np.zeros_like(grad), np.zeros(moved.size)
         decrement = np.zeros(moved.size)
         coef, intercept = (values[..., moved] for values in self.point)
-        active, terms, reach = self.active, self.terms[moved], self.reach[moved]
+        active = self.active
         for k, j in enumerate(active[moved]):
             if self.hess[j] is not None:
                 self._factorise(j, coef[:, [k]], intercept[[k]])
@@ -170,8 +174,7 @@ class DenseProblem:
             free, space = self.features[j], self.space[j]
             found = self._newton(j, grad[free, k], grad_intercept[k], coef[free, k])
             d, step_intercept[k], decrement[k] = found
-            self.floor[j] = self._floor(j, terms[k], reach[k])
-            decrement[k] = max(decrement[k], self.floor[j])
+            self.floor[j] = self._floor(j)
             step[free, k] = d if space is None else space.basis @ d
             if space is not None:  # coordinates are centred
                 step_intercept[k] -= space.mean @ step[free, k]
@@ -197,15 +200,15 @@ class DenseProblem:
         decrement += 0.5 * grad_intercept**2 / self.total[j]
         return d, -grad_intercept / self.total[j] - mean @ d, decrement
 
-    def _floor(self, j, terms, reach):
-        """A decrement that rounding of the gradient allows, at a point with these magnitudes."""
-        space, factor, total = self.space[j], self.factor[j], self.total[j]
-        size = rounded = self.size[self.features[j]]
-        if space is not None:  # coordinates have a deviation of 1, and the rounding of their rows
-            size = np.ones(factor.unit.size)
-            rounded = np.maximum(np.linalg.norm(space.basis * rounded[:, None], axis=0), 1.0)
-        error = _ROUNDING * np.append(terms * rounded + total * reach * size, terms + total * reach)
-        return 0.5 * ((error / np.append(factor.unit, np.sqrt(total))) ** 2).sum()
+    def _floor(self, j):
+        """The decrement that rounding of the gradient allows at the last point."""
+        space, factor, load = self.space[j], self.factor[j], self.load[j] / self.n_bins
+        if space is not None:  # its rows are rounded in proportion to the features
+            size = self.size[self.features[j]]
+            noise = np.linalg.norm(space.basis * size[:, None], axis=0)
+            load = load + np.append(noise, [0.0, 0.0]) * load[-1]
+        units = np.append(factor.unit, np.sqrt(self.total[j]))
+        return 0.5 * ((_ROUNDING * load[:-1] / units) ** 2).sum()
 
     def _pull(self, j):
         """Hessian of the penalty of a receiver over its free features."""

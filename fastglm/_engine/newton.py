@@ -135,11 +135,18 @@ class Search:
         self.active = active[self.result.status[active] == ""]
 
     def settle(self) -> None:
-        """Sum the last points in float64 where a search has ended without a certificate."""
+        """Claims of at least the rounding, and sums in float64 where a search has not converged."""
         problem, result = self.problem, self.result
-        rest = np.flatnonzero(np.isin(result.status, ("max_iter", "stalled")) & ~problem.certain)
-        if not rest.size:
-            return
+        claimed = np.isin(result.status, ("converged", "max_iter", "stalled"))
+        rest = np.flatnonzero((claimed & (result.status != "converged")) & ~problem.certain)
+        if rest.size:
+            self._sum_again(rest)
+        claim = np.maximum(result.newton_decrement, problem.floor)
+        result.newton_decrement = np.where(claimed, claim, result.newton_decrement)
+
+    def _sum_again(self, rest: np.ndarray) -> None:
+        """Objective, gradient and decrement of some receivers at their last points."""
+        problem, result = self.problem, self.result
         problem.expect(rest, np.zeros(rest.size))
         objective, grad, grad_intercept = problem.evaluate(
             rest, result.coef[:, rest], result.intercept[rest]
@@ -234,9 +241,8 @@ class Search:
         """End receivers below the tolerance, after up to ``problem.polish`` further steps."""
         problem, result, polishing = self.problem, self.result, self.polishing
         took = self.step[:, index].any(axis=0)
-        done = decrement <= reachable(
-            self.tol[index], problem.floor[index], result.objective[index]
-        )
+        floor, objective = problem.floor[index], result.objective[index]
+        done = within(decrement, self.tol[index], floor, objective)
         done &= problem.certain[index]
         polished = done & (
             (polishing[index] >= problem.polish)
@@ -276,12 +282,14 @@ class Search:
             status[suspects[change > 0.5]] = "separated"
 
 
-def reachable(tol: np.ndarray, floor: np.ndarray, objective: np.ndarray) -> np.ndarray:
-    """The decrement at which receivers have converged: the tolerance, or what rounding allows.
+def within(decrement, tol, floor, objective) -> np.ndarray:
+    """Whether receivers have converged: to the tolerance, or as far as rounding allows.
 
-    Where rounding hides more than `_HIDDEN` of the objective, no decrement will do.
+    Where rounding hides more than the tolerance and `_HIDDEN` of the objective, no decrement will
+    do.
     """
-    return np.maximum(tol, np.minimum(floor, _HIDDEN * (1 + np.abs(objective))))
+    allowed = np.maximum(tol, _HIDDEN * (1 + np.abs(objective)))
+    return (decrement <= np.maximum(tol, np.minimum(floor, allowed))) & (floor <= allowed)
 
 
 def _largest(grad: np.ndarray, grad_intercept: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from copy import deepcopy
 import numpy as np
 
 from fastglm import _kernels as kernels
-from fastglm._engine.newton import reachable
+from fastglm._engine.newton import within
 from fastglm._kernels.dots import column_dot
 from fastglm._kernels.threads import run_threads
 
@@ -80,6 +80,7 @@ def minimize(problem, penalties, results, tol, maxiter, watch=None):
                 watch(now)
         for result, penalty in zip(results, penalties, strict=True):
             _settle(problem, penalty, result)
+            result.newton_decrement = np.maximum(result.newton_decrement, problem.floor)
     except KeyboardInterrupt:
         now.status[active] = "interrupted"
         for k, result in enumerate(results):
@@ -228,14 +229,13 @@ class _Fit:
             self.step[features, j] = d
             self.step_intercept[j] = -g_b / total - mean @ d
             self.promised[j] = -gain
-            claim = (max(gain, 0.0) + left) / problem.trust(j)
-            result.newton_decrement[j] = max(claim, problem.floor[j])
+            result.newton_decrement[j] = (max(gain, 0.0) + left) / problem.trust(j)
 
         run_threads(one, list(index))
         self.length[index] = 1.0
         decrement = result.newton_decrement[index]
         problem.announce(index, decrement)
-        done = decrement <= reachable(self.tol, problem.floor[index], result.objective[index])
+        done = within(decrement, self.tol, problem.floor[index], result.objective[index])
         done &= problem.certain[index]
         result.status[index[done]] = np.where(problem.lost[index[done]], "stalled", "converged")
         result.status[index[~np.isfinite(decrement)]] = "stalled"

@@ -119,7 +119,6 @@ class QuadraticProblem:
             step[np.ix_(found.features, group)] = d
         g = np.where(self.free[:, receivers], g, 0.0)
         decrement = -0.5 * column_dot(g, step) + 0.25 * grad_intercept**2
-        decrement = np.maximum(decrement, self.floor[receivers])
         return step, -0.5 * grad_intercept - mean @ step, decrement, 0
 
     def _key(self, j):
