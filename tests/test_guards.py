@@ -1,0 +1,228 @@
+"""Single lines that hold a promise: each of these tests fails if its line is left out."""
+
+import numpy as np
+import pytest
+
+import fastglm
+from fastglm._batches import cost, monitor
+from fastglm._batches import fit as batches
+from fastglm._batches.plan import plan_fit
+from fastglm._engine import newton
+from fastglm._engine.observed import Observed
+from fastglm._inputs import read_problem
+from fastglm._products.local import Local
+from fastglm.features import Events
+from fastglm.features.history import HistoryColumns
+from fastglm.features.matrix import FeatureMatrix
+from fastglm.observation_models import PoissonObservations
+from fastglm.recordings import spikes
+
+PATHS = ["newton-cholesky", "newton-cg"]
+
+
+# --- the search ---
+
+
+class Uphill:
+    """A flat parabola in sums that are rounded to 1e-6, and a step up its slope."""
+
+    method, exact, rough, polish, n_passes = "test", False, False, 0, 1
+    plain, rounding = np.zeros(1, bool), np.full(1, 1e-6)
+
+    def __init__(self, certain):
+        self.certain = np.array([certain])
+
+    def evaluate(self, active, coef, intercept):
+        return 1 + 0.5 * (coef**2).sum(axis=0), coef.copy(), np.zeros(1)
+
+    def step(self, moved, grad, grad_intercept, tol, polishing):
+        return grad, grad_intercept, np.full(1, 1e-3), 0
+
+    def harmless(self, active, grad, grad_intercept):
+        return np.zeros(active.size, bool)
+
+
+@pytest.mark.parametrize("certain", [False, True])
+def test_a_step_uphill_is_stalled(certain):
+    """Rounding would hide the rise of the objective, and the search would climb."""
+    start = np.full((1, 1), 1e-3)
+    result = newton.minimize(Uphill(certain), start, np.zeros(1), 1e-16, 50)
+    assert list(result.status) == ["stalled"]
+    assert list(result.n_passes) == [1]
+    np.testing.assert_array_equal(result.coef, start)
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("weight", 10.0 ** np.arange(2, 9))
+def test_one_event_in_many_bins_is_not_separated(path, weight):
+    """The optimum is far, and finite: the coefficient is the log of the ratio of two rates."""
+    model = fastglm.GLM(solver_name=path)
+    model.fit([[0], [0], [1], [1]], [1, 0, 0, 1], sample_weight=[weight, weight, weight, 1])
+    assert list(model.status_) == ["converged"]
+    assert model.coef_[0] == pytest.approx(np.log(2 / (weight + 1)), rel=1e-6)
+
+
+def test_a_trace_of_an_event_under_a_feature_is_not_separated():
+    x, nonnegative = np.full(3, 4.0), np.ones(3, bool)
+    loss = PoissonObservations().loss()
+    low, _ = loss.separated(x, 4 * np.array([[1e-9], [1e-17], [0.0]]), nonnegative)
+    assert low.ravel().tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_penalty_keeps_a_feature_from_its_limit(path):
+    """Features 0 and 1 are active in silent bins only; a ridge pulls the second."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(600, 3))
+    x[:, 0], x[:, 1] = rng.random((2, 600)) < [[0.1], [0.2]]
+    y = rng.poisson(np.exp(0.3 * x[:, 2] - 0.5))
+    y[x[:, :2].any(axis=1)] = 0
+    ridge = np.array([0, 0.05, 0])
+    args = {"regularizer": "Ridge", "solver_name": path}
+    with pytest.warns(match="separated"):
+        model = fastglm.GLM(regularizer_strength=ridge, **args).fit(x, y)
+    rest = x[:, 0] == 0  # bins whose rate does not go to 0; the mean loss is over all bins
+    args["regularizer_strength"] = ridge[1:] / rest.mean()
+    other = fastglm.GLM(**args).fit(x[rest, 1:], y[rest])
+    assert list(other.status_) == ["converged"]
+    np.testing.assert_allclose(model.coef_[1:], other.coef_, atol=1e-6)
+    np.testing.assert_allclose(model.intercept_, other.intercept_, atol=1e-6)
+
+
+def test_rounding_of_a_kernel_is_not_a_value_of_it():
+    """A separated coefficient is the eta of rate 0 over the least value of its feature."""
+    rng = np.random.default_rng(0)
+    counts = (rng.random((2000, 2)) < 0.05).astype(int)
+    kernel = np.array([[1.0, 0.2], [1e-17, 1e-17], [0.5, 0.4]])
+    X = FeatureMatrix([HistoryColumns(counts[:, :1], kernel)])
+    np.testing.assert_allclose(X.smallest_positive(), [0.5, 0.2])
+    active = np.asarray(X)[:, 0] > 1e-6
+    y = counts[:, 1] * ~active
+    with pytest.warns(match="separated"):
+        model = fastglm.GLM(feature_mask=[1, 0]).fit(X, y)
+    assert -1e3 < model.coef_[0] < 0
+    assert model.predict(X)[active].max() < 1e-15
+    np.testing.assert_allclose(model.predict(X)[~active], y[~active].mean(), rtol=1e-8)
+
+
+# --- the start ---
+
+
+def test_large_offsets_do_not_overflow_in_the_start():
+    events = Events.of(np.array([[0.0], [3.0], [1.0]]))
+    offset = np.array([[-2000.0], [1500.0], [1500.0]])
+    loss = PoissonObservations().loss()
+    with np.errstate(all="raise", under="ignore"):
+        start = Observed(events, offset=offset).start(loss, np.array([4 / 3]), np.ones(3, bool))
+    np.testing.assert_allclose(start, np.log(2) - 1500)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_offsets_that_switch_bins_off_and_on(path):
+    rng = np.random.default_rng(0)
+    on = np.arange(400) % 4 == 0
+    x, offset = rng.normal(size=(400, 2)), np.where(on, 900.0, -900.0)
+    y = rng.poisson(2.0, 400) * on
+    model = fastglm.GLM(solver_name=path).fit(x, y, offset=offset)
+    other = fastglm.GLM().fit(x[on], y[on])
+    assert list(model.status_) == ["converged"]
+    np.testing.assert_allclose(model.coef_, other.coef_, atol=1e-6)
+    np.testing.assert_allclose(model.intercept_, other.intercept_ - 900, atol=1e-6)
+
+
+# --- interrupts and checkpoints ---
+
+
+def two_batches():
+    """Counts of two receivers, whose missing counts put them in batches of their own."""
+    rng = np.random.default_rng(1)
+    x, offset = rng.normal(size=(300, 2)), 3 + rng.normal(size=300)
+    counts = rng.poisson(1.0, (300, 2)).astype(float)
+    counts[10:20, 1] = np.nan
+    return x, counts, offset
+
+
+def test_an_interrupt_gives_offsets_back_to_the_intercept(monkeypatch):
+    x, counts, offset = two_batches()
+    whole = fastglm.PopulationGLM().fit(x, counts, offset=offset)
+    fit_task, calls = batches.fit_task, []
+
+    def first_only(*args):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return fit_task(*args)
+
+    monkeypatch.setattr(batches, "fit_task", first_only)
+    half = fastglm.PopulationGLM()
+    with pytest.raises(KeyboardInterrupt, match="1 of 2 receivers finished"):
+        half.fit(x, counts, offset=offset)
+    done = half.status_ == "converged"
+    assert done.sum() == 1
+    np.testing.assert_array_equal(half.intercept_[done], whole.intercept_[done])
+    np.testing.assert_array_equal(half.coef_[:, done], whole.coef_[:, done])
+
+
+def test_what_is_saved_inside_a_batch_does_not_count_as_finished(monkeypatch, tmp_path):
+    """A batch may still change what it has: it has not ended when its results are saved."""
+    monkeypatch.setattr(monitor, "_SAVE_EVERY", -1.0)
+    monkeypatch.setattr(monitor, "_SAVE_PART", 0.0)
+    x, counts, _ = two_batches()
+    fit_task = batches.fit_task
+
+    def and_stop(*args):
+        fit_task(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(batches, "fit_task", and_stop)
+    half = fastglm.PopulationGLM()
+    with pytest.raises(KeyboardInterrupt, match="0 of 2 receivers finished"):
+        half.fit(x, counts, checkpoint=tmp_path / "fit.checkpoint")
+    assert (tmp_path / "fit.checkpoint").exists()
+    assert list(half.status_) == ["interrupted"] * 2
+
+
+# --- the plan ---
+
+
+def test_the_plan_holds_the_factors_of_late_receivers(monkeypatch):
+    counts = np.random.default_rng(0).poisson(0.02, (2000, 40))
+    X = fastglm.basis.RaisedCosineLogConv(5, window_size=20).compute_features(counts)
+    model = fastglm.PopulationGLM(
+        solver_name="newton-cg", regularizer="Ridge", memory_budget="200MB"
+    )
+    problem = read_problem(model, X, counts)
+
+    def peak():
+        products = Local(X, X.valid)
+        return plan_fit(products, np.arange(40), problem.free, problem.settings).peak_bytes
+
+    n_own = min(cost.n_own_factors(200, 200e6), 40)
+    assert n_own > 0
+    whole = peak()
+    monkeypatch.setattr(cost, "n_own_factors", lambda *args: 0)
+    assert whole - peak() >= n_own * np.zeros((200, 200), np.float32).nbytes
+
+
+# --- recordings ---
+
+
+def test_a_spike_after_the_end_of_a_segment_is_left_out():
+    """The last bin may reach beyond the segment."""
+    times, unit = np.array([0.24, 0.26, 1.24, 1.26]), np.zeros(4, int)
+    segments, lengths = np.array([[0, 0.25], [1, 1.25]]), np.array([3, 3])
+    events = spikes.count_events(times, unit, 1, 0.1, segments, lengths)
+    assert events.toarray().ravel().tolist() == [0, 0, 1, 0, 0, 1]
+
+
+def test_trials_without_a_stop_are_left_out(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "session.nwb"
+    with h5py.File(path, "w") as file:
+        file["units/id"] = np.arange(2)
+        file["units/spike_times"] = np.array([0.5, 2.5, 4.5, 1.0, 4.0])
+        file["units/spike_times_index"] = np.array([3, 5])
+        file["intervals/trials/start_time"] = np.array([0.0, 2.0, np.nan, 4.0])
+        file["intervals/trials/stop_time"] = np.array([1.5, 3.0, 3.5, np.nan])
+    found = fastglm.load_spikes(path, epochs="trials")
+    np.testing.assert_array_equal(found.segments, [[0, 1.5], [2, 3]])
