@@ -1,60 +1,70 @@
 """Mutation testing: does a test fail if a line of the package is bent or taken out?
 
     python benchmarks/mutants.py --count 200 --seed 0 --write mutants.json
-    python benchmarks/mutants.py --again mutants.json            # its survivors, after new tests
-    python benchmarks/mutants.py --count 40 fastglm/_kernels     # some files or folders
+    python benchmarks/mutants.py --again mutants.json              # its survivors, after new tests
+    python benchmarks/mutants.py --count 40 _kernels/tiles.py      # some files or folders
+    python benchmarks/mutants.py _inputs.py --tests errors weights # with some tests only
 
-A mutant is a copy of the package with one change: another operator, a number plus one, a condition
-that is negated or never met, an argument left out, or a statement left out. Lines are drawn evenly
-from the files, and one change of each line. The tests that are nearest to the file (`NEAREST`) run
-against the mutant until the first failure. A mutant survives if they all pass. The changes of the
-survivors are printed at the end: each asks for a test, or for a reason why it changes no result.
+A mutant is the package with one change: another operator, a number plus one, a condition that is
+negated or never met, an argument left out, or a statement left out. Lines are drawn evenly from the
+files, and one change of each line. A mutant survives if no test fails. The changes of the survivors
+are printed at the end: each asks for a test, or for a reason why no result depends on it.
 
-Kernels are mutated in pure Python (``NUMBA_DISABLE_JIT=1``), since the cache of the compiler does
-not notice changes of another file. Checkouts are not touched: everything happens in a temporary
-copy. A mutant that runs three times as long as the package, or takes 8 GB, counts as killed.
+The tests that are nearest to the files (`NEAREST`) run once without a change, and every line of the
+package that a test runs is noted. A mutant meets the tests that run its line, the quickest first,
+until one fails or their times add up to `SECONDS`. A change outside of all functions meets the
+tests that run any line of the file. A mutant that hangs or takes 8 GB of memory is killed.
 
-Libraries for the purpose were considered. mutmut runs the tests in forks of a process that has run
-them before, which OpenMP forbids. cosmic-ray knows one command of tests, no samples and no
-statements that are left out.
+Kernels go into a call of their own, in pure Python (``NUMBA_DISABLE_JIT=1``): the cache of the
+compiler does not notice the changes. Checkouts are not touched: all happens in a temporary copy.
+Tests run in forks of a process that has imported NumPy and Numba, and has started no thread.
+
+Libraries for the purpose were considered. mutmut runs tests in forks of a process that has run them
+before, which OpenMP forbids, and leaves out all functions with decorators. cosmic-ray has one
+command for all mutants of a session, and no samples and no statements that are left out.
 """
 
 import argparse
 import ast
 import copy
 import difflib
+import importlib
+import itertools
 import json
 import os
 import random
+import resource
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
+import threading
 import time
+import traceback
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 TARGETS = ("_engine", "_products", "recordings", "_inputs.py", "inference.py")
-# Tests of a file, or of the files in a folder, quick ones first. The longest name that fits counts.
+# Tests of a file, or of the files in a folder. The longest name that fits counts.
 NEAREST = {
-    "_engine": "guards glm conditioning weights regularizer families record",
-    "_engine/proximal.py": "regularizer guards record weights",
-    "_engine/quadratic.py": "traces families guards conditioning weights record",
-    "_engine/observed.py": "weights guards shards traces record",
-    "_engine/result.py": "guards glm html monitor",
-    "_products": "products guards features glm weights covariates record",
-    "_products/shards.py": "shards products guards",
-    "_products/weighted_gram.py": "kernels inference guards",
-    "_inputs.py": "errors glm weights guards sklearn covariates html times",
+    "_engine": "guards glm conditioning weights regularizer families statistics",
+    "_engine/proximal.py": "regularizer guards weights",
+    "_engine/quadratic.py": "traces families guards conditioning weights",
+    "_engine/observed.py": "weights guards shards traces",
+    "_engine/result.py": "guards glm html",
+    "_products": "products guards features glm weights covariates",
+    "_products/shards.py": "shards products",
+    "_products/weighted_gram.py": "inference kernels",
+    "_inputs.py": "errors glm weights guards sklearn covariates times",
     "inference.py": "inference guards connectivity weights",
-    "recordings": "io times guards coupling errors simulation cli",
-    "recordings/nwb.py": "nwb guards data_page",
-    "recordings/units.py": "coupling times guards nwb io",
+    "recordings": "io times guards coupling errors",
+    "recordings/nwb.py": "nwb guards",
     "_kernels": "kernels products simulation",
 }
-GIGABYTES = 8
+GIGABYTES, SECONDS = 8, 40
 # Arguments that check what holds anyway, or that only save time.
 GUARDS = ("strict", "check_finite", "overwrite_a", "overwrite_b", "stacklevel", "optimize")
 _PAIRS = (
@@ -240,73 +250,144 @@ def difference(mutant):
 # --- runs ---
 
 
-class Stage:
-    """A temporary copy of the package and its tests, and the times of tests without a change."""
+class Tracer:
+    """A plugin of pytest that notes the lines of some files that each test runs, and its time.
 
-    def __init__(self, folder):
-        self.folder, self.times = Path(folder), {}
+    What fixtures and the top of a file of tests run is noted for all tests of that file.
+    """
+
+    def __init__(self, files):
+        self.files, self.lines, self.shared, self.seconds = set(files), {}, {}, {}
+
+    def call(self, frame, event, arg):
+        return self.line if frame.f_code.co_filename in self.files else None
+
+    def line(self, frame, event, arg):
+        self.now.add((frame.f_code.co_filename, frame.f_lineno))
+        return self.line
+
+    def trace(self, store, key):
+        self.now = store.setdefault(key, set())
+        threading.settrace(self.call)
+        sys.settrace(self.call)
+        begin = time.perf_counter()
+        yield
+        sys.settrace(None)
+        self.seconds[key] = self.seconds.get(key, 0) + time.perf_counter() - begin
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_make_collect_report(self, collector):
+        yield from self.trace(self.shared, collector.nodeid.split("::")[0])
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_setup(self, item):
+        yield from self.trace(self.shared, item.nodeid.split("::")[0])
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_call(self, item):
+        yield from self.trace(self.lines, item.nodeid)
+
+    def pytest_runtest_logreport(self, report):
+        if not report.passed:
+            self.lines.pop(report.nodeid, None)
+
+    def found(self):
+        """Seconds and lines of each test that passed."""
+        return {
+            test: (self.seconds[test], sorted(lines | self.shared[test.split("::")[0]]))
+            for test, lines in self.lines.items()
+        }
+
+
+class Stage:
+    """A temporary copy of the package with its tests, and what each test runs."""
+
+    def __init__(self, folder, files, tests):
+        self.folder = Path(folder)
         for name in ("fastglm", "tests", "benchmarks"):
             shutil.copytree(ROOT / name, self.folder / name)
         shutil.copy(ROOT / "pyproject.toml", self.folder)
+        names = tests or {name for file in files for name in nearest(file)}
+        paths = [f"tests/test_{name}.py" for name in sorted(names)]
+        paths = [path for path in paths if (self.folder / path).exists()]
+        tracer = Tracer(str(self.folder / file) for file in files)
+        if self._fork(paths, None, tracer):
+            sys.exit((self.folder / "output.txt").read_text())
+        self.traced = json.loads((self.folder / "traced.json").read_text())
 
-    def tests(self, name):
-        """Files of the tests that are nearest to a file, those that exist."""
-        name = name.removeprefix("fastglm/")
-        nearest = NEAREST[max((k for k in NEAREST if name.startswith(k)), key=len)]
-        files = [f"tests/test_{test}.py" for test in nearest.split()]
-        return tuple(file for file in files if (self.folder / file).exists())
-
-    def run(self, tests, pure, limit=None):
-        """Exit status of the tests, -1 where they take too long, and seconds."""
-        env = os.environ | {"PYTHONPATH": str(self.folder), "OMP_WAIT_POLICY": "passive"}
-        env["NUMBA_DISABLE_JIT"] = "1" if pure else "0"
-        if limit is not None:  # the files of a mutant are not kept
-            env["PYTHONDONTWRITEBYTECODE"] = "1"
-        options = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
-        begin = time.monotonic()
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pytest", *options, *tests],
-            cwd=self.folder,
-            env=env,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-            preexec_fn=_limit_memory if os.name == "posix" else None,
-        )
-        try:
-            text, _ = process.communicate(timeout=limit)
-            status = process.returncode
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            text, _ = process.communicate()
-            status = -1
-        self.text = text
-        return status, time.monotonic() - begin
+    def tests_of(self, mutant):
+        """Tests that run the lines of a mutant, the quickest first, and their seconds."""
+        name = str(self.folder / mutant["file"])
+        some = range(mutant["line"], mutant["line"] + mutant["old"].count("\n") + 1)
+        lines = {(name, k) for k in some}
+        runs = {test: {tuple(at) for at in found} for test, (_, found) in self.traced.items()}
+        chosen = [test for test in runs if runs[test] & lines]
+        chosen = chosen or [test for test in runs if any(at[0] == name for at in runs[test])]
+        chosen = sorted(chosen, key=lambda test: self.traced[test][0])
+        total = list(itertools.accumulate(self.traced[test][0] for test in chosen))
+        n = max(1, sum(seconds <= SECONDS for seconds in total))
+        return chosen[:n], sum(total[n - 1 : n])
 
     def judge(self, mutant):
         """Run the nearest tests against a mutant, and note the outcome."""
-        tests, pure = self.tests(mutant["file"]), "_kernels/" in mutant["file"]
-        if (tests, pure) not in self.times:
-            status, _ = self.run(tests, pure)
-            if status:
-                sys.exit(f"The tests fail without a change:\n{self.text}")
-            _, self.times[tests, pure] = self.run(tests, pure)
+        tests, seconds = self.tests_of(mutant)
+        mutant |= {"tests": len(tests), "outcome": "survived", "by": ""}
         path, original = self.folder / mutant["file"], ROOT / mutant["file"]
         path.write_text(source_and_mutant(mutant)[1])
+        begin = time.monotonic()
         try:
-            status, mutant["seconds"] = self.run(tests, pure, 3 * self.times[tests, pure] + 30)
+            status = self._fork(tests, 120 + 10 * seconds) if tests else 0
         finally:
             shutil.copy2(original, path)
-        mutant["outcome"] = {0: "survived", -1: "too long"}.get(status, "killed")
-        failed = [line for line in self.text.splitlines() if line.startswith(("FAILED", "ERROR"))]
-        mutant["by"] = failed[0][:200] if failed else ""
+        mutant["seconds"] = time.monotonic() - begin
+        if status:
+            text = (self.folder / "output.txt").read_text().splitlines()
+            failed = [line for line in text if line.startswith(("FAILED", "ERROR", "E  "))]
+            mutant |= {"outcome": "killed", "by": failed[-1][:150] if failed else str(status)}
+
+    def _fork(self, tests, limit, tracer=None):
+        """Exit status of the tests in a fork, which is killed after some seconds."""
+        child = os.fork()
+        if not child:
+            try:
+                os.setsid()
+                os._exit(self._run(tests, tracer))
+            except BaseException:
+                traceback.print_exc()
+                os._exit(3)
+        begin = time.monotonic()
+        while True:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                return os.waitstatus_to_exitcode(status)
+            if limit is not None and time.monotonic() - begin > limit:
+                os.killpg(child, signal.SIGKILL)
+                limit = None
+            time.sleep(0.05)
+
+    def _run(self, tests, tracer):
+        output = os.open(self.folder / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.chdir(self.folder)
+        sys.path.insert(0, str(self.folder))
+        os.environ["PYTHONPATH"] = str(self.folder)
+        options = ["-q", "--no-header", "-p", "no:cacheprovider", "--hypothesis-seed=0"]
+        if tracer is None:
+            sys.dont_write_bytecode = True
+            resource.setrlimit(resource.RLIMIT_AS, (GIGABYTES << 30,) * 2)
+            return pytest.main([*options, "-x", *tests])
+        import fastglm  # noqa: F401  # what a first import runs is not a test's
+
+        pytest.main([*options, *tests], plugins=[tracer])
+        (self.folder / "traced.json").write_text(json.dumps(tracer.found()))
+        return 0
 
 
-def _limit_memory():
-    import resource
-
-    resource.setrlimit(resource.RLIMIT_AS, (GIGABYTES << 30,) * 2)
+def nearest(file):
+    """Names of the tests that are nearest to a file."""
+    name = file.removeprefix("fastglm/")
+    return NEAREST[max((k for k in NEAREST if name.startswith(k)), key=len)].split()
 
 
 def main():
@@ -314,31 +395,33 @@ def main():
     parser.add_argument("targets", nargs="*", default=TARGETS, help="files or folders")
     parser.add_argument("--count", type=int, default=200, help="number of mutants")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
-    parser.add_argument("--first", type=int, default=0, help="number in the sample to begin with")
     parser.add_argument("--write", help="file for all outcomes")
     parser.add_argument("--again", help="file of outcomes whose survivors are tried again")
+    parser.add_argument("--tests", nargs="+", help="names of tests in place of the nearest ones")
     options = parser.parse_args()
     found = find(options.targets)
+    mutants = draw(found, options.count, options.seed)
     if options.again:
         before = json.loads(Path(options.again).read_text())
         mutants = [find_again(found, m) for m in before if m["outcome"] == "survived"]
-    else:
-        mutants = draw(found, options.count, options.seed)[options.first :]
     n_changes = sum(map(len, found.values()))
     print(f"{len(mutants)} of {n_changes} changes of {len(found)} lines", flush=True)
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if all("_kernels" in mutant["file"] for mutant in mutants):
+        os.environ["NUMBA_DISABLE_JIT"] = "1"
+    for name in ("numba", "scipy.optimize", "scipy.stats", "sklearn.linear_model"):
+        importlib.import_module(name)  # once for all forks
     with tempfile.TemporaryDirectory() as folder:
-        stage = Stage(folder)
+        stage = Stage(folder, {mutant["file"] for mutant in mutants}, options.tests)
         for number, mutant in enumerate(mutants, 1):
             stage.judge(mutant)
-            place = f"{mutant['file']}:{mutant['line']}"
-            print(
-                f"{number:4} {mutant['outcome']:8} {mutant['seconds']:5.0f} s  {place}", flush=True
-            )
+            outcome = f"{mutant['outcome']:8} {mutant['seconds']:5.0f} s"
+            print(f"{number:4} {outcome}  {mutant['file']}:{mutant['line']}", flush=True)
             if options.write:
                 Path(options.write).write_text(json.dumps(mutants[:number], indent=1))
     alive = [m for m in mutants if m["outcome"] == "survived"]
     for mutant in alive:
-        print(f"\n{mutant['file']}:{mutant['line']}\n{difference(mutant)}")
+        print(f"\n{mutant['file']}:{mutant['line']}, {mutant['tests']} tests\n{difference(mutant)}")
     print(f"\n{len(mutants) - len(alive)} of {len(mutants)} killed, {len(alive)} survived")
 
 
