@@ -8,6 +8,7 @@ from fastglm._batches import cost, monitor
 from fastglm._batches import fit as batches
 from fastglm._batches.plan import plan_fit
 from fastglm._engine import newton
+from fastglm._engine.lbfgs import Steps
 from fastglm._engine.observed import Observed
 from fastglm._inputs import read_problem
 from fastglm._products.local import Local
@@ -60,6 +61,44 @@ def test_one_event_in_many_bins_is_not_separated(path, weight):
     model.fit([[0], [0], [1], [1]], [1, 0, 0, 1], sample_weight=[weight, weight, weight, 1])
     assert list(model.status_) == ["converged"]
     assert model.coef_[0] == pytest.approx(np.log(2 / (weight + 1)), rel=1e-6)
+
+
+def test_steps_grow_along_a_direction_without_an_end():
+    """Each Newton step along it changes eta by one: to a loss of 1e-10 they would be 27."""
+    x = np.random.default_rng(0).normal(size=(300, 2))
+    y = (x @ [1.0, 1.0] > 1.2).astype(int)
+    model = fastglm.GLM(observation_model="Bernoulli", solver_name="newton-cholesky")
+    with pytest.warns(match="separated"):
+        model.fit(x, y)
+    assert model.n_iter_[0] < 20
+
+
+class Spheres:
+    """Two receivers whose preconditioner is the identity."""
+
+    free, active, rough = np.ones((3, 2), bool), np.arange(2), False
+    certain, mean, total = np.zeros(2, bool), np.zeros((3, 2)), np.ones(2)
+
+    def precondition(self, residual, columns):
+        return residual
+
+
+def test_a_receiver_that_begins_anew_forgets_its_steps():
+    """The loops over pairs go as far as the receiver with most pairs needs."""
+    rng, problem, everyone = np.random.default_rng(0), Spheres(), np.arange(2)
+    steps = Steps(problem, 2, 1)
+    scale = np.array([[1.0], [2.0], [3.0]])
+    for _ in range(4):
+        coef = rng.normal(size=(3, 2))
+        args = np.vstack([coef, np.zeros(2)]), scale * coef, np.zeros(2), 1e-16, np.zeros(2, bool)
+        steps.step(everyone, *args)
+    assert list(steps.n_pairs) == [3, 3]
+    remembered = steps.step(everyone, *args)[0]
+    steps.forget(np.array([0]))
+    found = steps.step(everyone, *args)[0]
+    np.testing.assert_array_equal(found[:, 0], -args[1][:, 0])
+    np.testing.assert_array_equal(found[:, 1], remembered[:, 1])
+    assert not np.allclose(remembered[:, 0], found[:, 0])
 
 
 def test_a_trace_of_an_event_under_a_feature_is_not_separated():
