@@ -1,5 +1,7 @@
 """Single lines that hold a promise: each of these tests fails if its line is left out."""
 
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 
@@ -10,11 +12,13 @@ from fastglm._batches.plan import plan_fit
 from fastglm._engine import newton
 from fastglm._engine.lbfgs import Steps
 from fastglm._engine.observed import Observed
-from fastglm._inputs import read_problem
+from fastglm._engine.shared import Spectrum
+from fastglm._inputs import read_penalty, read_problem
 from fastglm._products.local import Local
 from fastglm.features import Events
 from fastglm.features.history import HistoryColumns
 from fastglm.features.matrix import FeatureMatrix
+from fastglm.inference import Uncertainty
 from fastglm.observation_models import PoissonObservations
 from fastglm.recordings import spikes
 
@@ -88,11 +92,11 @@ def test_a_receiver_that_begins_anew_forgets_its_steps():
     rng, problem, everyone = np.random.default_rng(0), Spheres(), np.arange(2)
     steps = Steps(problem, 2, 1)
     scale = np.array([[1.0], [2.0], [3.0]])
-    for _ in range(4):
+    for _ in range(12):  # more than the pairs that are kept
         coef = rng.normal(size=(3, 2))
         args = np.vstack([coef, np.zeros(2)]), scale * coef, np.zeros(2), 1e-16, np.zeros(2, bool)
         steps.step(everyone, *args)
-    assert list(steps.n_pairs) == [3, 3]
+    assert list(steps.n_pairs) == [11, 11]
     remembered = steps.step(everyone, *args)[0]
     steps.forget(np.array([0]))
     found = steps.step(everyone, *args)[0]
@@ -169,6 +173,55 @@ def test_offsets_that_switch_bins_off_and_on(path):
     np.testing.assert_allclose(model.intercept_, other.intercept_ - 900, atol=1e-6)
 
 
+# --- paths of penalties ---
+
+
+def path_of(model, strengths):
+    """Results of the fits of one problem with several strengths, each from the one before."""
+    rng = np.random.default_rng(3)
+    counts = rng.poisson(0.2, (3000, 3))
+    counts[1:, 0] += 2 * (rng.random(2999) < 0.3 * counts[:-1, 1])
+    X = fastglm.basis.RaisedCosineLogConv(4, window_size=20).compute_features(counts)
+    problem = read_problem(model, X, counts)
+    penalties = [read_penalty(model, X, problem.free, strength) for strength in strengths]
+    return batches.fit_penalties(
+        X, problem.observed, problem.valid, problem.free, penalties, problem.settings
+    )
+
+
+@pytest.mark.parametrize(("path", "n_passes"), [("newton-cholesky", 0), ("newton-cg", 1)])
+def test_the_same_sparse_penalty_again_takes_no_pass(path, n_passes):
+    """The next fit begins with the objective and the gradient at the end of the last one.
+
+    With sums in both precisions one pass in float64 makes the certificate.
+    """
+    model = fastglm.PopulationGLM(regularizer="Lasso", solver_name=path)
+    first, again = path_of(model, [1e-2, 1e-2])
+    assert set(first.status) == set(again.status) == {"converged"}
+    assert again.n_passes.max() == n_passes
+    np.testing.assert_allclose(again.coef, first.coef, atol=1e-7)
+    np.testing.assert_allclose(again.objective, first.objective, rtol=1e-14)
+
+
+def test_the_preconditioner_of_a_path_has_the_present_ridge():
+    """With the ridge of the first fit, each step of the second would be far too long."""
+    model = fastglm.PopulationGLM(regularizer="Ridge", solver_name="newton-cg")
+    _, second = path_of(model, [1e-6, 10.0])
+    assert set(second.status) == {"converged"}
+    assert second.n_passes.max() <= 6
+
+
+def test_the_spectrum_solves_with_a_ridge():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(50, 5))
+    covariance, level, ridge = np.cov(x.T), np.array([0.5, 2.0]), np.array([0.1, 3.0])
+    right = rng.normal(size=(5, 2))
+    found = Spectrum(covariance.copy(), 1).solve(level, ridge, right)
+    for k in range(2):
+        expected = np.linalg.solve(level[k] * covariance + ridge[k] * np.eye(5), right[:, k])
+        np.testing.assert_allclose(found[:, k], expected, rtol=1e-4, atol=1e-5)
+
+
 # --- interrupts and checkpoints ---
 
 
@@ -241,6 +294,23 @@ def test_the_plan_holds_the_factors_of_late_receivers(monkeypatch):
     whole = peak()
     monkeypatch.setattr(cost, "n_own_factors", lambda *args: 0)
     assert whole - peak() >= n_own * np.zeros((200, 200), np.float32).nbytes
+
+
+# --- inference ---
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.99])
+def test_bands_have_their_level(level):
+    deviation, kernel = np.array([0.5, 2.0]), np.array([[1.0, 0.0], [0.0, 3.0]])
+    found = Uncertainty(
+        np.array([[1.0], [-1.0]]), deviation[:, None], np.ones(1), "observed", np.zeros(2, int),
+        [np.diag(deviation**2)[None]],
+    )  # fmt: skip
+    value, lower, upper = (v.ravel() for v in found.bands(kernel, level))
+    half = NormalDist().inv_cdf(0.5 + level / 2) * kernel @ deviation
+    np.testing.assert_allclose(value, [1.0, -3.0])
+    np.testing.assert_allclose(upper - value, half)
+    np.testing.assert_allclose(value - lower, half)
 
 
 # --- recordings ---
