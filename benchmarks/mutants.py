@@ -13,7 +13,8 @@ are printed at the end: each asks for a test, or for a reason why no result depe
 The tests that are nearest to the files (`NEAREST`) run once without a change, and every line of the
 package that a test runs is noted. A mutant meets the tests that run its line, the quickest first,
 until one fails or their times add up to `SECONDS`. A change outside of all functions meets the
-tests that run any line of the file. A mutant that hangs or takes 8 GB of memory is killed.
+tests that run any line of the file. A mutant that hangs, or takes 8 GB of memory, is killed. One
+whose line no test runs survives.
 
 Kernels go into a call of their own, in pure Python (``NUMBA_DISABLE_JIT=1``): the cache of the
 compiler does not notice the changes. Checkouts are not touched: all happens in a temporary copy.
@@ -55,7 +56,7 @@ NEAREST = {
     "_engine/quadratic.py": "traces families guards conditioning weights",
     "_engine/observed.py": "weights guards shards traces",
     "_engine/result.py": "guards glm html",
-    "_products": "products guards features glm weights covariates",
+    "_products": "products guards features glm weights covariates observation_models",
     "_products/shards.py": "shards products",
     "_products/weighted_gram.py": "inference kernels",
     "_inputs.py": "errors glm weights guards sklearn covariates times",
@@ -233,18 +234,24 @@ def find_again(found, mutant):
     return mutant | min(same, key=lambda c: abs(c.line - mutant["line"]))._asdict()
 
 
-def source_and_mutant(mutant):
-    """The source of a file, and with the change."""
-    source = (ROOT / mutant["file"]).read_text()
-    fields = {name: mutant[name] for name in Change._fields}
-    return source, Change(**fields).apply(source)
+def mutated(mutant, source):
+    """The source of a file with the change."""
+    return Change(**{name: mutant[name] for name in Change._fields}).apply(source)
 
 
 def difference(mutant):
     """The lines that a mutant removes and adds."""
-    lines = [text.splitlines() for text in source_and_mutant(mutant)]
+    source = (ROOT / mutant["file"]).read_text()
+    lines = [text.splitlines() for text in (source, mutated(mutant, source))]
     lines = list(difflib.unified_diff(*lines, lineterm="", n=0))
     return "\n".join(line for line in lines[2:] if not line.startswith("@@"))
+
+
+def is_outside(mutant):
+    """Whether a change is outside of all functions, where an import runs it."""
+    tree = ast.parse((ROOT / mutant["file"]).read_text())
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return not any(f.body[0].lineno <= mutant["line"] <= f.end_lineno for f in functions)
 
 
 # --- runs ---
@@ -319,26 +326,28 @@ class Stage:
         """Tests that run the lines of a mutant, the quickest first, and their seconds."""
         name = str(self.folder / mutant["file"])
         some = range(mutant["line"], mutant["line"] + mutant["old"].count("\n") + 1)
-        lines = {(name, k) for k in some}
-        runs = {test: {tuple(at) for at in found} for test, (_, found) in self.traced.items()}
-        chosen = [test for test in runs if runs[test] & lines]
-        chosen = chosen or [test for test in runs if any(at[0] == name for at in runs[test])]
-        chosen = sorted(chosen, key=lambda test: self.traced[test][0])
-        total = list(itertools.accumulate(self.traced[test][0] for test in chosen))
+        chosen = sorted(
+            (seconds, test)
+            for test, (seconds, lines) in self.traced.items()
+            if any(file == name and (mutant["outside"] or line in some) for file, line in lines)
+        )
+        total = list(itertools.accumulate(seconds for seconds, _ in chosen))
         n = max(1, sum(seconds <= SECONDS for seconds in total))
-        return chosen[:n], sum(total[n - 1 : n])
+        return [test for _, test in chosen[:n]], sum(total[n - 1 : n])
 
     def judge(self, mutant):
         """Run the nearest tests against a mutant, and note the outcome."""
         tests, seconds = self.tests_of(mutant)
         mutant |= {"tests": len(tests), "outcome": "survived", "by": ""}
-        path, original = self.folder / mutant["file"], ROOT / mutant["file"]
-        path.write_text(source_and_mutant(mutant)[1])
+        path = self.folder / mutant["file"]
+        original = path.read_bytes(), path.stat()
+        path.write_text(mutated(mutant, original[0].decode()))
         begin = time.monotonic()
         try:
             status = self._fork(tests, 120 + 10 * seconds) if tests else 0
         finally:
-            shutil.copy2(original, path)
+            path.write_bytes(original[0])
+            os.utime(path, ns=(original[1].st_atime_ns, original[1].st_mtime_ns))
         mutant["seconds"] = time.monotonic() - begin
         if status:
             text = (self.folder / "output.txt").read_text().splitlines()
@@ -404,6 +413,8 @@ def main():
     if options.again:
         before = json.loads(Path(options.again).read_text())
         mutants = [find_again(found, m) for m in before if m["outcome"] == "survived"]
+    for mutant in mutants:
+        mutant |= {"difference": difference(mutant), "outside": is_outside(mutant)}
     n_changes = sum(map(len, found.values()))
     print(f"{len(mutants)} of {n_changes} changes of {len(found)} lines", flush=True)
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -421,7 +432,8 @@ def main():
                 Path(options.write).write_text(json.dumps(mutants[:number], indent=1))
     alive = [m for m in mutants if m["outcome"] == "survived"]
     for mutant in alive:
-        print(f"\n{mutant['file']}:{mutant['line']}, {mutant['tests']} tests\n{difference(mutant)}")
+        print(f"\n{mutant['file']}:{mutant['line']}, {mutant['tests']} tests")
+        print(mutant["difference"])
     print(f"\n{len(mutants) - len(alive)} of {len(mutants)} killed, {len(alive)} survived")
 
 

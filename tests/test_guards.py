@@ -1,5 +1,6 @@
 """Single lines that hold a promise: each of these tests fails if its line is left out."""
 
+import copy
 from statistics import NormalDist
 
 import numpy as np
@@ -19,7 +20,11 @@ from fastglm.features import Events
 from fastglm.features.history import HistoryColumns
 from fastglm.features.matrix import FeatureMatrix
 from fastglm.inference import Uncertainty
-from fastglm.observation_models import PoissonObservations
+from fastglm.observation_models import (
+    BernoulliObservations,
+    GaussianObservations,
+    PoissonObservations,
+)
 from fastglm.recordings import spikes
 
 PATHS = ["newton-cholesky", "newton-cg"]
@@ -311,6 +316,37 @@ def test_bands_have_their_level(level):
     np.testing.assert_allclose(value, [1.0, -3.0])
     np.testing.assert_allclose(upper - value, half)
     np.testing.assert_allclose(value - lower, half)
+
+
+# --- products ---
+
+
+LOSSES = [
+    (family, link)
+    for family in (PoissonObservations, BernoulliObservations, GaussianObservations)
+    for link in family.losses
+]
+
+
+@pytest.mark.parametrize("precise", [False, True])
+@pytest.mark.parametrize(("family", "link"), LOSSES)
+def test_a_loss_without_a_kernel_has_the_sums_of_its_formulas(family, link, precise):
+    rng = np.random.default_rng(0)
+    counts = (rng.random((500, 3)) < 0.3).astype(float)
+    X = fastglm.basis.RaisedCosineLogConv(2, window_size=10).compute_features(counts)
+    valid = X.valid & (rng.random(500) < 0.8)
+    weight, offset = rng.uniform(0.5, 2, 500), rng.normal(size=(500, 3))
+    observed = Observed(Events.of(counts), weight, offset).within(valid)
+    coef, intercept = rng.normal(size=(6, 2)) / 2, np.array([-1.0, 0.2])
+    loss, receivers = family().loss(link), np.array([0, 2])
+    plain = copy.copy(loss)
+    plain.kernel = None
+    expected, found = (
+        Local(X, valid).passes(3).evaluate(observed, some, receivers, coef, intercept, precise)
+        for some in (loss, plain)
+    )
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12 if precise else 1e-4)
 
 
 # --- recordings ---
