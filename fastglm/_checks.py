@@ -30,24 +30,109 @@ def whole_numbers(name: str, values: ArrayLike) -> np.ndarray:
 def as_numbers(values: ArrayLike, name: str) -> np.ndarray | scipy.sparse.sparray:
     """Values as an array of real numbers; a SciPy sparse array stays sparse.
 
+    An entry that is masked, None or the NA of pandas is NaN. Text is never read as a number.
+
     Raises
     ------
     ValueError
         If the values are ragged, complex, or not numbers.
     """
+    more = ""
     try:
         array = values if scipy.sparse.issparse(values) else np.asarray(values)
-        if array.dtype.kind == "O":
-            array = array.astype(np.float64)
-    except (TypeError, ValueError):
+        more = _first_text(array) if array.dtype.kind in "OUST" else ""
+        if array.dtype.kind == "O" and not more:
+            array = _from_objects(array)
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: arrays of other libraries
         array = np.asarray("ragged")
     if array.dtype.kind not in "fiub":
+        more = " Complex data not supported." if array.dtype.kind == "c" else more
         raise ValueError(
             f"{name} could not be read as numbers; expected real numbers, bins in rows, the "
-            "same number of columns in each row."
-            + (" Complex data not supported." if array.dtype.kind == "c" else "")
+            f"same number of columns in each row.{more}"
         )
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        array = array if array.dtype.kind == "f" else array.astype(np.float64)
+        array = np.where(np.ma.getmaskarray(values), np.nan, array)
     return array
+
+
+def _from_objects(array):
+    """An array of objects as float64; None and the NA of pandas are NaN."""
+    missing = [value is None or type(value).__name__ == "NAType" for value in array.flat]
+    missing = np.array(missing, bool).reshape(array.shape)
+    return np.where(missing, np.nan, array).astype(np.float64)
+
+
+def _first_text(array):
+    """A sentence about the first text in an array; empty if there is none."""
+    for k, value in enumerate(array.flat):
+        if isinstance(value, str | bytes):
+            place = ", ".join(map(str, np.unravel_index(k, array.shape)))
+            value = str(value) if isinstance(value, str) else bytes(value)
+            return f" The first text is {value!r}" + (f" at [{place}]." if place else ".")
+    return ""
+
+
+def column_names(values: object) -> list | None:
+    """Names of the columns of a table, of a Series, or of the second axis of a DataArray.
+
+    None if there are no names, or only the numbers 0, 1, 2, ...
+    """
+    names = None
+    if hasattr(values, "columns") and (hasattr(values, "iloc") or hasattr(values, "__dataframe__")):
+        names = list(getattr(values, "column_names", values.columns))
+    elif hasattr(values, "to_frame") and getattr(values, "name", None) not in (None, ""):
+        names = [values.name]
+    elif hasattr(values, "coords") and len(getattr(values, "dims", ())) == 2:
+        axis = values.dims[1]
+        names = np.asarray(values.coords[axis]).tolist() if axis in values.coords else None
+    return None if names == list(range(len(names or ()))) else names
+
+
+def read_trials(values: object, name: str, ndims: tuple[int, ...]) -> list[ArrayLike] | None:
+    """Arrays of numbers from a list of trials; None if the values are no such list.
+
+    A trial is an array, a table or a sparse array with bins first.
+
+    Parameters
+    ----------
+    values : object
+    name : str
+        In errors.
+    ndims : tuple of int
+        Numbers of dimensions that a trial may have.
+
+    Raises
+    ------
+    ValueError
+        If trials differ in the number or the names of their columns, or are not numbers.
+    """
+    if not isinstance(values, list | tuple) or len(values) == 0:
+        return None
+    if not all(len(getattr(trial, "shape", ())) in ndims for trial in values):
+        return None
+    names = [column_names(trial) for trial in values]
+    for k, other in enumerate(names):
+        if other != names[0] and len(values[0].shape) > 1:
+            raise ValueError(
+                f"Trial {k} of {name} has columns {other}, and the first trial {names[0]}; "
+                "expected the same columns in the same order."
+            )
+    trials = [as_numbers(trial, name) for trial in values]
+    if len({trial.shape[1:] for trial in trials}) != 1:
+        raise ValueError(
+            f"Trials have shapes {[trial.shape for trial in trials]}; {name} takes trials of "
+            "shape (n_bins, n_units) with the same n_units in each."
+        )
+    return trials
+
+
+def join(trials: list[ArrayLike]) -> np.ndarray | scipy.sparse.sparray:
+    """Trials put end to end; sparse if one of them is."""
+    if any(scipy.sparse.issparse(trial) for trial in trials):
+        return scipy.sparse.vstack([scipy.sparse.csc_array(trial) for trial in trials], "csc")
+    return np.concatenate(trials)
 
 
 def positive_int(name: str, value: object) -> int:
@@ -58,7 +143,8 @@ def positive_int(name: str, value: object) -> int:
     ValueError
         If the value is not a positive whole number.
     """
-    number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    real = isinstance(value, int | float | np.integer | np.floating)
+    number = real and not isinstance(value, bool)
     if not number or not 1 <= value < np.inf or int(value) != value:
         raise ValueError(f"{name} is {value!r}; expected a positive integer.")
     return int(value)
@@ -72,7 +158,7 @@ def is_number(value: object) -> bool:
 
 def check_share(name: str, value: float, example: float = 0.95) -> None:
     """Raise ValueError if a value is not between 0 and 1."""
-    if not 0 < value < 1:
+    if not is_number(value) or not 0 < value < 1:
         raise ValueError(
-            f"{name} is {value}; expected a number between 0 and 1, such as {example}."
+            f"{name} is {value!r}; expected a number between 0 and 1, such as {example}."
         )

@@ -18,6 +18,7 @@ from fastglm._engine.proximal import norms
 from fastglm._engine.result import SETTLED, USABLE, Result
 from fastglm._inputs import (
     check_names,
+    check_receivers,
     read_counts,
     read_loss,
     read_mask,
@@ -65,6 +66,11 @@ class Fitted:
     weighted, shifted, adjusted : bool
         The fit had weights; had offsets; had either.
     X : FeatureMatrix or None
+        With columns that are far from zero centred; see `FeatureMatrix.centred`.
+    shift : ndarray of shape (n_features,), or 0.0
+        What was taken off the columns.
+    coef, intercept : ndarrays of shape (n_features, n_receivers), (n_receivers,)
+        The intercepts go with the centred columns.
     y : Events or None
     weight : ndarray of shape (n_bins,) or None
     offset : ndarray of shape (n_bins, 1) or (n_bins, n_receivers), or None
@@ -73,11 +79,12 @@ class Fitted:
     """
 
     def __init__(self, model, X=None, y=None, weight=None, offset=None):
-        self.model, self.X, self.y, self.weight, self.offset = model, X, y, weight, offset
+        self.model, self.y, self.weight, self.offset = model, y, weight, offset
         self.loss = read_loss(model)
         self.family: ObservationModel = self.loss.observation_model
         self.coef = model.coef_ if model.coef_.ndim == 2 else model.coef_[:, None]
-        self.intercept = np.asarray(model.intercept_)
+        self.X, self.shift = (None, 0.0) if X is None else X.centred()
+        self.intercept = np.asarray(model.intercept_) + self._moved(self.coef)
         self.scale = np.asarray(model.scale_)
         self.status, self.converged = model.status_, model.converged_
         self.usable = np.isin(self.status, USABLE)
@@ -131,6 +138,7 @@ class Fitted:
                     f"y has shape {(y.n_bins, y.n_units)}; expected (n_bins, n_receivers) = "
                     f"{(X.shape[0], n)}, as in the fit."
                 )
+            check_receivers(model, y)
             given = {"sample_weight": sample_weight, "offset": offset}
             had = {"sample_weight": model.weighted_, "offset": model.shifted_}
             for name in needs:
@@ -143,12 +151,16 @@ class Fitted:
         return cls(model, X, y, weight, read_offset(offset, X.shape[0], n))
 
     def at(self, coef, intercept, scale=None) -> Fitted:
-        """The same data seen with other coefficients."""
+        """The same data seen with other coefficients, and intercepts for X as it was given."""
         other = copy.copy(self)
-        other.coef, other.intercept = coef, intercept
+        other.coef, other.intercept = coef, intercept + self._moved(coef)
         other.scale = self.scale if scale is None else scale
         other.__dict__.pop("free", None)
         return other
+
+    def _moved(self, coef):
+        """What centring of X adds to the intercepts, (n_receivers,) or 0."""
+        return self.shift @ np.nan_to_num(coef) if np.any(self.shift) else 0.0
 
     # --- what follows from the parameters ---
 
@@ -274,6 +286,8 @@ class Fitted:
 
 def rates(X, coef, intercept, loss, offset, valid):
     """Yield the valid bins of each chunk and their expected counts, in float64."""
+    if valid.size == 0:
+        return
     with single_threaded_blas():
         for chunk in Local(X, valid).passes(coef.shape[1]).forward(coef):
             inside = np.flatnonzero(chunk.valid)

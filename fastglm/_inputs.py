@@ -9,17 +9,18 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse
 
 from fastglm._batches.cost import PRODUCTS
 from fastglm._batches.fit import any_known
 from fastglm._batches.plan import read_budget
-from fastglm._checks import as_numbers
+from fastglm._checks import as_numbers, column_names, is_number, join, read_trials
 from fastglm._engine.batch import Settings
 from fastglm._engine.observed import Observed
 from fastglm._engine.result import Result
 from fastglm._penalty import Penalty
 from fastglm._pynapple import common_timeline, read_values
-from fastglm.features.events import Events, Traces
+from fastglm.features.events import Events, Traces, columns_of
 from fastglm.features.matrix import FeatureMatrix, as_feature_matrix
 from fastglm.observation_models import Loss, as_observation_model
 from fastglm.regularizer import UnRegularized, as_regularizer
@@ -35,6 +36,7 @@ _NEMOS_SOLVERS = (
     "ProxSVRG",
 )
 _SHOWN = 5  # names that a message lists
+_ROWS = 4096  # rows that are checked at a time
 
 
 @dataclass(frozen=True)
@@ -193,10 +195,10 @@ def _read_solver_kwargs(kwargs):
         raise ValueError(
             f"solver_kwargs has products={products!r}; expected 'auto', 'events' or 'rows'."
         )
-    numbers = all(isinstance(v, int | float | np.number) for v in (tol, maxiter))
-    if not numbers or not tol > 0 or not maxiter >= 1:
+    if not (is_number(tol) and is_number(maxiter) and tol > 0 and maxiter >= 1):
         raise ValueError(
-            f"solver_kwargs has tol={tol} and maxiter={maxiter}; expected tol > 0 and maxiter >= 1."
+            f"solver_kwargs has tol={tol!r} and maxiter={maxiter!r}; expected tol > 0 and "
+            "maxiter >= 1."
         )
     return float(tol), int(maxiter), products
 
@@ -263,7 +265,11 @@ def _label_mask(mask, X, n):
 
 
 def _read_binary(mask):
-    array = np.asarray(mask)
+    mask = mask.toarray() if scipy.sparse.issparse(mask) else mask
+    try:
+        array = as_numbers(mask, "feature_mask")
+    except ValueError:  # text
+        array = np.full(np.shape(mask), np.nan)
     if array.dtype != bool:
         if not np.isin(array, (0, 1)).all():
             raise ValueError(
@@ -282,7 +288,7 @@ def read_counts(model, y, X=None) -> Events:
     Parameters
     ----------
     model : PopulationGLM or GLM
-    y : array, sparse array, `Events`, object of pynapple, or list of arrays
+    y : array, table, sparse array, `Events`, object of pynapple, or list of trials
     X : FeatureMatrix, optional
         Whose times must be those of y.
 
@@ -296,39 +302,51 @@ def read_counts(model, y, X=None) -> Events:
             f"{type(model).__name__} requires y to be passed, but the target y is None; give "
             "the counts of the receivers."
         )
-    y, timeline = (y, y.timeline) if isinstance(y, Events) else read_values(y, "y")
+    given, (y, timeline) = y, (y, y.timeline) if isinstance(y, Events) else read_values(y, "y")
     if X is not None:
         common_timeline([X.timeline, timeline], ["X", "y"])
-    if isinstance(y, list | tuple) and all(
-        isinstance(trial, np.ndarray) and trial.ndim == 2 for trial in y
-    ):
-        if len({trial.shape[1] for trial in y}) != 1:
-            raise ValueError(
-                f"Trials of y have shapes {[trial.shape for trial in y]}; expected (n_bins, "
-                "n_receivers) with the same n_receivers in each."
-            )
-        y = np.concatenate(y)
-    y = y if isinstance(y, Events) else as_numbers(y, "y")
-    y, family = (
-        _shape_counts(y, model.single_receiver),
-        as_observation_model(model.observation_model),
-    )
+    if not isinstance(y, Events):
+        trials = read_trials(y, "y", (1,) if model.single_receiver else (2,))
+        y = as_numbers(y, "y") if trials is None else join(trials)
+    y = _shape_counts(y, model.single_receiver)
+    family, columns = as_observation_model(model.observation_model), columns_of(given, timeline)
     if isinstance(y, np.ndarray) and not family.event_based:
         events = Traces(y)
-        _check_blocks(family, y)
+        for start in range(0, y.shape[0], _ROWS):
+            block = y[start : start + _ROWS]
+            bins, units = np.divmod(np.arange(block.size), block.shape[1])
+            _check(family, columns, block.ravel(), bins + start, units)
     else:
         events = Events.of(y)
-        family.check(events.amplitudes, events.bins, events.units)
-    events.timeline = timeline
+        _check(family, columns, events.amplitudes, events.bins, events.units)
+    events.timeline, events.columns = timeline, columns
     return events
 
 
-def _check_blocks(family, values):
-    """The family's check of a whole table, some rows at a time."""
-    for start in range(0, values.shape[0], 4096):
-        block = values[start : start + 4096]
-        bins, units = np.divmod(np.arange(block.size), block.shape[1])
-        family.check(block.ravel(), bins + start, units)
+def _check(family, columns, values, bins, units):
+    """The family's check of counts; its error has the names of the receivers."""
+    try:
+        family.check(values, bins, units)
+    except ValueError:
+        if columns is not None:
+            family.check(values, bins, np.array([str(name) for name in columns.names])[units])
+        raise
+
+
+def check_receivers(model, y: Events) -> None:
+    """Raise ValueError if y has the receivers of a fit in another order."""
+    if y.columns is None or model.receivers_ is None:
+        return
+    given, known = (list(map(str, columns.names)) for columns in (y.columns, model.receivers_))
+    if given != known and sorted(given) == sorted(known):
+        raise ValueError(
+            f"y has the receivers of the fit in another order, {_listed(given)}; expected "
+            f"{_listed(known)}. Select the columns in that order?"
+        )
+
+
+def _listed(names):
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
 
 
 def _shape_counts(y, single):
@@ -360,7 +378,7 @@ def read_start(init_params, n_features, n):
         return None
     if not isinstance(init_params, tuple | list) or len(init_params) != 2:
         raise ValueError("init_params is not a pair; expected (coef, intercept).")
-    coef, intercept = (as_numbers(p, "init_params").astype(np.float64) for p in init_params)
+    coef, intercept = (_read("init_params", part) for part in init_params)
     intercept = intercept.ravel()
     coef = coef[:, None] if coef.ndim == 1 else coef
     if coef.shape != (n_features, n) or intercept.shape != (n,):
@@ -381,9 +399,10 @@ def feature_names(X):
     TypeError
         If some are strings and some are not.
     """
-    if not (hasattr(X, "columns") and (hasattr(X, "iloc") or hasattr(X, "__dataframe__"))):
+    names = column_names(X) if hasattr(X, "columns") else None
+    if names is None:
         return None
-    names = np.array(list(X.columns), dtype=object)
+    names = np.array([*names, None], dtype=object)[:-1]  # a tuple stays one name
     strings = [isinstance(name, str) for name in names]
     if not any(strings):
         return None
@@ -452,7 +471,7 @@ def read_weight(sample_weight, n_bins):
         raise ValueError(
             f"sample_weight.shape == {weight.shape}, expected {(n_bins,)}: one weight for each bin."
         )
-    if not np.isfinite(weight).all() or (weight < 0).any() or not weight.any():
+    if not np.isfinite(weight).all() or (weight < 0).any() or (n_bins and not weight.any()):
         raise ValueError(
             "sample_weight holds negative, infinite or NaN weights, or only zeros; expected how "
             "often each bin counts, 0 to leave it out."
@@ -487,4 +506,5 @@ def read_offset(offset, n_bins, n):
 
 def _read(name, values):
     values, _ = read_values(values, name)
+    values = values.toarray() if scipy.sparse.issparse(values) else values
     return as_numbers(values, name).astype(np.float64)

@@ -30,6 +30,16 @@ def pynapple_type(value: object) -> str | None:
     return None
 
 
+def _rounding(t):
+    """Seconds by which the distance of two times may be off: two steps of float64."""
+    return 2 * float(np.spacing(np.abs(t).max()))
+
+
+def _slack(t, bin_size):
+    """Seconds by which a time may differ from another and be the same."""
+    return max(_TOLERANCE * bin_size, _rounding(t))
+
+
 @dataclass
 class Columns:
     """Names of columns and their metadata.
@@ -104,7 +114,13 @@ class Timeline:
         """Seconds from one bin to the next; None if there is only one bin."""
         if self._grid is not None:
             return self._grid[2]
-        return float(np.median(np.diff(self._t))) if self.n_bins > 1 else None
+        if self.n_bins < 2:
+            return None
+        steps = np.diff(self._t)
+        size = float(np.median(steps))
+        if _rounding(self._t) > 1e-6 * size:  # Unix times: the rounded steps are right on average
+            size = float(steps[np.abs(steps - size) <= _slack(self._t, size)].mean())
+        return size
 
     @property
     def epochs(self) -> np.ndarray:
@@ -129,7 +145,7 @@ class Timeline:
         if self._t is None or self.n_bins < 2:
             return
         steps, size = np.diff(self._t), self.bin_size
-        off = np.abs(steps - size) > _TOLERANCE * size
+        off = np.abs(steps - size) > _slack(self._t, size)
         off[self.epochs[1:, 0] - 1] = False
         if off.any():
             first = int(np.flatnonzero(off)[0])
@@ -232,7 +248,7 @@ def common_timeline(timelines: Sequence[Timeline | None], names: Sequence[str]) 
                 f"{first} and {second} have different times: {one}; {other}. Bin both with the "
                 "same bin size, and restrict both to the same epochs."
             )
-        off = np.abs(one.t - other.t) > _TOLERANCE * (one.bin_size or np.inf)
+        off = np.abs(one.t - other.t) > _slack(one.t, one.bin_size or np.inf)
         if off.any():
             bin_ = int(np.argmax(off))
             raise ValueError(

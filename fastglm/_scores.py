@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import warnings
+
 import numpy as np
 
 from fastglm._batches.fit import any_known, fit_penalties
@@ -14,8 +17,15 @@ from fastglm.regularizer import UnRegularized
 SCORES = ("log-likelihood", "pseudo-r2-McFadden", "pseudo-r2-Cohen")
 
 
-def score(fit: Fitted, score_type="log-likelihood", aggregate=np.mean):
+_SHOWN = 10  # receivers that a warning lists
+
+
+def score(
+    fit: Fitted, score_type="log-likelihood", aggregate=np.mean, skip_impossible=False, level=3
+):
     """Score of a fit over the bins where a count is known; see `PopulationGLM.score`.
+
+    ``level`` is the stack level of its warning.
 
     Raises
     ------
@@ -36,24 +46,99 @@ def score(fit: Fitted, score_type="log-likelihood", aggregate=np.mean):
     against_null = score_type != "log-likelihood"
     null = null_rates(fit.loss, Observed(y, weight, fit.offset), kept) if against_null else None
     total = _RunningMean if aggregate is np.mean else _Collect
-    model, base = total(), total()
+    model, base, impossible = total(), total(), Impossible()
+    cohen = score_type == "pseudo-r2-Cohen"
 
     def value(counts, mu):
-        if score_type == "pseudo-r2-Cohen":
-            return family.deviance(counts, mu)
-        return family.log_likelihood(counts, mu, fit.scale)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            if cohen:
+                return family.deviance(counts, mu)
+            return family.log_likelihood(counts, mu, fit.scale)
 
     for index, mu in fit.rates(kept):
         counts, weights = y.rows(index), None if weight is None else weight[index, None]
-        model.add(value(counts, mu), weights)
+        values = impossible.add(index, counts, mu, value(counts, mu), np.inf if cohen else -np.inf)
+        model.add(values, weights)
         if against_null:
             base.add(value(counts, null(index)), weights)
     result = model.result(aggregate)
     if against_null:
         with np.errstate(divide="ignore", invalid="ignore"):
-            # 0 / 0 where the null model is perfect: the score is NaN.
-            result = 1 - np.divide(result, base.result(aggregate))
+            low = base.result(aggregate)
+            # Where the null model is perfect the score is NaN, whatever the model is.
+            result = 1 - np.where(np.equal(low, 0), np.nan, np.divide(result, low))[()]
+    if impossible.found:
+        without = impossible.without(fit)
+        if (without.kept & any_known(without.y)).any():
+            rest = score(without, score_type, aggregate, level=level)
+        else:
+            rest = result * np.nan
+        if skip_impossible:
+            return rest
+        bad = "is minus infinity" if np.isneginf(result).any() else "holds impossible counts"
+        number = f" and gives {rest:.6g}" if np.ndim(rest) == 0 else ""
+        what = f"The score {bad}; skip_impossible=True leaves these bins out{number}"
+        impossible.warn(fit, what, level + 1)
     return result
+
+
+class Impossible:
+    """Counts to which a fit gives probability 0, such as an event where its rate is 0.
+
+    One of them makes a log likelihood minus infinity, whatever all other counts are.
+    """
+
+    def __init__(self):
+        self.bins, self.receivers = [], []
+
+    def add(self, index, counts, mu, values, worst):
+        """The values of a chunk, with ``worst`` for impossible counts."""
+        bad = ~np.isnan(counts) & ((values == worst) | (np.isnan(values) & np.isinf(mu)))
+        if bad.any():
+            rows, receivers = np.nonzero(bad)
+            self.bins.append(index[rows])
+            self.receivers.append(receivers)
+            values = np.where(bad, worst, values)
+        return values
+
+    @property
+    def found(self):
+        """Whether there are such counts."""
+        return len(self.bins) > 0
+
+    def number(self, n_receivers):
+        """Number of them of every receiver, int of shape (n_receivers,)."""
+        receivers = np.concatenate([np.zeros(0, int), *self.receivers])
+        return np.bincount(receivers, minlength=n_receivers)
+
+    def forget(self, y):
+        """Counts without them: they are not known."""
+        return y.forget(np.concatenate(self.bins), np.concatenate(self.receivers))
+
+    def without(self, fit):
+        """A fit that sees these counts as not known."""
+        other = copy.copy(fit)
+        other.y = self.forget(fit.y)
+        return other
+
+    def warn(self, fit, what, level):
+        """Warn with the receivers and the number of their impossible counts."""
+        names = None if fit.receivers is None else fit.receivers.names
+        warn_impossible(self.number(fit.n_receivers), names, what, level + 1)
+
+
+def warn_impossible(n_impossible, names, what, level=2):
+    """Warn that receivers have counts of probability 0; ``what`` says what follows."""
+    receivers = np.flatnonzero(n_impossible)
+    names = range(n_impossible.size) if names is None else names
+    listed = ", ".join(f"{names[j]} ({n_impossible[j]})" for j in receivers[:_SHOWN])
+    more = f" and {receivers.size - _SHOWN} more" if receivers.size > _SHOWN else ""
+    warnings.warn(
+        f"{what}. The fit gives probability 0 to counts of receiver {listed}{more} (number of "
+        "bins), such as an event inside the dead time that it has learned.",
+        UserWarning,
+        stacklevel=level,
+    )
 
 
 def null_rates(loss, observed, kept):
@@ -99,19 +184,27 @@ def mean_log_likelihood(rates, y, family, scale, weight=None):
 
     Returns
     -------
-    ndarray of shape (n_receivers,)
-        NaN where no count is known.
+    mean : ndarray of shape (n_receivers,)
+        NaN where no count is known; minus infinity where one is impossible.
+    possible : ndarray of shape (n_receivers,)
+        The mean without impossible counts.
+    n_impossible : ndarray of int, shape (n_receivers,)
     """
-    total, size = np.zeros(y.n_units), np.zeros(y.n_units)
+    total, size, impossible = np.zeros(y.n_units), np.zeros(y.n_units), Impossible()
     for index, mu in rates:
-        value = family.log_likelihood(y.rows(index), mu, scale)
-        known = ~np.isnan(value)
+        counts = y.rows(index)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = family.log_likelihood(counts, mu, scale)
+        value = impossible.add(index, counts, mu, value, -np.inf)
+        known = value > -np.inf  # False for NaN
         factor = 1.0 if weight is None else weight[index, None]
         # One receiver in a row: the bits must not depend on how many there are.
         total += np.ascontiguousarray(np.where(known, factor * value, 0.0).T).sum(axis=1)
         size += (factor * known).sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(size > 0, total / size, np.nan)
+        possible = np.where(size > 0, total / size, np.nan)
+    n_impossible = impossible.number(y.n_units)
+    return np.where(n_impossible > 0, -np.inf, possible), possible, n_impossible
 
 
 class _RunningMean:

@@ -244,7 +244,7 @@ def coupling_map(
     label : str, optional
         Label of the history in X, if X has several. Default: the first history.
     senders, receivers : sequence, optional
-        Names of the cells. Default: names of the columns of a TsdFrame, or numbers.
+        Names of the cells. Default: names of the columns of a table or of the units, or numbers.
 
     Returns
     -------
@@ -379,9 +379,9 @@ def same_events(events: Events, other: Events) -> bool:
 def _names(names, columns, n, what):
     if names is None and columns is None:
         return np.arange(n)
-    if names is None:
-        names = [name if np.isscalar(name) else str(name) for name in columns.names]
-    names = np.asarray(names)
+    names = columns.names if names is None else names
+    # A name that is a tuple is one name, and numbers beside texts are texts.
+    names = np.asarray([name if np.isscalar(name) else str(name) for name in names])
     if names.shape != (n,):
         raise ValueError(f"{what} has shape {names.shape}; expected a name for each of {n}.")
     return names

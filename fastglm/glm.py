@@ -215,7 +215,6 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         """
         problem = read_problem(self, X, y, sample_weight, offset)
         result, interrupted = _solve(problem, init_params, progress, checkpoint)
-        columns = None if problem.y.timeline is None else problem.y.timeline.columns
         scale = fitted_scale(problem, result)
         store(
             self,
@@ -224,7 +223,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
             weighted=sample_weight is not None,
             shifted=offset is not None,
             names=problem.names,
-            receivers=columns,
+            receivers=problem.y.columns,
         )
         if interrupted:
             n_done = int((result.status != "interrupted").sum())
@@ -232,7 +231,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
                 f"fit interrupted with {n_done} of {problem.n_receivers} receivers finished; the "
                 "model keeps them, and status_ tells which"
             )
-        _warn(result.status)
+        _warn(result.status, problem.y.columns)
         return self
 
     def plan(self, X, y) -> Plan:
@@ -286,6 +285,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         *,
         sample_weight=None,
         offset=None,
+        skip_impossible=False,
     ):
         """Goodness of fit over the bins where X and y are finite; larger is better.
 
@@ -305,18 +305,28 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         sample_weight, offset
             As in `fit`; without them they are 1 and 0. Scores are then those of repeated rows; the
             null model has the same offsets, and an intercept.
+        skip_impossible : bool, default False
+            Leave out the bins of a receiver whose count has probability 0 in the fit. A single one,
+            such as an event inside the dead time, makes the score minus infinity. The warning says
+            how many each receiver has.
 
         Returns
         -------
         float, or what ``aggregate_sample_scores`` returns
+            A pseudo-R2 is NaN where the null model is perfect, as for a silent receiver.
 
         Raises
         ------
         ValueError
             If the score type is not known, y does not fit, or an aggregate is to be weighted.
+
+        Warns
+        -----
+        UserWarning
+            Where counts have probability 0, if ``skip_impossible`` is False.
         """
         fit = Fitted.of(self, X, y, sample_weight=sample_weight, offset=offset, needs=())
-        return score(fit, score_type, aggregate_sample_scores)
+        return score(fit, score_type, aggregate_sample_scores, skip_impossible)
 
     def residuals(self, X, y, kind="response", offset=None):
         """What the model leaves of the counts, bin by bin.
@@ -517,14 +527,15 @@ def _with_times(fit, values):
     return values if timeline is None else timeline.wrap(values, fit.receivers)
 
 
-def _warn(status):
+def _warn(status, columns):
     """One warning that names the receivers and the remedy."""
+    names = range(status.size) if columns is None else columns.names
     parts = []
     for name, (sentence, *_) in STATUSES.items():
         receivers = np.flatnonzero(status == name)
         if name == "converged" or receivers.size == 0:
             continue
-        listed = ", ".join(map(str, receivers[:10]))
+        listed = ", ".join(str(names[j]) for j in receivers[:10])
         if receivers.size > 10:
             listed += f" and {receivers.size - 10} more"
         parts.append(f"{name} (receiver {listed}): {sentence}")

@@ -45,6 +45,7 @@ from scipy import stats
 
 from fastglm import _html
 from fastglm._batches.fit import fit_penalties
+from fastglm._checks import positive_int
 from fastglm._fitted import Fitted
 from fastglm._inputs import read_penalty, read_problem
 from fastglm._kernels.threads import run_threads, single_threaded_blas
@@ -275,6 +276,13 @@ def uncertainty(
     if kind not in KINDS:
         raise ValueError(f"kind is {kind!r}; expected one of {list(KINDS)}.")
     fit = Fitted.of(model, X, y, sample_weight=sample_weight, offset=offset)
+    if not fit.kept.any():
+        raise ValueError(
+            f"None of the {fit.X.shape[0]} rows of X is finite with a weight above 0; standard "
+            "errors need the bins of a fit."
+        )
+    if block_size is not None:
+        block_size = positive_int("block_size", block_size)
     block_size = block_size or _BLOCK_WINDOWS * (sum(fit.X.reach) or 100)
     n_features, n = fit.coef.shape
     filters = fit.X.filters
@@ -296,10 +304,21 @@ def uncertainty(
                 cov, marked = _covariance(bread[k], None if meat is None else meat[k], least)
                 if meat is None:  # that of a sandwich does not depend on the scale
                     cov /= fit.precision[j]
+                if np.any(fit.shift):
+                    _move_intercept(cov, fit.shift[fit.free[j]])
                 _put(out, j, fit.free[j], cov, marked)
 
             run_threads(invert, range(some.size))
     return out
+
+
+def _move_intercept(cov, shift):
+    """The covariance with the intercept of features as they were given, ``b - shift'c``, in place.
+
+    ``cov`` belongs to features from which ``shift`` was taken off; the intercept is last.
+    """
+    cov[-1] -= shift @ cov[:-1]
+    cov[:, -1] -= cov[:, :-1] @ shift
 
 
 def _put(out, j, free, cov, marked):
@@ -440,7 +459,7 @@ def _without(fit, problem, features, receivers):
         problem.settings,
         log="test",
     )
-    coef, intercept = fit.coef.copy(), fit.intercept.copy()
+    coef, intercept = fit.coef.copy(), np.array(fit.model.intercept_, float)
     coef[:, receivers] = result.coef
     intercept[receivers] = result.intercept - problem.intercept_of(result.coef, receivers)
     return fit.at(coef, intercept)

@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_array, issparse
 
+from fastglm._checks import as_numbers
 from fastglm._engine.result import Result
 from fastglm._fitted import Fitted, store
 from fastglm._inputs import read_settings
+from fastglm._pynapple import Columns
 from fastglm.observation_models import as_observation_model
 from fastglm.recordings.spikes import read_npz
 from fastglm.regularizer import REGULARIZERS, ElasticNet, as_regularizer
@@ -54,9 +56,9 @@ def save_model(model, path, metadata=None) -> None:
     arrays["scale"] = fit.scale
     mask = params.pop("feature_mask")
     if isinstance(mask, dict):
-        arrays.update({f"mask_{label}": np.asarray(m) for label, m in mask.items()})
+        arrays.update({f"mask_{label}": _dense(m) for label, m in mask.items()})
     elif mask is not None:
-        arrays["mask"] = np.asarray(mask)
+        arrays["mask"] = _dense(mask)
     params["inverse_link_function"] = fit.loss.link
     params["observation_model"] = {"class": fit.family.name, "params": fit.family.get_params()}
     kind, strength = as_regularizer(model.regularizer), params.pop("regularizer_strength")
@@ -78,6 +80,7 @@ def save_model(model, path, metadata=None) -> None:
         "class": type(model).__name__,
         "params": params,
         "fit": {"weighted": fit.weighted, "shifted": fit.shifted},
+        "names": _names(model),
         "metadata": getattr(model, "metadata_", {}) if metadata is None else metadata,
     }
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -87,6 +90,38 @@ def save_model(model, path, metadata=None) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _names(model):
+    """Names of features and receivers, as numbers and texts."""
+    names = {"features": getattr(model, "feature_names_in_", None)}
+    if model.receivers_ is not None:
+        names["receivers"] = model.receivers_.names
+        for label, values in model.receivers_.metadata.items():
+            names.setdefault("metadata", {})[label] = values
+    return {
+        key: {k: _texts(v) for k, v in value.items()} if isinstance(value, dict) else _texts(value)
+        for key, value in names.items()
+        if value is not None
+    }
+
+
+def _dense(mask):
+    return as_numbers(mask.toarray() if issparse(mask) else mask, "feature_mask")
+
+
+def _texts(values):
+    values = [v.item() if isinstance(v, np.generic) else v for v in values]
+    return [v if isinstance(v, str | int | float | None) else str(v) for v in values]
+
+
+def _read_names(names):
+    """What `store` takes, from what `_names` wrote."""
+    features, receivers = names.get("features"), names.get("receivers")
+    return {
+        "names": None if features is None else np.array(features, dtype=object),
+        "receivers": None if receivers is None else Columns(receivers, names.get("metadata", {})),
+    }
 
 
 def _plain(value):
@@ -139,7 +174,13 @@ def read_model(path, classes):
             raise ValueError(f"scale has shape {scale.shape} for {result.intercept.size} receivers")
         model = kind(**_read_params(params, data))
         read_settings(model)  # raises on what no model has
-        store(model, result, scale=scale, **header.get("fit", {}))
+        store(
+            model,
+            result,
+            scale=scale,
+            **header.get("fit", {}),
+            **_read_names(header.get("names", {})),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is a damaged model file: {error}.") from None
     model.metadata_ = metadata

@@ -19,13 +19,14 @@ from sklearn.base import clone
 from fastglm import _html
 from fastglm._batches.fit import fit_penalties
 from fastglm._batches.plan import plan_fit
+from fastglm._checks import as_numbers, is_number, whole_numbers
 from fastglm._engine.shared import share
 from fastglm._fitted import fitted_scale, rates
 from fastglm._inputs import read_penalty, read_problem
 from fastglm._kernels.threads import single_threaded_blas
 from fastglm._products.local import Local
 from fastglm._products.sums import moments
-from fastglm._scores import mean_log_likelihood, null_intercepts, null_rates
+from fastglm._scores import mean_log_likelihood, null_intercepts, null_rates, warn_impossible
 from fastglm.features.events import Events
 from fastglm.regularizer import ElasticNet, UnRegularized, as_regularizer
 
@@ -48,6 +49,8 @@ class Path:
     intercept, objective, grad_norm, newton_decrement : ndarrays of shape (n_strengths, n_receivers)
         As the attributes of a fitted `PopulationGLM`.
     status, n_passes : ndarrays of shape (n_strengths, n_receivers)
+    features, receivers : list or None
+        Names of the columns of X and y, if they have names.
     """
 
     strengths: np.ndarray
@@ -58,6 +61,8 @@ class Path:
     newton_decrement: np.ndarray
     status: np.ndarray
     n_passes: np.ndarray
+    features: list | None = None
+    receivers: list | None = None
 
     def __repr__(self):
         n_strengths, n_features, n = self.coef.shape
@@ -96,12 +101,18 @@ class CrossValidation:
     strengths : ndarray of shape (n_strengths, n_receivers)
         Strongest first.
     scores : ndarray of shape (n_strengths, n_folds, n_receivers)
-        Mean held-out log-likelihood per bin; NaN for a fold without bins for a receiver.
+        Mean held-out log-likelihood per bin; NaN for a fold without bins for a receiver. Minus
+        infinity where the fit gives probability 0 to a held-out count, such as an event inside the
+        dead time that it has learned.
     chosen : ndarray of int, shape (n_receivers,)
         Row of the strengths.
     rule : str
     model : PopulationGLM
         Fitted to all bins with ``strength``.
+    possible_scores : ndarray of shape (n_strengths, n_folds, n_receivers)
+        The scores without bins whose count has probability 0.
+    n_impossible : ndarray of int, shape (n_strengths, n_folds, n_receivers)
+        Number of these bins.
     """
 
     strengths: np.ndarray
@@ -109,6 +120,8 @@ class CrossValidation:
     chosen: np.ndarray
     rule: str
     model: object
+    possible_scores: np.ndarray | None = None
+    n_impossible: np.ndarray | None = None
 
     def __repr__(self):
         n_strengths, n_folds, n = self.scores.shape
@@ -186,7 +199,14 @@ def regularization_path(model, X, y, strengths=None, *, sample_weight=None, offs
         problem.uncenter(result)
     names = ("coef", "intercept", "objective", "grad_norm", "newton_decrement", "status")
     stacked = {name: np.stack([getattr(r, name) for r in results]) for name in names}
-    return Path(strengths, **stacked, n_passes=np.stack([r.n_passes for r in results]))
+    features, receivers = problem.names, problem.y.columns
+    return Path(
+        strengths,
+        **stacked,
+        n_passes=np.stack([r.n_passes for r in results]),
+        features=None if features is None else list(features),
+        receivers=None if receivers is None else list(receivers.names),
+    )
 
 
 def _penalties(model, problem, strengths):
@@ -201,7 +221,16 @@ def _fit_path(problem, valid, penalties, log, shared=None, guide=None):
 
 
 def cross_validate(
-    model, X, y, strengths=None, folds=5, rule="best", *, sample_weight=None, offset=None
+    model,
+    X,
+    y,
+    strengths=None,
+    folds=5,
+    rule="best",
+    *,
+    groups=None,
+    sample_weight=None,
+    offset=None,
 ) -> CrossValidation:
     """Choose each receiver's strength by its held-out log-likelihood, and fit with it.
 
@@ -213,12 +242,17 @@ def cross_validate(
         As in `fit`. With weights, scores are those of repeated rows.
     strengths
         As in `regularization_path`.
-    folds : int, array of int of shape (n_bins,), or object with ``split(X, y)``
-        A number of contiguous blocks; or the fold of every bin (of its epoch or trial), negative
-        for a bin in no fold's held-out part; or a splitter of scikit-learn.
+    folds : int, array of int of shape (n_bins,), splitter, or list of pairs
+        A number of contiguous blocks; the fold of every bin (of its epoch or trial), negative for a
+        bin in no fold's held-out part; a splitter of scikit-learn; or pairs of bins to fit and bins
+        to score.
     rule : {"best", "one-standard-error"}
         The strength with the highest mean score; or the strongest one whose mean score is within
-        one standard error of it.
+        one standard error of it. If all strengths have a score of minus infinity, the strength is
+        one with the fewest bins of probability 0, and of these the one with the best score without
+        these bins.
+    groups : array of shape (n_bins,), optional
+        Group of every bin, numbers or texts, for splitters that take groups (``GroupKFold``).
 
     Returns
     -------
@@ -228,6 +262,11 @@ def cross_validate(
     ------
     ValueError
         If a fold leaves no bins to fit or to score, or as `regularization_path`.
+
+    Warns
+    -----
+    UserWarning
+        If the scores of a receiver are minus infinity for all strengths.
 
     Notes
     -----
@@ -249,22 +288,35 @@ def cross_validate(
         raise ValueError(f"rule is {rule!r}; expected one of {list(RULES)}.")
     problem = read_problem(model, X, y, sample_weight, offset)
     strengths = _strengths(model, problem, strengths)
-    scores = _held_out_scores(model, problem, strengths, folds)
+    parts = list(split(problem.X, folds, problem.y, problem.valid, groups))
+    scores, possible, n_impossible = _held_out_scores(model, problem, strengths, parts)
     chosen = _choose(scores, rule)
+    lost = np.isneginf(_mean_and_error(scores)[0]).all(axis=0)
+    if lost.any():
+        number = n_impossible.sum(axis=1)
+        mean = np.nan_to_num(_mean_and_error(possible)[0], nan=-np.inf)
+        mean = np.where(number == number.min(axis=0), mean, -np.inf)
+        chosen = np.where(lost, mean.argmax(axis=0), chosen)
+        names = None if problem.y.columns is None else problem.y.columns.names
+        number = np.where(lost, number.min(axis=0), 0)
+        what = "Held-out scores are minus infinity; possible_scores leaves these bins out"
+        warn_impossible(number, names, what, level=3)
     final = clone(model)
     best = strengths[chosen, np.arange(chosen.size)]
     final.set_params(regularizer_strength=_with_ratio(model, [best])[0])
     final.fit(X, y, sample_weight=sample_weight, offset=offset)
-    return CrossValidation(strengths, scores, chosen, rule, final)
+    return CrossValidation(strengths, scores, chosen, rule, final, possible, n_impossible)
 
 
-def _held_out_scores(model, problem, strengths, folds):
-    """Mean log likelihoods of held-out bins, (n_strengths, n_folds, n_receivers)."""
+def _held_out_scores(model, problem, strengths, parts):
+    """Mean log likelihoods of held-out bins, also without impossible counts, and their number.
+
+    Three arrays of shape (n_strengths, n_folds, n_receivers).
+    """
     X, y, observed, settings = problem.X, problem.y, problem.observed, problem.settings
     noise = X.shape[1] / (2 * problem.valid.sum())
     loose = replace(settings, tol=max(settings.tol, _FOLD_TOL * noise), rough=True)
     rough, penalties = replace(problem, settings=loose), _penalties(model, problem, strengths)
-    parts = list(split(X, folds, y.n_bins, problem.valid))
     plan = plan_fit(Local(X, problem.valid), np.arange(y.n_units), problem.free, settings)
     shared = guide = None
     if any(batch.method == "newton-cg" and not batch.selected for batch in plan.batches):
@@ -272,48 +324,36 @@ def _held_out_scores(model, problem, strengths, folds):
             shared = share(Local(X, problem.valid), settings.memory_budget)
     if not all(penalty.sparse.all() for penalty in penalties):
         guide = _fit_path(rough, problem.valid, penalties, "path", shared)
-    loss, scores = settings.loss, np.full((len(strengths), len(parts), y.n_units), np.nan)
+    loss, scores = settings.loss, np.full((3, len(strengths), len(parts), y.n_units), np.nan)
     for k, (train, test) in enumerate(parts):
         log = f"fold {k + 1} of {len(parts)}"
         for s, result in enumerate(_fit_path(rough, train, penalties, log, shared, guide)):
             scale = fitted_scale(replace(problem, valid=train, penalty=penalties[s]), result)
             mu = rates(X, result.coef, result.intercept, loss, observed.offset, test)
-            scores[s, k] = mean_log_likelihood(
+            scores[:, s, k] = mean_log_likelihood(
                 mu, y, loss.observation_model, scale, observed.weight
             )
-    return scores
+    return scores[0], scores[1], scores[2].astype(int)
 
 
-def split(X, folds, n_bins, valid=None):
+def split(X, folds, y, valid=None, groups=None):
     """Bins to fit and bins to score of every fold, as boolean arrays.
 
     A bin whose window reaches from one part into the other is in neither. ``valid`` are the bins of
-    the whole fit, by default those of X.
+    the whole fit, by default those of X. ``y`` are the counts, or the number of bins.
     """
     valid, reach = X.valid if valid is None else valid, X.reach
-    if hasattr(folds, "split"):
-        labels = []
-        for train, test in folds.split(np.zeros((n_bins, 1))):
-            parts = np.zeros((2, n_bins), bool)
-            parts[0, train] = parts[1, test] = True
-            labels.append((parts[0], parts[1]))
-    elif np.ndim(folds) == 0:
-        if isinstance(folds, bool) or int(folds) != folds or folds < 2:
-            raise ValueError(f"folds is {folds!r}; expected an integer of at least 2.")
-        # As many bins of the fit in each. What lies before a bin of the fit belongs to its block:
-        # one that begins with an epoch has that epoch's first window.
-        rank = np.cumsum(valid) - valid
-        folds = np.minimum(rank * int(folds) // max(int(valid.sum()), 1), int(folds) - 1)
-    if not hasattr(folds, "split"):
-        of_bin = np.asarray(folds)
-        if of_bin.shape != (n_bins,) or of_bin.dtype.kind not in "iu":
-            raise ValueError(
-                f"folds has shape {of_bin.shape} and dtype {of_bin.dtype}; expected an integer for "
-                f"each of the {n_bins} bins."
-            )
-        labels = [(of_bin != f, of_bin == f) for f in np.unique(of_bin[of_bin >= 0])]
-    if len(labels) < 2 and not hasattr(folds, "split"):
-        raise ValueError("folds names a single fold; expected at least 2.")
+    if hasattr(folds, "split") and not isinstance(folds, str):
+        labels = _masks(_split_by(folds, y, valid.size, groups), valid.size)
+    elif groups is not None:
+        raise ValueError(
+            f"groups go with a splitter such as GroupKFold(), but folds is {folds!r}. Pass the "
+            "fold of every bin as folds?"
+        )
+    elif _are_pairs(folds):
+        labels = _masks(folds, valid.size)
+    else:
+        labels = _blocks(folds, valid)
     for k, (train, test) in enumerate(labels):
         parts = (
             valid & train & ~_sees(~train, *reach),
@@ -325,6 +365,72 @@ def split(X, folds, n_bins, valid=None):
                 "score, beside those whose window crosses an edge; use fewer or longer folds."
             )
         yield parts
+
+
+def _split_by(splitter, y, n_bins, groups):
+    """Pairs of bins to fit and bins to score, of a splitter of scikit-learn."""
+    if groups is not None:
+        groups = np.asarray(groups)
+        if groups.shape != (n_bins,):
+            raise ValueError(
+                f"groups has shape {groups.shape}; expected a group for each of the {n_bins} bins."
+            )
+    target = None
+    if getattr(y, "n_units", 0) == 1 and not y.missing(np.ones(n_bins)).any():
+        target = y.rows(np.arange(n_bins))[:, 0]  # splitters that stratify need it
+    try:
+        return list(splitter.split(np.zeros((n_bins, 1)), target, groups))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{splitter!r} cannot split the {n_bins} bins: {error} Splitters by group need groups, "
+            "and those that stratify a single receiver without missing counts."
+        ) from error
+
+
+def _are_pairs(folds):
+    """Whether folds are a list of (bins to fit, bins to score)."""
+    if not isinstance(folds, list | tuple) or len(folds) == 0:
+        return False
+    return all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in folds) and all(
+        np.ndim(part) == 1 for pair in folds for part in pair
+    )
+
+
+def _masks(pairs, n_bins):
+    """Boolean arrays of pairs of bins, which are numbers or booleans."""
+    labels = []
+    for pair in pairs:
+        parts = np.zeros((2, n_bins), bool)
+        for part, bins in zip(parts, pair, strict=True):
+            bins = np.asarray(bins)
+            inside = bins.size == n_bins if bins.dtype == bool else bins.max(initial=0) < n_bins
+            if not inside:
+                raise ValueError(f"folds names bins beyond the {n_bins} bins of X.")
+            part[bins] = True
+        labels.append(tuple(parts))
+    return labels
+
+
+def _blocks(folds, valid):
+    """Boolean arrays of contiguous blocks, or of the folds that are given for every bin."""
+    if np.ndim(folds) == 0:
+        if not is_number(folds) or int(folds) != folds or folds < 2:
+            raise ValueError(f"folds is {folds!r}; expected an integer of at least 2.")
+        # As many bins of the fit in each. What lies before a bin of the fit belongs to its block:
+        # one that begins with an epoch has that epoch's first window.
+        rank = np.cumsum(valid) - valid
+        folds = np.minimum(rank * int(folds) // max(int(valid.sum()), 1), int(folds) - 1)
+    of_bin = np.asarray(folds)
+    if of_bin.shape != valid.shape or of_bin.dtype.kind not in "iuO":  # O: nullable integers
+        raise ValueError(
+            f"folds has shape {of_bin.shape} and dtype {of_bin.dtype}; expected an integer for "
+            f"each of the {valid.size} bins."
+        )
+    of_bin = whole_numbers("folds", of_bin)
+    labels = [(of_bin != f, of_bin == f) for f in np.unique(of_bin[of_bin >= 0])]
+    if len(labels) < 2:
+        raise ValueError("folds names a single fold; expected at least 2.")
+    return labels
 
 
 def _sees(mask, back, ahead):
@@ -372,11 +478,11 @@ def _strengths(model, problem, strengths):
     n = problem.n_receivers
     number = _N_STRENGTHS if strengths is None else strengths
     if np.ndim(number) == 0:
-        if isinstance(number, bool) or int(number) != number or number < 1:
+        if not is_number(number) or int(number) != number or number < 1:
             raise ValueError(f"strengths is {strengths!r}; expected an integer or an array.")
         largest, span = _largest_strength(model, problem)
         return largest * span ** np.linspace(0, 1, int(number))[:, None]
-    rows = np.asarray(strengths, np.float64)
+    rows = as_numbers(strengths, "strengths").astype(np.float64)
     rows = rows[:, None] if rows.ndim == 1 else rows
     if rows.ndim != 2 or rows.shape[1] not in (1, n) or rows.size == 0:
         raise ValueError(

@@ -563,7 +563,10 @@ class ObservationModel(BaseEstimator):
             return y - mu
         with np.errstate(divide="ignore", invalid="ignore"):
             if kind == "pearson":
-                return (y - mu) / np.sqrt(self.variance(mu, scale))
+                variance = self.variance(mu, scale)
+                residual = (y - mu) / np.sqrt(variance)
+                # 0 / 0 where the mean has underflowed, or is at its end: the limit is 0.
+                return np.where((variance == 0) & (y == mu), 0.0, residual)
             if kind == "deviance":
                 deviance = np.maximum(self.deviance(y, mu), 0) / scale
                 return np.sign(y - mu) * np.sqrt(deviance)
@@ -593,20 +596,28 @@ class ObservationModel(BaseEstimator):
             Function of the values of all entries; log likelihoods or deviances are compared after
             it.
 
+        Returns
+        -------
+        float, or ndarray
+            NaN where the null model is perfect, as for a silent receiver.
+
         Raises
         ------
         ValueError
             If the score type is not known.
         """
         null = np.broadcast_to(np.nanmean(y, axis=0), np.shape(y))
-        if score_type == "pseudo-r2-McFadden":
-            model = aggregate(self.log_likelihood(y, mu, scale))
-            return 1 - model / aggregate(self.log_likelihood(y, null, scale))
-        if score_type == "pseudo-r2-Cohen":
-            return 1 - aggregate(self.deviance(y, mu)) / aggregate(self.deviance(y, null))
-        raise ValueError(
-            f"score_type is {score_type!r}; expected 'pseudo-r2-McFadden' or 'pseudo-r2-Cohen'."
+        if score_type not in ("pseudo-r2-McFadden", "pseudo-r2-Cohen"):
+            raise ValueError(
+                f"score_type is {score_type!r}; expected 'pseudo-r2-McFadden' or 'pseudo-r2-Cohen'."
+            )
+        cohen = score_type == "pseudo-r2-Cohen"
+        model, base = (
+            aggregate(self.deviance(y, m) if cohen else self.log_likelihood(y, m, scale))
+            for m in (mu, null)
         )
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return 1 - np.where(np.equal(base, 0), np.nan, np.divide(model, base))[()]
 
     def scale(self, y: ArrayLike, mu: ArrayLike, n_free: ArrayLike) -> float | np.ndarray:
         """Scale of each receiver, by `scale_from`; NaN entries are skipped.

@@ -24,6 +24,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 
 from fastglm._checks import as_numbers
@@ -211,6 +212,7 @@ def as_regularizer(regularizer: object) -> _Regularizer:
 def _read(strength, shape, name="regularizer_strength", each="coefficient"):
     """Strengths of shape (1, n_receivers) or ``shape``."""
     try:
+        strength = strength.toarray() if issparse(strength) else strength
         strength = as_numbers(strength, name).astype(np.float64)
     except ValueError:
         raise ValueError(f"{name} is {strength!r}; expected numbers.") from None

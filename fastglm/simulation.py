@@ -75,20 +75,20 @@ class Network:
         progress: Callable[[int], object] | None = None,
         sparse: bool = False,
     ) -> np.ndarray | scipy.sparse.csr_array:
-        """Counts of shape (n_bins, n_cells), uint8, with the exponential link.
+        """Counts of shape (n_bins, n_cells), int32, with the exponential link.
 
-        The simulation stops with an error if a rate exceeds 50 events per bin, because counts would
-        not fit into uint8. Memory: one byte for each bin and cell. With ``sparse`` the counts are a
-        SciPy sparse array: five bytes for each event and four for each bin. ``progress`` is called
-        with the number of bins of each chunk.
+        The simulation stops with an error if a rate exceeds 50 events per bin. Memory: four bytes
+        for each bin and cell. With ``sparse`` the counts are a SciPy sparse array: eight bytes for
+        each event and four for each bin. ``progress`` is called with the number of bins of each
+        chunk.
         """
         n_cells = self.intercepts.size
-        counts = [] if sparse else np.zeros((n_bins, n_cells), np.uint8)
+        counts = [] if sparse else np.zeros((n_bins, n_cells), np.int32)
         network = self.kernel, self.coupling_coef, self.intercepts
         chunks = _simulate(network, n_bins, random_key, PoissonExp(), 50.0)
         for start, chunk, _ in chunks:
             if sparse:
-                counts.append(scipy.sparse.csr_array(chunk.astype(np.uint8)))
+                counts.append(scipy.sparse.csr_array(chunk.astype(np.int32)))
             else:
                 counts[start : start + chunk.shape[0]] = chunk
             if progress is not None:

@@ -11,7 +11,7 @@ import scipy.signal
 
 from fastglm._checks import is_number
 from fastglm._inputs import read_counts
-from fastglm._pynapple import pynapple_type
+from fastglm._pynapple import pynapple_type, read_values
 from fastglm.basis.cosines import RaisedCosineLogConv
 from fastglm.connectivity import CouplingMap, coupling_map
 from fastglm.features.events import Events
@@ -22,7 +22,8 @@ from fastglm.glm import GLM, PopulationGLM
 from fastglm.io import read_model
 from fastglm.observation_models import ObservationModel, as_observation_model
 from fastglm.recordings.spikes import SpikeTimes, check_bin_size
-from fastglm.recordings.units import read_units
+from fastglm.recordings.times import has_unit, read_number
+from fastglm.recordings.units import read_trains, read_units
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -65,8 +66,9 @@ def fit_coupling(
     ----------
     units : TsGroup, SpikeTimes, dict of arrays, or list of arrays
         Spike times in seconds, ascending: pynapple's TsGroup, the result of `fastglm.load_spikes`,
-        or an array (or Ts) for each unit. Keys of a dict, ids of a file and the index of a TsGroup
-        name the cells of the coupling map.
+        or an array (or Ts, or Neo's SpikeTrain) for each unit. Keys of a dict, ids of a file and
+        the index of a TsGroup name the cells of the coupling map. Times with a unit (quantities,
+        Neo, pint, astropy) are converted to seconds, here and in all other arguments.
     bin_size : float
         Seconds.
     window : float, optional
@@ -81,12 +83,12 @@ def fit_coupling(
         Cut counts at 1: several spikes of a unit in a bin count as one, for receivers and for
         senders. Bernoulli observations need this unless bins are short enough.
     epochs : array of shape (n_epochs, 2) or IntervalSet, optional
-        Observed intervals, seconds. Default: the time support, the segments of the recording, or
-        one epoch. No history crosses from one epoch to the next. Spikes outside all epochs are left
-        out.
+        Observed intervals, seconds. Default: the time support, the intersection of the supports
+        of several Ts or SpikeTrains, the segments of the recording, or one epoch. No history
+        crosses from one epoch to the next. Spikes outside all epochs are left out.
     t_start, t_stop : float, optional
         Range, seconds; epochs are cut to it. Default for arrays: 0, and the end of the bin of the
-        last spike.
+        last spike. Unix times need t_start.
     progress, checkpoint
         As in ``fit``.
     **settings
@@ -111,7 +113,8 @@ def fit_coupling(
     ------
     ValueError
         If units are not spike times, epochs or parameters do not fit them, a unit has several
-        spikes in a bin with Bernoulli observations, or `fit` raises.
+        spikes in a bin with Bernoulli observations, or `fit` raises; if the first spike is so late
+        that t_start is missing, or times without a stated range can hardly be seconds.
 
     Notes
     -----
@@ -132,6 +135,7 @@ def fit_coupling(
     >>> model.predict(model.X_).shape
     (12000, 3)
     """
+    bin_size, window = read_number(bin_size, "bin_size"), read_number(window, "window")
     check_bin_size(bin_size)
     events, bounds, columns = read_units(units, bin_size, epochs, t_start, t_stop)
     events = cut_counts(events, clip, observation_model, units, bin_size, columns.names)
@@ -173,7 +177,7 @@ def cut_counts(
     if clip:
         amplitudes = np.minimum(events.amplitudes, 1.0)
         cut = Events(events.bins, events.units, amplitudes, events.shape)
-        cut.timeline = events.timeline
+        cut.timeline, cut.columns = events.timeline, events.columns
         return cut
     if as_observation_model(observation_model).name != "Bernoulli":
         return events
@@ -198,8 +202,7 @@ def _shortest_interval(units):
     elif pynapple_type(units) == "TsGroup":
         trains = [units[name].t for name in units.index]
     else:
-        trains = units.values() if isinstance(units, dict) else units
-        trains = [np.asarray(getattr(train, "t", train)) for train in trains]
+        trains = read_trains(units).times
     return min(float(np.diff(train).min(initial=np.inf)) for train in trains)
 
 
@@ -249,7 +252,8 @@ def infer_connectivity(
     counts : array of shape (n_bins, n_cells), or spike times
         Counts: events per bin, dense or sparse, a list of trials, or a TsdFrame. Spike times: a
         TsGroup, the result of `fastglm.load_spikes`, or a dict or list with the spike times
-        (seconds) of each cell. A list of one-dimensional arrays holds spike times.
+        (seconds) of each cell. A list of one-dimensional arrays holds spike times, and so does a
+        list of lists that differ in length or hold numbers that are not whole.
     bin_size : float
         Seconds. A TsdFrame has its own bin size.
     epochs : array of shape (n_epochs, 2) or IntervalSet, optional
@@ -304,6 +308,7 @@ def infer_connectivity(
     >>> bool(couplings.significant()[0, 1]), couplings.settings["window"]
     (True, '50 ms (50 bins)')
     """
+    bin_size = read_number(bin_size, "bin_size")
     check_bin_size(bin_size)
     loss = as_observation_model(observation_model).loss(inverse_link_function)
     if not loss.observation_model.event_based:
@@ -320,7 +325,7 @@ def infer_connectivity(
     elif clip:
         raise ValueError("clip goes with spike times; for counts pass counts.clip(max=1).")
     elif pynapple_type(counts) == "TsdFrame" and counts.shape[0] > 1:
-        bin_size = float(np.median(np.diff(counts.t)))
+        bin_size = read_values(counts, "counts")[1].bin_size
     window = max(round(_REACH / bin_size), _FEWEST_LAGS)
     basis = RaisedCosineLogConv(min(_N_FUNCS, window), window, label="coupling")
     history = basis.compute_features(counts, epochs)
@@ -366,10 +371,29 @@ def infer_connectivity(
 def _are_spike_times(counts):
     if isinstance(counts, SpikeTimes | dict) or pynapple_type(counts) == "TsGroup":
         return True
-    return isinstance(counts, list | tuple) and all(
+    if type(counts).__name__ == "SpikeTrainList":  # Neo
+        return True
+    if not isinstance(counts, list | tuple) or len(counts) == 0:
+        return False
+    if all(
         (isinstance(one, np.ndarray) and one.ndim == 1) or pynapple_type(one) == "Ts"
         for one in counts
-    )
+    ):
+        return True
+    return all(map(has_unit, counts)) or _are_lists_of_times(counts)
+
+
+def _are_lists_of_times(counts):
+    """Whether lists of numbers differ in length, or hold numbers that are no counts."""
+    try:
+        table = np.asarray(counts, dtype=np.float64)
+    except (TypeError, ValueError):  # rows of different lengths, or no numbers
+        try:
+            return all(np.asarray(one, dtype=np.float64).ndim == 1 for one in counts)
+        except (TypeError, ValueError):
+            return False
+    known = table[np.isfinite(table)]
+    return table.ndim == 2 and bool((known != np.round(known)).any())
 
 
 def _strengths(X, block, kernel):

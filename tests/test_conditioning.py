@@ -117,3 +117,19 @@ def test_columns_near_zero_are_left_alone():
     same, shift = matrix.centred()
     assert same is matrix
     assert not shift.any()
+
+
+@pytest.mark.parametrize("kind", ["observed", "expected", "robust"])
+def test_standard_errors_do_not_depend_on_the_zero(kind):
+    history, x, y = problem("Poisson")
+    mean = 2e7
+    near, far = hstack([history, x]), hstack([history, x + [mean, 0]])
+    args = {"regularizer": "Ridge", "regularizer_strength": 1e-3, "solver_kwargs": {"tol": 1e-20}}
+    uncertainty = fastglm.inference.uncertainty
+    ours, theirs = (
+        uncertainty(fastglm.PopulationGLM(**args).fit(X, y), X, y, kind) for X in (far, near)
+    )
+    np.testing.assert_allclose(ours.standard_errors, theirs.standard_errors, rtol=1e-6)
+    # Beside a mean so large, the intercept is as uncertain as the slope times the mean.
+    expected = mean * ours.standard_errors[-2]
+    np.testing.assert_allclose(ours.intercept_standard_errors, expected, rtol=1e-4)

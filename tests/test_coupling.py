@@ -161,7 +161,7 @@ def test_events_are_counts_for_one_receiver_too(fitted):
 def test_a_table_of_events_holds_any_count():
     bins, units = np.array([0, 2], np.int32), np.array([1, 0], np.int32)
     table = Events(bins, units, np.array([1.0, 200.0]), (3, 2)).toarray()
-    assert table.dtype == np.int16
+    assert table.dtype == np.int32
     np.testing.assert_array_equal(table, [[0, 1], [0, 0], [200, 0]])
     assert repr(Events(bins, units, units, (3, 2))) == "Events(shape=(3, 2), n_events=2)"
     table = Events(bins, units, np.array([0.5, np.nan]), (3, 2)).toarray()

@@ -225,15 +225,6 @@ def test_intervals_that_do_not_fit_are_refused(session, tmp_path):
         fastglm.load_spikes(session, epochs=[[50, 60]])
 
 
-def test_spikes_of_a_file_are_checked(tmp_path):
-    with h5py.File(tmp_path / "order.nwb", "w") as file:
-        units = file.create_group("units")
-        units["id"], units["spike_times"] = np.arange(1), np.array([1.0, 3.0, 2.0, 4.0])
-        units["spike_times_index"] = np.array([4])
-    with pytest.raises(ValueError, match=r"order.nwb: spike_times of unit 0 are not ascending"):
-        fastglm.load_spikes(tmp_path / "order.nwb")
-
-
 def test_conditions_and_trials_need_nwb(tmp_path):
     path = tmp_path / "recording.npz"
     np.savez(path, spike_times=[0.1, 0.4], unit=[0, 1], n_units=2, t_start=0, t_stop=1)

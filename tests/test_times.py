@@ -300,6 +300,20 @@ def test_a_grid_is_the_times_that_it_stands_for(counts):
     assert Timeline(counts.time_support, counts.t[:1]).bin_size is None
 
 
+@pytest.mark.parametrize("bin_size", [1e-5, 0.001, 0.005])
+def test_bins_in_unix_time_are_regular(bin_size):
+    start = 1_650_000_000.3
+    first = nap.Tsd(t=start + np.arange(500) * bin_size, d=np.zeros(500))
+    later = nap.Tsd(t=start + 10 + np.arange(3) * bin_size, d=np.zeros(3))
+    timeline = Timeline(first.time_support.union(later.time_support), np.append(first.t, later.t))
+    timeline.check_regular("Counts")
+    assert timeline.bin_size == pytest.approx(bin_size, rel=1e-3 * 1e-5 / bin_size)
+    shifted = Timeline(timeline.support, timeline.t + 2.5e-7)
+    assert common_timeline([timeline, shifted], ["a", "b"]) is timeline
+    with pytest.raises(ValueError, match="have different times"):
+        common_timeline([timeline, Timeline(timeline.support, timeline.t + bin_size)], ["a", "b"])
+
+
 def test_columns_of_a_group_have_no_rate(units):
     columns = Columns.of(units)
     assert columns.names == [3, 7, 8]

@@ -137,6 +137,7 @@ def _set_ends(
     status, intercept = loss.ends(sums, tasks.products.n_bins)
     done = status != ""
     ended = receivers[done]
+    intercept[done] = tasks.observed.beyond(intercept[done], ended, tasks.products.valid)
     for result in results:
         result.status[ended] = status[done]
         result.intercept[ended] = intercept[done]

@@ -18,7 +18,8 @@ from fastglm._engine.shared import share
 
 _SOFT = 1e-4  # without ridge, a smaller eigenvalue of the preconditioned S calls for exact Hessians
 MAX_FALLBACK = 1500  # features up to which exact Hessians may take over
-_PATIENCE = 12  # quasi-Newton steps before exact Hessians take over
+_PATIENCE = 12  # quasi-Newton steps before exact Hessians take over, if a feature has no penalty
+_RESERVE = 4  # else a part of the steps, one over this, is kept for exact Hessians
 # The search on the sample ends at a decrement of `_START` times the sample's noise, or times the
 # tolerance if that is larger, and after `_START_STEPS` steps at most.
 _START, _START_STEPS = 0.01, 20
@@ -105,7 +106,7 @@ def fit_task(task: Task, watch: Callable | None = None) -> list[Result]:
         guided = guide is not None and not penalties[k].sparse.any()
         if guided:
             start = tuple(g + 2 * a - b for g, a, b in zip(guide[k], ahead, before, strict=True))
-        results += fit.run(penalties[k:], start, guided)
+        results += fit.run(penalties[k:], start, guided, given=k == 0 and start is not None)
         start = results[-1].coef, results[-1].intercept
         if guided:
             now = tuple(c - g for c, g in zip(start, guide[k], strict=True))
@@ -134,13 +135,17 @@ class _Fit:
         self.level = self.loss.expected_curvature(self.loss.eta(self.mean))
         self.problem, self.free = None, None
 
-    def run(self, penalties: list, start: tuple | None, guided: bool = False) -> list[Result]:
+    def run(
+        self, penalties: list, start: tuple | None, guided: bool = False, given: bool = False
+    ) -> list[Result]:
         """Fit with the first of some penalties, or with as many as `_together` finds.
 
         Features without a penalty are treated first. A feature that is always zero is taken out. A
         feature that is only active where there are no events is set to its limit: with ``x >= 0``,
         ``X'y = 0`` and ``X'1 > 0`` the objective falls without end as the coefficient goes to minus
         infinity (Correia, Guimaraes & Zylkin, 2019).
+
+        A start that is ``given`` by the user is left out for receivers that it would not help.
 
         Returns
         -------
@@ -157,10 +162,16 @@ class _Fit:
             coef = np.where(fixed, limit, np.where(free, coef, 0.0))
         if penalty.sparse.any():
             self._prepare(penalty.copy(), free)
+            coef, intercept = self._useful(penalty, coef, intercept, fixed, given)
             results = self._run_sparse(self._together(penalties, free, fixed), coef, intercept)
         else:
             self._prepare(penalty, free)
-            results = [self._run_smooth(penalty, coef, intercept, fixed, start is None, guided)]
+            coef, intercept = self._useful(penalty, coef, intercept, fixed, given)
+            result = self._run_smooth(penalty, coef, intercept, fixed, start is None, guided)
+            if fixed.any() and self._lower(result, fixed):
+                start = result.coef, result.intercept
+                result = self._run_smooth(penalty, *start, fixed, False, guided)
+            results = [result]
         for result in results:
             separated = fixed.any(axis=0) & (result.status == "converged")
             result.status[separated] = "separated"
@@ -193,6 +204,52 @@ class _Fit:
                     limit = np.where(high, -limit, limit)
         return free, fixed, limit
 
+    def _useful(
+        self, penalty, coef: np.ndarray, intercept: np.ndarray, fixed: np.ndarray, given: bool
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A start; constant rates where the objective of a given start is above theirs."""
+        if not given:
+            return coef, intercept
+        everyone = np.arange(intercept.size)
+        constant = np.where(fixed, coef, 0.0)
+        flat = self.observed.start(self.loss, self.mean, self.products.valid)
+        here = self.problem.evaluate(everyone, coef, intercept)[0]
+        there = self.problem.evaluate(everyone, constant, flat)[0]
+        if penalty.sparse.any():
+            here = here + proximal.norms(penalty, coef, everyone)
+        good = here <= there + 1e-6 * (1 + np.abs(there))
+        return np.where(good, coef, constant), np.where(good, intercept, flat)
+
+    def _lower(self, result: Result, fixed: np.ndarray) -> bool:
+        """Move limits on until they rule over the other features; whether any limit moved.
+
+        A feature at its limit makes eta at most ``loss.low`` in the bins where it is active, or at
+        least ``loss.high``, if the other features and the intercept add up to nothing there.
+        """
+        some = np.flatnonzero(fixed.any(axis=0) & np.isfinite(result.objective))
+        limit = np.where(fixed[:, some], result.coef[:, some], 0.0)
+        rest = result.coef[:, some] - limit
+        most = np.ones(some.size)
+        batch, loss = self.batch, self.loss
+        passes = [
+            self.products.passes(some.size, batch.lanes, batch.products).forward(coef)
+            for coef in (limit, rest)
+        ]
+        for at_limit, beside in zip(*passes, strict=True):
+            eta = beside.eta + result.intercept[some]
+            shift = self.observed.shift(beside.index, loss.exponential, some)
+            eta = eta if shift is None else eta + shift
+            for end, sign in ((loss.low, -1.0), (loss.high, 1.0)):
+                if end is None:
+                    continue
+                pull = sign * at_limit.eta
+                active = beside.valid[:, None] & (pull > 0.5 * abs(end))
+                need = np.where(active, (abs(end) - sign * eta) / np.where(active, pull, 1.0), 0.0)
+                most = np.maximum(most, need.max(axis=0, initial=0.0))
+        moved = most > 1
+        result.coef[:, some] += limit * np.where(moved, 1.01 * most - 1, 0.0)
+        return bool(moved.any())
+
     def _prepare(self, penalty, free: np.ndarray) -> None:
         """Set the problem of this penalty; the last problem is kept if it has the same features."""
         if self.problem is not None and np.array_equal(free, self.free):
@@ -218,11 +275,32 @@ class _Fit:
         )
 
     def _run_sparse(self, penalties: list, coef: np.ndarray, intercept: np.ndarray) -> list[Result]:
-        self.anchor = None
+        self.anchor, problem = None, self.problem
         results = [Result.empty(*coef.shape) for _ in penalties]
         results[0].coef[:], results[0].intercept[:] = coef, intercept
         tol = self.settings.tol * (0.01 if self.settings.rough else 1)  # no unjudged step follows
-        proximal.minimize(self.problem, penalties, results, tol, self.settings.maxiter, self.watch)
+        maxiter = n_steps = self.settings.maxiter
+        if self._may_fall_back:
+            n_steps -= maxiter // _RESERVE
+        proximal.minimize(problem, penalties, results, tol, n_steps, self.watch)
+        if not self._may_fall_back or maxiter == n_steps:
+            return results
+        unresolved = np.zeros(intercept.size, bool)
+        for result in results:
+            unresolved |= np.isin(result.status, ("max_iter", "stalled"))
+        last = np.nan_to_num(results[-1].coef), np.nan_to_num(results[-1].intercept)
+        unresolved |= problem.unresolved(*last)
+        for rest in self._at_once(unresolved, results[-1]):
+            exact = self._exact(rest, penalties[0].copy())
+            again = [Result.empty(coef.shape[0], rest.size) for _ in penalties]
+            again[0].coef[:] = np.nan_to_num(results[0].coef[:, rest])
+            again[0].intercept[:] = np.nan_to_num(results[0].intercept[rest])
+            own = [penalty.select(receivers=rest) for penalty in penalties]
+            proximal.minimize(exact, own, again, tol, maxiter - n_steps)
+            for result, one in zip(results, again, strict=True):
+                one.n_iter += result.n_iter[rest]
+                one.n_passes += result.n_passes[rest]
+                result.put(rest, one)
         return results
 
     def _run_smooth(
@@ -235,7 +313,7 @@ class _Fit:
         guided: bool,
     ) -> Result:
         problem, tol, maxiter = self.problem, self.settings.tol, self.settings.maxiter
-        plain, retreat = problem.plain, None
+        retreat = None
         if self.by_events:
             problem.forget()
         sampled = cold or (self.anchor is not None and not guided)
@@ -243,12 +321,14 @@ class _Fit:
             if cold:
                 retreat = coef, intercept, self._at_constant(intercept)
             coef, intercept = self._start_on_sample(coef, fixed, cold)
-        suspect = plain.any() or fixed.any()  # also an intercept beside features at their limit
-        fall_back = self.by_events and suspect and self.products.shape[1] <= MAX_FALLBACK
-        n_steps = min(maxiter, _PATIENCE) if fall_back else maxiter
+        suspect = problem.plain.any() or fixed.any()  # also an intercept beside features at limits
+        n_steps = maxiter
+        if self._may_fall_back:
+            n_steps = min(maxiter, _PATIENCE) if suspect else maxiter - maxiter // _RESERVE
         result = minimize(problem, coef, intercept, tol, n_steps, self.watch, retreat)
         self.anchor = problem.anchor() if self.keep and self.by_events else None
-        if fall_back:
+        problem.least_norm(np.arange(intercept.size), result.coef, result.intercept)
+        if self._may_fall_back:
             self._end_exactly(result, penalty, maxiter - n_steps)
         return result
 
@@ -284,29 +364,43 @@ class _Fit:
         return problem.off_null(first.coef, everyone, everyone), first.intercept
 
     def _end_exactly(self, result: Result, penalty, maxiter: int) -> None:
-        """Fit receivers that quasi-Newton steps have not ended with exact Hessians.
+        """Fit receivers that the search has not ended with exact Hessians of rows.
 
         Separation along a direction of several features takes the curvature towards 0, below the
-        resolution of float32 sums. In float64 it ends in a few further steps.
+        resolution of float32 sums. In float64 it ends in a few further steps. Features that are
+        nearly collinear need their rows, since ``X'X`` does not have their digits.
         """
         problem = self.problem
-        flat = problem.plain & (problem.theta < _SOFT)
-        rest = np.flatnonzero(np.isin(result.status, ("max_iter", "stalled")) | flat)
-        if not rest.size or maxiter <= 0:
-            return
-        exact = DenseProblem(
-            self.products,
-            self.observed.select(rest),
-            self.free[:, rest],
-            penalty.select(receivers=rest),
-            self.loss,
-        )
-        again = minimize(
-            exact, result.coef[:, rest], result.intercept[rest], self.settings.tol, maxiter
-        )
-        again.n_iter += result.n_iter[rest]
-        again.n_passes += result.n_passes[rest]
-        result.put(rest, again)
+        rest = problem.unresolved(result.coef, result.intercept)
+        rest |= np.isin(result.status, ("max_iter", "stalled"))
+        if self.by_events:
+            rest |= problem.plain & (problem.theta < _SOFT)
+        for some in self._at_once(rest, result) if maxiter > 0 else []:
+            exact = self._exact(some, penalty)
+            start = result.coef[:, some], result.intercept[some]
+            again = minimize(exact, *start, self.settings.tol, maxiter)
+            exact.least_norm(np.arange(some.size), again.coef, again.intercept)
+            again.n_iter += result.n_iter[some]
+            again.n_passes += result.n_passes[some]
+            result.put(some, again)
+
+    @property
+    def _may_fall_back(self) -> bool:
+        """Whether receivers may go on with exact Hessians of rows."""
+        few = self.products.shape[1] <= MAX_FALLBACK
+        return few and self.problem.method != DenseProblem.method
+
+    def _at_once(self, rest: np.ndarray, result: Result) -> list[np.ndarray]:
+        """Some receivers, in groups whose Hessians and factors fit into a quarter of the memory."""
+        rest = np.flatnonzero(rest & (result.status != "interrupted"))
+        size = 32.0 * (self.products.shape[1] + 1) ** 2
+        n = int(max(self.settings.memory_budget / 4 / size, 1))
+        return [rest[first : first + n] for first in range(0, rest.size, n)]
+
+    def _exact(self, rest: np.ndarray, penalty) -> DenseProblem:
+        """The problem of some receivers with exact Hessians."""
+        observed, penalty = self.observed.select(rest), penalty.select(receivers=rest)
+        return DenseProblem(self.products, observed, self.free[:, rest], penalty, self.loss)
 
 
 def _start_noise(shared, level: np.ndarray) -> np.ndarray:

@@ -12,9 +12,12 @@ import numpy as np
 from fastglm import _kernels as kernels
 from fastglm._engine.late import LateReceivers
 from fastglm._engine.lbfgs import Steps
-from fastglm._engine.linear import ROUNDING, null_spaces
+from fastglm._engine.linear import ROUNDING, null_spaces, rounding_floor
 from fastglm._kernels.threads import run_threads
 
+# A slope along a collinear direction that is rounding. The unit is the root mean square of the
+# feature and of the residual.
+_FLAT = 1e-13
 _PRECISE = 1e-11  # gradients of receivers with a smaller decrement are summed in float64
 
 
@@ -43,7 +46,11 @@ class EventProblem:
             self.precise_below = np.inf
         self.rough = tol > self.precise_below
         n = objective.free.shape[1]
-        self.certain = np.zeros(n, bool)
+        self.certain, self.floor = np.zeros(n, bool), np.zeros(n)
+        if self.loss.constant_curvature:
+            shared, mean = sample.shared, objective.moments.x / objective.n_bins
+            squares = objective.constant / objective.n_bins
+            self.floor = rounding_floor(shared.diagonal, mean, squares)
         self.rounding, self._was_rounded = np.zeros(n), np.zeros(n)
         self.steps = Steps(self, n, lanes)
         self.late = LateReceivers(objective, sample, n_own)
@@ -56,7 +63,11 @@ class EventProblem:
         self.sample.set_penalty(penalty)
         self.plain = (penalty.unpenalised(self.free.shape[0]) & self.free).any(axis=0)
         covariance = self.sample.shared.covariance
-        self.null = null_spaces(covariance, self.free, penalty, self.plain)
+        self.collinear, self.near = null_spaces(
+            covariance, self.free, penalty, self.plain | penalty.sparse
+        )
+        self.near |= ~self.plain & self.sample.is_floored()
+        self.null = [s if p else None for s, p in zip(self.collinear, self.plain, strict=True)]
 
     def forget(self, receivers=slice(None)):
         """Begin a new fit of some receivers: float32 sums, no pairs, no bins of their own."""
@@ -101,7 +112,8 @@ class EventProblem:
             self._set_point(n, known)
         steps = self.steps.step(moved, self.point, grad, grad_intercept, tol, polishing)
         self.late.judge(receivers, steps[2], tol)
-        return *steps[:3], passes.astype(np.int64)
+        decrement = np.maximum(steps[2], self.floor[receivers])
+        return *steps[:2], decrement, passes.astype(np.int64)
 
     def _set_point(self, n, known=False):
         self.sample.set_point(self.active, self.point[:-1], self.point[-1])
@@ -114,8 +126,13 @@ class EventProblem:
 
     # --- for proximal steps ---
 
+    @property
+    def lost(self):
+        """No receiver; see `Curvature`."""
+        return np.zeros(self.plain.size, bool)
+
     def curvature(self, j, coef, intercept, features):
-        """Sampled Hessian of receiver j; see `SampleProblem.curvature`."""
+        """Schur complement on the sample; see `SampleProblem.curvature`."""
         return self.sample.curvature(j, coef, intercept, features)
 
     def learn(self, receivers, step, step_intercept, change, change_intercept):
@@ -179,6 +196,38 @@ class EventProblem:
         for k, j in zip(place[alone], receivers[alone], strict=True):
             z[:, k] = self.late.solve(j, residual[:, k])
         return self.off_null(z, place, receivers)
+
+    def least_norm(self, receivers, coef, intercept):
+        """Take the directions out that change neither eta nor the penalty, in place."""
+        mean = self.objective.moments.x / self.objective.n_bins
+        before = coef.copy()
+        self.off_null(coef, range(len(receivers)), receivers)
+        intercept += mean @ (before - coef)
+
+    def unresolved(self, coef, intercept):
+        """Receivers whose optimum the sums of this problem may not resolve, (n_receivers,).
+
+        Columns are nearly collinear, or the loss has a slope along a direction that was taken for
+        collinear. This takes a pass where there is such a direction.
+        """
+        found, shared = self.near.copy(), self.sample.shared
+        collinear = np.flatnonzero([space is not None for space in self.collinear])
+        if not collinear.size:
+            return found
+        at = self.objective.evaluate(
+            collinear, coef[:, collinear], intercept[collinear], np.ones(collinear.size, bool)
+        )
+        penalised = np.where(self.free[:, collinear], coef[:, collinear], 0.0)
+        slope = at.grad - self.penalty.times(penalised, collinear)
+        mean = self.objective.moments.x / self.objective.n_bins
+        slope -= np.outer(mean, at.grad_intercept)
+        size = np.sqrt(shared.diagonal + mean**2)
+        rounding = _FLAT * np.sqrt(self.sample.level)
+        for k, j in enumerate(collinear):
+            free, space = self.free[:, j], self.collinear[j]
+            bound = rounding[j] * np.linalg.norm(space * size[free, None], axis=0)
+            found[j] |= not (np.abs(space.T @ slope[free, k]) <= bound).all()
+        return found
 
     def off_null(self, coef, columns, receivers):
         """Take the collinear directions of the receivers out of some columns, in place."""

@@ -143,7 +143,8 @@ class Steps:
         z = np.zeros_like(residual)
         z[:, columns] = problem.precondition(residual[:, columns], columns)
         z = z[:, moved]
-        return np.vstack([z, q[-1] / total - column_dot(mean, z)])
+        with np.errstate(divide="ignore", invalid="ignore"):  # rates that underflow
+            return np.vstack([z, q[-1] / total - column_dot(mean, z)])
 
     def _smallest_ritz_value(self, receivers):
         """Smallest eigenvalue of ``M^-1 S`` on the span of each receiver's steps."""

@@ -1,26 +1,59 @@
 """Small dense systems: null spaces and Cholesky factors."""
 
+from typing import NamedTuple
+
 import numpy as np
 import scipy.linalg
 from scipy.linalg import LinAlgError
 
 _RANK = 1e-12  # an eigenvalue of the scaled Gram matrix below this is a collinear direction
+NEAR = 1e-7  # a smaller eigenvalue is below the resolution of float32
+_CONSTANT = 1e-13  # variance, as a part of the mean square, that is rounding
+_JITTER = 1e-14  # first part of the diagonal that is added to a matrix without a factor
 
 
-def null_spaces(covariance, free, penalty, plain):
-    """Each receiver's collinear directions without a penalty, or None; steps stay off them."""
-    null, known = [None] * plain.size, {}
+def centre(gram, mean):
+    """Make ``X'X / n`` the covariance of the features, in place.
+
+    The variance of a constant feature is rounding of its mean square. It becomes exactly 0.
+    """
+    squares = np.diag(gram).copy()
+    for k, value in enumerate(mean):
+        gram[k] -= value * mean
+    constant = np.diag(gram) <= _CONSTANT * squares
+    gram[constant] = 0
+    gram[:, constant] = 0
+
+
+def rounding_floor(variance, mean, squares):
+    """The decrement that rounding allows where the curvature is 2, for counts of mean squares."""
+    error = 16 * np.finfo(np.float64).eps
+    size = np.divide(mean**2, variance, where=variance > 0, out=np.zeros(variance.size))
+    return 0.5 * error**2 * squares * (variance.size + size.sum() + 1)
+
+
+def null_spaces(covariance, free, penalty, some):
+    """Collinear directions of some receivers that no ridge sees, and whether others are nearly so.
+
+    Returns
+    -------
+    null : list of ndarray or None
+        An orthonormal basis of each receiver's collinear directions.
+    near : ndarray of bool, shape (n_receivers,)
+        Whether other directions are so nearly collinear that sums in float32 do not see them.
+    """
+    null, near, known = [None] * some.size, np.zeros(some.size, bool), {}
     if covariance is None or not np.isfinite(covariance).all():
-        return null
-    for j in np.flatnonzero(plain):
+        return null, near
+    for j in np.flatnonzero(some):
         chosen = np.flatnonzero(free[:, j])
         pull = penalty.hessian(j, chosen)
         key = chosen.tobytes(), pull.tobytes() if pull.any() else b""
         if key not in known:
-            space, _ = split_space(covariance[np.ix_(chosen, chosen)] + pull)
-            known[key] = space if space.size else None
-        null[j] = known[key]
-    return null
+            space, _, least = split_space(covariance[np.ix_(chosen, chosen)] + pull)
+            known[key] = space if space.size else None, least < NEAR
+        null[j], near[j] = known[key]
+    return null, near
 
 
 def split_space(gram):
@@ -28,45 +61,81 @@ def split_space(gram):
 
     The Gram matrix is scaled to a unit diagonal, so that the units of the features do not matter.
     Steps inside the row space that start at 0 end at the optimum of least norm.
+
+    Returns
+    -------
+    null, rows : ndarrays of shape (n_features, k), (n_features, n_features - k)
+    least : float
+        The smallest eigenvalue of the row space, as a part of the largest.
     """
     n = gram.shape[0]
-    if n == 0:
-        return np.zeros((0, 0)), np.zeros((0, 0))
     scale = np.sqrt(np.diag(gram).clip(min=0))
-    zero = scale <= 1e-14 * scale.max()
-    inverse = np.where(zero, 0, 1 / np.where(zero, 1, scale))
-    values, vectors = scipy.linalg.eigh(gram * np.outer(inverse, inverse))
+    varies = scale > 0
+    if not varies.any():
+        return np.eye(n), np.zeros((n, 0)), 1.0
+    unit = scale[varies]
+    values, vectors = scipy.linalg.eigh(gram[np.ix_(varies, varies)] / unit / unit[:, None])
     null = values <= _RANK * values[-1]
-    if not null.any():
-        return np.zeros((n, 0)), np.eye(n)
-    directions = vectors[:, null] * inverse[:, None]
-    directions = np.column_stack([directions, np.eye(n)[:, zero]])
-    q, _, _ = scipy.linalg.qr(directions, pivoting=True)
-    n_null = int(null.sum())
-    return q[:, :n_null], q[:, n_null:]
+    least = values[~null][0] / values[-1]
+    directions = np.zeros((n, int(null.sum())))
+    directions[varies] = vectors[:, null] / unit[:, None]
+    directions = np.column_stack([directions, np.eye(n)[:, ~varies]])
+    if not directions.size:
+        return directions, np.eye(n), least
+    return *complete(directions, directions.shape[1]), least
+
+
+def complete(directions, n_directions):
+    """Orthonormal bases of the span of some directions, and of what is orthogonal to it.
+
+    Directions differ in length by the units of the features. Each gets length 1.
+    """
+    length = np.linalg.norm(directions, axis=0)
+    q, _, _ = scipy.linalg.qr(directions / np.where(length > 0, length, 1), pivoting=True)
+    return q[:, :n_directions], q[:, n_directions:]
+
+
+class Factor(NamedTuple):
+    """Cholesky factor of a matrix A: ``A = unit * L L' * unit'``, less the jitter."""
+
+    lower: np.ndarray  # L, of the matrix scaled to a unit diagonal
+    unit: np.ndarray  # (n,)
+    jitter: float  # what was added to the unit diagonal, until there was a factor
+
+    @property
+    def pivot(self):
+        """The smallest square of the diagonal of L, at least the smallest eigenvalue of L L'."""
+        return (np.diag(self.lower) ** 2).min(initial=1.0)
 
 
 def cholesky(matrix):
-    """Cholesky factor; the diagonal is raised until rounding leaves it positive definite."""
-    if matrix.shape[0] == 0:
-        return np.zeros((0, 0)), True
-    scale = max(np.trace(matrix) / matrix.shape[0], np.finfo(float).tiny)
+    """The `Factor` of a matrix that is positive definite but for rounding."""
+    unit = np.sqrt(np.diag(matrix).clip(min=0))
+    unit = np.where(unit > 0, unit, 1.0)
+    scaled = matrix / unit / unit[:, None]
     jitter = 0.0
     for _ in range(8):
         try:
-            damped = np.array(matrix, order="F")  # LAPACK factorises this order in place
+            damped = np.array(scaled, order="F")  # LAPACK factorises this order in place
             damped[np.diag_indices_from(damped)] += jitter
-            return scipy.linalg.cho_factor(damped, True, overwrite_a=True, check_finite=False)
+            return Factor(_lower(damped), unit, jitter)
         except LinAlgError:
-            jitter = max(1e-14 * scale, 100 * jitter)
-    return scale * np.eye(matrix.shape[0]), True
+            jitter = max(_JITTER, 100 * jitter)
+    return Factor(np.eye(unit.size), unit, 1.0)
+
+
+def _lower(matrix):
+    if matrix.size == 0:
+        return matrix
+    return scipy.linalg.cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
 
 
 def cho_solve(factor, g):
-    """The inverse of a factorised matrix, times g."""
+    """The inverse of a factorised matrix, times the vector or the columns g."""
     if g.size == 0:
         return g
-    return scipy.linalg.cho_solve(factor, g, check_finite=False)
+    unit = factor.unit if g.ndim == 1 else factor.unit[:, None]
+    return scipy.linalg.cho_solve((factor.lower, True), g / unit, check_finite=False) / unit
 
 
 # Relative rounding of an objective: float64 sums of values of the given precision.

@@ -31,6 +31,7 @@ from fastglm._kernels.dots import column_dot
 
 _ARMIJO = 1e-4
 _FLAT = 1e-10  # a step with a smaller decrement should not move any eta by much
+_HIDDEN = 1e-10  # most that rounding may hide, as a part of the objective
 _LOW, _RISE = 1e-6, 1e3  # a decrement below the first does not rise by the second
 _FALL = 8.0  # length of a step along a direction in which the objective falls without end
 
@@ -76,6 +77,7 @@ def minimize(
             search.advance()
             if watch is not None:
                 watch(search.result)
+        search.settle()
     except KeyboardInterrupt:
         status = search.result.status
         status[status == ""] = "interrupted"
@@ -131,6 +133,27 @@ class Search:
             self._separate(index, decrement, was)
         self.active = active[self.result.status[active] == ""]
 
+    def settle(self) -> None:
+        """Sum the last points in float64 where a search has ended without a certificate."""
+        problem, result = self.problem, self.result
+        rest = np.flatnonzero(np.isin(result.status, ("max_iter", "stalled")) & ~problem.certain)
+        if not rest.size:
+            return
+        problem.expect(rest, np.zeros(rest.size))
+        objective, grad, grad_intercept = problem.evaluate(
+            rest, result.coef[:, rest], result.intercept[rest]
+        )
+        result.n_passes[rest] += problem.n_passes
+        known = np.flatnonzero(np.isfinite(objective))
+        some, grad, grad_intercept = rest[known], grad[:, known], grad_intercept[known]
+        result.objective[some] = objective[known]
+        result.grad_norm[some] = _largest(grad, grad_intercept)
+        _, _, decrement, passes = problem.step(
+            known, grad, grad_intercept, self.tol[some], np.zeros(some.size, bool)
+        )
+        result.newton_decrement[some] = decrement
+        result.n_passes[some] += passes
+
     def _evaluate(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Objective and gradient at the trial points: one pass for all active receivers."""
         active, result, length = self.active, self.result, self.length[self.active]
@@ -178,9 +201,7 @@ class Search:
         result.coef[:, index], result.intercept[index] = coef[:, moved], intercept[moved]
         result.objective[index] = objective[moved]
         result.n_iter[index] += ~first[moved]
-        result.grad_norm[index] = np.maximum(
-            np.abs(grad).max(axis=0, initial=0), np.abs(grad_intercept)
-        )
+        result.grad_norm[index] = _largest(grad, grad_intercept)
 
     def _step(
         self, moved: np.ndarray, grad: np.ndarray, grad_intercept: np.ndarray
@@ -212,7 +233,10 @@ class Search:
         """End receivers below the tolerance, after up to ``problem.polish`` further steps."""
         problem, result, polishing = self.problem, self.result, self.polishing
         took = self.step[:, index].any(axis=0)
-        done = (decrement <= self.tol[index]) & problem.certain[index]
+        done = decrement <= reachable(
+            self.tol[index], problem.floor[index], result.objective[index]
+        )
+        done &= problem.certain[index]
         polished = done & (
             (polishing[index] >= problem.polish)
             | (decrement <= 1e-24)
@@ -249,6 +273,19 @@ class Search:
             at = self.result.coef[:, suspects], self.result.intercept[suspects]
             change = self.problem.largest_change(suspects, self.last_step[:, suspects], *at)
             status[suspects[change > 0.5]] = "separated"
+
+
+def reachable(tol: np.ndarray, floor: np.ndarray, objective: np.ndarray) -> np.ndarray:
+    """The decrement at which receivers have converged: the tolerance, or what rounding allows.
+
+    Where rounding hides more than `_HIDDEN` of the objective, no decrement will do.
+    """
+    return np.maximum(tol, np.minimum(floor, _HIDDEN * (1 + np.abs(objective))))
+
+
+def _largest(grad: np.ndarray, grad_intercept: np.ndarray) -> np.ndarray:
+    """Largest entry of each receiver's gradient."""
+    return np.maximum(np.abs(grad).max(axis=0, initial=0), np.abs(grad_intercept))
 
 
 def _shorten(

@@ -150,6 +150,14 @@ class Observed:
         top = shift.max(axis=0)
         return intercept - (top + np.log(np.exp(shift - top).mean(axis=0)))
 
+    def beyond(self, intercept, receivers, valid):
+        """Intercepts at infinity, so that eta is beyond them in every bin with any offset."""
+        if self.offset is None:
+            return intercept
+        offset = columns(self.offset, receivers)[valid]
+        low, high = offset.min(axis=0), offset.max(axis=0)
+        return intercept - np.where(intercept < 0, np.maximum(high, 0), np.minimum(low, 0))
+
     def at_constant(self, loss, intercept, valid):
         """Mean of ``w * cumulant`` without features, (n_receivers,)."""
         if self.offset is None:

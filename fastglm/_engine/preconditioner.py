@@ -4,7 +4,7 @@ import numpy as np
 
 from fastglm import _kernels as kernels
 from fastglm._engine.lbfgs import Steps
-from fastglm._engine.linear import ROUNDING, cho_solve, cholesky
+from fastglm._engine.linear import NEAR, ROUNDING, cho_solve, cholesky
 from fastglm._engine.observed import columns
 from fastglm._engine.sampling import BLEND
 from fastglm._kernels.dots import column_dot
@@ -48,7 +48,7 @@ class SampleProblem:
         self._share = shared.share if factor is None else shared.share * factor
         self.free, self.level, self.blend = free, level, BLEND
         self.plain = np.zeros(level.size, bool)  # a start needs no test for separation
-        self.certain = np.ones(level.size, bool)
+        self.certain, self.floor = np.ones(level.size, bool), np.zeros(level.size)
         self.rounding = np.full(level.size, ROUNDING[np.float32])
         self._columns, self._some = None, None
         self.models = {}  # kept Hessians of receivers
@@ -77,7 +77,24 @@ class SampleProblem:
     def _closed_form(self, g):
         """Newton steps from constant rates, where minus the gradients are g."""
         level, ridge = self._pad(self.level), self._pad(self.penalty.level)
-        return self.shared.spectrum.solve(level, ridge, self._pad(g))[:, : g.shape[1]]
+        spectrum, scale = self.shared.spectrum, 1.0
+        odd = spectrum.unit != 1
+        if odd.any():
+            curved = level * self.shared.diagonal[:, None]
+            pull = self._pad(self.penalty.diagonal(slice(None)))
+            with np.errstate(divide="ignore", invalid="ignore"):
+                scale = np.sqrt((curved + pull) / (curved + ridge * spectrum.unit[:, None] ** 2))
+            scale = np.where(odd[:, None] & np.isfinite(scale) & (scale > 0), scale, 1.0)
+        return (spectrum.solve(level, ridge, self._pad(g) / scale) / scale)[:, : g.shape[1]]
+
+    def is_floored(self):
+        """Receivers whose ridge is too small for float32 beside collinear features."""
+        values = self.shared.eigenvalues
+        least, most = values.min(initial=np.inf), values.max(initial=0)
+        unit = self.shared.unit[:, None] ** 2
+        with np.errstate(invalid="ignore"):
+            pull = (self.penalty.diagonal(slice(None)) / unit).min(axis=0, initial=np.inf)
+        return self.level * least + pull < NEAR * self.level * most
 
     def _damp(self, start):
         """Shorten closed forms that raise a sampled rate more than `_LIFT`.
@@ -131,7 +148,8 @@ class SampleProblem:
         diagonal = np.maximum(diagonal, 0) + self.blend * level * shape
         self._level = (1 + self.blend) * np.maximum(self.total, 1e-30)
         with np.errstate(divide="ignore", invalid="ignore"):
-            scale = np.sqrt((diagonal + pull) / (self._level * shape + ridge))
+            model = self._level * shape + ridge * self.shared.spectrum.unit[:, None] ** 2
+            scale = np.sqrt((diagonal + pull) / model)
         self.scale = np.where(np.isfinite(scale) & (scale > 0), scale, 1.0)
         self._mask = self._lane(self.free, False)
 
@@ -209,13 +227,21 @@ class SampleProblem:
         return *others, total
 
     def curvature(self, j, coef, intercept, features):
-        """Hessian of the mean loss of receiver j, and the places of some features in it.
+        """Schur complement of receiver j on the sample, float32; see `Curvature`.
 
-        It is float32, with the intercept last. It is kept until the curvatures of one sampled bin
-        in `_EVERY` have changed by more than `_STALE`. Steps correct it (`EventProblem.learn`).
+        The Hessian is kept until the curvatures of one sampled bin in `_EVERY` have changed by more
+        than `_STALE`. Steps correct it (`EventProblem.learn`).
         """
         at = j, coef.astype(np.float32), np.float32(intercept)
-        return self._kept_hessian(j, features, lambda part: self._curvatures(*at, part))
+        data, chosen = self._kept_hessian(j, features, lambda part: self._curvatures(*at, part))
+        return self._reduce(data, chosen, np.float32)
+
+    def _reduce(self, data, chosen, dtype):
+        """The intercept, which is the last of some places in a Hessian, is eliminated."""
+        n = chosen.size - 1
+        schur, mean = np.empty((n, n), dtype), np.empty(n)
+        total = kernels.reduce_model(data, chosen, mean, schur)
+        return schur, mean, total
 
     def _kept_hessian(self, j, features, curvatures):
         """The same; ``curvatures(part)`` gives those of receiver j at some of the sampled bins."""
@@ -393,11 +419,8 @@ class SingleProblem(SampleProblem):
             free = np.flatnonzero(self.free[:, j])
             data, chosen = self._kept_hessian(j, free, weights.__getitem__)
             if self._factors.get(j, (None,))[0] is not data:
-                schur, mean = np.empty((free.size,) * 2), np.empty(free.size)
-                ridge, matrix = self.penalty.hessian_parts(j, free)
-                kernels.reduce_model(data, chosen, ridge, mean, schur)
-                if matrix is not None:
-                    schur += matrix
+                schur, _, _ = self._reduce(data, chosen, np.float64)
+                schur += self.penalty.hessian(j, free)
                 schur[np.diag_indices_from(schur)] *= 1 + 1e-6  # rounding of float32 sums
                 self._factors[j] = data, cholesky(schur)
             d[free, k] = cho_solve(self._factors[j][1], residual[free, k])

@@ -38,6 +38,8 @@ class Problem(Protocol):
         Whether the last evaluation can certify an optimum.
     rounding : ndarray of shape (n_receivers,)
         Relative rounding of the objective.
+    floor : ndarray of shape (n_receivers,)
+        The decrement that rounding of the gradient allows: no smaller one can be claimed.
     """
 
     def evaluate(self, active, coef, intercept):
@@ -52,14 +54,28 @@ class Problem(Protocol):
     def largest_change(self, receivers, step, coef, intercept) -> np.ndarray:
         """Largest change of eta in any bin by steps to some points, times `Loss.pace` there."""
 
+    def least_norm(self, receivers, coef, intercept):
+        """Take the directions out that change neither eta nor the penalty, in place."""
+
+    def unresolved(self, coef, intercept) -> np.ndarray:
+        """Receivers whose optimum needs exact Hessians of rows, (n_receivers,)."""
+
 
 class Curvature(Protocol):
-    """A model of the Hessian over a few features, for `proximal.minimize`."""
+    """A model of the Hessian over a few features, for `proximal.minimize`.
+
+    Attributes
+    ----------
+    lost : ndarray of bool, shape (n_receivers,)
+        Whether features are so nearly collinear that no Hessian in float64 holds the difference. No
+        claim is possible then.
+    """
 
     def curvature(self, j, coef, intercept, features):
-        """Hessian of the mean loss of receiver j, and the places of some features in it.
+        """Hessian of the mean loss of receiver j over some features, the intercept eliminated.
 
-        The Hessian is float32, with the intercept last.
+        Returns the Schur complement, which the caller may change, the row of the intercept divided
+        by its diagonal entry, and this entry.
         """
 
     def learn(self, receivers, step, step_intercept, change, change_intercept):

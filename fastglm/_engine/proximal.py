@@ -21,6 +21,7 @@ from copy import deepcopy
 import numpy as np
 
 from fastglm import _kernels as kernels
+from fastglm._engine.newton import reachable
 from fastglm._kernels.dots import column_dot
 from fastglm._kernels.threads import run_threads
 
@@ -181,15 +182,14 @@ class _Fit:
                 np.ascontiguousarray(values[:, j])
                 for values in (result.coef, self.grad, problem.free, penalty.weight)
             )
-            breach, features, starts, weight = kernels.screen_groups(
+            breach, largest, features, starts, weight = kernels.screen_groups(
                 coef, grad, free, penalty.group_of, self.by_group, weights, _MARGIN
             )
-            result.grad_norm[j] = max(breach, abs(self.grad_intercept[j]))
-            data, chosen = problem.curvature(j, coef, result.intercept[j], features)
-            n, g_b = features.size, self.grad_intercept[j]
-            mean, schur = np.empty(n), np.empty((n, n), np.float32)
+            g_b = self.grad_intercept[j]
+            result.grad_norm[j] = max(largest, abs(g_b))
+            schur, mean, total = problem.curvature(j, coef, result.intercept[j], features)
             ridge, matrix = penalty.hessian_parts(j, features)
-            total = kernels.reduce_model(data, chosen, ridge, mean, schur)
+            schur[np.diag_indices(features.size)] += ridge
             if matrix is not None:
                 schur += matrix
             g = grad[features] - mean * g_b
@@ -199,20 +199,28 @@ class _Fit:
                 schur, g, c, starts, weight, goal, features, *self.held[j]
             )
             d = z - c
-            gain = -0.5 * (g + slope) @ d + 0.5 * g_b**2 / total
-            gain += _group_norms(c, starts) @ weight - _group_norms(z, starts) @ weight
+            # |z| - |c| = (z + c)'d / (|z| + |c|): terms of the same size are subtracted first.
+            with np.errstate(divide="ignore", invalid="ignore"):
+                pull = weight / (_group_norms(c, starts) + _group_norms(z, starts))
+            pull = np.repeat(np.where(np.isfinite(pull), pull, 0.0), np.diff(starts))
+            gain = -(0.5 * (g + slope) + pull * (z + c)) @ d + 0.5 * g_b**2 / total
+            # The inner solution leaves a part of the gradient. A gain below 0 is rounding.
+            curved = np.diag(schur).astype(np.float64)
+            left = 0.5 * kernels.group_leftover(slope, z, starts, weight, curved)
             self.step[:, j] = 0
             self.step[features, j] = d
             self.step_intercept[j] = -g_b / total - mean @ d
             self.promised[j] = -gain
-            result.newton_decrement[j] = max(gain, 0.0) / problem.trust(j)  # below 0 is rounding
+            claim = (max(gain, 0.0) + left) / problem.trust(j)
+            result.newton_decrement[j] = max(claim, problem.floor[j])
 
         run_threads(one, list(index))
         self.length[index] = 1.0
         decrement = result.newton_decrement[index]
         problem.announce(index, decrement)
-        done = (decrement <= self.tol) & problem.certain[index]
-        result.status[index[done]] = "converged"
+        done = decrement <= reachable(self.tol, problem.floor[index], result.objective[index])
+        done &= problem.certain[index]
+        result.status[index[done]] = np.where(problem.lost[index[done]], "stalled", "converged")
         result.status[index[~np.isfinite(decrement)]] = "stalled"
         result.status[index[(result.n_iter[index] >= self.maxiter) & ~done]] = "max_iter"
 
@@ -220,7 +228,8 @@ class _Fit:
 def norms(penalty, coef, receivers):
     """``sum_g weight_g |c_g|`` of some receivers."""
     size = np.zeros((penalty.weight.shape[0], coef.shape[1]))
-    np.add.at(size, penalty.group_of, coef**2)
+    with np.errstate(over="ignore"):  # a trial point may be far off
+        np.add.at(size, penalty.group_of, coef**2)
     return column_dot(penalty.weight[:, receivers], np.sqrt(size))
 
 

@@ -10,24 +10,38 @@ factor. Weights, and every further pattern of missing counts, cost one ``X'WX``.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from fastglm._engine.linear import cho_solve, cholesky, split_space
+from fastglm._engine.linear import NEAR, centre, cho_solve, cholesky, rounding_floor, split_space
 from fastglm._kernels.dots import column_dot
+
+# A slope along a collinear direction that is rounding; the unit is the root mean square of the
+# feature and of the counts.
+_FLAT = 1e-13
+
+
+class _System(NamedTuple):
+    """The normal equations of the receivers with one mask and penalty."""
+
+    features: np.ndarray  # those in the fit
+    factor: object
+    null: np.ndarray | None  # collinear directions without a penalty
+    rows: np.ndarray | None  # the directions beside them
+    near: bool  # whether other directions are nearly collinear
 
 
 @dataclass
 class Normal:
     """The sums that the normal equations of all receivers have in common.
 
-    Memory: ``12 * n_features**2`` bytes, and a third of that again while it is made.
+    Memory: ``8 * n_features**2`` bytes.
     """
 
     covariance: np.ndarray  # (n_features, n_features): S
     mean: np.ndarray  # (n_features,): x
     n_bins: int
-    bordered: np.ndarray  # float32: the Hessian of the mean loss, the intercept last
     sums: np.ndarray  # (n_features,): X'w
 
     @property
@@ -42,13 +56,8 @@ def normal_equations(products, weight=None):
     covariance = products.gram(weight)
     covariance /= n_bins
     mean = sums / n_bins
-    bordered = np.empty((mean.size + 1,) * 2, np.float32)
-    bordered[:-1, :-1] = 2 * covariance
-    bordered[-1, :-1] = bordered[:-1, -1] = 2 * mean
-    bordered[-1, -1] = 2
-    for k, value in enumerate(mean):
-        covariance[k] -= value * mean
-    return Normal(covariance, mean, n_bins, bordered, sums)
+    centre(covariance, mean)
+    return Normal(covariance, mean, n_bins, sums)
 
 
 class QuadraticProblem:
@@ -71,13 +80,15 @@ class QuadraticProblem:
         self.slope = moments.xty / normal.n_bins - np.outer(normal.mean, self.mean_y)
         self.variance = squares / normal.n_bins
         self.certain, self.rounding = np.ones(n, bool), np.full(n, 1e-13)
+        variance = np.diag(normal.covariance)
+        self.floor = rounding_floor(variance, normal.mean, self.variance)
         self.set_penalty(penalty)
 
     def set_penalty(self, penalty):
         """Another penalty for the same data."""
         self.penalty = penalty
         self.plain = (penalty.unpenalised(self.free.shape[0]) & self.free).any(axis=0)
-        self._factors = {}
+        self._systems = {}
 
     def evaluate(self, active, coef, intercept):
         """Objective and gradient at the given points; no pass over the bins."""
@@ -99,14 +110,16 @@ class QuadraticProblem:
         step = np.zeros_like(grad)
         g = grad - np.outer(mean, grad_intercept)
         for group in self._alike(receivers):
-            chosen, rows, factor = self._factor(receivers[group[0]])
-            right = g[np.ix_(chosen, group)]
-            if rows is None:
-                step[np.ix_(chosen, group)] = -cho_solve(factor, right)
+            found = self._factor(receivers[group[0]])
+            right = g[np.ix_(found.features, group)]
+            if found.rows is None:
+                d = -cho_solve(found.factor, right)
             else:
-                step[np.ix_(chosen, group)] = -rows @ cho_solve(factor, rows.T @ right)
+                d = -found.rows @ cho_solve(found.factor, found.rows.T @ right)
+            step[np.ix_(found.features, group)] = d
         g = np.where(self.free[:, receivers], g, 0.0)
         decrement = -0.5 * column_dot(g, step) + 0.25 * grad_intercept**2
+        decrement = np.maximum(decrement, self.floor[receivers])
         return step, -0.5 * grad_intercept - mean @ step, decrement, 0
 
     def _key(self, j):
@@ -122,22 +135,49 @@ class QuadraticProblem:
         return [np.array(group) for group in groups.values()]
 
     def _factor(self, j):
-        """Free features, their row space if X is collinear without a penalty, and the factor."""
+        """The `_System` of a receiver; receivers with the same mask and penalty share it."""
         key = self._key(j)
-        if key not in self._factors:
-            if len(self._factors) > 8:  # a mask of one receiver is not used again
-                self._factors.clear()
+        if key not in self._systems:
+            if len(self._systems) > 8:  # a mask of one receiver is not used again
+                self._systems.clear()
             chosen = np.flatnonzero(self.free[:, j])
             hess = 2 * self.normal.covariance[np.ix_(chosen, chosen)]
             hess += self.penalty.hessian(j, chosen)
-            rows = None
-            if self.plain[j]:
-                null, space = split_space(hess)
-                rows = space if null.size else None
-            if rows is not None:
-                hess = rows.T @ hess @ rows
-            self._factors[key] = chosen, rows, cholesky(hess)
-        return self._factors[key]
+            factor, null, rows, near = cholesky(hess), None, None, False
+            if self.plain[j] and (factor.jitter or factor.pivot < NEAR):
+                null, rows, least = split_space(hess)
+                near = least < NEAR
+                if null.size:
+                    factor = cholesky(rows.T @ hess @ rows)
+                else:
+                    null = rows = None
+            self._systems[key] = _System(chosen, factor, null, rows, near)
+        return self._systems[key]
+
+    def least_norm(self, receivers, coef, intercept):
+        """Take the directions out that change neither eta nor the penalty, in place."""
+        for k, j in enumerate(receivers):
+            found = self._factor(j)
+            if found.null is not None:
+                along = found.null @ (found.null.T @ coef[found.features, k])
+                coef[found.features, k] -= along
+                intercept[k] += self.normal.mean[found.features] @ along
+
+    def unresolved(self, coef, intercept):
+        """Receivers whose optimum ``X'X`` may not resolve, (n_receivers,).
+
+        Columns are nearly collinear, or a direction that was taken for collinear has a slope.
+        """
+        out, normal = np.zeros(self.plain.size, bool), self.normal
+        size = np.sqrt(np.diag(normal.covariance).clip(min=0) + normal.mean**2)
+        for j in np.flatnonzero(self.plain):
+            found = self._factor(j)
+            out[j] = found.near
+            if found.null is not None:
+                bound = np.linalg.norm(found.null * size[found.features, None], axis=0)
+                bound *= _FLAT * np.sqrt(self.variance[j] + self.mean_y[j] ** 2)
+                out[j] |= (np.abs(found.null.T @ self.slope[found.features, j]) > bound).any()
+        return out
 
     def harmless(self, active, grad, grad_intercept):
         """None: every step must lower the objective."""
@@ -149,15 +189,18 @@ class QuadraticProblem:
 
     # --- for proximal steps ---
 
+    @property
+    def lost(self):
+        """No receiver; see `Curvature`."""
+        return np.zeros(self.plain.size, bool)
+
     def forget(self, receivers=slice(None)):
         """Begin a new fit of some receivers: nothing has to change."""
 
     def curvature(self, j, coef, intercept, features):
-        """Hessian of the mean loss, and the places of some features in it.
-
-        The Hessian is float32, with the intercept last.
-        """
-        return self.normal.bordered, np.append(features, self.normal.mean.size)
+        """Twice the covariance of the features; see `Curvature`."""
+        normal = self.normal
+        return 2 * normal.covariance[np.ix_(features, features)], normal.mean[features], 2.0
 
     def learn(self, receivers, step, step_intercept, change, change_intercept):
         """Nothing: the Hessian is exact."""

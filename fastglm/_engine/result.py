@@ -59,8 +59,8 @@ STATUSES = {
         usable=True,
     ),
     "overflow": Status(
-        "the objective is not finite at the starting point; leave init_params out or start "
-        "nearer to zero"
+        "the objective is not finite at constant rates, nor at init_params; check the scale of the "
+        "offsets and counts"
     ),
     "interrupted": Status(
         "the fit was interrupted; the coefficients are the last ones of the fit, or NaN if it had "

@@ -1,10 +1,12 @@
 """Parts that all receivers of a feature matrix share: covariance, spectrum, sampled rows."""
 
 from contextlib import nullcontext
+from functools import cached_property
 
 import numpy as np
 import scipy.linalg
 
+from fastglm._engine.linear import centre
 from fastglm._engine.sampling import Sample, draw, sample_size
 from fastglm._kernels.dots import tiled_dot
 from fastglm._kernels.threads import all_blas_threads, run_threads
@@ -13,6 +15,7 @@ from fastglm._kernels.tiles import LANES
 BLOCK_BYTES = 1 << 22  # rows that one thread works on at a time
 _MANY = 1000  # with more features, a single call of BLAS gets all threads
 _DOUBLE_SPECTRUM = 1500  # most features at which X'X is diagonalised in float64
+_APART = 1e3  # ratio of standard deviations beyond which features are scaled for a spectrum
 SKETCH = 64  # random directions from which leverage is estimated
 
 
@@ -76,10 +79,16 @@ def blas_threads(lanes, n_features):
 class Spectrum:
     """Eigenvalues and eigenvectors of the covariance of the features, ``X'X / n - x x'``.
 
+    Features whose standard deviation is far from that of the others are scaled to it first: float32
+    holds no eigenvalues that lie further apart. ``unit`` is the scale of each feature, mostly 1.
+
     Memory: ``4 * n_features**2`` bytes, three times that while it is made.
     """
 
     def __init__(self, covariance, lanes):
+        self.unit = units(np.diag(covariance))
+        if (self.unit != 1).any():
+            covariance = covariance / self.unit / self.unit[:, None]
         driver = "evd" if len(covariance) > 1 else None  # SciPy 1.11 fails at a single number
         with blas_threads(lanes, len(covariance)):
             values, vectors = scipy.linalg.eigh(covariance, check_finite=False, driver=driver)
@@ -100,7 +109,7 @@ class Spectrum:
             directions = np.random.default_rng(0).standard_normal((whiten.shape[1], SKETCH))
             with blas_threads(self.vectors.lanes, whiten.shape[0]):
                 whiten = whiten @ (directions / np.sqrt(SKETCH)).astype(np.float32)
-        whiten = np.ascontiguousarray(whiten)
+        whiten = np.ascontiguousarray(whiten / self.unit[:, None].astype(np.float32))
         mean, size = mean.astype(np.float32), self.vectors.size
         leverage = []
         for first in range(0, index.size, 8 * size):
@@ -115,14 +124,26 @@ class Spectrum:
 
     def covariance(self, v):
         """The covariance times the columns of v."""
-        return self.vectors.weighted(self.values, v)[0]
+        unit = self.unit[:, None]
+        return unit * self.vectors.weighted(self.values, unit * v)[0]
 
     def solve(self, level, ridge, v):
-        """Inverse of ``level * covariance + ridge`` times v; level and ridge of each column."""
+        """Inverse of ``level * covariance + ridge * unit**2`` times v, for each column."""
         # Rounding leaves small numbers in the place of zero eigenvalues: they are not divided by.
         floor = 1e-6 * level * max(float(self.values.max(initial=0)), 1e-30)
         weights = 1 / np.maximum(level * self.values + ridge, floor)
-        return self.vectors.weighted(weights.astype(np.float32), v)[0]
+        unit = self.unit[:, None]
+        return self.vectors.weighted(weights.astype(np.float32), v / unit)[0] / unit
+
+
+def units(variance):
+    """A scale for each feature: 1 within a factor of `_APART` of the middle standard deviation."""
+    spread = np.sqrt(variance.clip(min=0).astype(np.float64))
+    varied = spread[spread > 0]
+    if not varied.size:
+        return np.ones(spread.size)
+    ratio = np.where(spread > 0, spread / np.median(varied), 1.0)
+    return np.where((ratio > _APART) | (ratio < 1 / _APART), ratio, 1.0)
 
 
 class Shared:
@@ -137,8 +158,7 @@ class Shared:
         mean = column_sums / self.n_bins
         covariance = gram  # in place: at 6,648 features each copy is 350 MB
         covariance /= self.n_bins
-        for k, value in enumerate(mean):
-            covariance[k] -= value * mean
+        centre(covariance, mean)
         if not np.isfinite(covariance).all():  # features whose squares overflow
             covariance = np.eye(covariance.shape[0])
             self._keeps = False
@@ -169,6 +189,19 @@ class Shared:
             if not self._keeps:
                 self._covariance = None
         return self._spectrum
+
+    @cached_property
+    def eigenvalues(self):
+        """Eigenvalues of the covariance, scaled as in `Spectrum`."""
+        if not self.direct:
+            return self.spectrum.values
+        unit = self.unit
+        return scipy.linalg.eigvalsh(self._covariance / unit / unit[:, None], check_finite=False)
+
+    @property
+    def unit(self):
+        """The scale of each feature in the spectrum."""
+        return units(self.diagonal)
 
     @property
     def direct(self):

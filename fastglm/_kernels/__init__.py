@@ -8,9 +8,11 @@
 | `groups` | sparse penalties: the minimum of one receiver's model over groups of features |
 | `simulate` | spikes of a recurrent network |
 | `dots`, `threads` | not compiled: products whose bits do not depend on other columns, threads |
+| `compiler` | Numba's decorator, with a cache that may fail |
 """
 
 from fastglm._kernels.groups import (
+    group_leftover,
     learn_curvature,
     reduce_model,
     screen_groups,
@@ -76,6 +78,7 @@ __all__ = [
     "exp_array",
     "exp_of",
     "gaussian_identity",
+    "group_leftover",
     "history_backward",
     "history_forward",
     "history_forward_narrow",

@@ -3,22 +3,23 @@
 import math
 
 import numpy as np
-from numba import njit
 
+from fastglm._kernels.compiler import njit
 from fastglm._kernels.tiles import FASTMATH
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def screen_groups(coef, grad, free, group_of, order, weights, margin):
-    """The breach of the optimality condition at a point, and the groups that a step may move.
+    """How far a point is from optimality, and the groups that a step may move.
 
     The breach is the largest one over the groups of free features. It is ``|grad_g + weight_g c_g /
     |c_g||`` for a group that is not zero, and ``|grad_g| - weight_g`` for a group at zero. A step
     may move groups that are not zero, and groups at zero whose gradient is above ``weight_g * (1 -
     margin)``.
 
-    Returns the breach, the features of these groups sorted by group, the start of each group among
-    them, and its weight. ``order`` sorts all features by group.
+    Returns the breach, the largest entry of the subgradient of least norm, the features of these
+    groups sorted by group, the start of each group among them, and its weight. ``order`` sorts all
+    features by group.
     """
     n, n_groups = coef.shape[0], weights.shape[0]
     size, slope, left = np.zeros(n_groups), np.zeros(n_groups), np.zeros(n_groups)
@@ -27,10 +28,15 @@ def screen_groups(coef, grad, free, group_of, order, weights, margin):
             size[group_of[k]] += coef[k] * coef[k]
             slope[group_of[k]] += grad[k] * grad[k]
     size, slope = np.sqrt(size), np.sqrt(slope)
+    largest = 0.0
     for k in range(n):
         group = group_of[k]
         if free[k] and size[group] > 0:
-            left[group] += (grad[k] + weights[group] * coef[k] / size[group]) ** 2
+            entry = grad[k] + weights[group] * coef[k] / size[group]
+            left[group] += entry**2
+            largest = max(largest, abs(entry))
+        elif free[k] and slope[group] > weights[group]:
+            largest = max(largest, abs(grad[k]) * (1 - weights[group] / slope[group]))
     breach = 0.0
     for group in range(n_groups):
         at_zero = slope[group] - weights[group]
@@ -48,7 +54,7 @@ def screen_groups(coef, grad, free, group_of, order, weights, margin):
             features[count] = k
             count += 1
     starts[found] = count
-    return breach, features[:count], starts[: found + 1], weight[:found]
+    return breach, largest, features[:count], starts[: found + 1], weight[:found]
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -95,16 +101,45 @@ def _group_violation(r, z, starts, weights):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _group_objective(g, r, c, z, starts, weights):
-    """``g (z - c) + (z - c) S (z - c) / 2 + sum_g weight_g |z_g|`` with ``r = g + S (z - c)``."""
+def group_leftover(r, z, starts, weights, curvature):
+    """``sum_k v_k^2 / curvature_k`` for the subgradient v of least norm at z; r is the slope."""
     total = 0.0
-    for k in range(c.shape[0]):
-        total += 0.5 * (g[k] + r[k]) * (z[k] - c[k])
+    for group in range(weights.shape[0]):
+        begin, end = starts[group], starts[group + 1]
+        size, slope = 0.0, 0.0
+        for k in range(begin, end):
+            size += z[k] * z[k]
+            slope += r[k] * r[k]
+        size, slope = math.sqrt(size), math.sqrt(slope)
+        for k in range(begin, end):
+            v = 0.0
+            if size > 0:
+                v = r[k] + weights[group] * z[k] / size
+            elif slope > weights[group]:
+                v = r[k] * (1 - weights[group] / slope)
+            if v != 0:
+                total += v * v / curvature[k]
+    return total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _penalty_of_groups(z, starts, weights):
+    """``sum_g weight_g |z_g|``."""
+    total = 0.0
     for group in range(weights.shape[0]):
         size = 0.0
         for k in range(starts[group], starts[group + 1]):
             size += z[k] * z[k]
         total += weights[group] * math.sqrt(size)
+    return total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _group_objective(g, r, c, z, starts, weights):
+    """``g (z - c) + (z - c) S (z - c) / 2 + sum_g weight_g |z_g|`` with ``r = g + S (z - c)``."""
+    total = _penalty_of_groups(z, starts, weights)
+    for k in range(c.shape[0]):
+        total += 0.5 * (g[k] + r[k]) * (z[k] - c[k])
     return total
 
 
@@ -134,12 +169,12 @@ def learn_curvature(data, moved, step, change):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
-def reduce_model(data, chosen, ridge, mean, schur):
+def reduce_model(data, chosen, mean, schur):
     """The model of one receiver over some features, with the intercept eliminated.
 
     ``data`` is a Hessian over more features. ``chosen`` lists the places of the features in it, the
-    intercept last. ``schur`` becomes the Schur complement plus the diagonal ``ridge``. ``mean``
-    becomes the row of the intercept divided by its diagonal entry, which is returned.
+    intercept last. ``schur`` becomes the Schur complement. ``mean`` becomes the row of the
+    intercept divided by its diagonal entry, which is returned.
     """
     n = chosen.shape[0] - 1
     last = data[chosen[n], chosen[n]]
@@ -150,7 +185,6 @@ def reduce_model(data, chosen, ridge, mean, schur):
         row, out, factor = data[chosen[a]], schur[a], mean[a] * last
         for b in range(n):
             out[b] = row[chosen[b]] - factor * mean[b]
-        out[a] += ridge[a]
     return last
 
 
@@ -206,7 +240,7 @@ def _newton_groups(S, r, z, starts, weights, support, hess, rhs):
             size = math.sqrt(size)
             for a in range(first, last):
                 u = z[support[a]] / size
-                rhs[a] -= weights[group] * u
+                rhs[a] = -(r[support[a]] + weights[group] * u)  # float64, where they cancel
                 if end - begin > 1:
                     hess[a, a] += weights[group] / size
                     for b in range(first, last):
@@ -231,6 +265,7 @@ def _step_groups(S, g, c, z, r, starts, weights, support, step):
         if alone and step[a] * z[begin] < 0 and -z[begin] / step[a] < length:
             length, stop = -z[begin] / step[a], begin
     before = _group_objective(g, r, c, z, starts, weights)
+    before += 1e-15 * abs(before) + 1e-15 * _penalty_of_groups(z, starts, weights)  # rounding
     image = np.zeros(n)
     for a in range(m):
         row = S[support[a]]

@@ -16,9 +16,10 @@ tiles, sums)``; layout, tiles and the compiler's policy are those of `fastglm._k
 import math
 
 import numpy as np
-from numba import njit, prange, types
+from numba import prange, types
 from numba.extending import overload
 
+from fastglm._kernels.compiler import njit
 from fastglm._kernels.tiles import FASTMATH, LANES, NARROW_BLOCK, PAD, SEGMENT
 
 _LOG2E = 1.4426950408889634

@@ -12,8 +12,7 @@ other functions.
 
 import math
 
-from numba import njit
-
+from fastglm._kernels.compiler import njit
 from fastglm._kernels.tiles import FASTMATH
 
 

@@ -1,8 +1,9 @@
 """Sums over pairs of events and over rows: correlograms and weighted Gram matrices."""
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
+from fastglm._kernels.compiler import njit
 from fastglm._kernels.tiles import FASTMATH
 
 

@@ -1,14 +1,17 @@
 """Threads beside the compiled kernels: BLAS on one thread, and calls of BLAS side by side."""
 
+import contextlib
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numba
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+launch_lock = threading.Lock()
 _pool = None
-_blas = None
+_threads_lost = False  # in a process forked from one with threads of GNU OpenMP
 
 
 def run_threads(function, items, work=1 << 20):
@@ -34,9 +37,46 @@ def run_threads(function, items, work=1 << 20):
     return list(_pool[2].map(call, items))
 
 
+# --- processes that are forked ---
+
+
+def check_threads():
+    """Raise RuntimeError where a kernel would need threads that a fork has lost.
+
+    Numba would end the process, and a pool that waits for its result would wait for ever.
+    """
+    if _threads_lost:
+        raise RuntimeError(
+            "This process was forked from one in which kernels had run, and the threads of GNU "
+            "OpenMP do not survive a fork. Start workers by 'spawn' or 'forkserver' "
+            "(multiprocessing.get_context('spawn'), or joblib's default backend), fork before the "
+            "first fit, or set NUMBA_THREADING_LAYER=workqueue, which survives."
+        )
+
+
+def _after_fork():
+    """State of the new process: no lock is held, and no thread is there but this one."""
+    global launch_lock, _process, _own, _threads_lost
+    launch_lock, _process, _own = threading.Lock(), _Limits(), threading.local()
+    with contextlib.suppress(ValueError):  # no kernel has run
+        lost = numba.threading_layer() == "omp" and _is_gnu() and not numba.config.DISABLE_JIT
+        _threads_lost = _threads_lost or lost
+
+
+def _is_gnu():
+    try:
+        from numba.np.ufunc import omppool
+    except ImportError:
+        return False
+    return getattr(omppool, "openmp_vendor", "GNU") == "GNU"
+
+
+# --- threads of BLAS ---
+
+
 def all_blas_threads():
     """Context in which BLAS uses as many threads as the kernels, for one large call."""
-    return _controller().limit(limits=numba.get_num_threads(), user_api="blas")
+    return _blas_threads("all")
 
 
 def single_threaded_blas():
@@ -45,11 +85,70 @@ def single_threaded_blas():
     Idle threads of BLAS spin, which costs the kernels a factor of two on two cores. The solver
     spreads its calls of BLAS over blocks and receivers instead.
     """
-    return _controller().limit(limits=1, user_api="blas")
+    return _blas_threads("one")
 
 
-def _controller():
+@contextlib.contextmanager
+def _blas_threads(kind):
+    """Contexts of several threads may overlap: the last one to end restores what the first found.
+
+    A library that has a number of threads for each thread of Python is set in each of them.
+    """
+    shared, apart = _libraries()
+    if not hasattr(_own, "limits"):
+        _own.limits = _Limits()
+    process, own = _process, _own.limits
+    process.change(shared, kind, 1)
+    own.change(apart, kind, 1)
+    try:
+        yield
+    finally:
+        own.change(apart, kind, -1)
+        process.change(shared, kind, -1)
+
+
+class _Limits:
+    """How many contexts of each kind are open, and the numbers of threads before the first."""
+
+    def __init__(self):
+        self.lock, self.open, self.found = threading.Lock(), {"one": 0, "all": 0}, []
+
+    def change(self, libraries, kind, by):
+        with self.lock:
+            if not any(self.open.values()):
+                self.found = [library.num_threads for library in libraries]
+            self.open[kind] += by
+            number = numba.get_num_threads() if self.open["all"] else 1
+            for library, found in zip(libraries, self.found, strict=True):
+                _set_threads(library, number if any(self.open.values()) else found)
+
+
+def _set_threads(library, number):
+    # Since threadpoolctl 3.8 only the thread that set OpenBLAS first can set it again.
+    release = getattr(library, "clear_controlling_thread", None)
+    if release is not None:
+        release(force=True)
+    library.set_num_threads(number)
+    if release is not None:
+        release(force=True)
+
+
+_process, _own = _Limits(), threading.local()
+_blas = None
+
+
+def _libraries():
+    """Libraries of BLAS with one number of threads for the process, and for each thread."""
     global _blas
     if _blas is None:
-        _blas = ThreadpoolController()
+        found = ThreadpoolController().select(user_api="blas").lib_controllers
+        apart = [getattr(library, "threading_layer", None) == "openmp" for library in found]
+        _blas = tuple(
+            [library for library, own in zip(found, apart, strict=True) if own is kind]
+            for kind in (False, True)
+        )
     return _blas
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

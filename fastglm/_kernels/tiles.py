@@ -2,7 +2,8 @@
 
 The policy of the compiler:
 
-- ``cache=True``: a cold compile takes seconds, a cached one milliseconds. Numba does not notice a
+- ``cache=True``: a cold compile takes seconds, a cached one milliseconds. `compiler.njit` goes on
+  where nothing can be written. Numba does not notice a
   change to a helper in another file, so kernels that call each other stand in one file.
 - ``fastmath`` without ``nnan`` and ``ninf``: with them ``isfinite(nan)`` is True inside a kernel.
 - No explicit signatures: they would compile at import. Callers cast once, at the boundary.
@@ -23,12 +24,14 @@ reason. ``tiles`` lists the tiles to work on.
 """
 
 import math
-import threading
 from contextlib import nullcontext
 
 import numba
 import numpy as np
-from numba import njit, prange
+from numba import prange
+
+from fastglm._kernels import threads
+from fastglm._kernels.compiler import njit
 
 FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
 LANES = 16  # receivers in a tile: one AVX-512 register of float32, two of AVX2
@@ -38,7 +41,6 @@ PAD = NARROW_BLOCK  # bins of zeros around a chunk; at least every block size
 SEGMENT = 1024  # bins of one parallel task, a multiple of every block size
 NARROW_SEGMENT = 8 * SEGMENT  # the same for tiles of one receiver: 32 KB of float32
 _TILE = LANES * BLOCK  # numbers that are summed together
-_launch_lock = threading.Lock()
 
 
 def launch(kernel, *args):
@@ -47,8 +49,10 @@ def launch(kernel, *args):
     Numba's workqueue layer aborts the process when two threads launch kernels at once. Overflow is
     silent, in pure Python as in compiled code; callers test for it.
     """
+    threads.check_threads()
     alone = numba.get_num_threads() == 1 and numba.threading_layer() in ("omp", "tbb")
-    with nullcontext() if alone else _launch_lock, np.errstate(over="ignore", invalid="ignore"):
+    lock = nullcontext() if alone else threads.launch_lock
+    with lock, np.errstate(over="ignore", invalid="ignore"):
         return kernel(*args)
 
 

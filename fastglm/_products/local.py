@@ -40,6 +40,11 @@ class Local:
         """A lower bound, per column, of its values above zero."""
         return self.X.smallest_positive()
 
+    @property
+    def taken(self) -> np.ndarray:
+        """What was taken off each column."""
+        return self.X.taken
+
     def parts(self) -> Iterator[tuple[int, "Local"]]:
         """One part with all bins."""
         yield 0, self

@@ -68,6 +68,8 @@ class Products(Protocol):
         Number of valid bins.
     nonnegative : ndarray of bool, shape (n_features,)
         True for a column that can never be negative.
+    taken : ndarray of shape (n_features,)
+        What was taken off each column; it carries the rounding of the column as it was.
     columns : sequence of blocks of columns
         Used for estimates of cost; see `kinds`.
     concurrent : bool

@@ -298,6 +298,11 @@ class Shards:
         """A lower bound, per column, of its values above zero."""
         return self._least
 
+    @property
+    def taken(self) -> np.ndarray:
+        """Zeros: columns of history are never centred."""
+        return np.zeros(self.shape[1])
+
     def select(self, columns: np.ndarray) -> tuple["Shards", np.ndarray]:
         """Products with the senders of some columns, and the index of the columns they hold."""
         silent, whole = self.sources[0].silent(self.n_units), columns

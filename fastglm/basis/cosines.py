@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastglm._checks import positive_int
+from fastglm._checks import is_number, positive_int
 from fastglm.basis.leaf import Conv, Eval, Family
 
 
@@ -32,9 +32,9 @@ class RaisedCosineLinear(Family):
 
     @width.setter
     def width(self, value: float) -> None:
-        if not 1 < value < np.inf or not np.isclose(2 * value, round(2 * value)):
+        if not is_number(value) or not value > 1 or not np.isclose(2 * value, round(2 * value)):
             raise ValueError(
-                f"width is {value}; expected a number greater than 1 with an integer 2 * width, "
+                f"width is {value!r}; expected a number greater than 1 with an integer 2 * width, "
                 "or the bumps would not sum to a constant. Use 2.0?"
             )
         self._width = value
@@ -54,15 +54,15 @@ class RaisedCosineLog(RaisedCosineLinear):
     @time_scaling.setter
     def time_scaling(self, value: float | None) -> None:
         value = 50.0 if value is None else value
-        if not value > 0:
-            raise ValueError(f"time_scaling is {value}; expected a number above 0 (50 is usual).")
+        if not is_number(value) or not value > 0:
+            raise ValueError(f"time_scaling is {value!r}; expected a number above 0 (50 is usual).")
         self._time_scaling = value
 
     def _functions(self, u):
-        x = np.log(self.time_scaling * u + 1) / np.log(self.time_scaling + 1)
+        x = np.log1p(self.time_scaling * u) / np.log1p(self.time_scaling)
         last = 1.0
         if self.enforce_decay_to_zero:
-            last = 1 - self.width / (self.n_basis_funcs + self.width - 1)
+            last = (self.n_basis_funcs - 1) / (self.n_basis_funcs + self.width - 1)
         return _raised_cosines(x, np.linspace(0, last, self.n_basis_funcs), self.width)
 
 

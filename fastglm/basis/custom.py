@@ -57,6 +57,8 @@ class CustomBasis(Eval):
            [3., 9.]])
     """
 
+    _rescales = False
+
     def __init__(
         self,
         funcs: Callable | list[Callable],

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.linalg
 
 from fastglm._checks import as_numbers
-from fastglm.basis.leaf import Conv, Eval, Family
+from fastglm.basis.leaf import Conv, Eval, Family, read_points
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -27,6 +27,8 @@ class OrthExponential(Family):
     @decay_rates.setter
     def decay_rates(self, value: ArrayLike) -> None:
         rates = as_numbers(value, "decay_rates")
+        if not np.isfinite(rates).all():
+            raise ValueError(f"decay_rates is {value!r}; expected finite numbers.")
         if np.unique(rates).size != rates.size:
             raise ValueError("decay_rates holds a rate twice, which makes the functions dependent.")
         self._decay_rates = value
@@ -45,8 +47,11 @@ class OrthExponential(Family):
                 f"{u.size} points for {self.n_basis_funcs} exponentials; {type(self).__name__} "
                 "needs at least as many points (window_size) as functions."
             )
+        return scipy.linalg.orth(self._exponentials(u))
+
+    def _exponentials(self, u):
         rates = np.asarray(self.decay_rates, dtype=np.float64)
-        return scipy.linalg.orth(np.exp(-u[:, None] * rates))
+        return np.exp(-u[:, None] * rates)
 
 
 class OrthExponentialConv(OrthExponential, Conv):
@@ -89,7 +94,8 @@ class OrthExponentialEval(OrthExponential, Eval):
     """An orthonormal basis of the span of decaying exponentials ``exp(-rate * u)``.
 
     The functions are orthonormal over the given samples, so that their values at a sample depend on
-    all samples: a prediction needs the samples of the fit. If the exponentials are numerically
+    all samples: a prediction needs the samples of the fit. In a pipeline they are orthonormal over
+    the samples of the fit. If the exponentials are numerically
     dependent, there are fewer columns than rates.
 
     Parameters
@@ -128,9 +134,35 @@ class OrthExponentialEval(OrthExponential, Eval):
         self.label = label
         self._check()
 
+    _mixing = ()  # of every column, from `learn`
+
     @property
     def _n_columns(self):
         return getattr(self, "_n_found", self.n_basis_funcs)
+
+    def learn(self, *inputs: np.ndarray) -> None:
+        """Keep the domain, and the combinations that are orthonormal over these samples."""
+        super().learn(*inputs)
+        points = read_points(inputs[0])
+        points = points.reshape(points.shape[0], -1)
+        low, scale = self._range(points, self.bounds)
+        mixing = []
+        for x, begin, length in zip(points.T, low, scale, strict=True):
+            table = self._exponentials((x[np.isfinite(x)] - begin) / length)
+            _, s, v = scipy.linalg.svd(table, full_matrices=False)
+            used = s > s.max(initial=0) * np.finfo(float).eps * max(table.shape)  # as in `orth`
+            mixing.append(v[used].T / s[used])
+        self._mixing = mixing
+
+    def forget(self) -> None:
+        """Forget what `learn` found."""
+        super().forget()
+        self._mixing = ()
+
+    def _functions_of(self, u, j):
+        if j >= len(self._mixing):
+            return self._functions(u)
+        return self._exponentials(u) @ self._mixing[j]
 
     def _features(self, *inputs):
         values = super()._features(*inputs)

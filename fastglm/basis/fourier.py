@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastglm._checks import positive_int
+from fastglm._checks import as_numbers, positive_int
 from fastglm.basis.leaf import Eval, read_bounds
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class FourierEval(Eval):
 
     def _bounds_of_inputs(self):
         if self.bounds is None or np.ndim(self.bounds) == 1:
-            return [self.bounds] * self.ndim
+            return super()._bounds_of_inputs()
         return list(self.bounds)
 
     @property
@@ -154,8 +154,8 @@ class FourierEval(Eval):
 
     def _values(self, *points):
         turns = []
-        for x, bounds in zip(points, self._bounds_of_inputs(), strict=True):
-            low, scale = self._range(x, bounds)
+        for k, (x, bounds) in enumerate(zip(points, self._bounds_of_inputs(), strict=True)):
+            low, scale = self._range(x, bounds, k)
             turns.append(np.where(np.isfinite(x), (x - low) / scale, np.nan))
         frequencies = self.masked_frequencies
         angles = 2 * np.pi * (np.stack(turns, axis=-1) @ frequencies)
@@ -169,13 +169,13 @@ class FourierEval(Eval):
 def _read_frequencies(value):
     """The frequencies of one dimension as an ascending array."""
     if isinstance(value, tuple) and len(value) == 2:
-        array = np.arange(*value)
         fits = all(isinstance(v, int | np.integer) for v in value) and 0 <= value[0] < value[1]
+        array = np.arange(*value) if fits else value
     elif np.ndim(value) == 0:
         fits = isinstance(value, int | np.integer) and value >= 0
         array = np.arange(value) if fits else value
     else:
-        array = np.asarray(value)
+        array = as_numbers(value, "frequencies")
         fits = array.ndim == 1 and (array == np.round(array)).all() and (array >= 0).all()
         if fits and (np.diff(array) < 0).any():
             warnings.warn("frequencies are not ascending; they are sorted.", stacklevel=4)

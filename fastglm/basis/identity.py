@@ -60,6 +60,8 @@ class IdentityEval(Eval):
     array([ 1., nan,  2.])
     """
 
+    _rescales = False
+
     def __init__(
         self,
         bounds: tuple[float, float] | None = None,
@@ -95,6 +97,8 @@ class Zero(Eval):
     >>> basis.compute_features(np.arange(9), np.arange(9)).shape
     (9, 5)
     """
+
+    _rescales = False
 
     def __init__(self, label: str = "Zero") -> None:
         self.label = label

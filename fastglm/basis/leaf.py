@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import scipy.sparse
 
-from fastglm._checks import as_numbers, positive_int
+from fastglm._checks import as_numbers, join, positive_int, read_trials
 from fastglm._pynapple import Timeline, common_timeline, intersect, pynapple_type, read_values
 from fastglm.basis.composition import Basis
 from fastglm.features.dense import DenseColumns, SlowColumns
-from fastglm.features.events import Events
+from fastglm.features.events import Events, columns_of
 from fastglm.features.history import HistoryColumns
 from fastglm.features.matrix import FeatureMatrix
 
@@ -34,17 +35,49 @@ class Leaf(Basis):
     """A single basis: a family of functions, on a window or at samples."""
 
     bounds = None
-    fill_value = np.nan
+    _fill_value = np.nan
     _orthogonal = False
+    _rescales = False
+    _learned = None  # for each input, lowest sample, length of the range, highest; see `learn`
 
     def set_params(self, **params: object) -> Self:
         """Set parameters by name; see scikit-learn."""
         super().set_params(**params)
         self._check()
+        self.forget()
         return self
+
+    def learn(self, *inputs: np.ndarray) -> None:
+        """Keep the range of every column of the samples as its domain, where there are no bounds.
+
+        A transformer calls it in its fit, so that a sample has the same features in every batch.
+        """
+        self.forget()
+        if self._rescales and self.bounds is None:
+            points = [x.reshape(x.shape[0], -1) for x in map(read_points, inputs)]
+            self._learned = [self._range_of(p) for p in points]
+
+    def forget(self) -> None:
+        """Forget what `learn` found."""
+        self._learned = None
+
+    @property
+    def fill_value(self) -> float:
+        """Value of the functions at a sample out of bounds."""
+        return self._fill_value
+
+    @fill_value.setter
+    def fill_value(self, value: float) -> None:
+        if isinstance(value, str | bytes) or np.ndim(value) > 0:
+            raise ValueError(f"fill_value is {value!r}; expected a number or NaN.")
+        self._fill_value = value
 
     def _check(self):
         """Raise ValueError where parameters do not fit each other."""
+
+    def _functions_of(self, u, j):
+        """The functions at the rescaled points of column j."""
+        return self._functions(u)
 
     def _density(self, scale):
         """Divisor of the functions on a domain of length ``scale``."""
@@ -81,7 +114,7 @@ class Leaf(Basis):
             u = (points - low) / scale
         outside = self._outside(points)
         if self._orthogonal:  # over the samples of each input
-            parts = [self._functions(u[f, j]) for j, f in enumerate(finite.T)]
+            parts = [self._functions_of(u[f, j], j) for j, f in enumerate(finite.T)]
             out = np.full((*points.shape, max(p.shape[1] for p in parts)), np.nan)
             for j, part in enumerate(parts):
                 out[finite[:, j], j, : part.shape[1]] = part
@@ -93,11 +126,21 @@ class Leaf(Basis):
         out[outside] = self.fill_value
         return out
 
-    def _range(self, points, bounds):
-        """Lowest point of every column and the length of its range; 1 for a constant column."""
+    def _range(self, points, bounds, k=0):
+        """Lowest point of every column of input k and the length of its range.
+
+        The range of a constant column is 1.
+        """
         if bounds is not None:
             low, high = (np.full(points.shape[1], b) for b in bounds)
             return low, high - low
+        if self._learned_of(points, k) is not None:
+            return self._learned_of(points, k)[:2]
+        low, scale, _ = self._range_of(points)
+        return low, scale
+
+    def _range_of(self, points):
+        """Lowest point of every column, the length of its range, and the highest point."""
         finite = np.isfinite(points)
         if not finite.any():
             raise ValueError(
@@ -107,12 +150,22 @@ class Leaf(Basis):
         high = np.where(finite, points, -np.inf).max(axis=0)
         varies = high > low
         low[np.isinf(low)] = 0.0
-        return low, np.where(varies, high, low + 1.0) - low
+        high = np.where(varies, high, low + 1.0)
+        return low, high - low, high
+
+    def _learned_of(self, points, k=0):
+        """What was learned about input k; None if nothing was, or of other columns."""
+        if self._learned is None or self._learned[k][0].size != points.shape[1]:
+            return None
+        return self._learned[k]
 
     def _outside(self, points):
-        if self.bounds is None:
+        if self.bounds is not None:
+            return (points < self.bounds[0]) | (points > self.bounds[1])
+        if self._learned_of(points) is None:
             return np.zeros(points.shape, bool)
-        return (points < self.bounds[0]) | (points > self.bounds[1])
+        low, _, high = self._learned_of(points)
+        return (points < low) | (points > high)
 
 
 class Conv(Leaf):
@@ -138,7 +191,9 @@ class Conv(Leaf):
 
     @conv_kwargs.setter
     def conv_kwargs(self, value: dict | None) -> None:
-        kwargs = {} if value is None else dict(value)
+        if not isinstance(value, Mapping | None):
+            raise ValueError(f"conv_kwargs is {value!r}; expected a dict or None.")
+        kwargs = dict(value or {})
         if kwargs.get("axis", 0) != 0 or "axis" in kwargs:
             raise ValueError(
                 "conv_kwargs holds `axis`; the bins are always axis 0. Transpose the counts?"
@@ -235,7 +290,7 @@ class Conv(Leaf):
         block = HistoryColumns(
             events, kernel, shift, self.label, complete=complete, missing=missing
         )
-        block.inputs = timeline.columns if timeline is not None else None
+        block.inputs = columns_of(xi, timeline)
         return FeatureMatrix([block], timeline=timeline)
 
     def _domain(self):
@@ -257,6 +312,7 @@ class Eval(Leaf):
     """A basis of functions at the samples of covariates."""
 
     _bounds = None
+    _rescales = True  # the functions depend on the domain
 
     @property
     def bounds(self) -> tuple[float, float] | None:
@@ -265,7 +321,7 @@ class Eval(Leaf):
 
     @bounds.setter
     def bounds(self, value: ArrayLike | None) -> None:
-        self._bounds = None if value is None else read_bounds(value)
+        self._bounds = None if value is None else read_bounds(value, self._rescales)
 
     def evaluate_on_grid(self, *n_samples: int) -> tuple[np.ndarray, ...]:
         """The functions on equally spaced points of the bounds, or of [0, 1].
@@ -290,6 +346,9 @@ class Eval(Leaf):
         return *grids, values.reshape(*grids[0].shape, -1)
 
     def _bounds_of_inputs(self):
+        if self.bounds is None and self._learned is not None:
+            # The grid of several columns with ranges of their own is [0, 1].
+            return [(low[0], high[0]) if low.size == 1 else None for low, _, high in self._learned]
         return [self.bounds] * self._n_inputs
 
     def _domain(self):
@@ -351,20 +410,20 @@ class Eval(Leaf):
             block = slow.with_values(values, self.label, n_funcs, complete)
         else:
             block = DenseColumns(values, self.label, n_funcs, complete)
-        block.inputs = timeline.columns if timeline is not None else None
+        block.inputs = columns_of(xi[0], timeline)
         return FeatureMatrix([block], timeline=timeline)
 
     def _features(self, *inputs):
         """Values of shape (n_samples, ..., n_columns); the last axis is that of the functions."""
-        values = self._values(*(x.reshape(x.shape[0], -1) for x in inputs))
-        if self.bounds is not None:
-            outside = [self._outside(x).reshape(x.shape[0], -1).any(axis=1) for x in inputs]
-            values[np.any(outside, axis=0)] = self.fill_value
+        inputs = [x.reshape(x.shape[0], -1) for x in inputs]
+        values = self._values(*inputs)
+        outside = np.any([self._outside(x).any(axis=1) for x in inputs], axis=0)
+        values[outside] = self.fill_value
         return values
 
 
-def read_bounds(value: ArrayLike) -> tuple[float, float]:
-    """Bounds as a pair of floats, the lower first.
+def read_bounds(value: ArrayLike, finite: bool = True) -> tuple[float, float]:
+    """Bounds as a pair of floats, the lower first; with ``finite`` none is infinite.
 
     Raises
     ------
@@ -372,11 +431,13 @@ def read_bounds(value: ArrayLike) -> tuple[float, float]:
         If the value is no such pair.
     """
     try:
-        low, high = (float(v) for v in value)
+        low, high = as_numbers(list(value), "bounds").astype(np.float64)
+        fits = bool(low < high) and not (finite and np.isinf([low, high]).any())
     except (TypeError, ValueError):
-        low, high = np.nan, np.nan
-    if not low < high:
+        fits = False
+    if not fits:
         raise ValueError(f"bounds is {value!r}; expected a pair of numbers, low < high.")
+    low, high = float(low), float(high)
     return low, high
 
 
@@ -417,18 +478,13 @@ def _read_samples(counts, epochs, name):
         return counts, read_epochs(epochs, counts.n_bins, timeline), timeline
     if timeline is None:
         counts, timeline = read_values(counts, name)
-    if isinstance(counts, list | tuple) and all(isinstance(c, np.ndarray) for c in counts):
-        trials = [np.atleast_1d(c) for c in counts]
+    trials = read_trials(counts, name, (1, 2, 3, 4))
+    if trials is not None:
         if epochs is not None:
             raise ValueError("epochs cannot be given with a list of trials, which are the epochs.")
-        if len({t.shape[1:] for t in trials}) != 1:
-            raise ValueError(
-                f"Trials have shapes {[t.shape for t in trials]}; expected (n_bins, n_senders) "
-                "with the same n_senders in each."
-            )
         stops = np.cumsum([t.shape[0] for t in trials])
         epochs = np.column_stack([np.concatenate([[0], stops[:-1]]), stops])
-        counts = np.concatenate(trials)
+        counts = join(trials)
     counts = as_numbers(counts, name)
     if counts.ndim == 0 or 0 in counts.shape:
         raise ValueError(
@@ -470,8 +526,13 @@ def read_epochs(epochs: object, n_bins: int, timeline: Timeline | None = None) -
 
 
 def _read_bounds_of_epochs(epochs, n_bins):
-    array = np.asarray(epochs)
-    if array.ndim != 2 or array.shape[1] != 2 or array.shape[0] == 0:
+    array = as_numbers(epochs, "epochs")
+    if (
+        scipy.sparse.issparse(array)
+        or array.ndim != 2
+        or array.shape[1] != 2
+        or array.shape[0] == 0
+    ):
         raise ValueError(
             f"epochs has shape {array.shape}; expected (n_epochs, 2): first bin and one past the "
             "last."

@@ -11,6 +11,9 @@ import numpy as np
 from sklearn import get_config
 from sklearn.base import BaseEstimator, TransformerMixin
 
+from fastglm._checks import as_numbers
+from fastglm.features.matrix import as_feature_matrix
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
@@ -30,11 +33,12 @@ class TransformerBasis(TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    `transform` computes the features of its samples alone, as ``compute_features``. Give an Eval
-    basis its ``bounds``: without bounds the domain is the range of the samples, which differs
-    between folds. A convolution does not see the bins that a fold leaves out: splits that keep bins
-    together (``KFold`` without shuffling) lose one window at every edge. `fastglm.model_selection`
-    takes epochs and windows into account.
+    An Eval basis without ``bounds`` learns its domain in `fit`: the range of every column of these
+    samples. A sample beyond it becomes ``fill_value``, as beyond bounds that were given: by default
+    its prediction is NaN. Apart from that `transform` computes the features of its samples alone,
+    as ``compute_features``. A convolution does not see the bins that a fold leaves out: splits that
+    keep bins together (``KFold`` without shuffling) lose one window at every edge.
+    `fastglm.model_selection` takes epochs and windows into account.
     """
 
     def __init__(self, basis: object) -> None:
@@ -52,11 +56,12 @@ class TransformerBasis(TransformerMixin, BaseEstimator):
             raise TypeError(f"basis is {value!r}; expected a basis.")
         self._basis = copy.deepcopy(value)
         for leaf in self._basis._leaves():
+            leaf.forget()
             if leaf._input_shape is None:
                 leaf.set_input_shape(*[1] * leaf._n_inputs)
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:
-        """Check the number of columns; nothing is learned from the samples.
+        """Learn the domain of every Eval basis without bounds.
 
         Parameters
         ----------
@@ -67,21 +72,28 @@ class TransformerBasis(TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            If X does not have one column for each input of the basis.
+            If X does not have one column for each input of the basis, or a basis that needs a
+            range finds no finite sample.
         """
-        self._split(X)
+        inputs = iter(self._split(X))
+        for leaf in self._basis._leaves():
+            leaf.learn(*itertools.islice(inputs, leaf._n_inputs))
         return self
 
     def transform(self, X: ArrayLike) -> object:
         """The features, a `FeatureMatrix`; after `set_output` a DataFrame."""
-        features = self.basis.compute_features(*self._split(X))
+        inputs = self._split(X)
+        if inputs[0].shape[0] == 0:
+            features = as_feature_matrix(np.zeros((0, self.basis.n_output_features)))
+        else:
+            features = self.basis.compute_features(*inputs)
         own = getattr(self, "_sklearn_output_config", {})
         if own.get("transform", get_config()["transform_output"]) == "default":
             return features
         return np.asarray(features)  # scikit-learn makes a DataFrame of it
 
     def _split(self, X):
-        X = X if hasattr(X, "ndim") and hasattr(X, "shape") else np.asarray(X)
+        X = X if hasattr(X, "toarray") else as_numbers(X, "X")
         shapes = self.basis.input_shape
         edges = np.cumsum([0] + [int(np.prod(s, dtype=int)) for s in shapes])
         if X.ndim != 2 or X.shape[1] != edges[-1]:
@@ -89,7 +101,6 @@ class TransformerBasis(TransformerMixin, BaseEstimator):
                 f"X has shape {tuple(X.shape)}; expected (n_bins, {edges[-1]}), the inputs of "
                 f"{self.basis.label} side by side. Call set_input_shape to change their number."
             )
-        X = X if hasattr(X, "toarray") else np.asarray(X)
         parts = [X[:, a:b] for a, b in itertools.pairwise(edges)]
         return [
             part if hasattr(part, "toarray") else part.reshape(X.shape[0], *shape)
@@ -111,6 +122,8 @@ class TransformerBasis(TransformerMixin, BaseEstimator):
             super().__setattr__(name, value)
         elif hasattr(self._basis, name):
             setattr(self._basis, name, value)
+            for leaf in self._basis._leaves():
+                leaf.forget()
         else:
             raise ValueError(f"{self._basis.label} has no attribute {name!r} that could be set.")
 

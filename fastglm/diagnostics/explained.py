@@ -12,7 +12,7 @@ from fastglm._batches.fit import fit_penalties
 from fastglm._engine.observed import Observed
 from fastglm._fitted import Fitted, fitted_scale, rates
 from fastglm._inputs import read_problem
-from fastglm._scores import null_rates
+from fastglm._scores import Impossible, null_rates, warn_impossible
 from fastglm.model_selection import split
 
 if TYPE_CHECKING:
@@ -32,12 +32,19 @@ class HeldOut:
         Mean over the held-out bins, with its normalisation and the scale of the fit.
     status : ndarray of str, shape (n_folds, n_receivers)
         How each fit ended, as ``status_`` of a model.
+    n_impossible : ndarray of int, shape (n_folds, n_receivers)
+        Number of held-out bins to whose count the fit gives probability 0, such as an event inside
+        the dead time that it has learned. One of them makes the scores minus infinity.
+    possible : HeldOut or None
+        The same scores without these bins; None if there are none.
     """
 
     deviance_explained: np.ndarray
     bits_per_spike: np.ndarray
     log_likelihood: np.ndarray
     status: np.ndarray
+    n_impossible: np.ndarray | None = None
+    possible: HeldOut | None = None
 
     def __repr__(self) -> str:
         n_folds, n = self.status.shape
@@ -56,6 +63,7 @@ def deviance_explained(
     *,
     sample_weight: ArrayLike | None = None,
     offset: ArrayLike | None = None,
+    skip_impossible: bool = False,
 ) -> np.ndarray:
     """Part of the deviance that the model explains, receiver by receiver.
 
@@ -72,6 +80,8 @@ def deviance_explained(
     X, y, sample_weight, offset
         As in `fit`, of any bins. With an offset, the null model is an intercept with the same
         offset.
+    skip_impossible : bool, default False
+        As in ``PopulationGLM.score``.
 
     Returns
     -------
@@ -93,7 +103,7 @@ def deviance_explained(
     array([1.])
     """
     fit = read_fit(model, X, y, sample_weight, offset)
-    return explained(fit).deviance_explained()
+    return _possible(fit, skip_impossible).deviance_explained()
 
 
 def bits_per_spike(
@@ -103,6 +113,7 @@ def bits_per_spike(
     *,
     sample_weight: ArrayLike | None = None,
     offset: ArrayLike | None = None,
+    skip_impossible: bool = False,
 ) -> np.ndarray:
     """Information of the model about each event, beyond the mean count, in bits.
 
@@ -111,7 +122,7 @@ def bits_per_spike(
 
     Parameters
     ----------
-    model, X, y, sample_weight, offset
+    model, X, y, sample_weight, offset, skip_impossible
         As in `deviance_explained`.
 
     Returns
@@ -139,7 +150,19 @@ def bits_per_spike(
             f"{fit.family.name} observations are not events; bits per spike need Poisson or "
             "Bernoulli observations. deviance_explained gives R2."
         )
-    return explained(fit).bits_per_spike()
+    return _possible(fit, skip_impossible).bits_per_spike()
+
+
+def _possible(fit, skip):
+    """The sums of a fit; with ``skip`` without impossible counts, else with a warning of them."""
+    sums = explained(fit)
+    if not sums.impossible.found:
+        return sums
+    if skip:
+        return explained(sums.impossible.without(fit))
+    what = "Scores are minus infinity; skip_impossible=True leaves these bins out"
+    sums.impossible.warn(fit, what, level=4)
+    return sums
 
 
 def cross_validated(
@@ -148,6 +171,7 @@ def cross_validated(
     y: object,
     folds: object = 5,
     *,
+    groups: ArrayLike | None = None,
     sample_weight: ArrayLike | None = None,
     offset: ArrayLike | None = None,
 ) -> HeldOut:
@@ -162,7 +186,7 @@ def cross_validated(
         Its parameters hold for every fit. The model is not changed and need not be fitted.
     X, y, sample_weight, offset
         As in `fit`.
-    folds
+    folds, groups
         As in `fastglm.model_selection.cross_validate`. No window reaches from the fitted bins into
         the scored bins or back.
 
@@ -177,6 +201,11 @@ def cross_validated(
     ValueError
         If X and y cannot be fitted, or a fold leaves no bins to fit or to score.
 
+    Warns
+    -----
+    UserWarning
+        If scores are minus infinity; ``possible`` of the result has them without the bins.
+
     Examples
     --------
     >>> import numpy as np, fastglm
@@ -189,20 +218,38 @@ def cross_validated(
     problem = read_problem(model, X, y, sample_weight, offset)
     X, observed, settings = problem.X, problem.observed, problem.settings
     loss, family, kept = settings.loss, settings.loss.observation_model, problem.valid
-    scores = []
-    for k, (train, test) in enumerate(split(X, folds, observed.events.n_bins)):
+    scores, y = [], observed.events
+    parts = split(X, folds, y, groups=groups)
+    for k, (train, test) in enumerate(parts):
         train, test = train & kept, test & kept
         (result,) = fit_penalties(
             X, observed, train, problem.free, [problem.penalty], settings, log=f"fold {k + 1}"
         )
         scale = fitted_scale(replace(problem, valid=train), result)
         null = null_rates(loss, observed, train)
-        chunks = rates(X, result.coef, result.intercept, loss, observed.offset, test)
-        sums = _sum_up(family, observed, test, chunks, null, scale, likelihood=True)
         lost = _without_null(loss, null(np.flatnonzero(train)[:1]))
-        values = sums.deviance_explained(), sums.bits_per_spike(), sums.log_likelihood
-        scores.append([np.where(lost, np.nan, value) for value in values] + [result.status])
-    return HeldOut(*map(np.array, zip(*scores, strict=True)))
+
+        def held_out(observed, result=result, test=test, null=null, scale=scale, lost=lost):
+            chunks = rates(X, result.coef, result.intercept, loss, observed.offset, test)
+            sums = _sum_up(family, observed, test, chunks, null, scale, likelihood=True)
+            values = sums.deviance_explained(), sums.bits_per_spike(), sums.log_likelihood
+            return [np.where(lost, np.nan, value) for value in values], sums.impossible
+
+        values, impossible = held_out(observed)
+        possible = values
+        if impossible.found:
+            known = Observed(impossible.forget(y), observed.weight, observed.offset)
+            possible, _ = held_out(known)
+        number = np.where(lost, 0, impossible.number(y.n_units))
+        scores.append((*values, result.status, number, *possible))
+    first, second, third, status, number, *possible = map(np.array, zip(*scores, strict=True))
+    if not number.any():
+        return HeldOut(first, second, third, status, number)
+    what = "Held-out scores are minus infinity; `possible` has them without these bins"
+    names = None if y.columns is None else y.columns.names
+    warn_impossible(number.sum(axis=0), names, what, level=3)
+    possible = HeldOut(*possible, status, np.zeros_like(number))
+    return HeldOut(first, second, third, status, number, possible)
 
 
 def _without_null(loss, mean):
@@ -224,6 +271,7 @@ class _Sums:
     events: np.ndarray  # 0 if counts are not events
     scale: np.ndarray
     log_likelihood: np.ndarray  # mean over the bins
+    impossible: Impossible
 
     def deviance_explained(self):
         return 1 - _divide(self.deviance, np.where(self.varies, self.null, 0.0))
@@ -249,7 +297,7 @@ def _sum_up(family, observed, kept, chunks, null, scale, likelihood=False) -> _S
     y = observed.events
     deviance, base, total = np.zeros((3, y.n_units))
     low, high = np.full(y.n_units, np.inf), np.full(y.n_units, -np.inf)
-    counted = _Counted(observed, kept)
+    counted, impossible = _Counted(observed, kept), Impossible()
     # If the null mean is the same in all bins, bins without an event enter by their number. For
     # Gaussian observations sums of this kind would cancel.
     constant = observed.offset is None and family.event_based
@@ -258,11 +306,13 @@ def _sum_up(family, observed, kept, chunks, null, scale, likelihood=False) -> _S
             continue
         counts = y.rows(index)
         with np.errstate(divide="ignore", invalid="ignore"):
-            deviance += _total(family.deviance(counts, mu), observed.weight, index)
+            value = impossible.add(index, counts, mu, family.deviance(counts, mu), np.inf)
+            deviance += _total(value, observed.weight, index)
             if not constant:
                 base += _total(family.deviance(counts, null(index)), observed.weight, index)
             if likelihood:
                 value = family.log_likelihood(counts, mu, scale)
+                value = np.where(np.isinf(mu) & ~np.isnan(counts), -np.inf, value)
                 total += _total(value, observed.weight, index)
         if not family.event_based:
             low = np.fmin(low, np.fmin.reduce(counts, axis=0))
@@ -271,7 +321,8 @@ def _sum_up(family, observed, kept, chunks, null, scale, likelihood=False) -> _S
         base = counted.deviance(family, null(np.flatnonzero(kept)[:1]))
     varies = counted.vary() if family.event_based else high > low
     events = counted.sum if family.event_based else np.zeros(y.n_units)
-    return _Sums(deviance, base, varies, events, scale, _divide(total, counted.size))
+    size = counted.size
+    return _Sums(deviance, base, varies, events, scale, _divide(total, size), impossible)
 
 
 def _total(values, weight, index):

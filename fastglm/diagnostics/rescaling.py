@@ -36,6 +36,8 @@ class Rescaling:
         Number of intervals that an edge cut off; a draw from the model completes them.
     n_extra : ndarray of int, shape (n_receivers,)
         Number of events beyond the first event of their bin; the intervals do not see them.
+    names : list or None
+        Names of the receivers, if the counts of the fit had names.
     """
 
     intervals: list
@@ -44,6 +46,7 @@ class Rescaling:
     n_intervals: np.ndarray
     n_censored: np.ndarray
     n_extra: np.ndarray
+    names: list | None = None
 
     def __repr__(self) -> str:
         tested = np.isfinite(self.statistic)
@@ -203,7 +206,8 @@ def time_rescaling(
             statistic[j], p_value[j] = stats.kstest(u, "uniform")[:2]
         intervals.append(u)
     n_intervals = np.array([u.size for u in intervals])
-    return Rescaling(intervals, statistic, p_value, n_intervals, n_censored, n_extra)
+    names = None if fit.receivers is None else list(fit.receivers.names)
+    return Rescaling(intervals, statistic, p_value, n_intervals, n_censored, n_extra, names)
 
 
 def _stretches(fit):

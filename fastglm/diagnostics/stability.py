@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastglm._checks import as_numbers
 from fastglm._fitted import Fitted
 from fastglm.observation_models import LOG_ZERO
 from fastglm.simulation import gain_eigenvalues
@@ -187,15 +188,16 @@ def _network(model, kernel, rates):
         )
     lost = np.flatnonzero(~np.isfinite(coef).all(axis=0) | ~np.isfinite(fit.intercept))
     if lost.size:
+        names = range(n) if fit.receivers is None else fit.receivers.names
         raise ValueError(
-            f"Receivers {lost.tolist()[:10]} have no coefficients (see status_); expected a fit of "
-            "every cell. Leave them out as senders and receivers."
+            f"Receivers {[names[j] for j in lost[:10]]} have no coefficients (see status_); "
+            "expected a fit of every cell. Leave them out as senders and receivers."
         )
     coupling = coef.reshape(n, n_funcs, n)
     area = np.einsum("b,ibj->ij", kernel.sum(axis=0), coupling)
     if rates is None:
         rates = _sustained(area, fit.intercept, fit.loss)
-    rates = np.asarray(rates, np.float64)
+    rates = as_numbers(rates, "rates").astype(np.float64)
     with np.errstate(divide="ignore", invalid="ignore"):
         eta = np.asarray(fit.loss.eta(rates), np.float64)
     if rates.shape != (n,) or not np.isfinite(rates).all() or np.isnan(eta).any():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 _ROWS = 8192  # rows checked together
+_ROUNDING = 8 * np.finfo(np.float64).eps  # a deviation, as a part of the mean, that is rounding
 _FAR = 3.0  # standard deviations from zero beyond which a column is centred for a fit
 
 
@@ -25,7 +26,9 @@ class DenseColumns:
     inputs = None
     lags = 0
     reach = 0, 0  # a row depends on its own bin alone
-    shift = None  # what is taken off every row, where a fit wants it; see `centred`
+    # What is taken off every row, which columns are constant but for rounding, and what was taken
+    # off in all; see `centred`.
+    shift = flat = taken = None
 
     def __init__(
         self,
@@ -75,8 +78,9 @@ class DenseColumns:
         return np.fmin.reduce(self.values, axis=0, initial=0) >= 0
 
     def smallest_positive(self) -> np.ndarray:
-        """The smallest value above zero of each column."""
-        return np.where(self.values > 0, self.values, np.inf).min(axis=0, initial=np.inf)
+        """The smallest value of each column that is above zero by more than rounding."""
+        rounding = 1e-12 * np.fmax.reduce(self.values, axis=0, initial=0)
+        return np.where(self.values > rounding, self.values, np.inf).min(axis=0, initial=np.inf)
 
     def rows(self, index: np.ndarray, out: np.ndarray) -> None:
         """Write the rows at the ascending bins ``index``, which may repeat, into ``out``."""
@@ -84,14 +88,19 @@ class DenseColumns:
         out[:] = self._shifted(self.values[some])
 
     def _shifted(self, values: np.ndarray) -> np.ndarray:
-        return values if self.shift is None else values - self.shift
+        if self.shift is None:
+            return values
+        values = values - self.shift
+        values[:, self.flat] = 0
+        return values
 
     def centred(self):
         """The block with columns that are far from zero centred, and what was taken off each.
 
         Of a column whose mean is many standard deviations from zero, ``X'X`` loses the digits of
         ``(mean / sd)^2``. A column is read relative to its first number, so that its mean and its
-        standard deviation keep their digits; one that is constant becomes exactly 0.
+        standard deviation keep their digits. A column that is constant, but for rounding, becomes
+        exactly 0.
         """
         known = _finite(self.values)
         first = self.values[np.argmax(known)].astype(np.float64) if known.any() else 0.0
@@ -108,7 +117,8 @@ class DenseColumns:
             return self, np.zeros(self.n_columns)
         block = object.__new__(type(self))
         shift = np.where(far, mean, 0.0)
-        block.__dict__.update(self.__dict__, shift=shift)
+        flat = far & (spread <= _ROUNDING * np.abs(mean))
+        block.__dict__.update(self.__dict__, shift=shift, flat=flat, taken=shift)
         return block, shift
 
     def select(self, columns: np.ndarray) -> tuple[DenseColumns, np.ndarray]:
@@ -118,8 +128,9 @@ class DenseColumns:
             return self, index
         block = object.__new__(type(self))
         block.__dict__.update(self.__dict__, values=self.values[:, index], n_funcs=index.size)
-        if self.shift is not None:
-            block.shift = self.shift[index]
+        for name in ("shift", "flat", "taken"):
+            if getattr(self, name) is not None:
+                setattr(block, name, getattr(self, name)[index])
         return block, index
 
     def runs(self, start: int, n_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -167,7 +178,7 @@ class SlowColumns(DenseColumns):
         """As `DenseColumns.centred`, with samples of its own."""
         block, shift = super().centred()
         if block is not self:
-            block.values, block.shift = self.values - shift, None
+            block.values, block.shift = block._shifted(self.values), None
         return block, shift
 
     def describe(self) -> str:

@@ -7,7 +7,11 @@ from functools import cached_property
 import numpy as np
 import scipy.sparse
 
+from fastglm._checks import column_names
+from fastglm._pynapple import Columns, Timeline
+
 _BLOCK = 4096  # events that are added up at a time
+_WIDEST = 2**31 - 1  # the largest sum of products of counts in int32
 _FEW_UNITS = 8  # if at most one unit in 8 is selected, sorting beats a pass over all events
 
 
@@ -23,6 +27,7 @@ class Events:
     """
 
     timeline = None  # times of the bins, if the counts came with times
+    columns = None  # `Columns`: names of the units, if they have names
     ndim = 2
     values = None  # all numbers of the table; only in `Traces`
 
@@ -77,10 +82,16 @@ class Events:
         return self.n_bins, self.n_units
 
     def toarray(self) -> np.ndarray:
-        """The table in the smallest signed integer type that holds it; float64 if it holds NaN."""
+        """The table in int32, or a wider type where sums of products of its counts need one.
+
+        The type is int64 where the squares of a unit's counts add up to more than int32 holds, and
+        float64 where counts are not whole or not known. ``counts.T @ counts`` never wraps around.
+        """
         whole = np.array_equal(self.amplitudes, np.round(self.amplitudes))
-        largest = int(np.abs(self.amplitudes).max(initial=1)) if whole else 0
-        dtype = np.min_scalar_type(-largest - 1) if whole else np.float64
+        dtype = np.float64
+        if whole:
+            squares = np.bincount(self.units, self.amplitudes**2, 1).max()
+            dtype = np.int32 if squares <= _WIDEST else np.int64
         table = np.zeros(self.shape, dtype)
         table[self.bins, self.units] = self.amplitudes
         return table
@@ -89,6 +100,17 @@ class Events:
         """The events for which the boolean array ``keep`` is True."""
         shape = self.n_bins, self.n_units
         return Events(self.bins[keep], self.units[keep], self.amplitudes[keep], shape)
+
+    def forget(self, bins: np.ndarray, units: np.ndarray) -> Events:
+        """The same events, with the counts of some bins and units not known."""
+        place = self.bins.astype(np.int64) * self.n_units + self.units
+        gone = np.unique(bins.astype(np.int64) * self.n_units + units)
+        kept = ~np.isin(place, gone)
+        amplitudes = np.concatenate([self.amplitudes[kept], np.full(gone.size, np.nan)])
+        place = np.concatenate([place[kept], gone])
+        order = np.argsort(place, kind="stable")
+        bins, units = (part.astype(np.int32) for part in np.divmod(place[order], self.n_units))
+        return Events(bins, units, amplitudes[order], self.shape)
 
     @cached_property
     def by_unit(self) -> tuple[np.ndarray, np.ndarray]:
@@ -226,6 +248,12 @@ class Traces(Events):
         """Rows of the table at ascending bins, float64."""
         return self.values[index].astype(np.float64)
 
+    def forget(self, bins: np.ndarray, units: np.ndarray) -> Traces:
+        """The same numbers, with those of some bins and units not known."""
+        values = self.values.astype(np.float64)
+        values[bins, units] = np.nan
+        return Traces(values)
+
     def select(self, units: np.ndarray) -> Traces:
         """The numbers of some units."""
         return Traces(self.values[:, units])
@@ -249,3 +277,23 @@ class Traces(Events):
             some = slice(start, start + self._ROWS)
             total += weight[some] @ np.nan_to_num(self.values[some] - center) ** 2
         return total
+
+
+def columns_of(values: object, timeline: Timeline | None = None) -> Columns | None:
+    """Names of the columns of counts or covariates; None if they have none.
+
+    Parameters
+    ----------
+    values : object
+        As the user gave them: a table, a Series, `Events`, or a list of trials.
+    timeline : Timeline, optional
+        Of the values, if they are pynapple's.
+    """
+    if timeline is not None and timeline.columns is not None:
+        return timeline.columns
+    if isinstance(values, Events):
+        return values.columns
+    if isinstance(values, list | tuple) and len(values):
+        values = values[0]
+    names = column_names(values)
+    return None if names is None else Columns(names)

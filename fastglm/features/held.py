@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse
 
-from fastglm._checks import as_numbers, whole_numbers
+from fastglm._checks import as_numbers, is_number, whole_numbers
 from fastglm.features.dense import SlowColumns
 from fastglm.features.matrix import FeatureMatrix
 
@@ -101,7 +101,7 @@ def hold(
         starts = np.flatnonzero(np.diff(samples, prepend=-2))
         samples = samples[starts]
     else:
-        if isinstance(n_bins, bool) or not np.isscalar(n_bins) or not 1 <= n_bins == int(n_bins):
+        if not is_number(n_bins) or not 1 <= n_bins == int(n_bins):
             raise ValueError(f"n_bins is {n_bins!r}; expected the number of bins.")
         n_bins = int(n_bins)
         if every is not None:
@@ -136,8 +136,10 @@ def hold(
 
 def _regular_starts(n_samples, n_bins, every):
     """First bins of samples that come at regular intervals."""
-    if not 1 <= every < np.inf:
-        raise ValueError(f"every is {every}; expected the bins from one sample to the next, >= 1.")
+    if not is_number(every) or every < 1:
+        raise ValueError(
+            f"every is {every!r}; expected the bins from one sample to the next, >= 1."
+        )
     expected = int(np.ceil(n_bins / every))
     if abs(n_samples - expected) > 1:
         raise ValueError(

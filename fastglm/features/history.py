@@ -82,6 +82,8 @@ class HistoryColumns:
         """Bins of history that a row sees."""
         return self.kernel.shape[0]
 
+    taken = None  # centring takes nothing off
+
     def centred(self) -> tuple:
         """The block, whose columns are never far from zero, and zeros."""
         return self, np.zeros(self.n_columns)

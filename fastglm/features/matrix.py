@@ -19,6 +19,7 @@ from fastglm import _html
 from fastglm._checks import as_numbers
 from fastglm._pynapple import Columns, Timeline, common_timeline, read_values
 from fastglm.features.dense import DenseColumns
+from fastglm.features.events import columns_of
 from fastglm.features.product import farthest
 
 if TYPE_CHECKING:
@@ -221,6 +222,12 @@ class FeatureMatrix(NDArrayOperatorsMixin):
             return self, shift
         return FeatureMatrix(blocks, self.valid, self.timeline), shift
 
+    @property
+    def taken(self) -> np.ndarray:
+        """What centring took off each column, (n_features,)."""
+        off = (np.zeros(c.n_columns) if c.taken is None else c.taken for c in self.columns)
+        return np.concatenate(list(off))
+
     def select(self, columns: np.ndarray) -> tuple[FeatureMatrix, np.ndarray]:
         """The matrix with only the senders and columns that the boolean ``columns`` needs.
 
@@ -298,7 +305,7 @@ def as_feature_matrix(X: object, one_column: bool = False) -> FeatureMatrix:
         if X.shape[1] == 0:
             raise ValueError(_NO_FEATURES.format(X.shape))
         return X
-    X, timeline = read_values(X, "X")
+    given, (X, timeline) = X, read_values(X, "X")
     values = as_numbers(X, "X")
     if scipy.sparse.issparse(values):
         raise ValueError(
@@ -314,5 +321,5 @@ def as_feature_matrix(X: object, one_column: bool = False) -> FeatureMatrix:
     if values.shape[1] == 0:
         raise ValueError(_NO_FEATURES.format(values.shape))
     block = DenseColumns(values)
-    block.inputs = timeline.columns if timeline is not None else None
+    block.inputs = columns_of(given, timeline)
     return FeatureMatrix([block], timeline=timeline)

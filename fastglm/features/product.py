@@ -39,6 +39,8 @@ class ProductColumns:
         """Number of columns."""
         return self.n_inputs * self.n_funcs
 
+    taken = None  # centring takes nothing off
+
     def centred(self) -> tuple:
         """The block as it is: a product of shifted factors would be another feature."""
         return self, np.zeros(self.n_columns)

@@ -31,7 +31,8 @@ def figure_of(size: tuple[float, float]) -> Figure:
 
 def names_of(names: ArrayLike | None, n: int, prefix: str = "receiver ") -> np.ndarray:
     """Names of n receivers; numbers without names."""
-    names = np.array([f"{prefix}{k}" for k in range(n)]) if names is None else np.asarray(names)
+    names = [f"{prefix}{k}" for k in range(n)] if names is None else names
+    names = np.array([str(name) for name in names])  # one that is a tuple is one name
     if names.shape != (n,):
         raise ValueError(f"names has shape {names.shape}; expected a name for each of {n}.")
     return names

@@ -49,7 +49,7 @@ def plot_ks(
         Draw the difference from uniform. With thousands of events the band is too narrow to be seen
         without it.
     names : sequence, optional
-        Names of the receivers. Default: numbers.
+        Names of the receivers. Default: those of the counts, or numbers.
     ax : matplotlib Axes, optional
 
     Returns
@@ -75,7 +75,7 @@ def plot_ks(
     """
     band = rescaling.band(level)
     receivers = _tested(rescaling, receivers, band)
-    names = names_of(names, band.size)
+    names = names_of(rescaling.names if names is None else names, band.size)
     ax = axes_of(ax, (4.2, 4.0) if not difference else (4.6, 3.2))
     x = np.array([0.0, 1.0])
     base = 0 * x if difference else x
@@ -119,7 +119,7 @@ def plot_ks_distances(
     rescaling : fastglm.diagnostics.Rescaling
     level : float
     names : sequence, optional
-        Names of the receivers. Default: numbers.
+        Names of the receivers. Default: those of the counts, or numbers.
     ax : matplotlib Axes, optional
 
     Returns
@@ -135,7 +135,7 @@ def plot_ks_distances(
     part = rescaling.statistic / rescaling.band(level)
     if not np.isfinite(part).any():
         raise ValueError("No receiver has the 5 intervals that a KS test needs; nothing to draw.")
-    names = names_of(names, part.size, "")
+    names = names_of(rescaling.names if names is None else names, part.size, "")
     ax = axes_of(ax, (4.6, 3.2))
     number = np.arange(part.size)
     size = 5 if part.size <= 60 else 3
@@ -179,7 +179,7 @@ def plot_autocorrelation(
     level : float
         Level of the band in which one correlation of independent intervals lies.
     names : sequence, optional
-        Names of the receivers. Default: numbers.
+        Names of the receivers. Default: those of the counts, or numbers.
     ax : matplotlib Axes, optional
 
     Returns
@@ -204,7 +204,7 @@ def plot_autocorrelation(
     """
     correlation, band = rescaling.autocorrelation(n_lags, level)
     receivers = _tested(rescaling, receivers, rescaling.band(level))
-    names = names_of(names, band.size)
+    names = names_of(rescaling.names if names is None else names, band.size)
     ax = axes_of(ax, (4.6, 3.2))
     lags = np.arange(1, n_lags + 1)
     ax.axhline(0, color=GREY, lw=0.8)

@@ -40,7 +40,7 @@ def plot_path(
         Filter of every feature, such as ``X.filters``. The norm of each filter is then drawn in
         place of its coefficients.
     names : sequence, optional
-        Names of the filters or coefficients. Default: numbers.
+        Names of the filters or coefficients. Default: those of the features, or numbers.
     chosen : float, optional
         A strength to mark, such as ``cross_validation.strength[receiver]``.
     n_named : int
@@ -82,6 +82,7 @@ def plot_path(
             [np.linalg.norm(values[:, groups == g], axis=1) for g in range(groups.max() + 1)],
             axis=1,
         )
+    names = path.features if names is None and groups is None else names
     names = names_of(names, values.shape[1], "")
     ax = axes_of(ax, (4.8, 3.6))
     x = path.strengths[:, receiver]
@@ -104,7 +105,8 @@ def plot_path(
               title="coefficient" if groups is None else "filter", title_fontsize=SMALL,
               fontsize=SMALL, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0),
               handlelength=1.4)  # fmt: skip
-    ax.set_title(f"receiver {receiver}", loc="left", fontsize=9)
+    receiver = names_of(path.receivers, path.coef.shape[2])[receiver]
+    ax.set_title(receiver, loc="left", fontsize=9)
     plain(ax)
     return ax
 
@@ -173,7 +175,9 @@ def plot_cross_validation(
     ax.set_ylabel("held-out log-likelihood per bin,\nless the best")
     ax.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3), useMathText=True)
     ax.yaxis.get_offset_text().set_fontsize(SMALL)
-    ax.set_title(f"receiver {receiver}: {x[chosen]:.2g} chosen", loc="right", fontsize=9)
+    columns = getattr(cross_validation.model, "receivers_", None)
+    names = names_of(None if columns is None else columns.names, len(cross_validation.chosen))
+    ax.set_title(f"{names[receiver]}: {x[chosen]:.2g} chosen", loc="right", fontsize=9)
     plain(ax)
     return ax
 

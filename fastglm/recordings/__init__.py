@@ -1,4 +1,14 @@
-"""Recordings: spike times in files and containers, and their counts in bins."""
+"""Recordings: spike times in files and containers, and their counts in bins.
+
+| file | what it holds |
+|---|---|
+| `spikes` | `SpikeTimes`, `load_spikes`, `bin_spikes` |
+| `nwb` | the units of NWB files |
+| `units` | spike times of units, from any container |
+| `trains` | spike times as arrays: checked, and counted in bins |
+| `intervals` | epochs, trials and observed times |
+| `times` | units of time, their resolution, and whether times can be seconds |
+"""
 
 from fastglm.recordings.spikes import SpikeTimes, bin_spikes, load_spikes
 

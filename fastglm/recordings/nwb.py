@@ -9,14 +9,21 @@ from __future__ import annotations
 
 import ast
 import operator
-from typing import TYPE_CHECKING
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from fastglm._pynapple import intersect
+from fastglm.recordings.intervals import ends_after_start, in_order, merge, overlap
 
-if TYPE_CHECKING:
-    from pathlib import Path
+INVALID = "invalid_times"  # the table of NWB that says when data are not to be used
+_RATIO = 1100  # gzip shrinks at most 1,032-fold; a data set that claims more is only declared
+_SMALL = 1 << 20  # bytes that may be declared without being stored
+_SHOWN = 5  # units that a warning names
 
 _COMPARISONS = {
     ast.Eq: operator.eq,
@@ -30,112 +37,353 @@ _COMPARISONS = {
 }
 
 
-def read_units(
-    path: Path, where: str | None = None, epochs: str | None = None
-) -> tuple[np.ndarray, np.ndarray, list, np.ndarray | None, tuple[float, float]]:
-    """Spike times, their units, ids, observed intervals and range of the units of a file.
+@dataclass
+class Units:
+    """What `read_units` finds in a file.
+
+    Attributes
+    ----------
+    path : str
+        Name of the file, for errors.
+    spike_times : ndarray, shape (n_spikes,)
+        Seconds, ascending within each unit.
+    unit : ndarray of int, shape (n_spikes,)
+    ids : list
+    segments : ndarray of shape (n_segments, 2) or None
+        None if the file does not say when the units were observed.
+    invalid : ndarray of shape (n_intervals, 2)
+        Times that the file calls invalid, ascending.
+    t_start, t_stop : float
+        Range of the spikes of the whole file and of the segments.
+    n_spikes, n_active : int
+        Spikes of the whole file, and its units with spikes.
+    """
+
+    path: str
+    spike_times: np.ndarray
+    unit: np.ndarray
+    ids: list
+    segments: np.ndarray | None
+    invalid: np.ndarray
+    t_start: float
+    t_stop: float
+    n_spikes: int
+    n_active: int
+
+
+def read_units(source: object, where: str | None = None, epochs: str | None = None) -> Units:
+    """Spike times, ids, observed intervals and range of the units of a file.
 
     Parameters
     ----------
-    path : Path
-        An existing file.
+    source : Path, h5py.File or binary file object
     where : str, optional
         Condition on columns of the units table.
     epochs : None, "obs" or the name of a table of intervals, such as "trials"
         None takes the observed intervals, if the file has some.
-
-    Returns
-    -------
-    spike_times, unit, ids, segments, (t_start, t_stop)
-        ``segments`` is None if the file does not say when the units were observed.
     """
+    with _opened(source) as (file, path):
+        table, ids = _units_table(file, path)
+        chosen = np.arange(ids.size)
+        if where is not None:
+            with _reading(path):
+                columns = _columns(file, table, ids.size)
+            chosen = np.flatnonzero(_select(where, columns, path))
+        if chosen.size == 0:
+            raise ValueError(f"{path} has no units.")
+        first, stop = _ranges(table, "spike_times", ids.size, path)
+        times = table["spike_times"]
+        spikes = [_values(times, path, slice(first[k], stop[k])) for k in chosen]
+        spikes = _in_order_of_time(spikes, ids[chosen].tolist(), path)
+        segments = _segments(file, table, chosen, ids, epochs, path)
+        invalid = _table_of_intervals(file, INVALID, path)
+        others = np.setdiff1d(np.flatnonzero(stop > first), chosen)
+        ends = _ends(times, first[others], stop[others], path)
+    spike_times = np.concatenate(spikes)
+    known = [t for t in (ends, spike_times, segments) if t is not None and t.size]
+    if not known:
+        raise ValueError(f"{path} has no spikes.")
+    return Units(
+        path,
+        spike_times,
+        np.repeat(np.arange(chosen.size), [s.size for s in spikes]),
+        ids[chosen].tolist(),
+        segments,
+        np.zeros((0, 2)) if invalid is None else merge(invalid),
+        min(float(t.min()) for t in known),
+        max(float(t.max()) for t in known),
+        int((stop - first).sum()),
+        int((stop > first).sum()),
+    )
+
+
+# --- files ---
+
+
+@contextmanager
+def _opened(source) -> Iterator[tuple[object, str]]:
+    """The file and its name; a file that was given open stays open."""
     try:
         import h5py
     except ImportError:
         raise ImportError("NWB files need h5py: pip install 'fastglm[nwb]'") from None
+    if isinstance(source, h5py.Group):
+        if not source:
+            raise ValueError("The h5py.File is closed; open it again, or give its path.")
+        yield source, f"{source.file.filename}"
+        return
+    path = str(source if isinstance(source, Path) else getattr(source, "name", source))
     try:
-        file = h5py.File(path, "r")
-    except OSError:
-        raise ValueError(
-            f"{path} could not be read as NWB: it is not an HDF5 file, or it is damaged."
-        ) from None
+        file = h5py.File(source, "r")
+    except Exception as error:  # a file object may raise anything
+        raise ValueError(f"{path} could not be read as NWB: {_reason(error)}") from None
     with file:
-        table = file.get("units")
-        if table is None or "spike_times" not in table or "id" not in table:
-            raise ValueError(f"{path} has no table of units with spike times.")
-        ids = table["id"][()]
-        chosen = np.arange(ids.size)
-        if where is not None:
-            chosen = np.flatnonzero(_select(where, _columns(file, table, ids.size, h5py), path))
-        if chosen.size == 0:
-            raise ValueError(f"{path} has no units.")
-        first, stop = _ranges(table, "spike_times")
-        times = table["spike_times"]
-        spikes = [times[first[k] : stop[k]] for k in chosen]
-        segments = _observed(table, chosen, ids, path)
-        if epochs == "obs" and segments is None:
-            raise ValueError(f"{path} has no obs_intervals; use epochs='trials', or none.")
-        if epochs not in (None, "obs"):
-            given = _intervals(file, epochs, path)
-            segments = given if segments is None else intersect(given, segments)
-        if segments is not None and len(segments) == 0:
-            raise ValueError(
-                f"{path}: there is no time in the epochs when all {chosen.size} units were "
-                "observed. Select units that were recorded together with `where`."
-            )
-        some = np.flatnonzero(stop > first)
-        ends = np.concatenate([times[np.unique(first[some])], times[np.unique(stop[some] - 1)]])
-    ends = np.concatenate([ends, [] if segments is None else segments.ravel()])
-    if ends.size == 0:
-        raise ValueError(f"{path} has no spikes.")
-    unit = np.repeat(np.arange(chosen.size), [s.size for s in spikes])
-    return np.concatenate(spikes), unit, ids[chosen].tolist(), segments, (ends.min(), ends.max())
+        yield file, path
 
 
-def _ranges(table, name):
+def _reason(error):
+    """Why HDF5 could not open a file, and what to do."""
+    text = str(error)
+    if "lock" in text:
+        return (
+            "another process holds a lock on it, because it is open for writing there (a "
+            "notebook?). Close it there, or read a copy of the file."
+        )
+    if "already open" in text:
+        return (
+            "it is open for writing, here or in another process, or was not closed. Close it "
+            "there; after a crash, h5clear -s FILE takes the mark away."
+        )
+    if isinstance(error, PermissionError):
+        return "permission denied."
+    return "it is not an HDF5 file, or it is damaged."
+
+
+@contextmanager
+def _reading(path):
+    """Any error of h5py as a ValueError that names the file; h5py raises many types."""
+    try:
+        yield
+    except Exception as error:
+        text = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path} could not be read as NWB: it is damaged ({text}).") from None
+
+
+def _values(data, path, rows=()):
+    """Values of a data set; raises ValueError if it is damaged, or larger than what is stored."""
+    with _reading(path):
+        n_rows = rows.stop - rows.start if isinstance(rows, slice) else data.size
+        declared = n_rows * data.dtype.itemsize
+        stored = declared if data.is_virtual else data.id.get_storage_size()
+    if declared > _SMALL + _RATIO * stored:
+        raise ValueError(
+            f"{path} could not be read as NWB: {data.name} declares {declared:.3g} bytes and holds "
+            f"{stored}."
+        )
+    with _reading(path):
+        return data[rows]
+
+
+def _column(table, name, path, kinds="fiu"):
+    """A data set of numbers; None if the table has none of that name."""
+    with _reading(path):
+        if name not in table:
+            return None
+        data = table[name]
+        known = hasattr(data, "dtype") and data.dtype.kind in kinds
+    if not known:
+        raise ValueError(f"{path}: {name} does not hold numbers.")
+    return data
+
+
+def _units_table(file, path):
+    """The table of units and the ids of its rows."""
+    with _reading(path):
+        table = file.get("units", {})
+        found = hasattr(table, "items") and "spike_times" in table and "id" in table
+    if not found:
+        raise ValueError(f"{path} has no table of units with spike times.")
+    times = _column(table, "spike_times", path)
+    if times.ndim != 1:
+        raise ValueError(f"{path}: spike_times has shape {times.shape}; expected (n_spikes,).")
+    ids = _values(_column(table, "id", path, kinds="fiuOS"), path)
+    if ids.ndim != 1:
+        raise ValueError(f"{path}: id has shape {ids.shape}; expected one id for each unit.")
+    return table, ids
+
+
+def _ranges(table, name, n_units, path):
     """First entry and one past the last of every row of a ragged column."""
-    stop = table[f"{name}_index"][()].astype(np.int64)
-    return np.concatenate([[0], stop[:-1]]), stop
+    with _reading(path):
+        size = table[name].shape[0]
+    index = _column(table, f"{name}_index", path, kinds="iu")
+    if index is None:
+        if n_units != 1:
+            raise ValueError(
+                f"{path} has no column {name}_index, which says where the {name} of each of its "
+                f"{n_units} units end. Write the file with that column, or pass the spike times of "
+                "each unit as arrays."
+            )
+        return np.array([0]), np.array([size])
+    stop = _values(index, path).astype(np.int64)
+    first = np.concatenate([[0], stop])[:-1]
+    if stop.shape != (n_units,) or (stop < first).any() or (stop > size).any():
+        raise ValueError(
+            f"{path}: {name}_index has {stop.size} entries, of which some do not fit {n_units} "
+            f"units and {size} {name}; expected numbers that ascend to {size}."
+        )
+    return first, stop
+
+
+# --- spikes ---
+
+
+def _in_order_of_time(spikes, ids, path):
+    """Spike times of units, each ascending; one warning names those that were not."""
+    unsorted = []
+    for k, times in enumerate(spikes):
+        times = spikes[k] = times if times.dtype.kind == "f" else times.astype(np.float64)
+        bad = _placeholders(times)
+        if bad:
+            raise ValueError(
+                f"{path}: spike_times of unit {ids[k]} hold {bad}, which looks like a placeholder "
+                f'and no spike. Leave the unit out with where="id != {ids[k]!r}", or pass the '
+                "spike times of each unit as arrays, without it."
+            )
+        if (np.diff(times) < 0).any():
+            spikes[k] = np.sort(times)
+            unsorted.append(ids[k])
+    if unsorted:
+        warnings.warn(
+            f"{path}: spike_times of {_listed(unsorted)} were not in order of time; they were "
+            "sorted.",
+            UserWarning,
+            stacklevel=5,
+        )
+    return spikes
+
+
+def _placeholders(times):
+    """Description of values that stand for no spike; empty if there are none.
+
+    These are NaN and infinity; a whole number as only negative time, unless all times are whole and
+    in order; and zeros after times that are in order without them.
+    """
+    if not np.isfinite(times).all():
+        return f"NaN or infinity ({int((~np.isfinite(times)).sum())} of {times.size})"
+    in_order = (np.diff(times) >= 0).all()
+    low, count = np.unique(times[times < 0], return_counts=True)
+    if low.size == 0 and not in_order and (np.diff(times[times > 0]) >= 0).all():
+        low, count = np.zeros(1), [(times == 0).sum()]
+    if low.size != 1 or low[0] != np.round(low[0]):
+        return ""
+    if in_order and times.size > 1 and (times == np.round(times)).all():
+        return ""
+    return f"{low[0]:g} ({count[0]} of {times.size})"
+
+
+def _ends(times, first, stop, path):
+    """Times of the first and last spike of units that are not read, where they can be spikes."""
+    if first.size == 0:
+        return np.zeros(0)
+    with _reading(path):
+        ends = np.column_stack([times[first], times[stop - 1]])
+    ends = ends[np.isfinite(ends).all(axis=1) & (ends[:, 0] <= ends[:, 1])].ravel()
+    return ends[(ends >= 0) | (ends != np.round(ends))]  # see `_placeholders`
+
+
+def _listed(ids):
+    more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
+    return f"unit{'s' * (len(ids) > 1)} {', '.join(map(str, ids[:_SHOWN]))}{more}"
+
+
+# --- intervals ---
+
+
+def _segments(file, table, chosen, ids, epochs, path):
+    """The observed times of the chosen units inside the epochs; None if the file has neither."""
+    segments = _observed(table, chosen, ids, path)
+    if epochs == "obs" and segments is None:
+        raise ValueError(f"{path} has no obs_intervals; use epochs='trials', or none.")
+    if epochs not in (None, "obs"):
+        given = _table_of_intervals(file, epochs, path)
+        if given is None:
+            with _reading(path):
+                names = sorted(file.get("intervals", {}))
+            raise ValueError(
+                f"{path} has no intervals {epochs!r}; expected 'obs' or one of {names}."
+            )
+        if overlap(given):
+            raise ValueError(
+                f"{path}: {epochs} overlap in time; expected intervals that follow each other."
+            )
+        if len(given) == 0:
+            raise ValueError(f"{path}: no row of {epochs} ends after its start.")
+        segments = given if segments is None else intersect(given, segments)
+    if segments is not None and len(segments) == 0:
+        raise ValueError(
+            f"{path}: there is no time in the epochs when all {chosen.size} units were observed. "
+            "Select units that were recorded together with `where`."
+        )
+    return segments
 
 
 def _observed(table, chosen, ids, path):
     """Intervals in which all chosen units were observed; None if the file does not say."""
-    if "obs_intervals" not in table:
+    data = _column(table, "obs_intervals", path)
+    if data is None:
         return None
-    first, stop = _ranges(table, "obs_intervals")
-    values, common, seen = table["obs_intervals"][()], None, set()
+    first, stop = _ranges(table, "obs_intervals", ids.size, path)
+    values, common, merged = _values(data, path), None, []
+    if values.ndim != 2 or values.shape[1] != 2:
+        raise ValueError(f"{path}: obs_intervals have shape {values.shape}; expected (n, 2).")
+    values = values.astype(np.float64)
+    rows = np.concatenate([np.arange(first[k], stop[k]) for k in chosen])
+    keep = np.zeros(len(values), bool)
+    keep[rows] = ends_after_start(values[rows], f"{path}: obs_intervals", rows)
+    seen = {}  # most often all units have the same intervals
     for k in chosen:
-        own = values[first[k] : stop[k]]
-        if own.tobytes() in seen:  # most often all units have the same intervals
-            continue
-        seen.add(own.tobytes())
-        own = _ascending(own, f"{path}: obs_intervals of unit {ids[k]}")
-        common = own if common is None else intersect(common, own)
+        own = values[first[k] : stop[k]][keep[first[k] : stop[k]]]
+        key = own.tobytes()
+        if key not in seen:
+            own = in_order(own)
+            seen[key] = overlap(own)
+            own = merge(own)
+            common = own if common is None else intersect(common, own)
+        if seen[key]:
+            merged.append(ids[k])
+    if merged:
+        warnings.warn(
+            f"{path}: obs_intervals of {_listed(merged)} overlap; they were merged.",
+            UserWarning,
+            stacklevel=6,
+        )
     return common
 
 
-def _intervals(file, name, path):
-    """Start and stop of every row of a table of intervals."""
-    tables = file.get("intervals", {})
-    table = tables.get(name)
-    if table is None or "start_time" not in table:
+def _table_of_intervals(file, name, path):
+    """Start and stop of every row of a table, in order of time; None if there is no such table."""
+    with _reading(path):
+        table = file.get(f"intervals/{name}", {})
+        found = hasattr(table, "items") and "start_time" in table and "stop_time" in table
+    if not found:
+        return None
+    bounds = [_values(_column(table, f"{end}_time", path), path) for end in ("start", "stop")]
+    if bounds[0].ndim != 1 or bounds[0].shape != bounds[1].shape:
         raise ValueError(
-            f"{path} has no intervals {name!r}; expected 'obs' or one of {sorted(tables)}."
+            f"{path}: {name} has {bounds[0].shape} starts and {bounds[1].shape} stops."
         )
-    values = np.column_stack([table["start_time"][()], table["stop_time"][()]])
-    return _ascending(values[np.isfinite(values).all(axis=1)], f"{path}: {name}")
+    values = np.column_stack(bounds).astype(np.float64)
+    return in_order(values[ends_after_start(values, f"{path}: {name}")])
 
 
-def _ascending(values, name):
-    """Intervals in order of time."""
-    values = values[np.argsort(values[:, 0], kind="stable")]
-    if (values[1:, 0] < values[:-1, 1]).any():
-        raise ValueError(f"{name} overlap in time; expected intervals that follow each other.")
-    return values
+# --- conditions on columns ---
 
 
-def _columns(file, table, n_units, h5py):
+def _columns(file, table, n_units):
     """Columns with one number, truth value or text for each unit."""
+    import h5py
+
     columns = {}
     for name, data in table.items():
         if not isinstance(data, h5py.Dataset) or data.shape != (n_units,):

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from fastglm._checks import is_number
 from fastglm._pynapple import Columns, Timeline, intersect, make_support, pynapple_type
-from fastglm.recordings.spikes import (
-    SpikeTimes,
-    as_epochs,
-    check_lengths,
-    check_segments,
-    check_spikes,
-    count_events,
+from fastglm.recordings.intervals import as_epochs, check_lengths, check_segments
+from fastglm.recordings.spikes import SpikeTimes
+from fastglm.recordings.times import (
+    as_seconds,
+    check_default_start,
+    check_range,
+    doubt_seconds,
     end_of_last_bin,
-    full_bins,
+    has_unit,
+    read_number,
+    resolution_of,
+    rounding,
+    warn_of_doubt,
 )
+from fastglm.recordings.trains import Spikes, check_spikes, count_events
 
 if TYPE_CHECKING:
     from fastglm.features.events import Events
@@ -33,27 +37,37 @@ def read_units(
     t_stop: float | None = None,
 ) -> tuple[Events, np.ndarray, Columns]:
     """Events of the counts, epochs in bins, and `Columns` of the units; see `fit_coupling`."""
+    t_start, t_stop = read_number(t_start, "t_start"), read_number(t_stop, "t_stop")
     if pynapple_type(units) == "TsGroup":
         return _read_group(units, bin_size, epochs, t_start, t_stop)
+    stated = t_stop is not None or epochs is not None
     if isinstance(units, SpikeTimes):
-        spikes = units.spike_times, units.unit, units.n_units
+        # What is odd about the times was said when they were loaded.
+        spikes = Spikes(units.spike_times, units.unit, units.n_units, units.resolution, True)
         names, own, whole = units.names, units.segments, (units.t_start, units.t_stop)
     else:
-        spikes, names = _concatenate(units)
-        low = 0.0 if t_start is None and epochs is None else float(spikes[0].min(initial=0.0))
-        spikes = check_spikes(*spikes, min(low, 0.0), None)
+        trains = read_trains(units)
+        names, own = trains.names, trains.support
+        stated = stated or own is not None
+        default_start = t_start is None and epochs is None and own is None
+        times = np.concatenate(trains.times)
+        low = 0.0 if default_start else min(float(times.min(initial=0.0)), 0.0)
+        unit = np.repeat(np.arange(len(trains.times)), [t.size for t in trains.times])
+        spikes = check_spikes(times, unit, len(trains.times), low, None)
+        spikes = spikes._replace(resolution=trains.resolution, certain=trains.certain)
+        if default_start:
+            check_default_start(times)
         start = low if t_start is None else t_start
-        _check_range(start, t_stop)
-        whole = start, end_of_last_bin(spikes[0], start, bin_size)
-        own = None
+        check_range(start, t_stop)
+        whole = start, end_of_last_bin(times, start, bin_size, trains.resolution)
     if epochs is not None:
         given = check_segments(epochs, -np.inf, np.inf)
         own = given if own is None else intersect(given, own)
     segments = _cut(own, whole, t_start, t_stop)
-    lengths = full_bins(segments, bin_size)
-    events = count_events(*spikes, bin_size, segments, lengths)
-    names = list(range(spikes[2])) if names is None else names
-    return events, as_epochs(lengths), Columns(names)
+    events, bounds = spikes.events(bin_size, segments, stated)
+    columns = Columns(list(range(spikes.n_units)) if names is None else names)
+    events.columns = columns
+    return events, bounds, columns
 
 
 def _read_group(units, bin_size, epochs, t_start, t_stop):
@@ -73,16 +87,18 @@ def _read_group(units, bin_size, epochs, t_start, t_stop):
     times = [units[name].t for name in columns.names]
     unit = np.repeat(np.arange(len(times)), [t.size for t in times])
     spike_times = np.concatenate(times)
-    events = count_events(
-        spike_times, unit, len(times), bin_size, segments, lengths, _HALF_NANOSECOND
-    )
+    n_active = sum(t.size > 0 for t in times)
+    warn_of_doubt(doubt_seconds(unit.size, n_active, float(np.diff(segments).sum())))
+    edge = max(_HALF_NANOSECOND, min(rounding(segments), bin_size / 2))
+    events = count_events(spike_times, unit, len(times), bin_size, segments, lengths, edge)
+    events.columns = columns
     events.timeline = Timeline(support, grid=(segments[:, 0], lengths, bin_size), columns=columns)
     return events, as_epochs(lengths), columns
 
 
 def _cut(segments, whole, t_start, t_stop):
     """The segments, or the whole range, inside t_start and t_stop."""
-    _check_range(t_start, t_stop)
+    check_range(t_start, t_stop)
     if segments is None:
         segments = np.array([whole], dtype=np.float64)
         if t_stop is not None:  # the range may end after the last spike
@@ -98,18 +114,40 @@ def _cut(segments, whole, t_start, t_stop):
     return segments
 
 
-def _check_range(t_start, t_stop):
-    for name, value in (("t_start", t_start), ("t_stop", t_stop)):
-        if value is not None and not is_number(value):
-            raise ValueError(f"{name} is {value!r}; expected seconds.")
-    if t_start is not None and t_stop is not None and t_stop <= t_start:
-        raise ValueError(
-            f"The recording runs from {t_start} to {t_stop} s; expected t_start < t_stop."
-        )
+class Trains(NamedTuple):
+    """Spike times of units in a list or dict.
+
+    Attributes
+    ----------
+    times : list of ndarrays of float64
+        Seconds, ascending.
+    names : list or None
+        Keys of a dict.
+    support : ndarray of shape (n_intervals, 2) or None
+        Times at which all units were observed; None if no unit says when it was.
+    resolution : float
+        Seconds by which the times may be off because of their type.
+    certain : bool
+        Whether all times came with a unit of time.
+    """
+
+    times: list[np.ndarray]
+    names: list | None
+    support: np.ndarray | None
+    resolution: float
+    certain: bool
 
 
-def _concatenate(units):
-    """Spike times, units and number of units of a list or dict of arrays, and the names."""
+def read_trains(units: object) -> Trains:
+    """Spike times of each unit of a list or dict.
+
+    Raises
+    ------
+    ValueError
+        If a unit is no array of times in order, or the units were never observed together.
+    """
+    if type(units).__name__ == "SpikeTrainList":  # Neo
+        units = list(units)
     if not isinstance(units, dict | list | tuple) or len(units) == 0:
         raise ValueError(
             f"units is a {type(units).__name__}; expected a TsGroup, the result of load_spikes, or "
@@ -117,15 +155,53 @@ def _concatenate(units):
             "basis.compute_features and PopulationGLM.fit."
         )
     names = list(units) if isinstance(units, dict) else None
-    times = []
-    for name, values in units.items() if names is not None else enumerate(units):
-        array = np.asarray(values.t if pynapple_type(values) is not None else values)
-        array = array.astype(np.float64) if array.size == 0 else array
-        if array.ndim != 1 or array.dtype.kind not in "fiu":
-            raise ValueError(
-                f"unit {name!r} has shape {array.shape} and dtype {array.dtype}; expected a "
-                "one-dimensional array of spike times in seconds."
-            )
-        times.append(array)
-    unit = np.repeat(np.arange(len(times)), [t.size for t in times])
-    return (np.concatenate(times), unit, len(times)), names
+    given = list(units.values()) if names is not None else list(units)
+    times = [
+        _read_train(name, values)
+        for name, values in zip(names or range(len(given)), given, strict=True)
+    ]
+    short = [t for t in times if t.dtype.kind == "f" and t.dtype.itemsize < 8]
+    resolution = resolution_of(np.concatenate(short), "spike times") if short else 0.0
+    support = None
+    for own in filter(lambda s: s is not None, map(_support, given)):
+        support = own if support is None else intersect(support, own)
+    if support is not None and len(support) == 0:
+        raise ValueError(
+            "The time supports of the units have no time in common, so that no bin has counts of "
+            "all units. Leave units out, or pass their times as arrays with epochs."
+        )
+    certain = all(has_unit(values) for values, t in zip(given, times, strict=True) if t.size)
+    return Trains([t.astype(np.float64) for t in times], names, support, resolution, certain)
+
+
+def _read_train(name, values):
+    """Times of one unit, seconds, in the type in which they were given."""
+    if pynapple_type(values) is not None:
+        values = values.t
+    array = np.asarray(as_seconds(values, f"unit {name!r}"))
+    array = array.astype(np.float64) if array.size == 0 else array
+    if array.ndim != 1 or array.dtype.kind not in "fiu":
+        raise ValueError(
+            f"unit {name!r} has shape {array.shape} and dtype {array.dtype}; expected a "
+            "one-dimensional array of spike times in seconds."
+        )
+    falls = np.flatnonzero(array[1:] < array[:-1])
+    if falls.size:
+        raise ValueError(
+            f"Spike times of unit {name!r} are not ascending at index {falls[0] + 1}; sort them "
+            "with np.sort."
+        )
+    return array
+
+
+def _support(values):
+    """When a unit was observed, (n_intervals, 2); None if it does not say."""
+    if pynapple_type(values) is not None:
+        support, t = values.time_support.values, values.t
+        # Without a time support pynapple takes the first to the last spike.
+        default = t.size > 0 and np.array_equal(support, [[t[0], t[-1]]])
+        return None if default or len(support) == 0 else support
+    if has_unit(values) and hasattr(values, "t_start") and hasattr(values, "t_stop"):  # Neo
+        ends = [read_number(getattr(values, name), name) for name in ("t_start", "t_stop")]
+        return np.array([ends])
+    return None

@@ -73,8 +73,8 @@ def gather(
 def _names(names, fit):
     n = fit.n_receivers
     if names is None:
-        names = np.arange(n) if fit.receivers is None else fit.receivers.names
-    names = np.asarray(names).astype(str)
+        names = range(n) if fit.receivers is None else fit.receivers.names
+    names = np.array([str(name) for name in names])
     if names.shape != (n,):
         raise ValueError(f"names has shape {names.shape}; expected a name for each of {n}.")
     return names
@@ -84,7 +84,10 @@ def _add_couplings(facts, model, X, y, standard_errors, adjust):
     fit, free = facts.fit, facts.n_free
     block, first = connectivity.history_of(fit.X)
     facts.itself = connectivity.same_events(block.events.shift(block.shift), fit.y)
-    names = {"senders": facts.names if facts.itself else None, "receivers": facts.names}
+    senders = facts.names if facts.itself else None
+    if senders is None and block.inputs is not None:
+        senders = np.array([str(name) for name in block.inputs.names])
+    names = {"senders": senders, "receivers": facts.names}
     work = float(fit.kept.sum()) * float((free.astype(float) ** 2).sum())
     affordable = free.max() <= _MOST_FEATURES and work <= _MOST_WORK
     if standard_errors or (standard_errors is None and affordable):

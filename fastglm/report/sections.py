@@ -92,7 +92,9 @@ def fitted(facts: Facts, bin_size: float | None, basis: object, recording: str |
 def _columns(block, bin_size):
     """A description of a block of features in words."""
     if not block.lags:
-        return f"{block.n_columns} columns"
+        names = [] if block.inputs is None else [str(name) for name in block.inputs.names]
+        listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        return f"{block.n_columns} columns" + (f" ({listed})" if names else "")
     window = f"{block.kernel.shape[0]} bins"
     if bin_size is not None:
         window = f"{1e3 * bin_size * block.kernel.shape[0]:g} ms ({window})"

@@ -1,0 +1,66 @@
+"""Numba's decorator with a cache that may fail.
+
+Numba keeps compiled kernels in a folder beside the source, else in the user's home. Where neither
+can be written, an ordinary ``njit(cache=True)`` raises at import, and a disk that is full raises in
+the first call. Here kernels are then compiled in every process, and one warning says so.
+"""
+
+import warnings
+
+import numba
+
+_told = False  # one warning in a process
+
+
+def njit(*, cache=False, **options):
+    """``numba.njit``; without a place for its cache it compiles without one."""
+
+    def decorate(function):
+        if not cache:
+            return numba.njit(**options)(function)
+        try:
+            kernel = numba.njit(cache=True, **options)(function)
+        except (RuntimeError, OSError) as error:
+            _tell(error)
+            return numba.njit(**options)(function)
+        if hasattr(kernel, "_cache"):  # without the compiler it is the function itself
+            kernel._cache = _Tolerant(kernel._cache)
+        return kernel
+
+    return decorate
+
+
+class _Tolerant:
+    """A cache of Numba whose reading and writing may fail."""
+
+    def __init__(self, cache):
+        self._cache = cache
+
+    def load_overload(self, sig, target_context):
+        try:
+            return self._cache.load_overload(sig, target_context)
+        except Exception as error:  # a damaged file raises whatever its bytes make pickle do
+            _tell(error)
+            return None
+
+    def save_overload(self, sig, data):
+        try:
+            self._cache.save_overload(sig, data)
+        except Exception as error:  # the index is read before it is written
+            _tell(error)
+
+    def __getattr__(self, name):
+        return getattr(self._cache, name)
+
+
+def _tell(error):
+    global _told
+    if not _told:
+        _told = True
+        warnings.warn(
+            f"Numba's cache of compiled kernels cannot be used ({error}): every process compiles "
+            "them anew, which takes about a minute. Set NUMBA_CACHE_DIR to a folder that can be "
+            "written?",
+            UserWarning,
+            stacklevel=3,
+        )
