@@ -42,6 +42,7 @@ import tempfile
 import threading
 import time
 import traceback
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,6 +67,7 @@ NEAREST = {
     "_kernels": "kernels products simulation",
 }
 GIGABYTES, SECONDS = 8, 20
+CALLS = 10  # of a function in a test whose lines are noted
 # Arguments that check what holds anyway, or that only save time.
 GUARDS = ("strict", "check_finite", "overwrite_a", "overwrite_b", "stacklevel", "optimize")
 _PAIRS = (
@@ -267,14 +269,17 @@ class Tracer:
         self.files, self.lines, self.shared, self.seconds = set(files), {}, {}, {}
 
     def call(self, frame, event, arg):
-        return self.line if frame.f_code.co_filename in self.files else None
+        if frame.f_code.co_filename not in self.files:
+            return None
+        self.calls[frame.f_code] += 1
+        return self.line if self.calls[frame.f_code] <= CALLS else None
 
     def line(self, frame, event, arg):
         self.now.add((frame.f_code.co_filename, frame.f_lineno))
         return self.line
 
     def trace(self, store, key):
-        self.now = store.setdefault(key, set())
+        self.now, self.calls = store.setdefault(key, set()), Counter()
         threading.settrace(self.call)
         sys.settrace(self.call)
         begin = time.process_time()
