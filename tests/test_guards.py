@@ -11,6 +11,8 @@ from fastglm._batches import cost, monitor
 from fastglm._batches import fit as batches
 from fastglm._batches.plan import plan_fit
 from fastglm._engine import newton
+from fastglm._engine.events import EventProblem
+from fastglm._engine.late import _FIRST, LateReceivers
 from fastglm._engine.lbfgs import Steps
 from fastglm._engine.observed import Observed
 from fastglm._engine.preconditioner import SampleProblem
@@ -18,6 +20,7 @@ from fastglm._engine.result import SETTLED, USABLE
 from fastglm._engine.shared import Spectrum
 from fastglm._inputs import read_penalty, read_problem
 from fastglm._products.local import Local
+from fastglm._products.shards import SpikeFile
 from fastglm.features import Events
 from fastglm.features.history import HistoryColumns
 from fastglm.features.matrix import FeatureMatrix
@@ -65,6 +68,64 @@ def test_a_step_uphill_is_stalled(certain):
     assert list(result.status) == ["stalled"]
     assert result.n_passes[0] <= 2  # the second sums an uncertain point in float64
     np.testing.assert_array_equal(result.coef, start)
+
+
+class Polished(Uphill):
+    """An optimum whose further steps raise the objective by more than its rounding."""
+
+    exact, polish, rounding = True, 2, np.full(1, 1e-13)
+
+    def evaluate(self, active, coef, intercept):
+        return 1 + 1e-9 * np.abs(coef).sum(axis=0), np.full((1, 1), 1e-10), np.zeros(1)
+
+    def step(self, moved, grad, grad_intercept, tol, polishing):
+        return -np.ones((1, 1)), np.zeros(1), np.full(1, 1e-20), 0
+
+
+def test_a_polish_that_fails_leaves_a_converged_point():
+    result = newton.minimize(Polished(True), np.zeros((1, 1)), np.zeros(1), 1e-16, 50)
+    assert list(result.status) == ["converged"]
+    assert list(result.n_passes) == [2]
+    assert result.coef[0, 0] == 0
+
+
+def test_the_objective_of_a_search_cut_short_is_that_of_its_point():
+    """Far from the optimum sums run in float32; what is reported does not."""
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(0.3, (2000, 3))
+    X = fastglm.basis.RaisedCosineLogConv(3, window_size=15).compute_features(counts)
+    args = {"regularizer": "Ridge", "regularizer_strength": 1e-2, "solver_name": "newton-cg"}
+    model = fastglm.PopulationGLM(solver_kwargs={"maxiter": 1}, **args)
+    with pytest.warns(match="max_iter"):
+        model.fit(X, counts, init_params=(rng.normal(size=(9, 3)), np.zeros(3)))
+    rows, y = np.asarray(X)[X.valid], counts[X.valid]
+    eta = rows @ model.coef_ + model.intercept_
+    expected = (np.exp(eta) - y * eta).mean(axis=0) + 0.5e-2 * (model.coef_**2).sum(axis=0)
+    np.testing.assert_allclose(model.objective_, expected, rtol=1e-13)
+
+
+def test_exact_hessians_take_over_with_the_penalty_of_the_receiver(monkeypatch):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(500, 4))
+    counts = rng.poisson(np.exp(x @ rng.normal(size=(4, 3)) / 3))
+    lasso = {"regularizer": "Lasso", "regularizer_strength": np.array([1e-3, 1e-2, 5e-2])}
+    exact = fastglm.PopulationGLM(solver_name="newton-cholesky", **lasso).fit(x, counts)
+    last = np.array([False, False, True])
+    monkeypatch.setattr(EventProblem, "unresolved", lambda *args: last)
+    model = fastglm.PopulationGLM(solver_name="newton-cg", **lasso).fit(x, counts)
+    assert list(model.solver_result_.method == "newton-cholesky") == list(last)
+    np.testing.assert_allclose(model.coef_, exact.coef_, atol=1e-6)
+
+
+def test_late_receivers_of_a_new_fit_begin_anew():
+    late = object.__new__(LateReceivers)
+    late.factors = {0: "first", 1: "second"}
+    late.n_steps, late.n_left = np.array([7, 8]), np.array([9.0, 10.0])
+    late.next, late.last = np.array([12, 13]), np.array([1e-3, 1e-4])
+    late.forget(np.array([1]))
+    assert late.factors == {0: "first"}
+    assert (late.n_steps.tolist(), late.n_left.tolist()) == ([7, 0], [9.0, 0.0])
+    assert (late.next.tolist(), late.last.tolist()) == ([12, _FIRST], [1e-3, np.inf])
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -384,6 +445,18 @@ def test_a_loss_without_a_kernel_has_the_sums_of_its_formulas(family, link, prec
     )
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-12 if precise else 1e-4)
+
+
+@pytest.mark.parametrize("every", [1, 4, 100])
+def test_ranges_of_a_spike_file_may_end_after_its_spikes(tmp_path, every):
+    times, units = np.array([0.05, 0.15, 0.16, 1.25]), np.array([0, 1, 0, 1], np.int32)
+    times.tofile(tmp_path / "times")
+    units.tofile(tmp_path / "units")
+    file = SpikeFile.scan(str(tmp_path / "times"), str(tmp_path / "units"), 2, 0.1, every)
+    expected = fastglm.bin_spikes(times, units, 0.1, n_units=2, t_stop=5.0)
+    for first, stop in ((0, 50), (12, 40), (2, 12), (20, 50)):
+        found = file.read(first, stop).toarray()
+        np.testing.assert_array_equal(found, expected[first:stop])
 
 
 # --- input ---
