@@ -9,6 +9,7 @@ import pytest
 
 import fastglm
 from fastglm._pynapple import Columns, Timeline, common_timeline, intersect
+from fastglm.recordings.units import read_units
 
 nap = pytest.importorskip("pynapple")
 
@@ -327,6 +328,13 @@ def test_intersections_equal_loops():
         naive = [(max(p[0], q[0]), min(p[1], q[1])) for p in a for q in b]
         naive = [pair for pair in naive if pair[0] < pair[1]]
         np.testing.assert_array_equal(intersect(a, b), np.reshape(naive, (-1, 2)))
+
+
+def test_spikes_after_an_epoch_are_left_out_as_in_pynapple():
+    units = nap.TsGroup({0: nap.Ts([0.03, 0.24, 0.26, 0.4])}, nap.IntervalSet(0, 1))
+    epochs = nap.IntervalSet(0, 0.25)
+    found, _, _ = read_units(units, 0.1, epochs)
+    np.testing.assert_array_equal(found.toarray(), units.restrict(epochs).count(0.1).values)
 
 
 def test_nothing_of_it_is_imported_without_its_objects():

@@ -1,0 +1,506 @@
+"""Single lines that hold a promise: each of these tests fails if its line is left out."""
+
+import copy
+from statistics import NormalDist
+
+import numpy as np
+import pytest
+
+import fastglm
+from fastglm._batches import cost, monitor
+from fastglm._batches import fit as batches
+from fastglm._batches.plan import plan_fit
+from fastglm._engine import newton
+from fastglm._engine.events import EventProblem
+from fastglm._engine.late import _FIRST, LateReceivers
+from fastglm._engine.lbfgs import Steps
+from fastglm._engine.observed import Observed
+from fastglm._engine.preconditioner import SampleProblem
+from fastglm._engine.result import SETTLED, USABLE
+from fastglm._engine.shared import Spectrum
+from fastglm._inputs import read_penalty, read_problem
+from fastglm._products.local import Local
+from fastglm._products.shards import SpikeFile
+from fastglm.features import Events
+from fastglm.features.history import HistoryColumns
+from fastglm.features.matrix import FeatureMatrix
+from fastglm.inference import Uncertainty
+from fastglm.observation_models import (
+    BernoulliObservations,
+    GaussianObservations,
+    PoissonObservations,
+)
+from fastglm.recordings.trains import count_events
+
+PATHS = ["newton-cholesky", "newton-cg"]
+
+
+# --- the search ---
+
+
+class Uphill:
+    """A flat parabola in sums that are rounded to 1e-6, and a step up its slope."""
+
+    method, exact, rough, polish, n_passes = "test", False, False, 0, 1
+    plain, rounding, floor = np.zeros(1, bool), np.full(1, 1e-6), np.zeros(1)
+
+    def __init__(self, certain):
+        self.certain = np.array([certain])
+
+    def expect(self, receivers, decrement):
+        pass
+
+    def evaluate(self, active, coef, intercept):
+        return 1 + 0.5 * (coef**2).sum(axis=0), coef.copy(), np.zeros(1)
+
+    def step(self, moved, grad, grad_intercept, tol, polishing):
+        return grad, grad_intercept, np.full(1, 1e-3), 0
+
+    def harmless(self, active, grad, grad_intercept):
+        return np.zeros(active.size, bool)
+
+
+@pytest.mark.parametrize("certain", [False, True])
+def test_a_step_uphill_is_stalled(certain):
+    """Rounding would hide the rise of the objective, and the search would climb."""
+    start = np.full((1, 1), 1e-3)
+    result = newton.minimize(Uphill(certain), start, np.zeros(1), 1e-16, 50)
+    assert list(result.status) == ["stalled"]
+    assert result.n_passes[0] <= 2  # the second sums an uncertain point in float64
+    np.testing.assert_array_equal(result.coef, start)
+
+
+class Polished(Uphill):
+    """An optimum whose further steps raise the objective by more than its rounding."""
+
+    exact, polish, rounding = True, 2, np.full(1, 1e-13)
+
+    def evaluate(self, active, coef, intercept):
+        return 1 + 1e-9 * np.abs(coef).sum(axis=0), np.full((1, 1), 1e-10), np.zeros(1)
+
+    def step(self, moved, grad, grad_intercept, tol, polishing):
+        return -np.ones((1, 1)), np.zeros(1), np.full(1, 1e-20), 0
+
+
+def test_a_polish_that_fails_leaves_a_converged_point():
+    result = newton.minimize(Polished(True), np.zeros((1, 1)), np.zeros(1), 1e-16, 50)
+    assert list(result.status) == ["converged"]
+    assert list(result.n_passes) == [2]
+    assert result.coef[0, 0] == 0
+
+
+def test_the_objective_of_a_search_cut_short_is_that_of_its_point():
+    """Far from the optimum sums run in float32; what is reported does not."""
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(0.3, (2000, 3))
+    X = fastglm.basis.RaisedCosineLogConv(3, window_size=15).compute_features(counts)
+    args = {"regularizer": "Ridge", "regularizer_strength": 1e-2, "solver_name": "newton-cg"}
+    model = fastglm.PopulationGLM(solver_kwargs={"maxiter": 1}, **args)
+    with pytest.warns(match="max_iter"):
+        model.fit(X, counts, init_params=(rng.normal(size=(9, 3)), np.zeros(3)))
+    rows, y = np.asarray(X)[X.valid], counts[X.valid]
+    eta = rows @ model.coef_ + model.intercept_
+    expected = (np.exp(eta) - y * eta).mean(axis=0) + 0.5e-2 * (model.coef_**2).sum(axis=0)
+    np.testing.assert_allclose(model.objective_, expected, rtol=1e-13)
+
+
+def test_exact_hessians_take_over_with_the_penalty_of_the_receiver(monkeypatch):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(500, 4))
+    counts = rng.poisson(np.exp(x @ rng.normal(size=(4, 3)) / 3))
+    lasso = {"regularizer": "Lasso", "regularizer_strength": np.array([1e-3, 1e-2, 5e-2])}
+    exact = fastglm.PopulationGLM(solver_name="newton-cholesky", **lasso).fit(x, counts)
+    last = np.array([False, False, True])
+    monkeypatch.setattr(EventProblem, "unresolved", lambda *args: last)
+    model = fastglm.PopulationGLM(solver_name="newton-cg", **lasso).fit(x, counts)
+    assert list(model.solver_result_.method == "newton-cholesky") == list(last)
+    np.testing.assert_allclose(model.coef_, exact.coef_, atol=1e-6)
+
+
+def test_late_receivers_of_a_new_fit_begin_anew():
+    late = object.__new__(LateReceivers)
+    late.factors = {0: "first", 1: "second"}
+    late.n_steps, late.n_left = np.array([7, 8]), np.array([9.0, 10.0])
+    late.next, late.last = np.array([12, 13]), np.array([1e-3, 1e-4])
+    late.forget(np.array([1]))
+    assert late.factors == {0: "first"}
+    assert (late.n_steps.tolist(), late.n_left.tolist()) == ([7, 0], [9.0, 0.0])
+    assert (late.next.tolist(), late.last.tolist()) == ([12, _FIRST], [1e-3, np.inf])
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("weight", 10.0 ** np.arange(2, 9))
+def test_one_event_in_many_bins_is_not_separated(path, weight):
+    """The optimum is far, and finite: the coefficient is the log of the ratio of two rates."""
+    model = fastglm.GLM(solver_name=path)
+    model.fit([[0], [0], [1], [1]], [1, 0, 0, 1], sample_weight=[weight, weight, weight, 1])
+    assert list(model.status_) == ["converged"]
+    assert model.coef_[0] == pytest.approx(np.log(2 / (weight + 1)), rel=1e-6)
+
+
+def test_steps_grow_along_a_direction_without_an_end():
+    """Each Newton step along it changes eta by one: to a loss of 1e-10 they would be 27."""
+    x = np.random.default_rng(0).normal(size=(300, 2))
+    y = (x @ [1.0, 1.0] > 1.2).astype(int)
+    model = fastglm.GLM(observation_model="Bernoulli", solver_name="newton-cholesky")
+    with pytest.warns(match="separated"):
+        model.fit(x, y)
+    assert model.n_iter_[0] < 20
+
+
+class Spheres:
+    """Two receivers whose preconditioner is the identity."""
+
+    free, active, rough = np.ones((3, 2), bool), np.arange(2), False
+    certain, mean, total = np.zeros(2, bool), np.zeros((3, 2)), np.ones(2)
+
+    def precondition(self, residual, columns):
+        return residual
+
+
+def test_a_receiver_that_begins_anew_forgets_its_steps():
+    """The loops over pairs go as far as the receiver with most pairs needs."""
+    rng, problem, everyone = np.random.default_rng(0), Spheres(), np.arange(2)
+    steps = Steps(problem, 2, 1)
+    scale = np.array([[1.0], [2.0], [3.0]])
+    for _ in range(12):  # more than the pairs that are kept
+        coef = rng.normal(size=(3, 2))
+        args = np.vstack([coef, np.zeros(2)]), scale * coef, np.zeros(2), 1e-16, np.zeros(2, bool)
+        steps.step(everyone, *args)
+    assert list(steps.n_pairs) == [11, 11]
+    remembered = steps.step(everyone, *args)[0]
+    steps.forget(np.array([0]))
+    found = steps.step(everyone, *args)[0]
+    np.testing.assert_array_equal(found[:, 0], -args[1][:, 0])
+    np.testing.assert_array_equal(found[:, 1], remembered[:, 1])
+    assert not np.allclose(remembered[:, 0], found[:, 0])
+
+
+def test_a_decrement_that_rises_is_separated_only_near_zero():
+    """Rounding is left of the curvature where a decrement of 1e-8 rises; far off it may rise."""
+    problem = Uphill(True)
+    problem.plain = np.ones(4, bool)
+    search = newton.Search(problem, np.zeros((1, 4)), np.zeros(4), 1e-16, 50)
+    search.fell[:] = 2, 2, 2, 1
+    was = np.array([1e-4, 1e-8, 1e-8, 1e-8])
+    search._separate(np.arange(4), np.array([1.0, 1e-3, 1e-6, 1e-3]), was)
+    assert list(search.result.status) == ["", "separated", "", ""]
+    assert search.result.newton_decrement[1] == 1e-8
+
+
+def test_a_trace_of_an_event_under_a_feature_is_not_separated():
+    x, nonnegative = np.full(3, 4.0), np.ones(3, bool)
+    loss = PoissonObservations().loss()
+    low, _ = loss.separated(x, 4 * np.array([[1e-9], [1e-17], [0.0]]), nonnegative)
+    assert low.ravel().tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_penalty_keeps_a_feature_from_its_limit(path):
+    """Features 0 and 1 are active in silent bins only; a ridge pulls the second."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(600, 3))
+    x[:, 0], x[:, 1] = rng.random((2, 600)) < [[0.1], [0.2]]
+    y = rng.poisson(np.exp(0.3 * x[:, 2] - 0.5))
+    y[x[:, :2].any(axis=1)] = 0
+    ridge = np.array([0, 0.05, 0])
+    args = {"regularizer": "Ridge", "solver_name": path}
+    with pytest.warns(match="separated"):
+        model = fastglm.GLM(regularizer_strength=ridge, **args).fit(x, y)
+    rest = x[:, 0] == 0  # bins whose rate does not go to 0; the mean loss is over all bins
+    args["regularizer_strength"] = ridge[1:] / rest.mean()
+    other = fastglm.GLM(**args).fit(x[rest, 1:], y[rest])
+    assert list(other.status_) == ["converged"]
+    np.testing.assert_allclose(model.coef_[1:], other.coef_, atol=1e-6)
+    np.testing.assert_allclose(model.intercept_, other.intercept_, atol=1e-6)
+
+
+def test_rounding_of_a_kernel_is_not_a_value_of_it():
+    """A separated coefficient is the eta of rate 0 over the least value of its feature."""
+    rng = np.random.default_rng(0)
+    counts = (rng.random((2000, 2)) < 0.05).astype(int)
+    kernel = np.array([[1.0, 0.2], [1e-17, 1e-17], [0.5, 0.4]])
+    X = FeatureMatrix([HistoryColumns(counts[:, :1], kernel)])
+    np.testing.assert_allclose(X.smallest_positive(), [0.5, 0.2])
+    active = np.asarray(X)[:, 0] > 1e-6
+    y = counts[:, 1] * ~active
+    with pytest.warns(match="separated"):
+        model = fastglm.GLM(feature_mask=[1, 0]).fit(X, y)
+    assert -1e3 < model.coef_[0] < 0
+    assert model.predict(X)[active].max() < 1e-15
+    np.testing.assert_allclose(model.predict(X)[~active], y[~active].mean(), rtol=1e-8)
+
+
+# --- the start ---
+
+
+def test_large_offsets_do_not_overflow_in_the_start():
+    events = Events.of(np.array([[0.0], [3.0], [1.0]]))
+    offset = np.array([[-2000.0], [1500.0], [1500.0]])
+    loss = PoissonObservations().loss()
+    with np.errstate(all="raise", under="ignore"):
+        start = Observed(events, offset=offset).start(loss, np.array([4 / 3]), np.ones(3, bool))
+    np.testing.assert_allclose(start, np.log(2) - 1500)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_offsets_that_switch_bins_off_and_on(path):
+    rng = np.random.default_rng(0)
+    on = np.arange(400) % 4 == 0
+    x, offset = rng.normal(size=(400, 2)), np.where(on, 900.0, -900.0)
+    y = rng.poisson(2.0, 400) * on
+    model = fastglm.GLM(solver_name=path).fit(x, y, offset=offset)
+    other = fastglm.GLM().fit(x[on], y[on])
+    assert list(model.status_) == ["converged"]
+    np.testing.assert_allclose(model.coef_, other.coef_, atol=1e-6)
+    np.testing.assert_allclose(model.intercept_, other.intercept_ - 900, atol=1e-6)
+
+
+def test_a_kept_hessian_is_made_anew_where_curvatures_or_features_change():
+    class Sample:
+        models, free = {}, np.ones((3, 1), bool)
+        _worth_keeping = staticmethod(lambda j, features: features)
+        _sampled_hessian = staticmethod(lambda j, features, weights: weights.copy())
+
+    def kept(features, level):
+        weights = np.full(64, level)
+        return SampleProblem._kept_hessian(
+            Sample, 0, np.array(features), lambda part: weights[part]
+        )
+
+    first, place = kept([0, 2], 1.0)
+    assert list(place) == [0, 1, 2]
+    assert kept([0, 2], 1.2)[0] is first
+    assert list(kept([2], 1.2)[1]) == [1, 2]
+    assert kept([0, 2], 4.0)[0][0] == 4.0
+    assert kept([0, 1], 4.0)[0] is not kept([0, 2], 4.0)[0]
+
+
+# --- paths of penalties ---
+
+
+def path_of(model, strengths):
+    """Results of the fits of one problem with several strengths, each from the one before."""
+    rng = np.random.default_rng(3)
+    counts = rng.poisson(0.2, (3000, 3))
+    counts[1:, 0] += 2 * (rng.random(2999) < 0.3 * counts[:-1, 1])
+    X = fastglm.basis.RaisedCosineLogConv(4, window_size=20).compute_features(counts)
+    problem = read_problem(model, X, counts)
+    penalties = [read_penalty(model, X, problem.free, strength) for strength in strengths]
+    return batches.fit_penalties(
+        X, problem.observed, problem.valid, problem.free, penalties, problem.settings
+    )
+
+
+@pytest.mark.parametrize(("path", "n_passes"), [("newton-cholesky", 0), ("newton-cg", 1)])
+def test_the_same_sparse_penalty_again_takes_no_pass(path, n_passes):
+    """The next fit begins with the objective and the gradient at the end of the last one.
+
+    With sums in both precisions one pass in float64 makes the certificate.
+    """
+    model = fastglm.PopulationGLM(regularizer="Lasso", solver_name=path)
+    first, again = path_of(model, [1e-2, 1e-2])
+    assert set(first.status) == set(again.status) == {"converged"}
+    assert again.n_passes.max() == n_passes
+    np.testing.assert_allclose(again.coef, first.coef, atol=1e-7)
+    np.testing.assert_allclose(again.objective, first.objective, rtol=1e-14)
+
+
+def test_the_preconditioner_of_a_path_has_the_present_ridge():
+    """With the ridge of the first fit, each step of the second would be far too long."""
+    model = fastglm.PopulationGLM(regularizer="Ridge", solver_name="newton-cg")
+    _, second = path_of(model, [1e-6, 10.0])
+    assert set(second.status) == {"converged"}
+    assert second.n_passes.max() <= 6
+
+
+def test_the_spectrum_solves_with_a_ridge():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(50, 5))
+    covariance, level, ridge = np.cov(x.T), np.array([0.5, 2.0]), np.array([0.1, 3.0])
+    right = rng.normal(size=(5, 2))
+    found = Spectrum(covariance.copy(), 1).solve(level, ridge, right)
+    for k in range(2):
+        expected = np.linalg.solve(level[k] * covariance + ridge[k] * np.eye(5), right[:, k])
+        np.testing.assert_allclose(found[:, k], expected, rtol=1e-4, atol=1e-5)
+
+
+# --- interrupts and checkpoints ---
+
+
+def two_batches():
+    """Counts of two receivers, whose missing counts put them in batches of their own."""
+    rng = np.random.default_rng(1)
+    x, offset = rng.normal(size=(300, 2)), 3 + rng.normal(size=300)
+    counts = rng.poisson(1.0, (300, 2)).astype(float)
+    counts[10:20, 1] = np.nan
+    return x, counts, offset
+
+
+def test_an_interrupt_gives_offsets_back_to_the_intercept(monkeypatch):
+    x, counts, offset = two_batches()
+    whole = fastglm.PopulationGLM().fit(x, counts, offset=offset)
+    fit_task, calls = batches.fit_task, []
+
+    def first_only(*args):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return fit_task(*args)
+
+    monkeypatch.setattr(batches, "fit_task", first_only)
+    half = fastglm.PopulationGLM()
+    with pytest.raises(KeyboardInterrupt, match="1 of 2 receivers finished"):
+        half.fit(x, counts, offset=offset)
+    done = half.status_ == "converged"
+    assert done.sum() == 1
+    np.testing.assert_array_equal(half.intercept_[done], whole.intercept_[done])
+    np.testing.assert_array_equal(half.coef_[:, done], whole.coef_[:, done])
+
+
+def test_what_is_saved_inside_a_batch_does_not_count_as_finished(monkeypatch, tmp_path):
+    """A batch may still change what it has: it has not ended when its results are saved."""
+    monkeypatch.setattr(monitor, "_SAVE_EVERY", -1.0)
+    monkeypatch.setattr(monitor, "_SAVE_PART", 0.0)
+    x, counts, _ = two_batches()
+    fit_task = batches.fit_task
+
+    def and_stop(*args):
+        fit_task(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(batches, "fit_task", and_stop)
+    half = fastglm.PopulationGLM()
+    with pytest.raises(KeyboardInterrupt, match="0 of 2 receivers finished"):
+        half.fit(x, counts, checkpoint=tmp_path / "fit.checkpoint")
+    assert (tmp_path / "fit.checkpoint").exists()
+    assert list(half.status_) == ["interrupted"] * 2
+
+
+# --- the plan ---
+
+
+def test_the_plan_holds_the_factors_of_late_receivers(monkeypatch):
+    counts = np.random.default_rng(0).poisson(0.02, (2000, 40))
+    X = fastglm.basis.RaisedCosineLogConv(5, window_size=20).compute_features(counts)
+    model = fastglm.PopulationGLM(
+        solver_name="newton-cg", regularizer="Ridge", memory_budget="200MB"
+    )
+    problem = read_problem(model, X, counts)
+
+    def peak():
+        products = Local(X, X.valid)
+        return plan_fit(products, np.arange(40), problem.free, problem.settings).peak_bytes
+
+    n_own = min(cost.n_own_factors(200, 200e6), 40)
+    assert n_own > 0
+    whole = peak()
+    monkeypatch.setattr(cost, "n_own_factors", lambda *args: 0)
+    assert whole - peak() >= n_own * np.zeros((200, 200), np.float32).nbytes
+
+
+# --- inference ---
+
+
+@pytest.mark.parametrize("level", [0.5, 0.9, 0.99])
+def test_bands_have_their_level(level):
+    deviation, kernel = np.array([0.5, 2.0]), np.array([[1.0, 0.0], [0.0, 3.0]])
+    found = Uncertainty(
+        np.array([[1.0], [-1.0]]), deviation[:, None], np.ones(1), "observed", np.zeros(2, int),
+        [np.diag(deviation**2)[None]],
+    )  # fmt: skip
+    value, lower, upper = (v.ravel() for v in found.bands(kernel, level))
+    half = NormalDist().inv_cdf(0.5 + level / 2) * kernel @ deviation
+    np.testing.assert_allclose(value, [1.0, -3.0])
+    np.testing.assert_allclose(upper - value, half)
+    np.testing.assert_allclose(value - lower, half)
+
+
+# --- products ---
+
+
+LOSSES = [
+    (family, link)
+    for family in (PoissonObservations, BernoulliObservations, GaussianObservations)
+    for link in family.losses
+]
+
+
+@pytest.mark.parametrize("precise", [False, True])
+@pytest.mark.parametrize(("family", "link"), LOSSES)
+def test_a_loss_without_a_kernel_has_the_sums_of_its_formulas(family, link, precise):
+    rng = np.random.default_rng(0)
+    counts = (rng.random((500, 3)) < 0.3).astype(float)
+    X = fastglm.basis.RaisedCosineLogConv(2, window_size=10).compute_features(counts)
+    valid = X.valid & (rng.random(500) < 0.8)
+    weight, offset = rng.uniform(0.5, 2, 500), rng.normal(size=(500, 3))
+    observed = Observed(Events.of(counts), weight, offset).within(valid)
+    coef, intercept = rng.normal(size=(6, 2)) / 2, np.array([-1.0, 0.2])
+    loss, receivers = family().loss(link), np.array([0, 2])
+    plain = copy.copy(loss)
+    plain.kernel = None
+    expected, found = (
+        Local(X, valid).passes(3).evaluate(observed, some, receivers, coef, intercept, precise)
+        for some in (loss, plain)
+    )
+    for ours, theirs in zip(found, expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12 if precise else 1e-4)
+
+
+@pytest.mark.parametrize("every", [1, 4, 100])
+def test_ranges_of_a_spike_file_may_end_after_its_spikes(tmp_path, every):
+    times, units = np.array([0.05, 0.15, 0.16, 1.25]), np.array([0, 1, 0, 1], np.int32)
+    times.tofile(tmp_path / "times")
+    units.tofile(tmp_path / "units")
+    file = SpikeFile.scan(str(tmp_path / "times"), str(tmp_path / "units"), 2, 0.1, every)
+    expected = fastglm.bin_spikes(times, units, 0.1, n_units=2, t_stop=5.0)
+    for first, stop in ((0, 50), (12, 40), (2, 12), (20, 50)):
+        found = file.read(first, stop).toarray()
+        np.testing.assert_array_equal(found, expected[first:stop])
+
+
+# --- input ---
+
+
+@pytest.mark.parametrize("row", [0, 4095, 4096, 4999])
+def test_a_table_of_traces_is_checked_to_its_end(row):
+    y = np.zeros((5000, 2))
+    y[row, 1] = np.inf
+    model = fastglm.PopulationGLM("Gaussian")
+    with pytest.raises(ValueError, match=f"inf in bin {row} of receiver 1"):
+        model.fit(np.ones((5000, 1)), y)
+
+
+def test_the_statuses_that_are_settled_and_usable():
+    assert set(SETTLED) == {"converged", "silent", "saturated", "separated"}
+    assert set(USABLE) == {"converged", "separated", "max_iter", "stalled", "imported"}
+
+
+# --- recordings ---
+
+
+def test_a_spike_after_the_end_of_a_segment_is_left_out():
+    """The last bin may reach beyond the segment."""
+    times, unit = np.array([0.24, 0.26, 1.24, 1.26]), np.zeros(4, int)
+    segments, lengths = np.array([[0, 0.25], [1, 1.25]]), np.array([3, 3])
+    events = count_events(times, unit, 1, 0.1, segments, lengths, 1e-7)
+    assert events.toarray().ravel().tolist() == [0, 0, 1, 0, 0, 1]
+
+
+def test_units_are_32_bits():
+    with pytest.raises(ValueError, match=r"beyond 2\*\*31"):
+        fastglm.bin_spikes([0.5], [2**31], 0.1)
+
+
+def test_trials_without_a_stop_are_left_out(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "session.nwb"
+    with h5py.File(path, "w") as file:
+        file["units/id"] = np.arange(2)
+        file["units/spike_times"] = np.array([0.5, 2.5, 4.5, 1.0, 4.0])
+        file["units/spike_times_index"] = np.array([3, 5])
+        file["intervals/trials/start_time"] = np.array([0.0, 2.0, np.nan, 4.0, 4.2])
+        file["intervals/trials/stop_time"] = np.array([1.5, 3.0, 3.5, np.nan, np.inf])
+    with pytest.warns(match="trials: row 2 .*, row 3 .*, row 4 .* left out"):
+        found = fastglm.load_spikes(path, epochs="trials")
+    np.testing.assert_array_equal(found.segments, [[0, 1.5], [2, 3]])
