@@ -654,21 +654,6 @@ def test_kernels_leave_other_tiles_alone(loss):
 
 
 @compiled_only
-@every_batch
-def test_softplus_has_the_bits_of_before(dtype, lanes):
-    if not hasattr(_kernels, "poisson_softplus"):
-        pytest.skip("the kernel of before is gone")
-    rng = np.random.default_rng(0)
-    eta, y = rng.normal(0, 3, (2500, 20)), rng.poisson(1.0, (2500, 20)).astype(float)
-    valid = rng.random(2505) < 0.7
-    args = eta, y, rng.normal(size=20)
-    before = run(_kernels.poisson_softplus, *args, valid, 5, lanes, dtype)
-    after = run(kernels.poisson_softplus, *args, valid.astype(dtype), 5, lanes, dtype)
-    for old, new in zip(before, after, strict=True):
-        np.testing.assert_array_equal(old, new)
-
-
-@compiled_only
 @every_kernel
 @every_batch
 def test_sums_do_not_depend_on_threads(loss, dtype, lanes):

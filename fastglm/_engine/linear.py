@@ -8,7 +8,7 @@ from scipy.linalg import LinAlgError
 
 _RANK = 1e-12  # an eigenvalue of the scaled Gram matrix below this is a collinear direction
 NEAR = 1e-7  # a smaller eigenvalue is below the resolution of float32
-_CONSTANT = 1e-13  # variance, as a part of the mean square, that is rounding
+CONSTANT = 1e-13  # variance, as a part of the mean square, that is rounding
 _JITTER = 1e-14  # first part of the diagonal that is added to a matrix without a factor
 
 
@@ -20,7 +20,7 @@ def centre(gram, mean):
     squares = np.diag(gram).copy()
     for k, value in enumerate(mean):
         gram[k] -= value * mean
-    constant = np.diag(gram) <= _CONSTANT * squares
+    constant = np.diag(gram) <= CONSTANT * squares
     gram[constant] = 0
     gram[:, constant] = 0
 

@@ -21,6 +21,7 @@ from copy import deepcopy
 import numpy as np
 
 from fastglm import _kernels as kernels
+from fastglm._engine.linear import CONSTANT
 from fastglm._engine.newton import within
 from fastglm._kernels.dots import column_dot
 from fastglm._kernels.threads import run_threads
@@ -207,23 +208,28 @@ class _Fit:
             result.grad_norm[j] = max(largest, abs(g_b))
             schur, mean, total = problem.curvature(j, coef, result.intercept[j], features)
             ridge, matrix = penalty.hessian_parts(j, features)
+            # A feature that is constant has the gradient and curvature of rounding.
+            constant = np.abs(np.diag(schur)) <= CONSTANT * total * mean**2
+            schur[constant] = schur[:, constant] = 0
+            schur[constant, constant] = total
             schur[np.diag_indices(features.size)] += ridge
             if matrix is not None:
                 schur += matrix
-            g = grad[features] - mean * g_b
-            c = coef[features]
+            g, c = np.where(constant, 0.0, grad[features] - mean * g_b), coef[features]
             goal = _INNER * max(breach, 1e-14)
             z, slope, *self.held[j] = kernels.solve_groups(
                 schur, g, c, starts, weight, goal, features, *self.held[j]
             )
+            if not np.isfinite(z).all():  # the model is not convex: exact Hessians will take over
+                z, slope = c.copy(), g.copy()
             d = z - c
             # |z| - |c| = (z + c)'d / (|z| + |c|): terms of the same size are subtracted first.
-            with np.errstate(divide="ignore", invalid="ignore"):
+            with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
                 pull = weight / (_group_norms(c, starts) + _group_norms(z, starts))
-            pull = np.repeat(np.where(np.isfinite(pull), pull, 0.0), np.diff(starts))
-            gain = -(0.5 * (g + slope) + pull * (z + c)) @ d + 0.5 * g_b**2 / total
+                pull = np.repeat(np.where(np.isfinite(pull), pull, 0.0), np.diff(starts))
+                gain = -(0.5 * (g + slope) + pull * (z + c)) @ d + 0.5 * g_b**2 / total
             # The inner solution leaves a part of the gradient. A gain below 0 is rounding.
-            curved = np.diag(schur).astype(np.float64)
+            curved = np.diag(schur).astype(np.float64).clip(min=1e-300)
             left = 0.5 * kernels.group_leftover(slope, z, starts, weight, curved)
             self.step[:, j] = 0
             self.step[features, j] = d
