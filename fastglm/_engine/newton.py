@@ -280,6 +280,9 @@ class Search:
             at = self.result.coef[:, suspects], self.result.intercept[suspects]
             change = self.problem.largest_change(suspects, self.last_step[:, suspects], *at)
             status[suspects[change > 0.5]] = "separated"
+        # What is left of a loss that falls by a factor of e with a step is twice the decrement, and
+        # more where bins fall at different rates.
+        self.result.newton_decrement[index[status[index] == "separated"]] *= 4
 
 
 def within(decrement, tol, floor, objective) -> np.ndarray:
