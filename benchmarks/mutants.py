@@ -58,12 +58,14 @@ NEAREST = {
     "_engine/observed.py": "weights guards shards traces",
     "_engine/result.py": "guards glm html",
     "_products": "products guards features glm weights covariates observation_models",
-    "_products/shards.py": "shards products",
+    "_products/shards.py": "shards products guards",
     "_products/weighted_gram.py": "inference kernels",
-    "_inputs.py": "errors glm weights guards sklearn covariates times",
-    "inference.py": "inference guards connectivity weights",
-    "recordings": "io times guards coupling errors",
-    "recordings/nwb.py": "nwb guards",
+    "_inputs.py": "errors doors names glm weights guards sklearn covariates times",
+    "inference.py": "inference guards connectivity weights conditioning",
+    "recordings": "io times seconds doors guards coupling errors",
+    "recordings/nwb.py": "nwb nwb_archives guards",
+    "recordings/intervals.py": "times seconds nwb_archives guards io coupling",
+    "recordings/spikes.py": "io seconds nwb nwb_archives guards errors",
     "_kernels": "kernels products simulation",
 }
 GIGABYTES, SECONDS = 8, 20
@@ -224,7 +226,7 @@ def draw(found, count, seed):
 
 
 def find_again(found, mutant):
-    """A mutant with its change where it is now."""
+    """A mutant with its change where it is now, or None."""
     same = [
         change
         for (file, _), changes in found.items()
@@ -232,7 +234,8 @@ def find_again(found, mutant):
         if (file, change.old, change.new) == (mutant["file"], mutant["old"], mutant["new"])
     ]
     if not same:
-        sys.exit(f"{mutant['file']} no longer has {mutant['old']!r}")
+        print(f"{mutant['file']} no longer has {mutant['old']!r}")
+        return None
     return mutant | min(same, key=lambda c: abs(c.line - mutant["line"]))._asdict()
 
 
@@ -349,7 +352,7 @@ class Stage:
         path.write_text(mutated(mutant, original[0].decode()))
         begin = time.monotonic()
         try:
-            status = self._fork(tests, 120 + 10 * seconds) if tests else 0
+            status = self._fork(tests, 60 + 5 * seconds) if tests else 0
         finally:
             path.write_bytes(original[0])
             os.utime(path, ns=(original[1].st_atime_ns, original[1].st_mtime_ns))
@@ -418,6 +421,7 @@ def main():
     if options.again:
         before = json.loads(Path(options.again).read_text())
         mutants = [find_again(found, m) for m in before if m["outcome"] == "survived"]
+        mutants = [mutant for mutant in mutants if mutant is not None]
     for mutant in mutants:
         mutant |= {"difference": difference(mutant), "outside": is_outside(mutant)}
     n_changes = sum(map(len, found.values()))
