@@ -13,8 +13,8 @@ are printed at the end: each asks for a test, or for a reason why no result depe
 The tests that are nearest to the files (`NEAREST`) run once without a change, and every line of the
 package that a test runs is noted. A mutant meets the tests that run its line, the quickest first,
 until one fails or their times add up to `SECONDS`. A change outside of all functions meets the
-tests that run any line of the file. A mutant that hangs, or takes 8 GB of memory, is killed. One
-whose line no test runs survives.
+tests that run any line of the file, or no line. A mutant that hangs, or takes 8 GB of memory, is
+killed. One whose line no test runs survives.
 
 Kernels go into a call of their own, in pure Python (``NUMBA_DISABLE_JIT=1``): the cache of the
 compiler does not notice the changes. Checkouts are not touched: all happens in a temporary copy.
@@ -338,6 +338,7 @@ class Stage:
             (seconds, test)
             for test, (seconds, lines) in self.traced.items()
             if any(file == name and (mutant["outside"] or line in some) for file, line in lines)
+            or (mutant["outside"] and not lines)
         )
         total = list(itertools.accumulate(seconds for seconds, _ in chosen))
         n = max(1, sum(seconds <= SECONDS for seconds in total))

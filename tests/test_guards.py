@@ -38,6 +38,7 @@ from fastglm.observation_models import (
 )
 from fastglm.recordings.intervals import check_segments
 from fastglm.recordings.trains import count_events
+from fastglm.recordings.units import read_units
 
 PATHS = ["newton-cholesky", "newton-cg"]
 
@@ -311,18 +312,18 @@ def test_an_offset_that_all_bins_share_costs_no_digits_and_no_passes(path):
     np.testing.assert_allclose(model.intercept_ + offset[0], plain.intercept_, atol=1e-9)
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", ["auto", *PATHS])
 @pytest.mark.parametrize("family", ["Poisson", "Bernoulli", "Gaussian"])
 def test_the_answer_keeps_nothing_that_the_start_has_along_collinear_features(family, path):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(400, 2))
     y = (x[:, 0] + rng.normal(size=400) > 0.5).astype(int)
-    model = fastglm.GLM(family, solver_name=path)
-    start = np.array([7.0, 1.0, -7.0]), np.zeros(1)
-    model.fit(x[:, [0, 1, 0]], y, init_params=start)
-    assert list(model.status_) == ["converged"]
     single = fastglm.GLM(family).fit(x, y)
     expected = single.coef_[[0, 1, 0]] / [2, 1, 2]
+    # A start near the optimum; one that is worse than none would be left out.
+    start = 0.9 * expected + [7, 0, -7], single.intercept_
+    model = fastglm.GLM(family, solver_name=path).fit(x[:, [0, 1, 0]], y, init_params=start)
+    assert list(model.status_) == ["converged"]
     np.testing.assert_allclose(model.coef_, expected, atol=1e-6)
 
 
@@ -684,6 +685,14 @@ def test_a_warning_names_five_units_and_the_number_of_the_others(tmp_path):
 
 def test_the_range_of_a_recording_is_a_segment_of_float64():
     assert check_segments(None, 0, 10).dtype == np.float64
+
+
+def test_a_range_that_ends_before_it_starts_is_refused_for_loaded_spikes_too(tmp_path):
+    path = tmp_path / "recording.npz"
+    np.savez(path, spike_times=[0.1, 4.0], unit=[0, 1], n_units=2, t_start=0, t_stop=5)
+    loaded = fastglm.load_spikes(path)
+    with pytest.raises(ValueError, match="expected t_start < t_stop"):
+        read_units(loaded, 0.1, None, 3.0, 2.0)
 
 
 def test_units_are_32_bits():
