@@ -1,5 +1,6 @@
 """Nothing is lost: interruption, checkpoints that survive a kill, and the progress bar."""
 
+import contextlib
 import io
 import logging
 import os
@@ -272,25 +273,31 @@ def same(result, other):
         np.testing.assert_array_equal(values, getattr(other, name))
 
 
-@pytest.fixture
-def few_bytes():
-    """Files cannot grow beyond 1 kB, as on a full disk."""
+@contextlib.contextmanager
+def few_bytes(size=1000):
+    """Files cannot grow beyond 1 kB, as on a full disk; gives a function of another size.
+
+    The report of the tests may be such a file, so the context ends before a test does.
+    """
     resource = pytest.importorskip("resource")
     old = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def limit(size=1000):
+    def limit(size):
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, old[1]))
 
-    yield limit
-    resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    limit(size)
+    try:
+        yield limit
+    finally:
+        limit(old[0])
 
 
-def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path, few_bytes):
+def test_a_write_that_fails_leaves_the_old_checkpoint(tmp_path):
     saved = checkpoint.Checkpoint(tmp_path / "a", "key")
     saved.save(some_result())
     before = (tmp_path / "a").read_bytes()
-    few_bytes(len(before) // 2)
-    with pytest.raises(OSError, match="File too large"):
+    full = pytest.raises(OSError, match="File too large")
+    with few_bytes(len(before) // 2), full:
         saved.save(some_result())
     assert (tmp_path / "a").read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
@@ -367,32 +374,28 @@ def test_no_changed_byte_of_a_checkpoint_is_taken(tmp_path):
 
 
 @pytest.mark.parametrize("batches", ["wide", "single"])
-def test_a_checkpoint_that_cannot_be_written_warns_and_the_fit_goes_on(
-    tmp_path, few_bytes, batches
-):
+def test_a_checkpoint_that_cannot_be_written_warns_and_the_fit_goes_on(tmp_path, batches):
     X, counts = problem(12)
     args = own_senders(12) if batches == "single" else {}
     whole = model(**args).fit(X, counts)
-    few_bytes()
-    with pytest.warns(match=r"checkpoint .*c\.npz could not be written .*File too large") as told:
+    warned = pytest.warns(match=r"checkpoint .*c\.npz could not be written .*File too large")
+    with warned as told, few_bytes():
         kept = model(**args).fit(X, counts, checkpoint=tmp_path / "c.npz")
     assert len(told) == 1
     np.testing.assert_array_equal(kept.coef_, whole.coef_)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_disk_that_has_room_again_gets_the_checkpoint(tmp_path, few_bytes):
+def test_a_disk_that_has_room_again_gets_the_checkpoint(tmp_path):
     X, counts = problem(12)
-    few_bytes()
-    room = []
+    path, args, room = tmp_path / "c", own_senders(12), []
 
     def progress(new):
         room.append(new)
         if len(room) == 4:
-            few_bytes(10**7)
+            limit(10**7)
 
-    path, args = tmp_path / "c", own_senders(12)
-    with pytest.warns(match="could not be written"):
+    with pytest.warns(match="could not be written"), few_bytes() as limit:
         fitted = model(**args).fit(X, counts, progress=progress, checkpoint=path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine, "fit_task", None)
