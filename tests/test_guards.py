@@ -423,33 +423,17 @@ def test_exact_hessians_take_over_with_the_penalties_of_the_receiver(monkeypatch
         np.testing.assert_allclose(ours.coef, theirs.coef, atol=1e-6)
 
 
-def test_a_sparse_fit_that_has_not_ended_goes_on_with_exact_hessians(monkeypatch):
-    minimize = proximal.minimize
+@pytest.mark.parametrize(("module", "regularizer"), [(proximal, "Lasso"), (batch, "Ridge")])
+def test_a_fit_that_has_not_ended_goes_on_with_exact_hessians(monkeypatch, module, regularizer):
+    minimize = module.minimize
 
-    def short(problem, penalties, results, tol, maxiter, *args):
+    def short(problem, first, second, tol, maxiter, *args):
         maxiter = 1 if problem.method == "newton-cg" else maxiter
-        minimize(problem, penalties, results, tol, maxiter, *args)
+        return minimize(problem, first, second, tol, maxiter, *args)
 
-    monkeypatch.setattr(proximal, "minimize", short)
+    monkeypatch.setattr(module, "minimize", short)
     found, expected = (
-        path_of(fastglm.PopulationGLM(regularizer="Lasso", solver_name=path), [5e-3])[0]
-        for path in ("newton-cg", "newton-cholesky")
-    )
-    assert set(found.method) == {"newton-cholesky"}
-    assert set(found.status) == {"converged"}
-    np.testing.assert_allclose(found.coef, expected.coef, atol=1e-6)
-
-
-def test_a_smooth_fit_that_has_not_ended_goes_on_with_exact_hessians(monkeypatch):
-    minimize = batch.minimize
-
-    def short(problem, coef, intercept, tol, maxiter, *args):
-        maxiter = 1 if problem.method == "newton-cg" else maxiter
-        return minimize(problem, coef, intercept, tol, maxiter, *args)
-
-    monkeypatch.setattr(batch, "minimize", short)
-    found, expected = (
-        path_of(fastglm.PopulationGLM(regularizer="Ridge", solver_name=path), [5e-3])[0]
+        path_of(fastglm.PopulationGLM(regularizer=regularizer, solver_name=path), [5e-3])[0]
         for path in ("newton-cg", "newton-cholesky")
     )
     assert set(found.method) == {"newton-cholesky"}

@@ -165,19 +165,22 @@ class _Fit:
             coef = np.where(fixed, limit, np.where(free, coef, 0.0))
         if penalty.sparse.any():
             self._prepare(penalty.copy(), free)
-            coef, intercept = self._useful(penalty, coef, intercept, fixed, given)
+            if given:
+                coef, intercept = self._useful(penalty, coef, intercept, fixed)
             results = self._run_sparse(self._together(penalties, free, fixed), coef, intercept)
         else:
             self._prepare(penalty, free)
-            coef, intercept = self._useful(penalty, coef, intercept, fixed, given)
-            result = self._run_smooth(penalty, coef, intercept, fixed, start is None, guided)
+            retreat = self._constant_rates(coef, fixed) if given else None
+            cold = start is None
+            result = self._run_smooth(penalty, coef, intercept, fixed, cold, guided, retreat)
             for _ in range(_LOWERINGS if fixed.any() else 0):
                 if not self._lower(result, fixed):
                     break
                 start = result.coef, result.intercept
                 result = self._run_smooth(penalty, *start, fixed, False, guided)
             results = [result]
-        results[0].n_passes += self.n_extra if given else 0
+        results[0].n_passes += self.n_extra
+        self.n_extra = 0
         for result in results:
             separated = fixed.any(axis=0) & (result.status == "converged")
             result.status[separated] = "separated"
@@ -210,25 +213,29 @@ class _Fit:
                     limit = np.where(high, -limit, limit)
         return free, fixed, limit
 
-    def _useful(
-        self, penalty, coef: np.ndarray, intercept: np.ndarray, fixed: np.ndarray, given: bool
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """A start; constant rates where the objective of a given start is above theirs."""
-        if not given:
-            return coef, intercept
-        everyone = np.arange(intercept.size)
+    def _constant_rates(self, coef: np.ndarray, fixed: np.ndarray) -> tuple:
+        """Coefficients and intercepts of constant rates, and the largest objective beside them.
+
+        A start above this objective is worse than none.
+        """
         constant = np.where(fixed, coef, 0.0)
         flat = self.observed.start(self.loss, self.mean, self.products.valid)
-        here = self.problem.evaluate(everyone, coef, intercept)[0]
-        self.n_extra = self.problem.n_passes
         if self.by_events and self.loss.linear_counts and not fixed.any():
-            there = self._at_constant(flat)
+            objective = self._at_constant(flat)
         else:
-            there = self.problem.evaluate(everyone, constant, flat)[0]
-            self.n_extra *= 2
-        if penalty.sparse.any():
-            here = here + proximal.norms(penalty, coef, everyone)
-        good = here <= there + 1e-6 * (1 + np.abs(there))
+            objective = self.problem.evaluate(np.arange(flat.size), constant, flat)[0]
+            self.n_extra += self.problem.n_passes
+        return constant, flat, objective + 1e-6 * np.abs(objective)
+
+    def _useful(
+        self, penalty, coef: np.ndarray, intercept: np.ndarray, fixed: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A start of a sparse fit; constant rates where it is worse than these."""
+        everyone = np.arange(intercept.size)
+        here = self.problem.evaluate(everyone, coef, intercept)[0]
+        self.n_extra += self.problem.n_passes
+        constant, flat, objective = self._constant_rates(coef, fixed)
+        good = here + proximal.norms(penalty, coef, everyone) <= objective + 1e-6
         return np.where(good, coef, constant), np.where(good, intercept, flat)
 
     def _lower(self, result: Result, fixed: np.ndarray) -> bool:
@@ -309,9 +316,7 @@ class _Fit:
             own = [penalty.select(receivers=rest) for penalty in penalties]
             proximal.minimize(exact, own, again, tol, maxiter - n_steps)
             for result, one in zip(results, again, strict=True):
-                one.n_iter += result.n_iter[rest]
-                one.n_passes += result.n_passes[rest]
-                result.put(rest, one)
+                result.go_on(rest, one)
         return results
 
     def _run_smooth(
@@ -322,9 +327,9 @@ class _Fit:
         fixed: np.ndarray,
         cold: bool,
         guided: bool,
+        retreat: tuple | None = None,
     ) -> Result:
         problem, tol, maxiter = self.problem, self.settings.tol, self.settings.maxiter
-        retreat = None
         if self.by_events:
             problem.forget()
         sampled = cold or (self.anchor is not None and not guided)
@@ -392,9 +397,7 @@ class _Fit:
             start = result.coef[:, some], result.intercept[some]
             again = minimize(exact, *start, self.settings.tol, n_left[some])
             exact.least_norm(np.arange(some.size), again.coef, again.intercept)
-            again.n_iter += result.n_iter[some]
-            again.n_passes += result.n_passes[some]
-            result.put(some, again)
+            result.go_on(some, again)
 
     @property
     def _may_fall_back(self) -> bool:

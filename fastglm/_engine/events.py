@@ -12,12 +12,9 @@ import numpy as np
 from fastglm import _kernels as kernels
 from fastglm._engine.late import LateReceivers
 from fastglm._engine.lbfgs import Steps
-from fastglm._engine.linear import ROUNDING, null_spaces, rounding_floor
+from fastglm._engine.linear import ROUNDING, has_slope, null_spaces, rounding_floor
 from fastglm._kernels.threads import run_threads
 
-# A slope along a collinear direction that is rounding. The unit is the root mean square of the
-# feature and of the residual.
-_FLAT = 1e-13
 _PRECISE = 1e-11  # gradients of receivers with a smaller decrement are summed in float64
 
 
@@ -66,7 +63,8 @@ class EventProblem:
         self.collinear, self.near = null_spaces(
             covariance, self.free, penalty, self.plain | penalty.sparse
         )
-        self.near |= ~self.plain & self.sample.is_floored()
+        if not self.plain.all():
+            self.near |= ~self.plain & self.sample.is_floored()
         self.null = [s if p else None for s, p in zip(self.collinear, self.plain, strict=True)]
 
     def forget(self, receivers=slice(None)):
@@ -221,11 +219,10 @@ class EventProblem:
         mean = self.objective.moments.x / self.objective.n_bins
         slope -= np.outer(mean, at.grad_intercept)
         size = np.sqrt(shared.diagonal + mean**2)
-        rounding = _FLAT * np.sqrt(self.sample.level)
+        unit = np.sqrt(self.sample.level)
         for k, j in enumerate(collinear):
-            free, space = self.free[:, j], self.collinear[j]
-            bound = rounding[j] * np.linalg.norm(space * size[free, None], axis=0)
-            found[j] |= not (np.abs(space.T @ slope[free, k]) <= bound).all()
+            free = self.free[:, j]
+            found[j] |= has_slope(self.collinear[j], size[free], slope[free, k], unit[j])
         return found
 
     def off_null(self, coef, columns, receivers):

@@ -138,7 +138,6 @@ class DenseProblem:
         for k, j in enumerate(active):
             free = self.features[j]
             grad[free, k] = grad[free, k] / self.n_bins + pull[free, k]
-        for k, j in enumerate(active):
             own = _ROUNDING * reach[k] * np.ravel(self.load[j])[-1] / self.n_bins
             self.rounding[j] = max(1e-13, np.nan_to_num(own / (1 + abs(objective[k]))))
         return objective, grad, grad_intercept / self.n_bins

@@ -7,6 +7,7 @@ import scipy.linalg
 from scipy.linalg import LinAlgError
 
 _RANK = 1e-12  # an eigenvalue of the scaled Gram matrix below this is a collinear direction
+_FLAT = 1e-13  # a slope along a collinear direction that is rounding
 NEAR = 1e-7  # a smaller eigenvalue is below the resolution of float32
 CONSTANT = 1e-13  # variance, as a part of the mean square, that is rounding
 _JITTER = 1e-14  # first part of the diagonal that is added to a matrix without a factor
@@ -54,6 +55,23 @@ def null_spaces(covariance, free, penalty, some):
             known[key] = space if space.size else None, least < NEAR
         null[j], near[j] = known[key]
     return null, near
+
+
+def has_slope(null, size, slope, unit):
+    """Whether a loss has a slope along directions that were taken for collinear.
+
+    Parameters
+    ----------
+    null : ndarray of shape (n_features, k)
+    size : ndarray of shape (n_features,)
+        Root mean squares of the features.
+    slope : ndarray of shape (n_features,)
+        Gradient of the loss, the intercept eliminated.
+    unit : float
+        Root mean square of the residuals. With ``size`` it is the unit of rounding.
+    """
+    bound = _FLAT * unit * np.linalg.norm(null * size[:, None], axis=0)
+    return not (np.abs(null.T @ slope) <= bound).all()
 
 
 def split_space(gram):

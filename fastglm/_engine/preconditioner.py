@@ -89,11 +89,13 @@ class SampleProblem:
 
     def is_floored(self):
         """Receivers whose ridge is too small for float32 beside collinear features."""
-        values = self.shared.eigenvalues
-        least, most = values.min(initial=np.inf), values.max(initial=0)
-        unit = self.shared.unit[:, None] ** 2
+        shared, unit = self.shared, self.shared.unit**2
         with np.errstate(invalid="ignore"):
-            pull = (self.penalty.diagonal(slice(None)) / unit).min(axis=0, initial=np.inf)
+            pull = (self.penalty.diagonal(slice(None)) / unit[:, None]).min(axis=0, initial=np.inf)
+        # No eigenvalue is above the trace, so most ridges need none of them.
+        if (pull >= NEAR * self.level * (shared.diagonal / unit).sum()).all():
+            return np.zeros(pull.size, bool)
+        least, most = shared.eigenvalues.min(initial=np.inf), shared.eigenvalues.max(initial=0)
         return self.level * least + pull < NEAR * self.level * most
 
     def _damp(self, start):

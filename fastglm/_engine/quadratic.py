@@ -14,12 +14,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastglm._engine.linear import NEAR, centre, cho_solve, cholesky, rounding_floor, split_space
+from fastglm._engine.linear import (
+    NEAR,
+    centre,
+    cho_solve,
+    cholesky,
+    has_slope,
+    rounding_floor,
+    split_space,
+)
 from fastglm._kernels.dots import column_dot
-
-# A slope along a collinear direction that is rounding; the unit is the root mean square of the
-# feature and of the counts.
-_FLAT = 1e-13
 
 
 class _System(NamedTuple):
@@ -169,13 +173,13 @@ class QuadraticProblem:
         """
         out, normal = np.zeros(self.plain.size, bool), self.normal
         size = np.sqrt(np.diag(normal.covariance).clip(min=0) + normal.mean**2)
+        unit = np.sqrt(self.variance + self.mean_y**2)
         for j in np.flatnonzero(self.plain):
             found = self._factor(j)
             out[j] = found.near
             if found.null is not None:
-                bound = np.linalg.norm(found.null * size[found.features, None], axis=0)
-                bound *= _FLAT * np.sqrt(self.variance[j] + self.mean_y[j] ** 2)
-                out[j] |= (np.abs(found.null.T @ self.slope[found.features, j]) > bound).any()
+                slope = self.slope[found.features, j]
+                out[j] |= has_slope(found.null, size[found.features], slope, unit[j])
         return out
 
     def harmless(self, active, grad, grad_intercept):

@@ -158,6 +158,12 @@ class Result:
         for field in fields(self):
             getattr(self, field.name)[..., receivers] = getattr(other, field.name)[..., receivers]
 
+    def go_on(self, receivers, other):
+        """Put the result of a search that went on from here: steps and passes add up."""
+        other.n_iter += self.n_iter[receivers]
+        other.n_passes += self.n_passes[receivers]
+        self.put(receivers, other)
+
     def put(self, receivers, other, features=slice(None)):
         """Copy the result of a batch to its receivers and features."""
         for field in fields(self):
