@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,11 @@ import scipy.sparse
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+
+
+def as_dense_numbers(values: ArrayLike, name: str) -> np.ndarray:
+    """As `as_numbers`; a sparse array becomes a dense one."""
+    return as_numbers(values.toarray() if scipy.sparse.issparse(values) else values, name)
 
 
 def whole_numbers(name: str, values: ArrayLike) -> np.ndarray:
@@ -149,9 +155,7 @@ def positive_int(name: str, value: object) -> int:
     ValueError
         If the value is not a positive whole number.
     """
-    real = isinstance(value, int | float | np.integer | np.floating)
-    number = real and not isinstance(value, bool)
-    if not number or not 1 <= value < 2**62 or int(value) != value:
+    if not is_number(value) or not 1 <= value < 2**62 or int(value) != value:
         raise ValueError(f"{name} is {value!r}; expected a positive integer.")
     return int(value)
 
@@ -167,12 +171,52 @@ def is_number(value: object) -> bool:
         return False
 
 
+def rounding(*values: object) -> float:
+    """Seconds by which times of the size of the largest may be off: two steps of float64.
+
+    A time in Unix seconds is known to 0.2 us, a time of an hour to 0.5 ps.
+    """
+    largest = max((float(np.abs(v).max(initial=0.0)) for v in map(np.asarray, values)), default=0.0)
+    return 2 * float(np.spacing(largest))
+
+
+def installed_memory(unknown: float) -> float:
+    """Bytes of memory that the machine has; ``unknown`` if the system does not tell."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, OSError, ValueError):
+        return unknown
+
+
+def group_limit(groups: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> float:
+    """Least memory limit of the control groups that hold this process, in bytes; inf for none.
+
+    In a container the file of its own group may stand at the root, so every folder up to the root
+    is asked.
+    """
+    try:
+        lines = Path(groups).read_text().splitlines()
+    except OSError:
+        return np.inf
+    limit = np.inf
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):  # "" is version 2
+            continue
+        name = "memory.limit_in_bytes" if controllers else "memory.max"
+        folder = Path(root, "memory" if controllers else "")
+        for part in ("", *Path(path).parts):
+            folder = folder / part.lstrip("/")
+            try:
+                limit = min(limit, float((folder / name).read_text()))
+            except (OSError, ValueError):  # no such folder here, or "max"
+                continue
+    return limit if limit > 0 else np.inf
+
+
 def check_memory(what: str, n_bytes: float, remedy: str) -> None:
     """Raise ValueError if something takes more than the memory of the machine."""
-    try:
-        memory = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, OSError, ValueError):  # the system does not tell
-        memory = 1e12
+    memory = installed_memory(1e12)
     if n_bytes > memory:
         raise ValueError(
             f"{what} would take {n_bytes / 1e9:,.3g} GB, and the machine has {memory / 1e9:,.3g}; "

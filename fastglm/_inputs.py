@@ -9,12 +9,12 @@ import warnings
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse
 
 from fastglm._batches.cost import PRODUCTS
 from fastglm._batches.fit import any_known
 from fastglm._batches.plan import read_budget
 from fastglm._checks import (
+    as_dense_numbers,
     as_numbers,
     check_memory,
     column_names,
@@ -277,9 +277,8 @@ def _label_mask(mask, X, n):
 
 
 def _read_binary(mask):
-    mask = mask.toarray() if scipy.sparse.issparse(mask) else mask
     try:
-        array = as_numbers(mask, "feature_mask")
+        array = as_dense_numbers(mask, "feature_mask")
     except ValueError:  # text, or rows of different lengths
         array = np.array([np.nan])
     if array.dtype != bool:
@@ -518,5 +517,4 @@ def read_offset(offset, n_bins, n):
 
 def _read(name, values):
     values, _ = read_values(values, name)
-    values = values.toarray() if scipy.sparse.issparse(values) else values
-    return as_numbers(values, name).astype(np.float64)
+    return as_dense_numbers(values, name).astype(np.float64)

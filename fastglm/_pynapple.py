@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastglm._checks import rounding
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
@@ -30,14 +32,9 @@ def pynapple_type(value: object) -> str | None:
     return None
 
 
-def _rounding(t):
-    """Seconds by which the distance of two times may be off: two steps of float64."""
-    return 2 * float(np.spacing(np.abs(t).max()))
-
-
 def _slack(t, bin_size):
     """Seconds by which a time may differ from another and be the same."""
-    return max(_TOLERANCE * bin_size, _rounding(t))
+    return max(_TOLERANCE * bin_size, rounding(t))
 
 
 @dataclass
@@ -118,7 +115,7 @@ class Timeline:
             return None
         steps = np.diff(self._t)
         size = float(np.median(steps))
-        if _rounding(self._t) > 1e-6 * size:  # Unix times: the rounded steps are right on average
+        if rounding(self._t) > 1e-6 * size:  # Unix times: the rounded steps are right on average
             size = float(steps[np.abs(steps - size) <= _slack(self._t, size)].mean())
         return size
 

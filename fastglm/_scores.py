@@ -12,6 +12,7 @@ from fastglm._engine.batch import Settings
 from fastglm._engine.observed import Observed
 from fastglm._fitted import Fitted, mean_count
 from fastglm.features.matrix import as_feature_matrix
+from fastglm.observation_models import pseudo_r2
 from fastglm.regularizer import UnRegularized
 
 SCORES = ("log-likelihood", "pseudo-r2-McFadden", "pseudo-r2-Cohen")
@@ -20,12 +21,8 @@ SCORES = ("log-likelihood", "pseudo-r2-McFadden", "pseudo-r2-Cohen")
 _SHOWN = 10  # receivers that a warning lists
 
 
-def score(
-    fit: Fitted, score_type="log-likelihood", aggregate=np.mean, skip_impossible=False, level=3
-):
+def score(fit: Fitted, score_type="log-likelihood", aggregate=np.mean, skip_impossible=False):
     """Score of a fit over the bins where a count is known; see `PopulationGLM.score`.
-
-    ``level`` is the stack level of its warning.
 
     Raises
     ------
@@ -63,14 +60,11 @@ def score(
             base.add(value(counts, null(index)), weights)
     result = model.result(aggregate)
     if against_null:
-        with np.errstate(divide="ignore", invalid="ignore"):
-            low = base.result(aggregate)
-            # Where the null model is perfect the score is NaN, whatever the model is.
-            result = 1 - np.where(np.equal(low, 0), np.nan, np.divide(result, low))[()]
+        result = pseudo_r2(result, base.result(aggregate))
     if impossible.found:
         without = impossible.without(fit)
         if (without.kept & any_known(without.y)).any():
-            rest = score(without, score_type, aggregate, level=level)
+            rest = score(without, score_type, aggregate)
         else:
             rest = result * np.nan
         if skip_impossible:
@@ -78,7 +72,7 @@ def score(
         bad = "is minus infinity" if np.isneginf(result).any() else "holds impossible counts"
         number = f" and gives {rest:.6g}" if np.ndim(rest) == 0 else ""
         what = f"The score {bad}; skip_impossible=True leaves these bins out{number}"
-        impossible.warn(fit, what, level + 1)
+        impossible.warn(fit, what, level=4)
     return result
 
 
@@ -123,14 +117,13 @@ class Impossible:
 
     def warn(self, fit, what, level):
         """Warn with the receivers and the number of their impossible counts."""
-        names = None if fit.receivers is None else fit.receivers.names
-        warn_impossible(self.number(fit.n_receivers), names, what, level + 1)
+        warn_impossible(self.number(fit.n_receivers), fit.receivers, what, level + 1)
 
 
-def warn_impossible(n_impossible, names, what, level=2):
+def warn_impossible(n_impossible, columns, what, level):
     """Warn that receivers have counts of probability 0; ``what`` says what follows."""
     receivers = np.flatnonzero(n_impossible)
-    names = range(n_impossible.size) if names is None else names
+    names = range(n_impossible.size) if columns is None else columns.names
     listed = ", ".join(f"{names[j]} ({n_impossible[j]})" for j in receivers[:_SHOWN])
     more = f" and {receivers.size - _SHOWN} more" if receivers.size > _SHOWN else ""
     warnings.warn(

@@ -295,12 +295,13 @@ def _fit_file(file, job, paths):
 def _fit_spikes(spikes, job):
     """The fitted model of a recording and the duration of the fit."""
     import fastglm
-    from fastglm.recordings.spikes import as_epochs, full_bins
+    from fastglm.recordings.intervals import as_epochs, full_bins
     from fastglm.recordings.units import read_units
     from fastglm.workflow import cut_counts
 
     window_size = job.basis.window_size
-    longest = int(np.diff(as_epochs(full_bins(spikes.segments, job.bin_size))).max())
+    lengths = full_bins(spikes.segments, job.bin_size, spikes.resolution)
+    longest = int(np.diff(as_epochs(lengths)).max())
     if window_size >= longest:
         raise ValueError(
             f"--window of {window_size} bins leaves no bin of the longest epoch, {longest} bins; "
@@ -314,9 +315,10 @@ def _fit_spikes(spikes, job):
                 f"(n_senders, n_receivers) = {(spikes.n_units, spikes.n_units)}."
             )
         mask = np.repeat(mask, job.basis.kernel_.shape[1], axis=0)
-    if as_observation_model(job.family).largest is not None:  # before the progress bar
+    if not job.clip and as_observation_model(job.family).largest is not None:
+        # The error comes before the progress bar.
         events, _, columns = read_units(spikes, job.bin_size)
-        cut_counts(events, job.clip, job.family, spikes, job.bin_size, columns.names)
+        cut_counts(events, False, job.family, spikes, job.bin_size, columns.names)
     begin = time.perf_counter()
     with _progress(spikes.n_units, "fitting", "receivers") as bar:
         model = fastglm.fit_coupling(

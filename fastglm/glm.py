@@ -541,7 +541,7 @@ def _coarse_feature(problem, result):
         return ""
     some = np.flatnonzero(problem.valid)[:_SOME_ROWS]
     with np.errstate(over="ignore", invalid="ignore"):
-        size = np.hypot(np.sqrt((problem.X.rows(some) ** 2).mean(axis=0)), problem.X.taken)
+        size = np.hypot(np.sqrt((problem.X.rows(some) ** 2).mean(axis=0)), problem.shift)
         noise = np.finfo(np.float64).eps * size * np.abs(result.coef[:, lost]).max(axis=1)
     worst = int(np.nan_to_num(noise).argmax())
     if not noise[worst] > _COARSE:
@@ -553,7 +553,7 @@ def _coarse_feature(problem, result):
     )
 
 
-def _warn(status, columns, hint=""):
+def _warn(status, columns, hint):
     """One warning that names the receivers and the remedy."""
     names = range(status.size) if columns is None else columns.names
     parts = []

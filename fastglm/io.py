@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_array, issparse
 
-from fastglm._checks import as_numbers, whole_numbers
+from fastglm._checks import as_dense_numbers, whole_numbers
 from fastglm._engine.result import STATUSES, Result
 from fastglm._files import as_path, check_output, describe, read_npz, replacing
 from fastglm._fitted import Fitted, store
@@ -53,9 +53,10 @@ def save_model(model, path, metadata=None) -> None:
     arrays["scale"] = fit.scale
     mask = params.pop("feature_mask")
     if isinstance(mask, dict):
-        arrays.update({f"mask_{label}": _dense(m) for label, m in mask.items()})
+        for label, part in mask.items():
+            arrays[f"mask_{label}"] = as_dense_numbers(part, "feature_mask")
     elif mask is not None:
-        arrays["mask"] = _dense(mask)
+        arrays["mask"] = as_dense_numbers(mask, "feature_mask")
     params["inverse_link_function"] = fit.loss.link
     params["observation_model"] = {"class": fit.family.name, "params": fit.family.get_params()}
     kind, strength = as_regularizer(model.regularizer), params.pop("regularizer_strength")
@@ -97,10 +98,6 @@ def _names(model):
         for key, value in names.items()
         if value is not None
     }
-
-
-def _dense(mask):
-    return as_numbers(mask.toarray() if issparse(mask) else mask, "feature_mask")
 
 
 def _texts(values):

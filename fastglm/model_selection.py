@@ -297,10 +297,9 @@ def cross_validate(
         mean = np.nan_to_num(_mean_and_error(possible)[0], nan=-np.inf)
         mean = np.where(number == number.min(axis=0), mean, -np.inf)
         chosen = np.where(lost, mean.argmax(axis=0), chosen)
-        names = None if problem.y.columns is None else problem.y.columns.names
         number = np.where(lost, number.min(axis=0), 0)
         what = "Held-out scores are minus infinity; possible_scores leaves these bins out"
-        warn_impossible(number, names, what, level=3)
+        warn_impossible(number, problem.y.columns, what, level=3)
     final = clone(model)
     best = strengths[chosen, np.arange(chosen.size)]
     final.set_params(regularizer_strength=_with_ratio(model, [best])[0])
@@ -403,7 +402,11 @@ def _masks(pairs, n_bins):
         parts = np.zeros((2, n_bins), bool)
         for part, bins in zip(parts, pair, strict=True):
             bins = np.asarray(bins)
-            inside = bins.size == n_bins if bins.dtype == bool else bins.max(initial=0) < n_bins
+            if bins.dtype == bool:
+                inside = bins.size == n_bins
+            else:
+                bins = whole_numbers("folds", bins)
+                inside = bins.min(initial=0) >= 0 and bins.max(initial=0) < n_bins
             if not inside:
                 raise ValueError(f"folds names bins beyond the {n_bins} bins of X.")
             part[bins] = True

@@ -448,6 +448,12 @@ RESIDUAL_KINDS = ("response", "pearson", "deviance")
 # --- families -----------------------------------------------------------------------------------
 
 
+def pseudo_r2(model: ArrayLike, null: ArrayLike) -> float | np.ndarray:
+    """``1 - model / null`` of two sums; NaN where the null model is perfect."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return 1 - np.where(np.equal(null, 0), np.nan, np.divide(model, null))[()]
+
+
 class ObservationModel(BaseEstimator):
     """A family of distributions of the counts of a bin, given their mean.
 
@@ -629,8 +635,7 @@ class ObservationModel(BaseEstimator):
             aggregate(self.deviance(y, m) if cohen else self.log_likelihood(y, m, scale))
             for m in (mu, null)
         )
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return 1 - np.where(np.equal(base, 0), np.nan, np.divide(model, base))[()]
+        return pseudo_r2(model, base)
 
     def scale(self, y: ArrayLike, mu: ArrayLike, n_free: ArrayLike) -> float | np.ndarray:
         """Scale of each receiver, by `scale_from`; NaN entries are skipped.

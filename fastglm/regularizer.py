@@ -24,10 +24,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.sparse import issparse
 from sklearn.base import BaseEstimator
 
-from fastglm._checks import as_numbers
+from fastglm._checks import as_dense_numbers, as_numbers
 from fastglm._penalty import Penalty, as_matrix
 
 if TYPE_CHECKING:
@@ -212,8 +211,7 @@ def as_regularizer(regularizer: object) -> _Regularizer:
 def _read(strength, shape, name="regularizer_strength", each="coefficient"):
     """Strengths of shape (1, n_receivers) or ``shape``."""
     try:
-        strength = strength.toarray() if issparse(strength) else strength
-        strength = as_numbers(strength, name).astype(np.float64)
+        strength = as_dense_numbers(strength, name).astype(np.float64)
     except ValueError:
         raise ValueError(f"{name} is {strength!r}; expected numbers.") from None
     n_features, n = shape

@@ -21,8 +21,8 @@ from fastglm.features.matrix import FeatureMatrix, hstack
 from fastglm.glm import GLM, PopulationGLM
 from fastglm.io import read_model
 from fastglm.observation_models import ObservationModel, as_observation_model
-from fastglm.recordings.spikes import SpikeTimes, check_bin_size
-from fastglm.recordings.times import has_unit, read_number
+from fastglm.recordings.spikes import SpikeTimes
+from fastglm.recordings.times import check_bin_size, has_unit, read_number
 from fastglm.recordings.units import read_trains, read_units
 
 if TYPE_CHECKING:

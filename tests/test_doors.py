@@ -372,6 +372,19 @@ def test_a_fit_without_a_finite_sample_is_refused():
 # --- folds ---
 
 
+@pytest.mark.parametrize("train", [[0.5, 1], ["a", "b"], [-1, 2], [0, 120]])
+def test_bins_of_a_fold_that_are_none(train):
+    X = fastglm.features.as_feature_matrix(FEATURES)
+    with pytest.raises(ValueError, match="folds"):
+        list(split(X, [(train, [3, 4])], 120))
+
+
+def test_a_fold_without_bins_to_score():
+    X = fastglm.features.as_feature_matrix(FEATURES)
+    with pytest.raises(ValueError, match="0 to score"):
+        list(split(X, [([0, 1], [])], 120))
+
+
 def test_splitters_by_group_keep_groups_together():
     groups = np.repeat(["mouse 1", "mouse 2", "mouse 3", "mouse 4"], 30)
     X = fastglm.features.as_feature_matrix(FEATURES)

@@ -3,19 +3,13 @@
 import naive_inference as naive
 import numpy as np
 import pytest
+from oracle import LINKS
 from scipy import stats
 
 import fastglm
 from fastglm import inference
 
 N_FUNCS, N_CELLS = 3, 3
-LINKS = {
-    "exp": "Poisson",
-    "softplus": "Poisson",
-    "logistic": "Bernoulli",
-    "cloglog": "Bernoulli",
-    "identity": "Gaussian",
-}
 
 
 def recording(n_bins=1500, seed=0):

@@ -6,6 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from oracle import LINKS
 from sklearn.base import clone
 from sklearn.model_selection import GridSearchCV, KFold, TimeSeriesSplit
 from sklearn.pipeline import Pipeline
@@ -406,13 +407,6 @@ def test_pipeline_and_grid_search_over_penalties():
 
 # --- families, weights and offsets ---
 
-LINKS = {
-    "exp": "Poisson",
-    "softplus": "Poisson",
-    "logistic": "Bernoulli",
-    "cloglog": "Bernoulli",
-    "identity": "Gaussian",
-}
 WEIGHT = np.random.default_rng(1).integers(0, 4, size=900)
 OFFSET = 0.3 * np.random.default_rng(2).normal(size=(900, CELLS)) + 2.0
 

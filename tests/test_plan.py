@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fastglm
-from fastglm import _html
+from fastglm import _checks, _html
 from fastglm._batches import cost, plan
 from fastglm.basis import RaisedCosineLogConv
 
@@ -72,11 +72,11 @@ def test_the_default_budget_keeps_to_a_container(tmp_path, line, files, limit):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text + "\n")
     (tmp_path / "cgroup").write_text(f"9:name=systemd:/\n{line}\n")
-    assert plan._group_limit(tmp_path / "cgroup", root) == limit
+    assert _checks.group_limit(tmp_path / "cgroup", root) == limit
 
 
 def test_the_default_budget_of_a_system_without_control_groups(tmp_path):
-    assert plan._group_limit(tmp_path / "absent") == np.inf
+    assert _checks.group_limit(tmp_path / "absent") == np.inf
 
 
 def test_a_budget_that_is_too_small_says_what_is_needed():

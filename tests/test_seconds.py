@@ -6,6 +6,7 @@ import pytest
 import fastglm
 from fastglm import bin_spikes
 from fastglm.recordings.intervals import merge, subtract
+from fastglm.recordings.times import has_unit
 from fastglm.recordings.units import read_trains, read_units
 
 UNIX = 1_650_000_000.3  # no multiple of a bin, nor of a power of 2
@@ -403,3 +404,12 @@ def test_lists_of_times_are_spike_times_and_lists_of_counts_are_counts():
 def test_a_unit_out_of_order_is_named():
     with pytest.raises(ValueError, match=r"unit 'b' are not ascending at index 2; sort them with"):
         fastglm.fit_coupling({"a": [0.1, 0.2], "b": [0.1, 0.5, 0.3]})
+
+
+def test_units_inside_an_array_of_objects_are_seconds():
+    times = np.empty(4, dtype=object)
+    times[:] = [np.timedelta64(ms, "ms") for ms in (2, 10, 3_600_000, 7_200_000)]
+    assert has_unit(times)
+    assert not has_unit(times.astype("timedelta64[ms]").astype(float).astype(object))
+    counts = fastglm.bin_spikes(times, [0] * 4, 60.0)  # long and sparse, and certainly seconds
+    assert counts.sum() == 4

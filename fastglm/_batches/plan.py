@@ -7,9 +7,7 @@ receivers. There is one exception: where many masks differ (`Plan.common`), the 
 on the other masks.
 """
 
-import os
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numba
 import numpy as np
@@ -17,6 +15,7 @@ import numpy as np
 from fastglm import _html
 from fastglm import _kernels as kernels
 from fastglm._batches.cost import SHARED, TYPICAL, Cost, Rates
+from fastglm._checks import group_limit, installed_memory, is_number
 
 _PART = 0.4  # part of the machine's memory that is the default budget
 _UNITS = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
@@ -204,7 +203,7 @@ def read_budget(memory_budget: float | str | None) -> float:
         If ``memory_budget`` is not a positive amount of memory.
     """
     if memory_budget is None:
-        return _PART * min(_installed_memory(), _group_limit())
+        return _PART * min(installed_memory(8e9), group_limit())
     amount = memory_budget
     if isinstance(amount, str):
         text = amount.strip().lower().replace(" ", "")
@@ -214,47 +213,9 @@ def read_budget(memory_budget: float | str | None) -> float:
             amount = float(digits) * _UNITS[unit]
         except (ValueError, KeyError):
             amount = -1.0
-    if (
-        isinstance(amount, bool)
-        or not isinstance(amount, int | float | np.number)
-        or not 0 < amount < 1e30
-    ):
+    if not is_number(amount) or not 0 < amount < 1e30:
         raise ValueError(
             f"memory_budget is {memory_budget!r}; expected bytes, or a string such as '2GB' or "
             "'512MiB'."
         )
     return float(amount)
-
-
-def _installed_memory() -> float:
-    """Bytes of memory that the machine has; 8 GB if the system does not tell."""
-    try:
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, OSError, ValueError):
-        return 8e9
-
-
-def _group_limit(groups: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> float:
-    """Least memory limit of the control groups that hold this process, in bytes; inf for none.
-
-    In a container the file of its own group may stand at the root, so every folder up to the root
-    is asked.
-    """
-    try:
-        lines = Path(groups).read_text().splitlines()
-    except OSError:
-        return np.inf
-    limit = np.inf
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers and "memory" not in controllers.split(","):  # "" is version 2
-            continue
-        name = "memory.limit_in_bytes" if controllers else "memory.max"
-        folder = Path(root, "memory" if controllers else "")
-        for part in ("", *Path(path).parts):
-            folder = folder / part.lstrip("/")
-            try:
-                limit = min(limit, float((folder / name).read_text()))
-            except (OSError, ValueError):  # no such folder here, or "max"
-                continue
-    return limit if limit > 0 else np.inf

@@ -12,14 +12,12 @@ import numba
 _told = False  # one warning in a process
 
 
-def njit(*, cache=False, **options):
+def njit(*, cache, **options):
     """``numba.njit``; without a place for its cache it compiles without one."""
 
     def decorate(function):
-        if not cache:
-            return numba.njit(**options)(function)
         try:
-            kernel = numba.njit(cache=True, **options)(function)
+            kernel = numba.njit(cache=cache, **options)(function)
         except (RuntimeError, OSError) as error:
             _tell(error)
             return numba.njit(**options)(function)

@@ -136,9 +136,8 @@ class Leaf(Basis):
         if bounds is not None:
             low, high = (np.full(points.shape[1], b) for b in bounds)
             return low, high - low
-        if self._learned_of(points, k) is not None:
-            return self._learned_of(points, k)[:2]
-        low, scale, _ = self._range_of(points)
+        learned = self._learned_of(points, k)
+        low, scale, _ = self._range_of(points) if learned is None else learned
         return low, scale
 
     def _range_of(self, points):
@@ -164,9 +163,10 @@ class Leaf(Basis):
     def _outside(self, points):
         if self.bounds is not None:
             return (points < self.bounds[0]) | (points > self.bounds[1])
-        if self._learned_of(points) is None:
+        learned = self._learned_of(points)
+        if learned is None:
             return np.zeros(points.shape, bool)
-        low, _, high = self._learned_of(points)
+        low, _, high = learned
         return (points < low) | (points > high)
 
 

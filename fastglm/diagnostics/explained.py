@@ -216,40 +216,48 @@ def cross_validated(
     ((3, 4), True)
     """
     problem = read_problem(model, X, y, sample_weight, offset)
-    X, observed, settings = problem.X, problem.observed, problem.settings
-    loss, family, kept = settings.loss, settings.loss.observation_model, problem.valid
-    scores, y = [], observed.events
-    parts = split(X, folds, y, groups=groups)
-    for k, (train, test) in enumerate(parts):
-        train, test = train & kept, test & kept
-        (result,) = fit_penalties(
-            X, observed, train, problem.free, [problem.penalty], settings, log=f"fold {k + 1}"
-        )
-        scale = fitted_scale(replace(problem, valid=train), result)
-        null = null_rates(loss, observed, train)
-        lost = _without_null(loss, null(np.flatnonzero(train)[:1]))
-
-        def held_out(observed, result=result, test=test, null=null, scale=scale, lost=lost):
-            chunks = rates(X, result.coef, result.intercept, loss, observed.offset, test)
-            sums = _sum_up(family, observed, test, chunks, null, scale, likelihood=True)
-            values = sums.deviance_explained(), sums.bits_per_spike(), sums.log_likelihood
-            return [np.where(lost, np.nan, value) for value in values], sums.impossible
-
-        values, impossible = held_out(observed)
-        possible = values
-        if impossible.found:
-            known = Observed(impossible.forget(y), observed.weight, observed.offset)
-            possible, _ = held_out(known)
-        number = np.where(lost, 0, impossible.number(y.n_units))
-        scores.append((*values, result.status, number, *possible))
+    y, kept = problem.y, problem.valid
+    parts = split(problem.X, folds, y, groups=groups)
+    scores = [
+        _score_fold(problem, train & kept, test & kept, log=f"fold {k + 1}")
+        for k, (train, test) in enumerate(parts)
+    ]
     first, second, third, status, number, *possible = map(np.array, zip(*scores, strict=True))
     if not number.any():
         return HeldOut(first, second, third, status, number)
     what = "Held-out scores are minus infinity; `possible` has them without these bins"
-    names = None if y.columns is None else y.columns.names
-    warn_impossible(number.sum(axis=0), names, what, level=3)
+    warn_impossible(number.sum(axis=0), y.columns, what, level=3)
     possible = HeldOut(*possible, status, np.zeros_like(number))
     return HeldOut(first, second, third, status, number, possible)
+
+
+def _score_fold(problem, train, test, log):
+    """Scores, statuses and numbers of impossible counts of one fold, and the scores without them.
+
+    The fit is to the bins ``train``, and the scores are of the bins ``test``.
+    """
+    X, observed, settings, y = problem.X, problem.observed, problem.settings, problem.y
+    loss = settings.loss
+    (result,) = fit_penalties(
+        X, observed, train, problem.free, [problem.penalty], settings, log=log
+    )
+    scale = fitted_scale(replace(problem, valid=train), result)
+    null = null_rates(loss, observed, train)
+    lost = _without_null(loss, null(np.flatnonzero(train)[:1]))
+
+    def held_out(observed):
+        chunks = rates(X, result.coef, result.intercept, loss, observed.offset, test)
+        family = loss.observation_model
+        sums = _sum_up(family, observed, test, chunks, null, scale, likelihood=True)
+        values = sums.deviance_explained(), sums.bits_per_spike(), sums.log_likelihood
+        return [np.where(lost, np.nan, value) for value in values], sums.impossible
+
+    values, impossible = held_out(observed)
+    possible = values
+    if impossible.found:
+        possible, _ = held_out(Observed(impossible.forget(y), observed.weight, observed.offset))
+    number = np.where(lost, 0, impossible.number(y.n_units))
+    return (*values, result.status, number, *possible)
 
 
 def _without_null(loss, mean):

@@ -17,7 +17,7 @@ from scipy import stats
 from fastglm._checks import check_share
 from fastglm.connectivity import CouplingMap
 from fastglm.plotting.common import BLUE, GREY, SMALL, axes_of, figure_of, lags_of, plain
-from fastglm.recordings.spikes import check_bin_size
+from fastglm.recordings.times import check_bin_size
 
 _MAP = "RdBu_r"
 _OWN, _ABSENT = (0.72, 0.72, 0.72, 1.0), (0.92, 0.92, 0.92, 1.0)

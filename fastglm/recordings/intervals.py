@@ -6,8 +6,9 @@ import warnings
 
 import numpy as np
 
+from fastglm._checks import rounding
 from fastglm._pynapple import intersect, read_intervals
-from fastglm.recordings.times import as_seconds, edge_of, has_unit, rounding
+from fastglm.recordings.times import as_seconds, edge_of, has_unit
 
 _TOUCH = 1e-6  # seconds: a shorter overlap is a rounding error
 _MAX_BINS = 2**31 - 2**20  # bins are counted in 32 bits
@@ -54,7 +55,7 @@ def check_segments(
     step = np.spacing(np.abs(given).max()) if given.dtype.kind == "f" else 0.0
     segments = segments[ends_after_start(segments, name)]
     segments = close_touching(segments, 2 * float(step))
-    if (segments[1:, 0] < segments[:-1, 1]).any():
+    if overlap(segments):
         raise ValueError(f"{name} must be ascending and not overlapping; sort or merge them.")
     slack = max(_TOUCH, rounding(segments[[0, -1]]))
     if segments[0, 0] < t_start - slack or segments[-1, 1] > t_stop + slack:

@@ -95,7 +95,9 @@ def read_units(source: object, where: str | None = None, epochs: str | None = No
             raise ValueError(f"{path} has no units.")
         first, stop = _ranges(table, "spike_times", ids.size, path)
         times = table["spike_times"]
-        spikes = [_values(times, path, slice(first[k], stop[k])) for k in chosen]
+        _check_stored(times, int((stop - first)[chosen].sum()), path)
+        with _reading(path):
+            spikes = [times[first[k] : stop[k]] for k in chosen]
         spikes = _in_order_of_time(spikes, ids[chosen].tolist(), path)
         segments = _segments(file, table, chosen, ids, epochs, path)
         invalid = _table_of_intervals(file, INVALID, path)
@@ -171,19 +173,23 @@ def _reading(path):
         raise ValueError(f"{path} could not be read as NWB: it is damaged ({text}).") from None
 
 
-def _values(data, path, rows=()):
+def _values(data, path):
     """Values of a data set; raises ValueError if it is damaged, or larger than what is stored."""
+    _check_stored(data, data.size, path)
     with _reading(path):
-        n_rows = rows.stop - rows.start if isinstance(rows, slice) else data.size
-        declared = n_rows * data.dtype.itemsize
+        return data[()]
+
+
+def _check_stored(data, n_values, path):
+    """Raise ValueError if so many values of a data set are more than the file holds."""
+    with _reading(path):
+        declared = n_values * data.dtype.itemsize
         stored = declared if data.is_virtual else data.id.get_storage_size()
     if declared > _SMALL + _RATIO * stored:
         raise ValueError(
             f"{path} could not be read as NWB: {data.name} declares {declared:.3g} bytes and holds "
             f"{stored}."
         )
-    with _reading(path):
-        return data[rows]
 
 
 def _column(table, name, path, kinds="fiu"):

@@ -17,18 +17,16 @@ from fastglm._checks import is_number
 from fastglm._files import read_npz, reading
 from fastglm._pynapple import Columns, intersect
 from fastglm.features.events import Events
-from fastglm.recordings.intervals import as_epochs, check_segments, full_bins, subtract
+from fastglm.recordings.intervals import check_segments, subtract
 from fastglm.recordings.times import (
     check_bin_size,
     check_default_start,
     doubt_seconds,
-    edge_of,
     end_of_last_bin,
     read_number,
     warn_of_doubt,
-    warn_of_short_bins,
 )
-from fastglm.recordings.trains import check_spikes, count_events
+from fastglm.recordings.trains import Spikes, check_spikes
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -110,13 +108,13 @@ class SpikeTimes:
         """
         bin_size = read_number(bin_size, "bin_size")
         check_bin_size(bin_size)
-        lengths = full_bins(self.segments, bin_size, self.resolution)
-        warn_of_short_bins(bin_size, self.segments)
-        spikes = self.spike_times, self.unit, self.n_units
-        edge = edge_of(bin_size, self.segments, resolution=self.resolution)
-        events = count_events(*spikes, bin_size, self.segments, lengths, edge)
+        events, epochs = self.checked().events(bin_size, self.segments, stated=True)
         events.columns = None if self.names is None else Columns(list(self.names))
-        return events, as_epochs(lengths)
+        return events, epochs
+
+    def checked(self) -> Spikes:
+        """The spikes without the recording. Doubts about their times were said when it was made."""
+        return Spikes(self.spike_times, self.unit, self.n_units, self.resolution, True)
 
 
 def load_spikes(
@@ -326,12 +324,8 @@ def _load_npz(path, where, epochs):
         if data[name].size != 1 or not is_number(data[name].item()):
             raise ValueError(f"{path}: {name} is not one finite number.")
     n_units, t_start, t_stop = (data[name].item() for name in ("n_units", "t_start", "t_stop"))
-    try:
-        spikes = check_spikes(data["spike_times"], data["unit"], n_units, t_start, t_stop)
-        segments = check_segments(data.get("segments"), t_start, t_stop)
-        segments = _within(segments, epochs)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+    spikes = check_spikes(data["spike_times"], data["unit"], n_units, t_start, t_stop)
+    segments = _within(check_segments(data.get("segments"), t_start, t_stop), epochs)
     n_units = spikes.n_units
     if n_units > max(_MANY_UNITS, 100 * spikes.spike_times.size):
         raise ValueError(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fastglm._checks import is_number
+from fastglm._checks import is_number, rounding
 
 _EDGE = 1e-6  # bins: a spike less than this before an edge counts as on the edge
 _COARSE = 0.1  # bins: times that are known less well than this are warned about
@@ -50,6 +50,8 @@ def has_unit(values: object) -> bool:
     """Whether values, or some of a list of them, have a unit of time or of something else."""
     if isinstance(values, list | tuple):
         return any(has_unit(v) for v in values if not isinstance(v, int | float))
+    if _kind(values) == "O" and values.ndim:
+        return has_unit(values.tolist())
     return _conversion(values) is not None
 
 
@@ -107,15 +109,6 @@ def check_range(t_start: float | None, t_stop: float | None) -> None:
 
 
 # --- resolution ---
-
-
-def rounding(*values: object) -> float:
-    """Seconds by which times of the size of the largest may be off: two steps of float64.
-
-    A time in Unix seconds is known to 0.2 us, a time of an hour to 0.5 ps.
-    """
-    largest = max((float(np.abs(v).max(initial=0.0)) for v in map(np.asarray, values)), default=0.0)
-    return 2 * float(np.spacing(largest))
 
 
 def resolution_of(times: np.ndarray, name: str) -> float:

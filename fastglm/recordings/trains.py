@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from fastglm._checks import is_number
+from fastglm._checks import is_number, rounding
 from fastglm.features.events import Events
 from fastglm.recordings.intervals import as_epochs, full_bins
 from fastglm.recordings.times import (
@@ -15,7 +15,6 @@ from fastglm.recordings.times import (
     edge_of,
     has_unit,
     resolution_of,
-    rounding,
     warn_of_doubt,
     warn_of_short_bins,
 )
@@ -52,7 +51,7 @@ class Spikes(NamedTuple):
         """A question where the times can hardly be seconds; see `doubt_seconds`."""
         if self.certain:
             return ""
-        n_active = np.unique(self.unit).size
+        n_active = int(np.count_nonzero(np.bincount(self.unit)))
         return doubt_seconds(self.unit.size, n_active, float(np.diff(segments).sum()))
 
     def events(
@@ -133,8 +132,8 @@ def check_spikes(
         If the times are float32.
     """
     certain = has_unit(spike_times)
-    spike_times = _numbers("spike_times", as_seconds(spike_times, "spike_times"))
-    unit = _numbers("unit", unit)
+    spike_times = as_vector("spike_times", as_seconds(spike_times, "spike_times"))
+    unit = as_vector("unit", unit)
     if spike_times.shape != unit.shape:
         raise ValueError(
             f"spike_times has {spike_times.size} entries and unit {unit.size}; expected one unit "
@@ -210,7 +209,8 @@ def _check_in_range(spike_times, t_start, t_stop, resolution):
         )
 
 
-def _numbers(name, values):
+def as_vector(name: str, values: ArrayLike) -> np.ndarray:
+    """A one-dimensional array of numbers, in their own type; raises ValueError if it is none."""
     try:
         array = np.asarray(values)
     except ValueError:  # lists of different lengths

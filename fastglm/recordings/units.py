@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from fastglm._checks import rounding
 from fastglm._pynapple import Columns, Timeline, intersect, make_support, pynapple_type
 from fastglm.recordings.intervals import as_epochs, check_lengths, check_segments
 from fastglm.recordings.spikes import SpikeTimes
@@ -13,15 +14,13 @@ from fastglm.recordings.times import (
     as_seconds,
     check_default_start,
     check_range,
-    doubt_seconds,
     end_of_last_bin,
     has_unit,
     read_number,
     resolution_of,
-    rounding,
     warn_of_doubt,
 )
-from fastglm.recordings.trains import Spikes, check_spikes, count_events
+from fastglm.recordings.trains import Spikes, as_vector, check_spikes, count_events
 
 if TYPE_CHECKING:
     from fastglm.features.events import Events
@@ -42,8 +41,7 @@ def read_units(
         return _read_group(units, bin_size, epochs, t_start, t_stop)
     stated = t_stop is not None or epochs is not None
     if isinstance(units, SpikeTimes):
-        # What is odd about the times was said when they were loaded.
-        spikes = Spikes(units.spike_times, units.unit, units.n_units, units.resolution, True)
+        spikes = units.checked()
         names, own, whole = units.names, units.segments, (units.t_start, units.t_stop)
     else:
         trains = read_trains(units)
@@ -87,10 +85,10 @@ def _read_group(units, bin_size, epochs, t_start, t_stop):
     times = [units[name].t for name in columns.names]
     unit = np.repeat(np.arange(len(times)), [t.size for t in times])
     spike_times = np.concatenate(times)
-    n_active = sum(t.size > 0 for t in times)
-    warn_of_doubt(doubt_seconds(unit.size, n_active, float(np.diff(segments).sum())))
+    spikes = Spikes(spike_times, unit, len(times), 0.0, False)
+    warn_of_doubt(spikes.doubt(segments))
     edge = max(_HALF_NANOSECOND, min(rounding(segments), bin_size / 2))
-    events = count_events(spike_times, unit, len(times), bin_size, segments, lengths, edge)
+    events = count_events(*spikes[:3], bin_size, segments, lengths, edge)
     events.columns = columns
     events.timeline = Timeline(support, grid=(segments[:, 0], lengths, bin_size), columns=columns)
     return events, as_epochs(lengths), columns
@@ -178,13 +176,7 @@ def _read_train(name, values):
     """Times of one unit, seconds, in the type in which they were given."""
     if pynapple_type(values) is not None:
         values = values.t
-    array = np.asarray(as_seconds(values, f"unit {name!r}"))
-    array = array.astype(np.float64) if array.size == 0 else array
-    if array.ndim != 1 or array.dtype.kind not in "fiu":
-        raise ValueError(
-            f"unit {name!r} has shape {array.shape} and dtype {array.dtype}; expected a "
-            "one-dimensional array of spike times in seconds."
-        )
+    array = as_vector(f"unit {name!r}", as_seconds(values, f"unit {name!r}"))
     falls = np.flatnonzero(array[1:] < array[:-1])
     if falls.size:
         raise ValueError(

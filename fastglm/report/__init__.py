@@ -21,7 +21,7 @@ import matplotlib
 
 from fastglm._checks import check_share
 from fastglm._files import replacing
-from fastglm.recordings.spikes import check_bin_size
+from fastglm.recordings.times import check_bin_size
 from fastglm.report import page, sections
 from fastglm.report.facts import gather
 from fastglm.report.page import check_path

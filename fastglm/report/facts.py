@@ -11,6 +11,7 @@ from fastglm import connectivity, diagnostics
 from fastglm._engine.result import STATUSES
 from fastglm._fitted import Fitted
 from fastglm.diagnostics.explained import explained, read_fit
+from fastglm.plotting.common import names_of
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -71,13 +72,9 @@ def gather(
 
 
 def _names(names, fit):
-    n = fit.n_receivers
-    if names is None:
-        names = range(n) if fit.receivers is None else fit.receivers.names
-    names = np.array([str(name) for name in names])
-    if names.shape != (n,):
-        raise ValueError(f"names has shape {names.shape}; expected a name for each of {n}.")
-    return names
+    if names is None and fit.receivers is not None:
+        names = fit.receivers.names
+    return names_of(names, fit.n_receivers, prefix="")
 
 
 def _add_couplings(facts, model, X, y, standard_errors, adjust):
