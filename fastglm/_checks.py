@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,8 @@ import scipy.sparse
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+
+_LONGEST = 80  # characters of a value that an error shows
 
 
 def as_dense_numbers(values: ArrayLike, name: str) -> np.ndarray:
@@ -169,6 +172,33 @@ def is_number(value: object) -> bool:
         return bool(np.isfinite(float(value)))
     except OverflowError:  # a whole number of more than 308 digits
         return False
+
+
+def check_choice(name: str, value: object, choices: Iterable, wanted: str | None = None) -> None:
+    """Raise ValueError if a value is none of some names.
+
+    Parameters
+    ----------
+    name : str
+    value : object
+        Anything: what is no text is no name.
+    choices : iterable of str
+    wanted : str, optional
+        What is expected, for the error. Default: one of the choices.
+    """
+    if isinstance(value, str) and value in choices:
+        return
+    wanted = f"one of {list(choices)}" if wanted is None else wanted
+    raise ValueError(f"{name} is {shown(value)}; expected {wanted}.")
+
+
+def shown(value: object) -> str:
+    """A value in one line of an error; of an array only its shape."""
+    shape = getattr(value, "shape", ())
+    if isinstance(shape, tuple) and shape:
+        return f"{type(value).__name__} of shape {shape}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def rounding(*values: object) -> float:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fastglm._checks import is_number
+from fastglm._checks import check_choice, is_number
 from fastglm._inputs import read_counts
 from fastglm._pynapple import pynapple_type, read_values
 from fastglm.basis.cosines import RaisedCosineLogConv
@@ -235,6 +235,7 @@ def infer_connectivity(
     bin_size: float = 0.001,
     epochs: object | None = None,
     *,
+    null: str = "empirical",
     observation_model: str | ObservationModel = "Poisson",
     inverse_link_function: str | Callable | None = None,
     clip: bool = False,
@@ -258,6 +259,10 @@ def infer_connectivity(
     epochs : array of shape (n_epochs, 2) or IntervalSet, optional
         No history crosses from one epoch to the next. For counts: first bin and one past the last
         of every epoch. For spike times: start and stop in seconds.
+    null : {"empirical", "model"}
+        What a coupling must depart from: the bulk of all filters, which shows what cells that were
+        not recorded do, or zero. With fewer than 200 pairs of cells, or bins above 5 ms, no bulk
+        can be learned: the result then has p-values against zero, and says so.
     observation_model, inverse_link_function
         As in `PopulationGLM`; Poisson or Bernoulli.
     clip : bool, default False
@@ -290,8 +295,10 @@ def infer_connectivity(
       area; it is inversely proportional to the area, so that all functions contribute alike to the
       strength. For own history and covariates sd is 1. The strength of the ridge is
       ``1 / (n_bins * sd**2)``.
-    - Uncertainty: observed information. With unobserved common input the significance is
-      overstated.
+    - Uncertainty: observed information.
+    - Test: the departure from an empirical null in the shape of a synapse; see
+      `fastglm.connectivity.null` and `fastglm.connectivity.scan`. Against zero the significance is
+      overstated wherever unobserved cells drive several recorded ones.
 
     Cost of the uncertainty: at most ``n_bins * n_features**2 * n_cells`` operations.
 
@@ -301,12 +308,13 @@ def infer_connectivity(
     >>> rng = np.random.default_rng(0)
     >>> counts = rng.binomial(1, 0.02, size=(20_000, 3))
     >>> counts[3:, 1] += counts[:-3, 0] * rng.binomial(1, 0.5, size=19_997)  # 0 drives 1
-    >>> couplings = fastglm.infer_connectivity(counts, bin_size=0.001)
+    >>> couplings = fastglm.infer_connectivity(counts, bin_size=0.001, null="model")
     >>> couplings
     CouplingMap of 3 senders x 3 receivers, 1 couplings with q <= 0.05
     >>> bool(couplings.significant()[0, 1]), couplings.settings["window"]
     (True, '50 ms (50 bins)')
     """
+    check_choice("null", null, ("empirical", "model"))
     bin_size = read_number(bin_size, "bin_size")
     check_bin_size(bin_size)
     loss = as_observation_model(observation_model).loss(inverse_link_function)
@@ -347,7 +355,7 @@ def infer_connectivity(
     model.fit(X, counts, progress=progress)
     if columns is not None:
         block.inputs = model.receivers_ = columns
-    result = coupling_map(model, X, counts, label="coupling")
+    result = coupling_map(model, X, counts, label="coupling", null=null, bin_size=bin_size)
     model.X_, model.counts_, model.basis_ = X, read_counts(model, counts, X), basis
     model.bin_size_ = bin_size
     result.settings.update(
@@ -361,7 +369,8 @@ def infer_connectivity(
             "penalty": f"ridge; couplings of {_COUPLING:g} in {loss.eta_name} are expected, own "
             f"history and covariates of {_OWN:g}",
             "strength": "area of the filter over its lags",
-            "uncertainty": "observed information, Wald tests, Benjamini-Hochberg over pairs",
+            "uncertainty": "observed information, Benjamini-Hochberg over pairs",
+            "null": result.null.sentence,
         }
     )
     return result

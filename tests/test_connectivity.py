@@ -199,7 +199,7 @@ def test_what_is_missing_is_named(fitted, monkeypatch, method, package):
 
 
 def test_public_names():
-    assert set(connectivity.__all__) == {"CouplingMap", "coupling_map"}
+    assert set(connectivity.__all__) == {"CouplingMap", "Null", "coupling_map"}
 
 
 def test_couplings_without_tests_have_the_same_estimates(fitted):

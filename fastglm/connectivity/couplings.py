@@ -14,24 +14,33 @@ softplus. The summary of a filter is
   the rate with the exponential link and cloglog, and of the odds with the logistic link. With
   softplus and identity ``exp(h)`` multiplies nothing, and the gain is NaN;
 - ``standard_error``: of the strength;
-- ``p_value``: of the Wald test of the whole filter. The test also detects a filter whose parts
-  cancel in the strength;
+- ``z``: how far the filter departs from the null in the shape of a synapse, in standard deviations
+  and with its sign, and ``delay``, the delay of that synapse; see `fastglm.connectivity.scan`;
+- ``p_value``: against the null that was chosen. ``null="model"`` is the Wald test of the whole
+  filter against zero. It also detects a filter whose parts cancel in the strength, and everything
+  that unobserved cells do. ``null="empirical"`` tests z against the bulk of all filters; see
+  `fastglm.connectivity.null`;
 - ``q_value``: Benjamini-Hochberg over all couplings between different cells.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastglm import _html, inference
+from fastglm._checks import check_choice
 from fastglm._fitted import Fitted
 from fastglm._inputs import read_counts
+from fastglm.connectivity.empirical import Null, empirical_test
+from fastglm.connectivity.null import read_filters
+from fastglm.connectivity.scan import scan
 from fastglm.features.matrix import FeatureMatrix, as_feature_matrix
 from fastglm.observation_models import Loss, PoissonExp
+from fastglm.recordings.times import check_bin_size, read_number
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -55,8 +64,13 @@ class CouplingMap:
     peak, gain : ndarrays of shape (n_senders, n_receivers)
         Value of the filter that is farthest from zero (eta), and the change that it makes at its
         lag: of the rate or of the odds, in percent. The gain is NaN with softplus and identity.
+    z, delay : ndarrays of shape (n_senders, n_receivers)
+        Departure from the null in the shape of a synapse, in standard deviations, and its delay in
+        ms. NaN without a bin size, without tests, and for own histories.
+    null : Null
+        What the p-values are against, and what limits it; `Null.sentence` is for readers.
     p_value, q_value : ndarrays of shape (n_senders, n_receivers)
-        Of the whole filter. q-values are over couplings between different cells: they are NaN on
+        Against the null. q-values are over couplings between different cells: they are NaN on
         the diagonal of a population that drives itself, and inf for couplings without a test.
     senders, receivers : ndarrays
         Names of the cells, or their numbers.
@@ -86,13 +100,22 @@ class CouplingMap:
     settings: dict = field(default_factory=dict, repr=False)
     coef: np.ndarray | None = field(default=None, repr=False)
     loss: Loss = field(default_factory=PoissonExp, repr=False)
+    z: np.ndarray | None = None
+    delay: np.ndarray | None = None
+    null: Null = field(default_factory=Null)
 
     def __repr__(self) -> str:
         n_senders, n_receivers = self.strength.shape
         return (
             f"CouplingMap of {n_senders} senders x {n_receivers} receivers, "
             f"{int(self.significant().sum())} couplings with q <= 0.05"
+            f"{self._short_null()}"
         )
+
+    def _short_null(self):
+        if self.null.name == "empirical":
+            return f", empirical null of {self.null.n_pairs:,} pairs"
+        return f"; no empirical null: {self.null.why}" if self.null.why else ""
 
     def _repr_html_(self):
         found = np.argwhere(self.significant())
@@ -103,12 +126,13 @@ class CouplingMap:
                 f"{self.strength[i, j]:+.3g}",
                 f"{self.standard_error[i, j]:.2g}",
                 _html.number(self.gain[i, j], "+.3g") + "%" * bool(self.loss.multiplied),
+                _html.number(self.delay[i, j], ".0f"),
                 f"{self.q_value[i, j]:.2g}",
             ]
             for i, j in found[:_N_SHOWN]
         ]
         more = f"{len(found) - _N_SHOWN:,} weaker ones are not shown." * (len(found) > _N_SHOWN)
-        head = ["coupling", "strength", "SE", "gain", "q"] if rows else None
+        head = ["coupling", "strength", "SE", "gain", "delay (ms)", "q"] if rows else None
         return _html.table(repr(self), rows, head, more)
 
     def significant(self, q: float = 0.05) -> np.ndarray:
@@ -212,11 +236,7 @@ class CouplingMap:
         return graph
 
 
-_NUMBERS = [
-    f.name
-    for f in fields(CouplingMap)
-    if f.name in ("strength", "standard_error", "peak", "gain", "p_value", "q_value")
-]
+_NUMBERS = "strength", "standard_error", "peak", "gain", "z", "delay", "p_value", "q_value"
 
 
 def coupling_map(
@@ -228,6 +248,8 @@ def coupling_map(
     senders: Sequence | np.ndarray | None = None,
     receivers: Sequence | np.ndarray | None = None,
     *,
+    null: str = "model",
+    bin_size: float | None = None,
     sample_weight: ArrayLike | None = None,
     offset: ArrayLike | None = None,
 ) -> CouplingMap:
@@ -245,6 +267,14 @@ def coupling_map(
         Label of the history in X, if X has several. Default: the first history.
     senders, receivers : sequence, optional
         Names of the cells. Default: names of the columns of a table or of the units, or numbers.
+    null : {"model", "empirical"}
+        What p-values are against. "model": the filter is zero, and nothing unobserved acts.
+        "empirical": filters of unconnected pairs are like the bulk of all filters. The second needs
+        200 pairs and bins of at most 5 ms; without them the result has the model's p-values and
+        says why.
+    bin_size : float, optional
+        Seconds. Default: that of the times of X, or of `fit_coupling`. The empirical null and the
+        delays need it.
 
     Returns
     -------
@@ -253,7 +283,13 @@ def coupling_map(
     Raises
     ------
     ValueError
-        If X has no history, or names do not fit.
+        If X has no history, names do not fit, or the empirical null is asked for without a bin
+        size.
+
+    Notes
+    -----
+    Memory for n pairs of filters with k coefficients: ``32 k (k + 2)`` bytes a pair beside their
+    covariances.
 
     Examples
     --------
@@ -264,13 +300,56 @@ def coupling_map(
     >>> model.fit(X, counts).coupling_map(X, counts)
     CouplingMap of 4 senders x 4 receivers, 0 couplings with q <= 0.05
     """
+    check_choice("null", null, ("model", "empirical"))
+    X = as_feature_matrix(X)
+    bin_size = _bin_size(bin_size, model, X, null)
     u = inference.uncertainty(model, X, y, kind, sample_weight=sample_weight, offset=offset)
-    fit = Fitted.of(model)
-    block, first = history_of(as_feature_matrix(X), label)
+    fit = Fitted.of(model, X, y, sample_weight=sample_weight, offset=offset)
+    block, first = history_of(X, label)
     itself = same_events(block.events.shift(block.shift), read_counts(model, y))
     senders = _names(senders, block.inputs, block.n_senders, "senders")
     receivers = _names(receivers, fit.receivers, fit.n_receivers, "receivers")
-    return _summarise(fit, u, block.kernel, first, itself, senders, receivers)
+    couplings = _summarise(fit, u, block.kernel, first, itself, senders, receivers)
+    return couplings if bin_size is None else _judged(couplings, fit, null, bin_size)
+
+
+def _bin_size(given, model, X, null):
+    """Seconds, or None where nothing says it."""
+    if given is not None:
+        bin_size = read_number(given, "bin_size")
+        check_bin_size(bin_size)
+        return bin_size
+    bin_size = getattr(model, "bin_size_", None)
+    if bin_size is None and X.timeline is not None:
+        bin_size = X.timeline.bin_size
+    if bin_size is None and null == "empirical":
+        raise ValueError(
+            "bin_size is missing, and null='empirical' looks for filters as fast as synapses; pass "
+            "bin_size= in seconds."
+        )
+    return bin_size
+
+
+def _judged(couplings, fit, null, bin_size):
+    """The map with the scan of its filters and the p-values of the null."""
+    filters = read_filters(
+        fit, couplings.uncertainty, couplings.kernel, couplings.first_filter,
+        couplings.own_history, bin_size,
+    )  # fmt: skip
+    found, facts, p = None, Null(), couplings.p_value
+    if null == "empirical":
+        found, facts = empirical_test(fit, filters)
+    pairs = tuple(filters.pairs.T)
+    if found is not None:
+        p = np.full(p.shape, np.nan)
+        p[pairs] = found.p_value
+    elif len(filters.pairs):
+        found = scan(filters)
+    z, delay = np.full(p.shape, np.nan), np.full(p.shape, np.nan)
+    if found is not None:
+        z[pairs], delay[pairs] = found.z, 1e3 * found.delay
+    q = inference.benjamini_hochberg(np.where(couplings.own_history, np.nan, p))
+    return replace(couplings, p_value=p, q_value=q, z=z, delay=delay, null=facts)
 
 
 def point_estimates(
@@ -332,7 +411,7 @@ def point_estimates(
     receivers = np.arange(n) if receivers is None else receivers
     return CouplingMap(
         strength, error, peak, gain, error, q, senders, receivers, kernel, first_filter, None,
-        model, coef=coef, loss=loss,
+        model, coef=coef, loss=loss, z=np.full(q.shape, np.nan), delay=np.full(q.shape, np.nan),
     )  # fmt: skip
 
 
@@ -396,6 +475,3 @@ def _import(name):
         return importlib.import_module(name)
     except ImportError:
         raise ImportError(f"This needs {name}: pip install {name}") from None
-
-
-__all__ = ["CouplingMap", "coupling_map"]

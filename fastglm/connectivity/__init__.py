@@ -1,0 +1,14 @@
+"""Who drives whom: the couplings of a fitted model, and how sure one can be of them.
+
+`couplings` makes the map, `null` learns what filters of unconnected pairs look like, `scan` looks
+for departures that have the shape of a synapse, and `empirical` decides.
+"""
+
+from fastglm.connectivity.couplings import CouplingMap as CouplingMap
+from fastglm.connectivity.couplings import coupling_map as coupling_map
+from fastglm.connectivity.couplings import history_of as history_of
+from fastglm.connectivity.couplings import point_estimates as point_estimates
+from fastglm.connectivity.couplings import same_events as same_events
+from fastglm.connectivity.empirical import Null as Null
+
+__all__ = ["CouplingMap", "Null", "coupling_map"]

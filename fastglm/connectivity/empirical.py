@@ -1,0 +1,128 @@
+"""Couplings against the empirical null: which filters depart from what the bulk explains.
+
+A coupling must depart from both nulls of `fastglm.connectivity.null`, with and without what the
+other direction predicts, and with one sign. Its p-value is the larger one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fastglm._fitted import Fitted
+from fastglm.connectivity.null import Bulk, Filters, fit_bulk
+from fastglm.connectivity.scan import Scan, scan
+
+_FEWEST, _ENOUGH = 200, 1000  # pairs: without fewer there is no null, with fewer T is shrunk
+_LONGEST, _COARSE = 0.005, 0.002  # seconds of a bin
+_MOST_COUPLED = 0.4  # part of the pairs
+
+
+@dataclass
+class Null:
+    """What couplings were tested against.
+
+    Attributes
+    ----------
+    name : {"model", "empirical"}
+        "model": a filter is zero, and its error is the standard error. "empirical": filters of
+        unconnected pairs are like the bulk of all filters.
+    n_pairs : int
+        Pairs that the bulk was learned from.
+    confounding : float
+        Standard deviation of what unobserved input does to a filter, over the median standard
+        error; the mean over basis functions. 0.1 is clean. From 1 on the standard errors say
+        little. NaN with "model".
+    why : str
+        What else is to know: why the null is the model's though the empirical one was asked for, or
+        what limits it.
+    """
+
+    name: str = "model"
+    n_pairs: int = 0
+    confounding: float = np.nan
+    why: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """One or two sentences for a reader."""
+        if self.name == "model":
+            text = "Tested against the model: unobserved input is not accounted for"
+            return f"{text}, because {self.why}." if self.why else f"{text}."
+        text = (
+            f"Tested against an empirical null of {self.n_pairs:,} pairs; confounding is "
+            f"{self.confounding:.2g} of the standard errors."
+        )
+        return f"{text} {self.why}".strip()
+
+
+def empirical_test(fit: Fitted, filters: Filters) -> tuple[Scan | None, Null]:
+    """The scan of all filters against the empirical null, or why there is none.
+
+    Parameters
+    ----------
+    fit : Fitted
+    filters : Filters
+        Of all pairs of different cells.
+
+    Returns
+    -------
+    scan : Scan or None
+        z is 0 where the two nulls find different signs. None if there is no empirical null.
+    null : Null
+    """
+    n, why = len(filters.pairs), _why_not(fit, filters)
+    if why:
+        return None, Null(why=why)
+    bulk = fit_bulk(filters)
+    if not np.isfinite(bulk.spread).all():
+        return None, Null(why="the distribution of the filters has no finite maximum")
+    if bulk.outliers > _MOST_COUPLED:
+        part = f"{bulk.outliers:.0%} of the pairs are far from the bulk"
+        return None, Null(why=f"{part}, and most pairs must be unconnected")
+    found = depart(filters, bulk)
+    if (filters.reverse >= 0).any():
+        found = _both(found, depart(filters, fit_bulk(filters, reverse=True)))
+    error = np.sqrt(np.median(np.diagonal(filters.covariance, axis1=1, axis2=2), axis=0))
+    confounding = float(np.mean(np.sqrt(np.diag(bulk.spread)) / error))
+    return found, Null("empirical", n, confounding, _limits(n, filters.bin_size))
+
+
+def _why_not(fit, filters):
+    n, bin_size = len(filters.pairs), filters.bin_size
+    if fit.penalty.sparse.any():
+        return f"after {fit.regularizer} coefficients that are not zero have no free covariance"
+    if bin_size > _LONGEST:
+        return f"bins of {1e3 * bin_size:g} ms are longer than {1e3 * _LONGEST:g} ms"
+    if n < _FEWEST:
+        return f"{n} pairs have a covariance, and an empirical null needs {_FEWEST}"
+    return ""
+
+
+def _limits(n, bin_size):
+    text = []
+    if n < _ENOUGH:
+        text.append(
+            f"From fewer than {_ENOUGH:,} pairs confounding is poorly known: {n / _ENOUGH:.0%} of "
+            "what was found is used."
+        )
+    if bin_size >= _COARSE:
+        text.append(f"Bins of {1e3 * bin_size:g} ms lose the fine timing of synapses.")
+    return " ".join(text)
+
+
+def depart(filters: Filters, bulk: Bulk) -> Scan:
+    """The scan of all filters against one bulk."""
+    sender, receiver = filters.pairs.T
+    factor = min(1.0, len(filters.pairs) / _ENOUGH) * bulk.sender[sender] * bulk.receiver[receiver]
+    return scan(filters, bulk.mean, factor[:, None, None] * bulk.spread)
+
+
+def _both(one, other):
+    """The weaker of two scans of the same filters, with 0 where their signs differ."""
+    weaker = np.abs(other.z) / other.scale < np.abs(one.z) / one.scale
+    z = np.where(weaker, other.z / other.scale, one.z / one.scale)
+    z[np.sign(one.z) != np.sign(other.z)] = 0.0
+    path = np.where(weaker, other.path, one.path)
+    return Scan(z, one.delay, path, one.coincidences)

@@ -1,0 +1,311 @@
+"""What the filters of unconnected pairs look like, learned from the filters of all pairs.
+
+Standard errors say how far a filter is from zero *in the model*. Cells that were not recorded,
+shared drive and drift move every filter a little, by an amount that does not shrink as the
+recording grows. Most pairs of a recording have no synapse. So the bulk of the filters shows what
+such inputs do, and a coupling is a filter that the bulk does not explain (an empirical null:
+Efron, 2004).
+
+The filter of sender i and receiver j has the coefficients c_ij, with covariance V_ij. The bulk is
+
+    c_ij = delta + u_ij + e_ij,    u_ij ~ N(0, a_i b_j T),    e_ij ~ N(0, V_ij)
+
+delta is the mean shape, T the covariance over basis functions of what unobserved input does, and
+a_i and b_j say how much of it a sender and a receiver have. With ``S_ij = V_ij + a_i b_j T`` the
+parameters maximise
+
+    sum_ij log[(1 - eps) N(c_ij - delta; 0, S_ij) + eps mean_w N(c_ij - delta; 0, w S_ij)]
+      - sum_i (log a_i)^2 / (2 * 0.2^2) - sum_j (log b_j)^2 / (2 * 0.2^2)
+
+over widths w of 5, 25 and 125. The wide parts hold the synapses, which must not widen T.
+
+A second null has the mean ``delta + B c_ji``: what the other direction of a pair predicts of this
+one. The matrix B is learned from the bulk too. Input that two cells share with no delay moves both
+directions alike; a synapse moves one.
+
+The ridge is undone before: a posterior filter of a poorly determined pair is narrower than its
+covariance. With the prior precision D of a filter and ``V^-1 = L + D``, the filter that the data
+alone would give has the coefficients ``L^-1 V^-1 c`` and the covariance ``L^-1``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.optimize import minimize
+
+from fastglm._fitted import Fitted
+from fastglm._kernels.mixture import filter_likelihoods
+from fastglm.basis.cosines import RaisedCosineLogConv
+from fastglm.inference import Uncertainty
+
+_WIDTHS = np.array([1.0, 5.0, 25.0, 125.0])
+_SIZE_SD = 0.2  # of log a_i and log b_j
+_LEAST_OUTLIERS = 0.03
+_STEPS = 100  # of L-BFGS
+_TASKS = 64  # of the kernel; a constant, so that sums have the same bits on all machines
+_KEPT = 0.02  # part of the information that the ridge leaves at least
+_REVERSE = 4.0  # robust standard deviations at which a filter of the other direction is cut
+_MAX_FUNCS, _FEW = 8, 6  # coefficients of a filter in the bulk, and what more become
+_UNKNOWN = 1e4  # variance of a coefficient that the data do not determine, in median variances
+_FLAT = 1e-9  # least eigenvalue of a covariance, in parts of the largest
+_SAMPLE = 200_000  # pairs that the bulk is fitted to
+
+
+@dataclass
+class Bulk:
+    """The distribution of the filters of unconnected pairs.
+
+    Attributes
+    ----------
+    mean : ndarray of shape (n_filters, k)
+        delta, and with the other direction ``delta + B c_ji``.
+    spread : ndarray of shape (k, k)
+        T.
+    sender, receiver : ndarrays of shape (n_senders,) and (n_receivers,)
+        a and b.
+    outliers : float
+        eps.
+    """
+
+    mean: np.ndarray
+    spread: np.ndarray
+    sender: np.ndarray
+    receiver: np.ndarray
+    outliers: float
+
+
+@dataclass
+class Filters:
+    """Filters of pairs, one row each, as the bulk sees them.
+
+    Attributes
+    ----------
+    pairs : ndarray of shape (n_filters, 2)
+        Numbers of sender and receiver.
+    coef : ndarray of shape (n_filters, k)
+    covariance : ndarray of shape (n_filters, k, k)
+    kernel : ndarray of shape (window_size, k)
+        Values of the basis functions at lags 1 to window_size.
+    reverse : ndarray of shape (n_filters,)
+        Row of the pair's other direction; -1 where there is none.
+    bin_size : float
+        Seconds.
+    """
+
+    pairs: np.ndarray
+    coef: np.ndarray
+    covariance: np.ndarray
+    kernel: np.ndarray
+    reverse: np.ndarray
+    bin_size: float
+
+
+def read_filters(
+    fit: Fitted,
+    uncertainty: Uncertainty,
+    kernel: np.ndarray,
+    first: int,
+    left_out: np.ndarray,
+    bin_size: float,
+) -> Filters:
+    """Filters of all pairs with a covariance, without the prior of the ridge.
+
+    Parameters
+    ----------
+    fit : Fitted
+    uncertainty : Uncertainty
+    kernel : ndarray of shape (window_size, k)
+    first : int
+        Number of the first filter of the history.
+    left_out : ndarray of bool, shape (n_senders, n_receivers)
+        Own histories.
+    bin_size : float
+        Seconds.
+
+    Returns
+    -------
+    Filters
+        More than eight coefficients become those of six raised cosines that come closest. A
+        coefficient that the data do not determine has a variance of 1e4 median variances. Pairs of
+        which a coefficient is outside the fit are left out.
+    """
+    n_senders, k = len(left_out), kernel.shape[1]
+    inside = (uncertainty.filters >= first) & (uncertainty.filters < first + n_senders)
+    coef = uncertainty.coef[inside].reshape(n_senders, k, -1).transpose(0, 2, 1)
+    covariance = np.stack(uncertainty.covariance[first : first + n_senders])
+    known = ~np.isnan(covariance).any(axis=(2, 3)) & np.isfinite(coef).all(axis=2) & ~left_out
+    pairs = np.argwhere(known)
+    coef, covariance = coef[known], covariance[known]
+    if len(pairs):
+        _replace_infinite(covariance)
+        coef, covariance = unshrunk(coef, covariance, _priors(fit, inside, pairs, k))
+    if k > _MAX_FUNCS:
+        few = RaisedCosineLogConv(min(_FEW, len(kernel)), len(kernel)).kernel_
+        onto = np.linalg.lstsq(few, kernel, rcond=None)[0]
+        coef, covariance, kernel = coef @ onto.T, onto @ covariance @ onto.T, few
+    row = np.full((max(known.shape),) * 2, -1)
+    row[tuple(pairs.T)] = np.arange(len(pairs))
+    square = known.shape[0] == known.shape[1] and np.diag(left_out).all()
+    reverse = row[pairs[:, 1], pairs[:, 0]] if square else np.full(len(pairs), -1)
+    return Filters(pairs, coef, covariance, kernel, reverse, bin_size)
+
+
+def _replace_infinite(covariance):
+    """Coefficients that the data do not determine are far and independent, in place."""
+    variance = np.diagonal(covariance, axis1=1, axis2=2)
+    open_ = ~np.isfinite(variance)
+    if not open_.any():
+        return
+    typical = np.nanmedian(np.where(open_, np.nan, variance), axis=0)
+    covariance[open_[:, :, None] | open_[:, None, :]] = 0.0
+    row, at = np.nonzero(open_)
+    covariance[row, at, at] = _UNKNOWN * typical[at]
+
+
+def _priors(fit, inside, pairs, k):
+    """Precision of the prior of every filter, (n_filters, k, k)."""
+    penalty, columns = fit.penalty, np.flatnonzero(inside).reshape(-1, k)
+    sender, receiver = pairs.T
+    ridge = np.broadcast_to(penalty.ridge, fit.coef.shape)
+    prior = np.zeros((len(pairs), k, k))
+    prior[:, range(k), range(k)] = ridge[columns[sender], receiver[:, None]]
+    if penalty.matrix is not None:
+        blocks = np.stack([penalty.matrix[some][:, some].toarray() for some in columns])
+        prior += penalty.strength[receiver][:, None, None] * blocks[sender]
+    return prior * (fit.total * fit.precision)[receiver][:, None, None]
+
+
+def unshrunk(coef: np.ndarray, covariance: np.ndarray, prior: np.ndarray) -> tuple:
+    """Filters and covariances without the ridge's prior.
+
+    Parameters
+    ----------
+    coef : ndarray of shape (n_filters, k)
+    covariance : ndarray of shape (n_filters, k, k)
+    prior : ndarray of shape (n_filters, k, k)
+        Precision of the prior, D.
+
+    Returns
+    -------
+    coef, covariance : ndarrays
+        ``L^-1 V^-1 c`` and ``L^-1``, where the eigenvalues of ``L = V^-1 - D`` relative to V^-1 are
+        at least 0.02: what the data say by less than a fiftieth stays shrunk.
+    """
+    values, vectors = np.linalg.eigh(covariance)
+    values = np.maximum(values, _FLAT * values[:, -1:])
+    root = vectors * np.sqrt(values)[:, None, :]
+    relative = np.swapaxes(root, 1, 2) @ prior @ root
+    values, vectors = np.linalg.eigh(relative)
+    kept = np.clip(1 - values, _KEPT, 1)
+    forward = root @ vectors  # V = forward forward', L^-1 = forward / kept forward'
+    white = np.linalg.solve(forward, coef[:, :, None])[:, :, 0]
+    coef = (forward @ (white / kept)[:, :, None])[:, :, 0]
+    return coef, (forward / kept[:, None, :]) @ np.swapaxes(forward, 1, 2)
+
+
+def fit_bulk(filters: Filters, reverse: bool = False) -> Bulk:
+    """The bulk of the filters by maximum likelihood; see the head of the module.
+
+    Parameters
+    ----------
+    filters : Filters
+    reverse : bool
+        Whether the mean depends on the other direction.
+    """
+    n, k = filters.coef.shape
+    other = cut_reverse(filters) if reverse else np.zeros((n, 0))
+    some = np.arange(n) if n <= _SAMPLE else np.linspace(0, n - 1, _SAMPLE).astype(np.int64)
+    problem = _Likelihood(
+        filters.coef[some], filters.covariance[some], filters.pairs[some], other[some]
+    )
+    found = minimize(
+        problem, problem.start(), jac=True, method="L-BFGS-B", options={"maxiter": _STEPS}
+    )
+    delta, root, a, b, (outliers, _), back = problem.parts(found.x)
+    root = problem.unit[:, None] * root
+    size = filters.pairs.max(axis=0) + 1
+    sender, receiver = np.ones(size[0]), np.ones(size[1])
+    sender[problem.senders], receiver[problem.receivers] = np.exp(a), np.exp(b)
+    mean = np.broadcast_to(delta * problem.unit, (n, k))
+    if reverse:
+        mean = mean + (other / problem.unit) @ back.T * problem.unit
+    return Bulk(mean, root @ root.T, sender, receiver, outliers)
+
+
+class _Likelihood:
+    """Minus the log-likelihood of the bulk per filter, and its gradient, for a minimiser.
+
+    Coefficients are in units of their median standard errors. The parameters are delta, the lower
+    triangle of K with ``T = K K'``, log a, log b, the logit of eps and, row by row, B.
+    """
+
+    def __init__(self, coef, covariance, pairs, other):
+        self.unit = np.sqrt(np.median(np.diagonal(covariance, axis1=1, axis2=2), axis=0))
+        self.coef = coef / self.unit
+        self.covariance = covariance / np.outer(self.unit, self.unit)
+        self.senders, self.sender = np.unique(pairs[:, 0], return_inverse=True)
+        self.receivers, self.receiver = np.unique(pairs[:, 1], return_inverse=True)
+        n, k = self.coef.shape
+        self.triangle = np.tril_indices(k)
+        self.other = other / self.unit if other.size else other
+        sizes = [k, self.triangle[0].size, self.senders.size, self.receivers.size, 1]
+        self.cuts = np.cumsum([*sizes, k * self.other.shape[1]])[:-1]
+        tasks = min(_TASKS, n)
+        self.out = (
+            np.empty(n), np.empty(n), np.empty((n, k)), np.empty(n), np.empty((tasks, k, k))
+        )  # fmt: skip
+
+    def start(self):
+        k = self.coef.shape[1]
+        x = [np.median(self.coef, axis=0), (0.5 * np.eye(k))[self.triangle]]
+        x += [np.zeros(self.senders.size), np.zeros(self.receivers.size), [-2.0]]
+        return np.concatenate([*x, np.zeros(k * self.other.shape[1])])
+
+    def parts(self, x):
+        """delta, K, log a, log b, eps and its slope, B."""
+        delta, lower, a, b, logit, reverse = np.split(x, self.cuts)
+        k = delta.size
+        root = np.zeros((k, k))
+        root[self.triangle] = lower
+        part = 1 / (1 + np.exp(-logit[0]))
+        outliers = _LEAST_OUTLIERS + (1 - _LEAST_OUTLIERS) * part
+        slope = (1 - _LEAST_OUTLIERS) * part * (1 - part)
+        return delta, root, a, b, (outliers, slope), reverse.reshape(k, -1)
+
+    def __call__(self, x):
+        delta, root, a, b, (outliers, slope), reverse = self.parts(x)
+        n = self.coef.shape[0]
+        residual = self.coef - delta
+        if reverse.size:
+            residual = residual - self.other @ reverse.T
+        weights = np.r_[1 - outliers, np.full(_WIDTHS.size - 1, outliers / (_WIDTHS.size - 1))]
+        factor = np.exp(a[self.sender] + b[self.receiver])
+        filter_likelihoods(
+            residual, self.covariance, factor, root @ root.T, weights, _WIDTHS, self.out
+        )
+        value, core, pull, trace, sums = self.out
+        prior = (a @ a + b @ b) / (2 * _SIZE_SD**2)
+        gradient = [
+            pull.sum(axis=0),
+            (2 * sums.sum(axis=0) @ root)[self.triangle],
+            np.bincount(self.sender, trace) - a / _SIZE_SD**2,
+            np.bincount(self.receiver, trace) - b / _SIZE_SD**2,
+            [slope * ((1 - core).sum() / outliers - core.sum() / (1 - outliers))],
+            (pull.T @ self.other).ravel() if reverse.size else [],
+        ]
+        return -(value.sum() - prior) / n, -np.concatenate(gradient) / n
+
+
+def cut_reverse(filters: Filters) -> np.ndarray:
+    """Filters of the other direction less their median, cut at four robust deviations; 0 without.
+
+    Synapses in the other direction must not decide what it predicts.
+    """
+    other = np.where(filters.reverse[:, None] >= 0, filters.coef[filters.reverse], np.nan)
+    if not np.isfinite(other).any():
+        return np.zeros(filters.coef.shape)
+    middle = np.nanmedian(other, axis=0)
+    width = _REVERSE * 1.4826 * np.nanmedian(np.abs(other - middle), axis=0)
+    return np.nan_to_num(np.clip(other - middle, -width, width))
