@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -357,6 +358,66 @@ def test_a_data_set_that_is_only_declared_takes_no_memory(path):
         file["units/spike_times_index"] = np.array([5, 10, 10**13])
     with pytest.raises(ValueError, match=r"spike_times declares 8e\+13 bytes and holds 0"):
         fastglm.load_spikes(path)
+
+
+def add_names(file, values, **table):
+    """A column of indices into a table of names."""
+    file["units/note"] = np.array(values, np.int32)
+    file["units/note"].attrs["elements"] = file.create_dataset("names", **table).ref
+
+
+@pytest.mark.parametrize(
+    ("add", "message"),
+    [
+        (
+            lambda file: file.create_dataset("units/note", (3,), "S1000000000", chunks=(3,)),
+            r"note declares 3e\+09 bytes and holds 0",
+        ),
+        (
+            lambda file: add_names(file, [0, 0, 0], shape=(10**12,), dtype="S8", chunks=(1000,)),
+            r"names declares 8e\+12 bytes and holds 0",
+        ),
+        (
+            lambda file: add_names(file, [0, 1, 2], data=[b"a", b"b"]),
+            r"could not be read as NWB: it is damaged \(index 2",
+        ),
+    ],
+    ids=["text", "names", "index"],
+)
+def test_columns_that_are_only_declared_take_no_memory(path, add, message):
+    write(path, make_times(3))
+    with h5py.File(path, "a") as file:
+        add(file)
+    with pytest.raises(ValueError, match=message):
+        fastglm.load_spikes(path, "id > 20")
+
+
+def test_numbers_of_many_units_that_are_only_declared_take_no_memory(path):
+    write(path, make_times(3))
+    with h5py.File(path, "a") as file:
+        del file["units/id"]
+        file.create_dataset("units/id", data=np.zeros(10**6, np.int64), compression="gzip")
+        file.create_dataset("units/note", (10**6,), "f8", chunks=(1000,))
+    with pytest.raises(ValueError, match=r"note declares 8e\+06 bytes and holds 0"):
+        fastglm.load_spikes(path, "id > 20")
+
+
+def test_one_long_text_does_not_widen_all(path):
+    write(path, make_times(3))
+    texts = ["x" * 10**6] + ["good"] * 2999
+    with h5py.File(path, "a") as file:
+        units = file["units"]
+        del units["id"], units["spike_times_index"]
+        units["spike_times"][:] = np.sort(units["spike_times"][()])
+        size = units["spike_times"].size
+        units["id"], units["spike_times_index"] = np.arange(3000), np.full(3000, size)
+        units["quality"] = texts
+    tracemalloc.start()
+    spikes = fastglm.load_spikes(path, "quality != 'good' and quality not in ['bad']")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert spikes.n_units == 1
+    assert peak < 1e8  # as one array of texts, 12 GB
 
 
 def test_damaged_files_are_named_in_one_line(path):

@@ -88,8 +88,7 @@ def read_units(source: object, where: str | None = None, epochs: str | None = No
         table, ids = _units_table(file, path)
         chosen = np.arange(ids.size)
         if where is not None:
-            with _reading(path):
-                columns = _columns(file, table, ids.size)
+            columns = _columns(file, table, ids.size, path)
             chosen = np.flatnonzero(_select(where, columns, path))
         if chosen.size == 0:
             raise ValueError(f"{path} has no units.")
@@ -388,23 +387,40 @@ def _table_of_intervals(file, name, path):
 # --- conditions on columns ---
 
 
-def _columns(file, table, n_units):
-    """Columns with one number, truth value or text for each unit."""
+def _columns(file, table, n_units, path):
+    """Columns with one number, truth value or text for each unit.
+
+    Texts are objects: an array of the longest one's width takes memory that no file holds.
+    """
     import h5py
 
     columns = {}
-    for name, data in table.items():
-        if not isinstance(data, h5py.Dataset) or data.shape != (n_units,):
-            continue
+    with _reading(path):
+        datasets = {name: one for name, one in table.items() if isinstance(one, h5py.Dataset)}
+        datasets = {name: one for name, one in datasets.items() if one.shape == (n_units,)}
+    for name, data in datasets.items():
         if f"{name}_index" in table or name.removesuffix("_index") in table.keys() - {name}:
             continue
         if h5py.check_string_dtype(data.dtype) is not None:
-            columns[name] = data.asstr()[()].astype(str)
+            columns[name] = _texts(data, path)
         elif "elements" in data.attrs:  # indices into a list of names
-            columns[name] = file[data.attrs["elements"]].asstr()[()].astype(str)[data[()]]
+            with _reading(path):
+                names = file[data.attrs["elements"]]
+            names, values = _texts(names, path), _values(data, path)
+            with _reading(path):
+                columns[name] = names[values]
         elif data.dtype.kind in "fiub":
-            columns[name] = data[()]
+            columns[name] = _values(data, path)
     return columns
+
+
+def _texts(data, path):
+    """Texts of a data set, an array of objects; raises ValueError as `_values` does."""
+    with _reading(path):
+        texts = data.asstr()
+    _check_stored(data, data.size, path)
+    with _reading(path):
+        return texts[()]
 
 
 def _select(where, columns, path):
