@@ -252,11 +252,10 @@ def _outputs(files, options, plotting):
 
 def _fit_file(file, job, paths):
     """Fit one recording, print its table, write its files; returns its row of the last table."""
-    import fastglm
     from fastglm._fitted import Fitted
     from fastglm.connectivity import point_estimates
 
-    spikes = fastglm.load_spikes(file, job.where, job.epochs)
+    spikes = _load(file, job)
     model, seconds = _fit_spikes(spikes, job)
     X, counts = model.X_, model.counts_
     names = None if spikes.names is None else np.asarray(spikes.names)
@@ -290,6 +289,22 @@ def _fit_file(file, job, paths):
         found.get("pseudo-R2 (McFadden)") or found["R2"],
         f"{seconds:.2f} s",
     )
+
+
+def _load(file, job):
+    """The spikes of a file; what is too large for its bins is said alone, without its doubts."""
+    import fastglm
+    from fastglm.recordings.intervals import full_bins
+    from fastglm.recordings.trains import check_n_bins
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        spikes = fastglm.load_spikes(file, job.where, job.epochs)
+        lengths = full_bins(spikes.segments, job.bin_size, spikes.resolution)
+        check_n_bins(lengths, job.bin_size, spikes.spike_times.size)
+    for one in caught:
+        warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+    return spikes
 
 
 def _fit_spikes(spikes, job):

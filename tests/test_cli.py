@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -314,6 +315,31 @@ def test_unsorted_spikes_are_refused(tmp_path, capsys):
     path = tmp_path / "rec.npz"
     np.savez(path, spike_times=[0.5, 0.1], unit=[0, 0], n_units=1, t_start=0.0, t_stop=1.0)
     check_refused(capsys, fit_arguments(str(path)), r"rec\.npz: spike_times of unit 0 are not asc")
+
+
+@pytest.mark.parametrize("family", ["poisson", "bernoulli"])
+def test_a_range_that_is_far_too_large_is_said_alone(tmp_path, capsys, family):
+    """Without the doubts about its times, and before a bar."""
+    path = tmp_path / "rec.npz"
+    np.savez(path, spike_times=[0.5, 0.6], unit=[0, 1], n_units=2, t_start=0.0, t_stop=2e6)
+    arguments = fit_arguments(str(path), "--family", family)
+    with pytest.raises(SystemExit):
+        main(arguments)
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1
+    assert "2 spikes in 200,000,000 bins of 0.01 s" in error
+
+
+def test_doubts_about_times_are_said_where_they_are_fitted(tmp_path, capsys):
+    path = tmp_path / "rec.npz"
+    times = np.arange(1.0, 2e4, 500)
+    np.savez(path, spike_times=times, unit=np.zeros(40, int), n_units=1, t_start=0.0, t_stop=2e4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")  # as where nobody asks for more
+        main(fit_arguments(str(path)))
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first.startswith("warning: ")
+    assert "are times in ms or samples" in first
 
 
 def test_a_mask_of_wrong_shape_is_refused(recording, tmp_path, capsys):

@@ -68,6 +68,7 @@ class Spikes(NamedTuple):
         if doubt and not stated:
             raise ValueError(f"{doubt} If they are seconds, give t_stop.")
         lengths = full_bins(segments, bin_size, self.resolution)
+        check_n_bins(lengths, bin_size, self.unit.size)
         warn_of_doubt(doubt)
         warn_of_short_bins(bin_size, segments)
         edge = edge_of(bin_size, segments, resolution=self.resolution)
@@ -88,13 +89,7 @@ def count_events(
     A spike less than ``edge`` (seconds) before the edge of a bin counts as on the edge. Spikes are
     in the order of `check_spikes`; spikes outside the segments are left out.
     """
-    n_bins = int(lengths.sum())
-    if n_bins > max(_MANY_BINS, spike_times.size / _FEWEST):
-        raise ValueError(
-            f"{spike_times.size} spikes in {n_bins:,} bins of {bin_size} s: the recording would "
-            f"last {n_bins * bin_size / 86400:.3g} days. Are times in ms or samples, or is t_stop "
-            "too large? Else use wider bins."
-        )
+    n_bins = check_n_bins(lengths, bin_size, spike_times.size)
     begins = np.cumsum(lengths) - lengths
     segment = np.searchsorted(segments[:, 0] - edge, spike_times, side="right") - 1
     segment = segment.clip(min=0)
@@ -109,6 +104,21 @@ def count_events(
         counts.astype(np.float64),
         (n_bins, n_units),
     )
+
+
+def check_n_bins(lengths: np.ndarray, bin_size: float, n_spikes: int) -> int:
+    """Number of bins of all segments; raises ValueError if there are far too many for the spikes.
+
+    A bin takes memory in a fit, whether it has spikes or not.
+    """
+    n_bins = int(lengths.sum())
+    if n_bins > max(_MANY_BINS, n_spikes / _FEWEST):
+        raise ValueError(
+            f"{n_spikes} spikes in {n_bins:,} bins of {bin_size} s: the recording would "
+            f"last {n_bins * bin_size / 86400:.3g} days. Are times in ms or samples, or is t_stop "
+            "too large? Else use wider bins."
+        )
+    return n_bins
 
 
 def check_spikes(
