@@ -245,12 +245,13 @@ def group_limit(groups: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup")
 
 
 def check_memory(what: str, n_bytes: float, remedy: str) -> None:
-    """Raise ValueError if something takes more than the memory of the machine."""
-    memory = installed_memory(1e12)
-    if n_bytes > memory:
+    """Raise ValueError if something takes more than the memory of the machine or the container."""
+    memory, limit = installed_memory(1e12), group_limit()
+    has = "the machine has" if memory <= limit else "the container may take"
+    if n_bytes > min(memory, limit):
         raise ValueError(
-            f"{what} would take {n_bytes / 1e9:,.3g} GB, and the machine has {memory / 1e9:,.3g}; "
-            f"{remedy}."
+            f"{what} would take {n_bytes / 1e9:,.3g} GB, and {has} {min(memory, limit) / 1e9:,.3g};"
+            f" {remedy}."
         )
 
 

@@ -79,6 +79,17 @@ def test_the_default_budget_of_a_system_without_control_groups(tmp_path):
     assert _checks.group_limit(tmp_path / "absent") == np.inf
 
 
+def test_what_a_container_may_not_take_is_refused(monkeypatch):
+    monkeypatch.setattr(_checks, "installed_memory", lambda unknown: 8e9)
+    monkeypatch.setattr(_checks, "group_limit", lambda: 2e9)
+    with pytest.raises(ValueError, match=r"It would take 3 GB, and the container may take 2; wait"):
+        _checks.check_memory("It", 3e9, "wait")
+    _checks.check_memory("It", 1e9, "wait")
+    monkeypatch.setattr(_checks, "group_limit", lambda: np.inf)
+    with pytest.raises(ValueError, match=r"It would take 9 GB, and the machine has 8; wait"):
+        _checks.check_memory("It", 9e9, "wait")
+
+
 def test_a_budget_that_is_too_small_says_what_is_needed():
     X, counts = network()
     model = ridge_model(memory_budget="1MB", solver_name="newton-cg")
