@@ -158,6 +158,14 @@ class Fitted:
         other.__dict__.pop("free", None)
         return other
 
+    def seeing(self, y: Events) -> Fitted:
+        """The same fit and features with other counts."""
+        other = copy.copy(self)
+        other.y = y
+        for name in ("n_bins", "total", "mean_count"):
+            other.__dict__.pop(name, None)
+        return other
+
     def _moved(self, coef):
         """What centring of X adds to the intercepts, (n_receivers,) or 0."""
         return self.shift @ np.nan_to_num(coef) if np.any(self.shift) else 0.0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 
 import numpy as np
@@ -111,9 +110,7 @@ class Impossible:
 
     def without(self, fit):
         """A fit that sees these counts as not known."""
-        other = copy.copy(fit)
-        other.y = self.forget(fit.y)
-        return other
+        return fit.seeing(self.forget(fit.y))
 
     def warn(self, fit, what, level):
         """Warn with the receivers and the number of their impossible counts."""

@@ -335,11 +335,11 @@ def _held_out_scores(model, problem, strengths, parts):
     return scores[0], scores[1], scores[2].astype(int)
 
 
-def split(X, folds, y, valid=None, groups=None):
+def split(X, folds, y=None, valid=None, groups=None):
     """Bins to fit and bins to score of every fold, as boolean arrays.
 
     A bin whose window reaches from one part into the other is in neither. ``valid`` are the bins of
-    the whole fit, by default those of X. ``y`` are the counts, or the number of bins.
+    the whole fit, by default those of X. ``y`` are the counts, which splitters that stratify see.
     """
     valid, reach = X.valid if valid is None else valid, X.reach
     if hasattr(folds, "split") and not isinstance(folds, str):
@@ -375,7 +375,7 @@ def _split_by(splitter, y, n_bins, groups):
                 f"groups has shape {groups.shape}; expected a group for each of the {n_bins} bins."
             )
     target = None
-    if getattr(y, "n_units", 0) == 1 and not y.missing(np.ones(n_bins)).any():
+    if y is not None and y.n_units == 1 and not y.missing(np.ones(n_bins)).any():
         target = y.rows(np.arange(n_bins))[:, 0]  # splitters that stratify need it
     try:
         return list(splitter.split(np.zeros((n_bins, 1)), target, groups))

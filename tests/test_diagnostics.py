@@ -298,7 +298,7 @@ def test_held_out_scores_are_those_of_fits_to_the_rest():
     found = cross_validated(model, X, counts, folds=3)
     assert not hasattr(model, "coef_")
     rows = np.asarray(X)
-    for k, (train, test) in enumerate(split(X, 3, 300)):
+    for k, (train, test) in enumerate(split(X, 3)):
         for j in (0, 1):
             some = [part & np.isfinite(counts[:, j]) for part in (train, test)]
             one = GLM(regularizer="Ridge", regularizer_strength=model.regularizer_strength[j])
@@ -630,7 +630,7 @@ def test_held_out_scores_of_a_family(family):
     model = PopulationGLM(observation_model=family)
     found = cross_validated(model, X, y, folds=4)
     family = fastglm.observation_models.as_observation_model(family)
-    for k, (train, test) in enumerate(split(fastglm.features.as_feature_matrix(X), 4, 400)):
+    for k, (train, test) in enumerate(split(fastglm.features.as_feature_matrix(X), 4)):
         fold = PopulationGLM(observation_model=family.name).fit(X[train], y[train])
         ll = family.log_likelihood(y[test], fold.predict(X[test]), fold.scale_).mean(axis=0)
         np.testing.assert_allclose(found.log_likelihood[k], ll, rtol=1e-8)
@@ -650,7 +650,7 @@ def test_held_out_scores_with_weights_and_offsets():
     found = cross_validated(PopulationGLM(), X, y, folds=3, **given)
     without = cross_validated(PopulationGLM(), X, y, folds=3)
     assert (found.log_likelihood > without.log_likelihood + 0.1).all()
-    for k, (train, test) in enumerate(split(fastglm.features.as_feature_matrix(X), 3, 300)):
+    for k, (train, test) in enumerate(split(fastglm.features.as_feature_matrix(X), 3)):
         some = {name: values[train] for name, values in given.items()}
         fold = PopulationGLM().fit(X[train], y[train], **some)
         mu = fold.predict(X[test], offset=offset[test])

@@ -376,13 +376,13 @@ def test_a_fit_without_a_finite_sample_is_refused():
 def test_bins_of_a_fold_that_are_none(train):
     X = fastglm.features.as_feature_matrix(FEATURES)
     with pytest.raises(ValueError, match="folds"):
-        list(split(X, [(train, [3, 4])], 120))
+        list(split(X, [(train, [3, 4])]))
 
 
 def test_a_fold_without_bins_to_score():
     X = fastglm.features.as_feature_matrix(FEATURES)
     with pytest.raises(ValueError, match="0 to score"):
-        list(split(X, [([0, 1], [])], 120))
+        list(split(X, [([0, 1], [])]))
 
 
 def test_splitters_by_group_keep_groups_together():
@@ -393,7 +393,7 @@ def test_splitters_by_group_keep_groups_together():
         LeaveOneGroupOut(),
         GroupShuffleSplit(3, random_state=0),
     ):
-        for train, test in split(X, splitter, 120, groups=groups):
+        for train, test in split(X, splitter, groups=groups):
             assert not set(groups[train]) & set(groups[test])
     model = PopulationGLM(**RIDGE)
     cv = cross_validate(model, FEATURES, COUNTS, [0.1, 1.0], GroupKFold(4), groups=groups)

@@ -22,6 +22,19 @@ def model():
     )
 
 
+def test_a_view_of_other_counts_forgets_what_it_knew_of_the_first(model):
+    other = COUNTS.copy()
+    other[100:200, 0] = np.nan
+    first, second = (Fitted.of(model, X, y, **GIVEN) for y in (COUNTS, other))
+    known = ("n_bins", "total", "mean_count")
+    before = [getattr(first, name) for name in known]
+    seen = first.seeing(second.y)
+    for name, value in zip(known, before, strict=True):
+        np.testing.assert_array_equal(getattr(seen, name), getattr(second, name))
+        assert getattr(first, name) is value
+        assert not np.array_equal(value, getattr(seen, name))
+
+
 def test_the_parameters_of_a_model(model):
     fit = Fitted.of(model)
     np.testing.assert_array_equal(fit.coef, model.coef_)

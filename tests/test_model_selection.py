@@ -221,14 +221,14 @@ def test_folds_hold_every_row_that_does_not_look_across(maker, folds, epochs):
             ]
             fold.append(kept)
         expected.append(fold)
-    found = [[list(np.flatnonzero(part)) for part in fold] for fold in split(X, folds, 60)]
+    found = [[list(np.flatnonzero(part)) for part in fold] for fold in split(X, folds)]
     assert found == expected
 
 
 def test_a_block_that_begins_with_an_epoch_keeps_its_rows():
     counts = coupled(60)
     X = BASIS.compute_features(counts, epochs=[[0, 30], [30, 60]])
-    (train, test), _ = split(X, 2, 60)
+    (train, test), _ = split(X, 2)
     np.testing.assert_array_equal(np.flatnonzero(test), np.arange(6, 30))
     np.testing.assert_array_equal(np.flatnonzero(train), np.arange(36, 60))
 
@@ -449,7 +449,7 @@ def test_cross_validation_of_every_family(link, given):
     model = model_of("Ridge", observation_model=LINKS[link], inverse_link_function=link)
     cv = cross_validate(model, X, counts, 3, folds=2, **(adjusted() if given else {}))
     valid = X.valid & (WEIGHT > 0) if given else None
-    for f, (train, test) in enumerate(split(X, 2, 900, valid)):
+    for f, (train, test) in enumerate(split(X, 2, valid=valid)):
         for s, row in enumerate(cv.strengths):
             for j in range(CELLS):
                 one = fastglm.GLM(LINKS[link], link, "Ridge", row[j])
