@@ -16,11 +16,13 @@ from fastglm._batches.plan import read_budget
 from fastglm._checks import (
     as_dense_numbers,
     as_numbers,
+    check_choice,
     check_memory,
     column_names,
     is_number,
     join,
     read_trials,
+    shown,
 )
 from fastglm._engine.batch import Settings
 from fastglm._engine.observed import Observed
@@ -184,17 +186,17 @@ def read_settings(model) -> Settings:
 
 
 def _read_solver(name):
-    name = "auto" if name is None else str(name)
-    if name.split("[")[0] in _NEMOS_SOLVERS:
+    if name is None or (isinstance(name, str) and name.split("[")[0] in _NEMOS_SOLVERS):
         return "auto"
-    if name not in SOLVERS:
-        raise ValueError(f"solver_name is {name!r}; expected one of {list(SOLVERS)} or None.")
-    return name
+    check_choice("solver_name", name, SOLVERS, f"one of {list(SOLVERS)} or None")
+    return str(name)
 
 
 def _read_solver_kwargs(kwargs):
     if not isinstance(kwargs, dict | type(None)):
-        raise ValueError(f"solver_kwargs is {kwargs!r}; expected a dict of 'tol' and 'maxiter'.")
+        raise ValueError(
+            f"solver_kwargs is {shown(kwargs)}; expected a dict of 'tol' and 'maxiter'."
+        )
     kwargs = dict(kwargs or {})
     tol = kwargs.pop("tol", 1e-16)
     maxiter = kwargs.pop("maxiter", 100)
@@ -203,10 +205,7 @@ def _read_solver_kwargs(kwargs):
         raise ValueError(
             f"solver_kwargs holds {sorted(kwargs)}; expected 'tol', 'maxiter' and 'products' only."
         )
-    if products not in ("auto", *PRODUCTS):
-        raise ValueError(
-            f"solver_kwargs has products={products!r}; expected 'auto', 'events' or 'rows'."
-        )
+    check_choice("products of solver_kwargs", products, ("auto", *PRODUCTS))
     if not (is_number(tol) and is_number(maxiter) and tol > 0 and maxiter >= 1):
         raise ValueError(
             f"solver_kwargs has tol={tol!r} and maxiter={maxiter!r}; expected tol > 0 and "

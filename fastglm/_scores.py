@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 
 from fastglm._batches.fit import any_known, fit_penalties
+from fastglm._checks import check_choice
 from fastglm._engine.batch import Settings
 from fastglm._engine.observed import Observed
 from fastglm._fitted import Fitted, mean_count
@@ -28,8 +29,7 @@ def score(fit: Fitted, score_type="log-likelihood", aggregate=np.mean, skip_impo
     ValueError
         If the score type is not known, no bin can be scored, or an aggregate is to be weighted.
     """
-    if score_type not in SCORES:
-        raise ValueError(f"score_type is {score_type!r}; expected one of {list(SCORES)}.")
+    check_choice("score_type", score_type, SCORES)
     y, weight, family = fit.y, fit.weight, fit.family
     if weight is not None and aggregate is not np.mean:
         raise ValueError(

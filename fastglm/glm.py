@@ -24,6 +24,7 @@ from fastglm._batches.cost import TYPICAL, events_a_feature, is_large, measure_r
 from fastglm._batches.fit import by_missing, fit_tasks, key_of, tasks_of
 from fastglm._batches.monitor import Monitor
 from fastglm._batches.plan import Plan, plan_fit
+from fastglm._checks import check_choice
 from fastglm._engine.result import STATUSES, Result
 from fastglm._fitted import Fitted, fitted_scale, store
 from fastglm._inputs import read_loss, read_problem, read_start
@@ -362,8 +363,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         ValueError
             If the kind is not known, y does not fit, or the fit had an offset and none is given.
         """
-        if kind not in RESIDUAL_KINDS:
-            raise ValueError(f"kind is {kind!r}; expected one of {list(RESIDUAL_KINDS)}.")
+        check_choice("kind", kind, RESIDUAL_KINDS)
         fit = Fitted.of(self, X, y, offset=offset, needs=("offset",))
         out = np.full((fit.X.shape[0], fit.n_receivers), np.nan)
         for index, mu in fit.rates():

@@ -45,7 +45,7 @@ from scipy import stats
 
 from fastglm import _html
 from fastglm._batches.fit import fit_penalties
-from fastglm._checks import positive_int
+from fastglm._checks import check_choice, positive_int
 from fastglm._fitted import Fitted
 from fastglm._inputs import read_penalty, read_problem
 from fastglm._kernels.threads import run_threads, single_threaded_blas
@@ -273,8 +273,7 @@ def uncertainty(
     exact Hessian; twice that for "robust". Memory: the matrices of as many receivers as fit into
     512 MB, and ``8 * n_features * n_basis_funcs * n_receivers`` bytes for the filters' covariance.
     """
-    if kind not in KINDS:
-        raise ValueError(f"kind is {kind!r}; expected one of {list(KINDS)}.")
+    check_choice("kind", kind, KINDS)
     fit = Fitted.of(model, X, y, sample_weight=sample_weight, offset=offset)
     if not fit.kept.any():
         raise ValueError(

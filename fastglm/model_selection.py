@@ -19,7 +19,7 @@ from sklearn.base import clone
 from fastglm import _html
 from fastglm._batches.fit import fit_penalties
 from fastglm._batches.plan import plan_fit
-from fastglm._checks import as_numbers, is_number, whole_numbers
+from fastglm._checks import as_numbers, check_choice, is_number, whole_numbers
 from fastglm._engine.shared import share
 from fastglm._fitted import fitted_scale, rates
 from fastglm._inputs import read_penalty, read_problem
@@ -284,8 +284,7 @@ def cross_validate(
     >>> cv.scores.shape, cv.strength.shape, cv.model.coef_.shape
     ((6, 3, 4), (4,), (20, 4))
     """
-    if rule not in RULES:
-        raise ValueError(f"rule is {rule!r}; expected one of {list(RULES)}.")
+    check_choice("rule", rule, RULES)
     problem = read_problem(model, X, y, sample_weight, offset)
     strengths = _strengths(model, problem, strengths)
     parts = list(split(problem.X, folds, problem.y, problem.valid, groups))

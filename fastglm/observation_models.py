@@ -32,6 +32,7 @@ from scipy.special import bernoulli, expit, factorial, gammaln, logit, xlog1py, 
 from sklearn.base import BaseEstimator
 
 from fastglm import _kernels as kernels
+from fastglm._checks import check_choice, shown
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -502,8 +503,8 @@ class ObservationModel(BaseEstimator):
         if name not in self.losses:
             names = ", ".join(map(repr, self.losses))
             raise ValueError(
-                f"inverse_link_function is {link!r}; {self.name} observations take {names} or a "
-                "function of that name."
+                f"inverse_link_function is {shown(link)}; {self.name} observations take {names} "
+                "or a function of that name."
             )
         return self.losses[name](self)
 
@@ -578,6 +579,7 @@ class ObservationModel(BaseEstimator):
         ValueError
             If the kind is not known.
         """
+        check_choice("kind", kind, RESIDUAL_KINDS)
         if kind == "response":
             return y - mu
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -586,10 +588,8 @@ class ObservationModel(BaseEstimator):
                 residual = (y - mu) / np.sqrt(variance)
                 # 0 / 0 where the mean has underflowed, or is at its end: the limit is 0.
                 return np.where((variance == 0) & (y == mu), 0.0, residual)
-            if kind == "deviance":
-                deviance = np.maximum(self.deviance(y, mu), 0) / scale
-                return np.sign(y - mu) * np.sqrt(deviance)
-        raise ValueError(f"kind is {kind!r}; expected 'response', 'pearson' or 'deviance'.")
+            deviance = np.maximum(self.deviance(y, mu), 0) / scale
+            return np.sign(y - mu) * np.sqrt(deviance)
 
     def pseudo_r2(
         self,
@@ -625,11 +625,8 @@ class ObservationModel(BaseEstimator):
         ValueError
             If the score type is not known.
         """
+        check_choice("score_type", score_type, ("pseudo-r2-McFadden", "pseudo-r2-Cohen"))
         null = np.broadcast_to(np.nanmean(y, axis=0), np.shape(y))
-        if score_type not in ("pseudo-r2-McFadden", "pseudo-r2-Cohen"):
-            raise ValueError(
-                f"score_type is {score_type!r}; expected 'pseudo-r2-McFadden' or 'pseudo-r2-Cohen'."
-            )
         cohen = score_type == "pseudo-r2-Cohen"
         model, base = (
             aggregate(self.deviance(y, m) if cohen else self.log_likelihood(y, m, scale))
@@ -882,7 +879,7 @@ def as_observation_model(given: object) -> ObservationModel:
     if model is None:
         names = ", ".join(map(repr, _MODELS))
         raise ValueError(
-            f"observation_model is {given!r}; expected one of {names}, or an object such as "
+            f"observation_model is {shown(given)}; expected one of {names}, or an object such as "
             "PoissonObservations()."
         )
     return model()

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from fastglm._checks import as_dense_numbers, as_numbers
+from fastglm._checks import as_dense_numbers, as_numbers, shown
 from fastglm._penalty import Penalty, as_matrix
 
 if TYPE_CHECKING:
@@ -203,7 +203,7 @@ def as_regularizer(regularizer: object) -> _Regularizer:
         mask = getattr(regularizer, "mask", None)  # of a GroupLasso of NeMoS
         return kind(mask=mask) if name == "GroupLasso" and mask is not None else kind()
     raise ValueError(
-        f"regularizer is {regularizer!r}; expected None, one of "
+        f"regularizer is {shown(regularizer)}; expected None, one of "
         f"{[n for n in REGULARIZERS if n != 'Quadratic']}, or an object of fastglm.regularizer."
     )
 

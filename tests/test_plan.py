@@ -150,7 +150,7 @@ def test_products_can_be_forced(products):
 
 def test_unknown_products_are_refused():
     X, counts = network()
-    with pytest.raises(ValueError, match="products='gpu'; expected 'auto', 'events' or 'rows'"):
+    with pytest.raises(ValueError, match="products of solver_kwargs is 'gpu'; expected one of"):
         ridge_model(solver_kwargs={"products": "gpu"}).fit(X, counts)
 
 

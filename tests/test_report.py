@@ -320,7 +320,9 @@ def test_raises(data, model, tmp_path):
         check_path(tmp_path / "fit.txt")
     with pytest.raises(ValueError, match="bin_size is -1; expected seconds above 0"):
         write_report(path, model, X, counts, bin_size=-1)
-    with pytest.raises(ValueError, match="standard_errors is 'some'; expected one of"):
+    with pytest.raises(
+        ValueError, match="standard_errors is 'some'; expected None, True, False or"
+    ):
         write_report(path, model, X, counts, standard_errors="some")
     with pytest.raises(ValueError, match=r"names has shape \(2,\); expected a name for each of 5"):
         write_report(path, model, X, counts, names=["a", "b"])

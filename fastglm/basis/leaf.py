@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 import scipy.sparse
 
-from fastglm._checks import as_numbers, check_memory, is_number, join, positive_int, read_trials
+from fastglm._checks import (
+    as_numbers,
+    check_choice,
+    check_memory,
+    is_number,
+    join,
+    positive_int,
+    read_trials,
+    shown,
+)
 from fastglm._pynapple import Timeline, common_timeline, intersect, pynapple_type, read_values
 from fastglm.basis.composition import Basis
 from fastglm.features.dense import DenseColumns, SlowColumns
@@ -194,7 +203,7 @@ class Conv(Leaf):
     @conv_kwargs.setter
     def conv_kwargs(self, value: dict | None) -> None:
         if not isinstance(value, Mapping | None):
-            raise ValueError(f"conv_kwargs is {value!r}; expected a dict or None.")
+            raise ValueError(f"conv_kwargs is {shown(value)}; expected a dict or None.")
         kwargs = dict(value or {})
         if kwargs.get("axis", 0) != 0 or "axis" in kwargs:
             raise ValueError(
@@ -206,10 +215,7 @@ class Conv(Leaf):
                 f"conv_kwargs holds {unknown}; expected names from {list(_CONV_KWARGS)}."
             )
         causality = kwargs.get("predictor_causality", "causal")
-        if causality not in _CAUSALITIES:
-            raise ValueError(
-                f"predictor_causality is {causality!r}; expected one of {list(_CAUSALITIES)}."
-            )
+        check_choice("predictor_causality", causality, _CAUSALITIES)
         if causality == "acausal" and kwargs.get("shift"):
             raise ValueError("shift=True needs a causal or anti-causal predictor.")
         self._conv_kwargs = value

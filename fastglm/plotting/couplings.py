@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from scipy import stats
 
-from fastglm._checks import check_share
+from fastglm._checks import check_choice, check_share
 from fastglm.connectivity import CouplingMap
 from fastglm.plotting.common import BLUE, GREY, SMALL, axes_of, figure_of, lags_of, plain
 from fastglm.recordings.times import check_bin_size
@@ -87,10 +87,8 @@ def plot_connectivity(
         "peak": f"filter peak ({couplings.loss.eta_name})",
     }
     check_share("q", q, 0.05)
-    if value not in labels:
-        raise ValueError(f"value is {value!r}; expected one of {list(labels)}.")
-    if mark not in ("auto", "dots", "fade", "none"):
-        raise ValueError(f"mark is {mark!r}; expected 'auto', 'dots', 'fade' or 'none'.")
+    check_choice("value", value, labels)
+    check_choice("mark", mark, ("auto", "dots", "fade", "none"))
     if limit is not None and not (np.isfinite(limit) and limit > 0):
         raise ValueError(f"limit is {limit}; expected a number above 0.")
     values = getattr(couplings, value)

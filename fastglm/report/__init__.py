@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 
 import matplotlib
 
-from fastglm._checks import check_share
+from fastglm._checks import check_choice, check_share
 from fastglm._files import replacing
+from fastglm.inference import KINDS
 from fastglm.recordings.times import check_bin_size
 from fastglm.report import page, sections
 from fastglm.report.facts import gather
@@ -28,8 +29,6 @@ from fastglm.report.page import check_path
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
-
-_KINDS = (None, True, False, "observed", "expected", "robust", "blocks")
 
 
 def write_report(
@@ -107,8 +106,9 @@ def write_report(
     if bin_size is not None:
         check_bin_size(bin_size)
     check_share("q", q, 0.05)
-    if not any(standard_errors is kind or standard_errors == kind for kind in _KINDS):
-        raise ValueError(f"standard_errors is {standard_errors!r}; expected one of {_KINDS}.")
+    if not (standard_errors is None or isinstance(standard_errors, bool)):
+        wanted = f"None, True, False or one of {list(KINDS)}"
+        check_choice("standard_errors", standard_errors, KINDS, wanted)
     facts = gather(model, X, y, standard_errors, names, sample_weight, offset)
     with matplotlib.rc_context(page.PICTURE):
         parts = [
