@@ -381,8 +381,9 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         X, y, sample_weight, offset
             As in `fit`.
         kind : {"observed", "expected", "robust", "blocks"}
-            From the observed or the expected information; robust to over- and underdispersion; or
-            also to dependence within blocks of time. See `fastglm.inference`, also for ridge fits.
+            From the observed or the expected information; from residuals, which allows for over-
+            and underdispersion; or also for dependence within blocks of time. The last two need
+            cells with many events. See `fastglm.inference`, also for ridge fits.
 
         Examples
         --------

@@ -16,20 +16,39 @@ of X, block by block. With ``A = H + n P`` the covariance of (coef, intercept) i
 | "robust" | ``A^-1 B A^-1`` | the mean is right, whatever the noise |
 | "blocks" | the same, B from sums over blocks of time | residuals depend inside blocks |
 
-where ``B = sum_t w_t r_t^2 z_t z_t'`` with the slope r of the loss (``mu - y``, there). "expected"
-differs from "observed" for links that are not canonical, softplus and cloglog, and is what
-statsmodels reports. "robust" (White, 1982) covers over- and underdispersed counts, "blocks" (Liang
-& Zeger, 1986) residuals that depend on each other. With a ridge "observed" is the covariance of the
-posterior whose prior is the penalty: its intervals hold the truth at their level on average over
-coefficients drawn from the prior, bias included (Nychka, 1988); they are not confidence intervals
-for a coefficient much larger than the prior expects. After lasso or group lasso they are
-conditional on the selected features and too narrow: use `score_test`, or fit the selected features
-again on other data.
+where ``B = sum_t w_t r_t^2 z_t z_t'`` with the slope r of the loss (``mu - y``, there), and a part
+of the model for sparse cells, below. "expected" differs from "observed" for links that are not
+canonical, softplus and cloglog, and is what statsmodels reports. "robust" (White, 1982) covers
+over- and underdispersed counts, "blocks" (Liang & Zeger, 1986) residuals that depend on each other.
+With a ridge "observed" is the covariance of the posterior whose prior is the penalty: its intervals
+hold the truth at their level on average over coefficients drawn from the prior, bias included
+(Nychka, 1988); they are not confidence intervals for a coefficient much larger than the prior
+expects. After lasso or group lasso they are conditional on the selected features and too narrow:
+use `score_test`, or fit the selected features again on other data.
+
+B needs events. Between two sparse cells it rests on the few bins in which the receiver fires within
+the sender's filter, and without such a coincidence it is almost 0, while the score is not. Alone it
+makes p < 0.05 in most pairs of independent cells with fewer than 600 events each. For each feature
+the effective number of events, in the attribute ``effective_events``, is
+
+    n = (sum_t w_t h_t x_t^2)^2 / (sum_t w_t h_t^2 e_t x_t^4 + (p + 1) sum_b s_b^2)
+    s_b = sum_{t in b} w_t h_t x_t^2
+
+with x the centred feature, p the features of its filter, h the expected curvature, e the excess
+kurtosis of a count (1 over its variance, for Gaussian observations 0), and blocks b of time, for
+"robust" of one bin. It is near the number of coincidences that chance makes. The model's own B is
+added to B with the share ``30 / n - 1``, between 0 and 1: nothing is added from n = 30 on, and all
+of it up to n = 15, where standard errors are up to 1.41 times too large. P-values hold however few
+the events are. But from few events no one can tell whether counts are more variable than the model
+says. Prefer "observed" for maps of sparse cells, and for maps of ridge fits, whose prior keeps
+couplings without evidence near zero. "robust" and "blocks" are for couplings between cells with
+many events, and for counts that are plainly not those of the family. No kind covers input that the
+model lacks.
 
 Weights count rows: all of this is what the rows, each repeated as often as its weight, would give.
 So "robust" takes the repeats of a row for independent bins, while in "blocks" they share their
 block. Weights that are not counts of rows, such as importances, go with "blocks"; ``block_size=1``
-then is ``B = sum_t w_t^2 r_t^2 z_t z_t'``.
+then is ``B = sum_t w_t^2 r_t^2 z_t z_t'``, and w^2 stands for w in the effective number of events.
 
 Coefficients without a finite optimum or in a collinear direction have the standard error inf;
 those outside the fit (masked, or set to zero by the penalty) have NaN.
@@ -46,16 +65,21 @@ from scipy import stats
 from fastglm import _html
 from fastglm._batches.fit import fit_penalties
 from fastglm._checks import check_choice, positive_int
+from fastglm._effective import ENOUGH, effective_events
 from fastglm._fitted import Fitted
 from fastglm._inputs import read_penalty, read_problem
 from fastglm._kernels.threads import run_threads, single_threaded_blas
 from fastglm._products.weighted_gram import WeightedGram, symmetric
 
-KINDS = ("observed", "expected", "robust", "blocks")
+SANDWICHES = ("robust", "blocks")
+KINDS = ("observed", "expected", *SANDWICHES)
 _ROWS = 2048  # rows of the sample that are built at a time
 _PAIRS = 512  # products of two features at a time
 _MATRIX_BYTES = 1 << 29  # information matrices that are held at a time
 _NULL = 1e-10  # eigenvalue of the scaled information below which a direction is not determined
+# Part of a penalty's information that the scores vary by at least. A ridge settles directions in
+# which features cancel but for rounding, and a sandwich there would be rounding.
+_LEAST = 1e-9
 _BLOCK_WINDOWS = 10  # windows in a block of time, unless said
 _SCORE_BINS = 100_000  # bins that the information of a score test is taken from, unless said
 
@@ -74,6 +98,9 @@ class Uncertainty:
         Filter of every feature.
     covariance : list of ndarray, one for each filter
         Of shape (n_receivers, size, size) for the size features of the filter.
+    effective_events : ndarray of shape (n_features, n_receivers) or None
+        Events that a sandwich rests on; see the head of `fastglm.inference`. None for "observed"
+        and "expected".
     """
 
     coef: np.ndarray
@@ -82,13 +109,25 @@ class Uncertainty:
     kind: str
     filters: np.ndarray
     covariance: list
+    effective_events: np.ndarray | None = None
 
     def __repr__(self):
         n_features, n = self.coef.shape
         errors = _html.span(self.standard_errors[np.isfinite(self.standard_errors)])
         return (
             f"Uncertainty ({self.kind}) of {n_features:,} features x {n:,} receivers in "
-            f"{len(self.covariance):,} filters; standard errors {errors}"
+            f"{len(self.covariance):,} filters; standard errors {errors}{self._few()}"
+        )
+
+    def _few(self):
+        """For how many coefficients events are few, in words; empty for none."""
+        few = 0 if self.effective_events is None else int((self.effective_events < ENOUGH).sum())
+        if few == 0:
+            return ""
+        of = int(np.isfinite(self.effective_events).sum())
+        return (
+            f"; {few:,} of {of:,} coefficients have fewer than {ENOUGH} effective events and take "
+            "a part of the model's variance"
         )
 
     def wald_test(self):
@@ -270,8 +309,9 @@ def uncertainty(
     Notes
     -----
     Time: ``n_bins * p_j^2`` multiply-adds for a receiver with p_j free features, as much as one
-    exact Hessian; twice that for "robust". Memory: the matrices of as many receivers as fit into
-    512 MB, and ``8 * n_features * n_basis_funcs * n_receivers`` bytes for the filters' covariance.
+    exact Hessian; twice that for "robust", and two more passes over the rows. Memory: the matrices
+    of as many receivers as fit into 512 MB, and ``8 * n_features * n_basis_funcs * n_receivers``
+    bytes for the filters' covariance.
     """
     check_choice("kind", kind, KINDS)
     fit = Fitted.of(model, X, y, sample_weight=sample_weight, offset=offset)
@@ -289,26 +329,42 @@ def uncertainty(
     out = Uncertainty(
         fit.coef, np.full((n_features, n), np.nan), np.full(n, np.nan), kind, filters, covariance
     )
-    floor = _floor(fit)
+    if kind in SANDWICHES:
+        out.effective_events = np.full((n_features, n), np.nan)
     step = max(1, int(_MATRIX_BYTES // (16 * (n_features + 1) ** 2)))
+    floor = _floor(fit)
     with single_threaded_blas():
         for first in range(0, n, step):
             some = np.arange(first, min(first + step, n))
-            some = some[fit.usable[some]]
-            bread, meat = _information(fit, some, kind, block_size)
-
-            def invert(k, some=some, bread=bread, meat=meat):
-                j = some[k]
-                least = np.append(floor[fit.free[j], j], 0.0)
-                cov, marked = _covariance(bread[k], None if meat is None else meat[k], least)
-                if meat is None:  # that of a sandwich does not depend on the scale
-                    cov /= fit.precision[j]
-                if np.any(fit.shift):
-                    _move_intercept(cov, fit.shift[fit.free[j]])
-                _put(out, j, fit.free[j], cov, marked)
-
-            run_threads(invert, range(some.size))
+            _fill(out, fit, some[fit.usable[some]], block_size, floor)
     return out
+
+
+def _fill(out, fit, some, block_size, floor):
+    """Write the covariance of some receivers."""
+    bread, meat = _information(fit, some, out.kind, block_size)
+    if meat is not None:
+        effective = effective_events(fit, some, block_size if out.kind == "blocks" else None)
+        for k, j in enumerate(some):
+            out.effective_events[fit.free[j], j] = effective.number[fit.free[j], k]
+
+    def invert(k):
+        j = some[k]
+        free = fit.free[j]
+        least, middle = np.append(floor[free, j], 0.0), None
+        if meat is not None:
+            fisher, penalty = bread[k].copy(), _n_penalty(fit, j)
+            fisher[:-1, :-1] -= penalty
+            middle = meat[k] + effective.part(k, free, fisher) / fit.precision[j]
+            middle[:-1, :-1] += _LEAST * penalty
+        cov, marked = _covariance(bread[k], middle, least)
+        if meat is None:  # that of a sandwich does not depend on the scale
+            cov /= fit.precision[j]
+        if np.any(fit.shift):
+            _move_intercept(cov, fit.shift[free])
+        _put(out, j, free, cov, marked)
+
+    run_threads(invert, range(some.size))
 
 
 def _move_intercept(cov, shift):

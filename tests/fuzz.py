@@ -22,6 +22,8 @@ import oracle
 from fuzz_cases import draw
 from sklearn.exceptions import ConvergenceWarning
 
+from fastglm.features import as_feature_matrix
+
 # From the most serious to the least.
 KINDS = (
     "wrong certificate",  # converged_ is True, and the objective is above twice the claim
@@ -394,11 +396,17 @@ def _check_error(case, model, j, kind, ours, found):
             text = f"receiver {j}: {model.scale_[j]:.9g}, expected {scale:.9g}"
             found.append(("scale", text))
             return
+    if not kept.size:
+        return
     small = oracle.Receiver(
         r.X[:, kept], r.y, r.weight, r.offset, r.link, r.ridge[kept], []
     )  # a lasso has no curvature
-    expected = oracle.standard_errors(small, coef[free[kept]], intercept, kind, scale)
-    if expected is None or not kept.size:
+    filters = as_feature_matrix(case.X).filters[free[kept]]
+    weight = None if case.weight is None else case.weight[case.valid]
+    center = np.average(case.design[case.valid][:, free[kept]], axis=0, weights=weight)
+    at = coef[free[kept]], intercept
+    expected = oracle.standard_errors(small, *at, kind, scale, filters, center)
+    if expected is None:
         return
     ours = ours[free[kept]]
     off = ~(np.abs(ours - expected) <= 1e-5 * expected)

@@ -94,20 +94,57 @@ def information(Z, y, theta, link="exp", penalty=None, kind="observed"):
     return total
 
 
-def covariance(Z, y, theta, link="exp", penalty=None, kind="observed", blocks=None, precision=1.0):
-    """``A^-1``, or the sandwich ``A^-1 B A^-1`` over bins or over blocks of them."""
+def effective_events(Z, theta, center, link="exp", filters=None, blocks=None):
+    """Events behind the entry of each feature, and of the ones, of the middle of a sandwich."""
+    blocks = np.arange(len(Z)) if blocks is None else blocks
+    mu, h = mean(Z @ theta, link), expected_curvature(Z @ theta, link)
+    variance = {"exp": mu, "softplus": mu, "identity": np.inf}.get(link, mu * (1 - mu))
+    numbers = []
+    for f in range(Z.shape[1]):
+        last = f == Z.shape[1] - 1
+        size = 1 if last else sum(filters == filters[f])
+        x = np.ones(len(Z)) if last else Z[:, f] - center[f]
+        fourth = sum(h**2 * x**4 / variance)
+        squares = sum(sum((h * x**2)[blocks == b]) ** 2 for b in set(blocks))
+        numbers.append(sum(h * x**2) ** 2 / (fourth + (size + 1) * squares))
+    return np.array(numbers)
+
+
+def model_part(Z, y, theta, center, link="exp", filters=None, blocks=None, precision=1.0):
+    """The model's covariance of the scores, as far as there are fewer than 30 events."""
+    events = effective_events(Z, theta, center, link, filters, blocks)
+    share = np.minimum(1, np.maximum(0, 30 / events - 1))
+    move = np.eye(Z.shape[1])
+    move[:-1, -1] = center
+    centred = Z @ np.linalg.inv(move).T  # the ones stay
+    eta = Z @ theta
+    seen, meant = curvature(eta, y, link), expected_curvature(eta, link)
+    fisher = (centred * seen[:, None]).T @ centred
+    variance = (centred**2).T @ meant
+    root = np.sqrt(share * variance / np.diag(fisher))
+    return precision * move @ (fisher * np.outer(root, root)) @ move.T
+
+
+def covariance(Z, y, theta, link="exp", penalty=None, kind="observed", blocks=None, precision=1.0,
+               filters=None, center=None):  # fmt: skip
+    """``A^-1``, or the sandwich ``A^-1 B A^-1`` over bins or over blocks of them.
+
+    ``center`` is the mean of the columns over all bins of the fit.
+    """
     bread = np.linalg.inv(precision * information(Z, y, theta, link, penalty, kind))
     if kind in ("observed", "expected"):
         return bread
     scores = precision * Z * slope(Z @ theta, y, link)[:, None]
     if kind == "robust":
-        return bread @ sum(np.outer(u, u) for u in scores) @ bread
+        more = model_part(Z, y, theta, center, link, filters, None, precision)
+        return bread @ (sum(np.outer(u, u) for u in scores) + more) @ bread
     numbers = sorted(set(blocks.tolist()))
     meat = 0
     for number in numbers:
         u = sum(scores[k] for k in range(len(scores)) if blocks[k] == number)
         meat = meat + np.outer(u, u)
-    return bread @ meat @ bread * len(numbers) / (len(numbers) - 1)
+    more = model_part(Z, y, theta, center, link, filters, blocks, precision)
+    return bread @ (meat * len(numbers) / (len(numbers) - 1) + more) @ bread
 
 
 def log_likelihood(Z, y, theta, link="exp", precision=1.0):

@@ -590,14 +590,41 @@ def _recession(G, y, poisson, least):
 # --- standard errors ----------------------------------------------------------------------------
 
 
-def standard_errors(r, coef, intercept, kind, scale=1.0):
+def _of_few_events(r, G, eta, bend, filters, away, scale):
+    """What the model adds to the middle of a sandwich of columns and, last, ones.
+
+    ``away`` is what the columns lack to be centred over all bins of the fit.
+    """
+    G, back = G.copy(), np.eye(G.shape[1])
+    G[:, :-1] += away
+    back[:-1, -1] = -away
+    h, mu = expected_curvature(eta, r.link), mean(eta, r.link)
+    family = LINKS[r.link]
+    with np.errstate(all="ignore"):
+        excess = 0.0 if family == "Gaussian" else 1 / (mu if family == "Poisson" else mu * (1 - mu))
+        excess = np.where(h > 0, excess, 0.0)
+        size = np.append(np.sum(filters[:, None] == filters, axis=1), 1)
+        variance, fourth = (r.weight * h) @ G**2, (r.weight * h**2 * excess) @ G**4
+        n = variance**2 / (fourth + (size + 1) * ((r.weight * h**2) @ G**4))
+        share = np.clip(30 / n - 1, 0, 1)
+    fisher = (G * (r.weight * bend)[:, None]).T @ G
+    root = np.sqrt(share * variance / np.diag(fisher))
+    part = fisher * np.outer(root, root) * (2 * scale if family == "Gaussian" else 1.0)
+    return back @ part @ back.T
+
+
+def standard_errors(r, coef, intercept, kind, scale=1.0, filters=None, center=None):
     """Standard errors of the coefficients and, last, of the intercept in centred columns.
+
+    ``filters`` and ``center`` are those of the columns, and their means over all bins of the fit;
+    by default each is a filter of its own, and these are the bins of the receiver.
 
     None where the information is too near to singular for float64 to say.
     """
-    Z, _, size = centred(r.X, r.share)
+    Z, shift, size = centred(r.X, r.share)
     if (size == 0).any():
         return None
+    away = np.zeros(len(size)) if center is None else (shift - center) / size
     eta = (r.X.astype(np.longdouble) @ coef + np.longdouble(intercept) + r.offset).astype(float)
     slope, bend = derivatives(eta, r.y, r.link)
     if kind == "expected":
@@ -611,7 +638,10 @@ def standard_errors(r, coef, intercept, kind, scale=1.0):
         return None
     inverse = np.linalg.inv(A * d * d[:, None]) * d * d[:, None]
     if kind == "robust":
-        inverse = inverse @ (G * (r.weight * slope**2)[:, None]).T @ G @ inverse
+        filters = np.arange(len(size)) if filters is None else filters
+        middle = (G * (r.weight * slope**2)[:, None]).T @ G
+        middle += _of_few_events(r, G, eta, bend, filters, away, scale)
+        inverse = inverse @ middle @ inverse
     elif LINKS[r.link] == "Gaussian":
         inverse = inverse * 2 * scale
     return np.sqrt(np.diag(inverse))[:-1] / size

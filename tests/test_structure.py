@@ -17,6 +17,7 @@ FLOORS = (
     + (
         "_inputs",
         "_fitted",
+        "_effective",
         "_scores",
         "io",
         "simulation",
