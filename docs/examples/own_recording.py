@@ -71,10 +71,11 @@ for status, number in zip(*np.unique(model.status_, return_counts=True), strict=
 # %%
 # Look
 # ----
-# ``model.X_`` and ``model.counts_`` are the data of the fit. Standard errors of the kind "robust"
-# do not rely on counts being exactly Poisson.
+# ``model.X_`` and ``model.counts_`` are the data of the fit. Standard errors are those of the kind
+# "observed", which suit cells with few spikes and ridge fits. :ref:`Significance
+# <sphx_glr_gallery_significance.py>` compares the kinds.
 
-coupling = model.coupling_map(model.X_, model.counts_, kind="robust")
+coupling = model.coupling_map(model.X_, model.counts_)
 print(coupling)
 
 plot_connectivity(coupling)

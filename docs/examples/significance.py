@@ -68,6 +68,10 @@ plt.show()
 # "robust"      the rate is right; counts may be more or less variable
 # "blocks"      residuals may also depend on each other within ten windows
 # ============  ============================================================
+#
+# The last two estimate the variability from the residuals, and that takes spikes of both cells. For
+# pairs that have few together they add the model's variance, so that p-values hold. The attribute
+# ``effective_events`` of :func:`fastglm.inference.uncertainty` says on how many events they rest.
 
 fig, ax = plt.subplots(figsize=(4.4, 3.8))
 ax.plot([0, 1], [0, 1], color="0.5", lw=1)
@@ -85,7 +89,9 @@ plt.show()
 # %%
 # "observed" is on the safe side. With a ridge it is the width of the posterior, which includes the
 # effect of the ridge on the coefficient. The other two are the scatter of the shrunken estimate
-# alone. If the ridge is negligible and the model is right, the three agree.
+# alone. If the ridge is negligible, the model is right and spikes are many, the three agree. Take
+# "observed" for a map, above all of sparse cells. Take the others for couplings between cells with
+# thousands of spikes, if counts are plainly not Poisson.
 #
 # No standard error repairs a wrong rate. A common input outside the model looks like coupling. Put
 # known inputs into the model (:ref:`head direction <sphx_glr_gallery_head_direction.py>`).

@@ -184,7 +184,8 @@ def _notes_of_rescaling(facts):
             f"{int(outside.sum())} of {int(tested.sum())} tested receivers leave the 95 % band of "
             "the KS test: their events do not come when the model expects them. A longer window, "
             "finer bins or covariates for slow shared drive may help; significance then "
-            'overstates, and standard_errors="blocks" is safer.',
+            'overstates. standard_errors="blocks" allows for residuals that depend on each other '
+            "within ten windows, where cells have many events, and not for missing input.",
         )
 
 
