@@ -60,6 +60,7 @@ NEAREST = {
     "_products": "products guards features glm weights covariates observation_models",
     "_products/shards.py": "shards products guards",
     "_products/weighted_gram.py": "inference kernels",
+    "_products/event_gram.py": "event_gram",
     "_inputs.py": "errors doors names glm weights guards sklearn covariates times",
     "inference.py": "inference guards connectivity weights conditioning",
     "recordings": "io times seconds doors guards coupling errors",

@@ -19,6 +19,7 @@ FLOORS = (
         "_fitted",
         "_effective",
         "_scores",
+        "_information",
         "io",
         "simulation",
         "inference",

@@ -5,6 +5,7 @@
 | `tiles` | the compiler's policy and the layout; history of senders, columns over runs of bins |
 | `pointwise` | exp and log; loss and residual of every bin, with a kernel for each family |
 | `sums` | correlograms of events, weighted Gram matrices of rows |
+| `pairs` | weighted Gram matrices of histories, from pairs of events |
 | `groups` | sparse penalties: the minimum of one receiver's model over groups of features |
 | `simulate` | spikes of a recurrent network |
 | `dots`, `threads` | not compiled: products whose bits do not depend on other columns, threads |
@@ -18,6 +19,7 @@ from fastglm._kernels.groups import (
     screen_groups,
     solve_groups,
 )
+from fastglm._kernels.pairs import PAIR_LANES, add_crossed, add_pairs, add_rows
 from fastglm._kernels.pointwise import (
     bernoulli_cloglog,
     bernoulli_logistic,
@@ -72,7 +74,11 @@ __all__ = [
     "NARROW_BLOCK",
     "NARROW_SEGMENT",
     "PAD",
+    "PAIR_LANES",
     "SEGMENT",
+    "add_crossed",
+    "add_pairs",
+    "add_rows",
     "add_weighted_gram",
     "aligned_zeros",
     "bernoulli_cloglog",

@@ -8,4 +8,5 @@
 | `sweep`, `history`, `rows` | ``X C`` and ``X' R`` chunk by chunk, from events and from rows |
 | `sums` | ``X'Y``, ``X'1``, ``X'X`` from correlograms |
 | `weighted_gram` | ``X' diag(w) X`` of rows |
+| `event_gram` | the same from pairs of events, for some weights at a time |
 """

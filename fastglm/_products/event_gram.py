@@ -1,0 +1,209 @@
+"""``X' diag(w) X`` for a few weights at a time, with histories from pairs of their events.
+
+The sum over a row needs the square of the columns that are not zero, in every bin and for every
+weight. Two events of a history meet in at most a window of bins, and one addition a bin and weight
+is all that their pair needs; see `fastglm._kernels.pairs`. Columns without events, and histories
+that have more events in a window than functions, are *rows*: they meet the other histories as
+residuals of a pass over the events, and each other as rows. The last row is the intercept's.
+"""
+
+import numpy as np
+
+from fastglm import _kernels as kernels
+from fastglm._products.kinds import kind_of
+
+LANES = kernels.PAIR_LANES
+_CHUNK_BYTES = 1 << 25  # of weights whose pairs of events are added up at a time
+_ROWS = 1 << 15  # bins whose rows are built at a time
+# Time of a multiply-add, relative to one of a product of rows by BLAS: of packed rows, of a pair of
+# events, of the kernels, and of an event with a row.
+_PACKED, _PAIR, _KERNEL, _ROW = 3.0, 4.0, 3.0, 4.0
+_MOST_ROWS = 64  # columns without events, beside which products of rows are as fast
+
+
+class EventGram:
+    """Gram matrices of X and the intercept for `LANES` vectors of weights at a time.
+
+    `add` the weights of consecutive ranges of bins, `finish`, and take each `matrix`.
+
+    Parameters
+    ----------
+    X : FeatureMatrix
+    wanted : ndarray of bool, shape (n_features, n), optional
+        Features of each receiver. Entries of two senders that no receiver wants stay 0.
+    diagonal : bool
+        Only the entries of a sender with itself, and of rows with each other.
+
+    Notes
+    -----
+    Memory: ``4 * LANES * (n_features + 1)**2`` bytes of triangles, 32 MB of weights and rows, and
+    16 bytes for each pair of events of one sender within such a chunk.
+    """
+
+    def __init__(self, X, wanted=None, diagonal=False):
+        self.X = X
+        self.size = X.shape[1] + 1
+        if wanted is None:
+            wanted = np.ones((X.shape[1], 1), bool)
+        paired = [_is_sparse(block) for block in X.columns]
+        ranges = list(zip(X.columns, X.column_ranges, paired, strict=True))
+        self.histories = [(block, begin) for block, (begin, _), by in ranges if by]
+        self.others = [block for block, _, by in ranges if not by]
+        columns = [np.arange(*bounds) for _, bounds, by in ranges if not by]
+        self.columns = np.concatenate([*columns, [X.shape[1]]]).astype(np.int64)
+        self.pairs = list(_pairs_of(self.histories, wanted, diagonal))
+        self.crossed = [] if diagonal else self.histories
+        self.triangles = np.zeros((self.size * (self.size + 1) // 2, LANES))
+        self.n_rows = max(_ROWS, _CHUNK_BYTES // (8 * (LANES + self.columns.size)))
+        self.n_rows = min(self.n_rows, X.shape[0])
+        self.weights = np.zeros((self.n_rows, LANES))
+        self.rows = np.ones((self.columns.size, self.n_rows))
+        self.first = self.stop = 0
+
+    def add(self, start, weights):
+        """Add the rows of the bins from ``start`` on; ranges of bins follow each other.
+
+        Parameters
+        ----------
+        weights : ndarray of shape (n, LANES)
+            0 where a row is not valid.
+        """
+        if self.stop == self.first:
+            self.first = self.stop = start
+        while len(weights):
+            used = self.stop - self.first
+            room = min(self.n_rows - used, len(weights))
+            self.weights[used : used + room] = weights[:room]
+            self.stop, weights = self.stop + room, weights[room:]
+            if self.stop - self.first == self.n_rows:
+                self.finish()
+
+    def finish(self):
+        """Add the products over the bins that have been given and not yet been added."""
+        n = self.stop - self.first
+        self._build_rows(n)
+        flat, bounds = self.weights[:n].reshape(-1), (self.first, self.stop)
+        kernels.launch(kernels.add_rows, self.rows[:, :n], self.columns, flat, self.triangles)
+        for block, row, other, column, wanted in self.pairs:
+            two = other.events.bins, other.events.units, other.events.amplitudes
+            rest = _of_lanes(other.kernel), wanted, flat, bounds, (row, column), self.triangles
+            own = _by_sender(block), _of_lanes(block.kernel)
+            kernels.launch(kernels.add_pairs, own[0], own[1], two, *rest)
+        for block, column in self.crossed:
+            own = _by_sender(block), _of_lanes(block.kernel), self.rows[:, :n], self.columns
+            kernels.launch(kernels.add_crossed, *own, flat, bounds, column, self.triangles)
+        self.first = self.stop
+
+    def _build_rows(self, n):
+        """Build the rows of n bins; those of the intercept are 1."""
+        for begin in range(0, n, _ROWS):
+            end, first = min(begin + _ROWS, n), 0
+            for block in self.others:
+                part = np.empty((end - begin, block.n_columns))
+                block.rows(np.arange(self.first + begin, self.first + end), part)
+                part[~np.isfinite(part)] = 0  # such rows are not valid
+                self.rows[first : first + block.n_columns, begin:end] = part.T
+                first += block.n_columns
+
+    def clear(self):
+        """Begin again, with other weights."""
+        self.triangles[:] = 0
+        self.first = self.stop = 0
+
+    def matrix(self, lane, chosen):
+        """The matrix of one vector of weights over the chosen, ascending columns, symmetric."""
+        out = np.empty((chosen.size, chosen.size))
+        values = self.triangles[:, lane]
+        for a, row in enumerate(chosen):
+            begin = row * (row + 1) // 2
+            out[a, : a + 1] = values[begin + chosen[: a + 1]]
+            out[: a + 1, a] = out[a, : a + 1]
+        return out
+
+
+def event_work(X, wanted):
+    """Time of the matrices of at most `LANES` receivers, in multiply-adds by BLAS."""
+    blocks = list(zip(X.columns, X.column_ranges, strict=True))
+    histories = [(block, begin) for block, (begin, _) in blocks if _is_sparse(block)]
+    n_rows = 1 + sum(block.n_columns for block in X.columns if not _is_sparse(block))
+    if n_rows > _MOST_ROWS:
+        return np.inf
+    total = _ROW * X.shape[0] * n_rows**2
+    for block, _ in histories:
+        total += _ROW * block.n_events * block.lags * n_rows
+    for block, _, other, _, both in _pairs_of(histories, wanted, False):
+        lags = block.lags + other.lags - 1
+        met = _pairs_within(block, other) * _part(block, other, both)
+        total += _PAIR * met * min(block.lags, other.lags) / 2
+        runs = min(met, both.sum() * lags) * min(block.lags, other.lags) / 2
+        total += _KERNEL * (runs + both.sum() * lags) * max(block.n_funcs, other.n_funcs)
+    return LANES * total
+
+
+def row_work(X, sizes):
+    """Time of the matrices of receivers with ``sizes`` columns, from rows, in the same unit."""
+    active = [
+        1
+        - np.exp(
+            -block.n_events * (block.lags + kernels.GRAM_BLOCK) / (block.n_senders * X.shape[0])
+        )
+        if kind_of(block).from_events
+        else 1.0
+        for block in X.columns
+    ]
+    part = np.average(active, weights=[block.n_columns for block in X.columns]) ** 2
+    return X.shape[0] * (sizes**2).sum() / 2 * min(1.0, _PACKED * part)
+
+
+def _pairs_within(block, other):
+    """Number of pairs of events of two histories whose windows have a bin in common."""
+    bins, others = block.events.bins, other.events.bins
+    last, first = (np.searchsorted(others, bins + by) for by in (block.lags, 1 - other.lags))
+    return float((last - first).sum())
+
+
+def _part(block, other, both):
+    """The part of the pairs of events that belong to some pairs of senders."""
+    mine, others = np.diff(block.starts), np.diff(other.starts)
+    return mine @ both @ others / (mine.sum() * others.sum())
+
+
+def _is_sparse(block):
+    """Whether the columns of a block are multiplied by pairs of events."""
+    if not kind_of(block).from_events or not block.n_events:
+        return False
+    met = block.n_events * block.lags / (block.n_senders * max(block.n_bins, 1))
+    return met <= block.n_funcs
+
+
+def _pairs_of(histories, wanted, diagonal):
+    """Each two histories with their first columns, the later one first, and what is wanted.
+
+    Yields (block, row, other, column, wanted), with booleans of shape (n_senders, n_senders of the
+    other), at and below the diagonal for a history with itself.
+    """
+    used = []
+    for block, first in histories:
+        part = wanted[first : first + block.n_columns]
+        part = part.reshape(block.n_senders, block.n_funcs, -1)
+        used.append(part.any(axis=1).astype(np.float32))
+    for a, (block, row) in enumerate(histories):
+        for b, (other, column) in enumerate(histories[: a + 1]):
+            both = used[a] @ used[b].T > 0
+            if diagonal:
+                both &= np.eye(len(both), dtype=bool) if a == b else False
+            if both.any():
+                yield block, row, other, column, np.tril(both) if a == b else both
+
+
+def _by_sender(block):
+    return block.bins_by_sender, block.amplitudes_by_sender, block.starts
+
+
+def _of_lanes(kernel):
+    """A kernel repeated over the lanes, (n_funcs, window_size * LANES), and its support."""
+    support = np.empty((kernel.shape[1], 2), np.int64)
+    for b, values in enumerate(kernel.T):
+        inside = np.flatnonzero(values)
+        support[b] = (inside[0], inside[-1] + 1) if inside.size else (0, 0)
+    return np.repeat(kernel.T, LANES, axis=1), support
