@@ -13,11 +13,12 @@ import numpy as np
 
 from fastglm._engine.observed import columns
 from fastglm._kernels.threads import run_threads
-from fastglm._products.event_gram import LANES, EventGram, event_work, row_work
+from fastglm._products.event_gram import LANES, EventGram, event_work, row_work, triangle_bytes
 from fastglm._products.local import Local
 from fastglm._products.weighted_gram import WeightedGram, symmetric
 
 MATRIX_BYTES = 1 << 29  # information matrices that are held at a time
+_TILES = 4  # most tiles of receivers at a time: pairs of events are sorted once for them
 _SMALL = 1e9  # multiply-adds of rows that take less time than to load the kernels of pairs
 
 
@@ -34,8 +35,8 @@ def information(fit, kind: str, block_size: int) -> Iterator[tuple[np.ndarray, C
     receivers = np.flatnonzero(fit.usable)
     p = fit.X.shape[1] + 1
     if kind != "blocks" and by_events(fit, receivers):
-        halves = 2 if 2 * _n_sets(kind) * 4 * LANES * p**2 <= MATRIX_BYTES else 1
-        step, make = halves * LANES, _from_events
+        tiles = MATRIX_BYTES // (_n_sets(kind) * triangle_bytes(fit.X.shape[1]))
+        step, make = min(max(tiles, 1), _TILES) * LANES, _from_events
     else:
         step, make = max(1, int(MATRIX_BYTES // (16 * p**2))), _from_rows
     for first in range(0, receivers.size, step):
@@ -70,12 +71,10 @@ def _n_sets(kind):
 
 
 def _from_events(fit, receivers, kind, block_size):
-    """The matrices of at most two tiles of receivers; see `information`."""
+    """The matrices of some tiles of receivers; see `information`."""
     used = _used(fit, receivers)
     X, index = fit.X.select(used.any(axis=1))
-    tiles = [slice(k, min(k + LANES, receivers.size)) for k in range(0, receivers.size, LANES)]
-    wanted = used[index]
-    grams = [[EventGram(X, wanted[:, t]) for _ in range(_n_sets(kind))] for t in tiles]
+    grams = [EventGram(X, receivers.size, used[index]) for _ in range(_n_sets(kind))]
     coef = np.ascontiguousarray(fit.coef[np.ix_(index, receivers)])
     counts = fit.y.select(receivers)
     simple = kind in ("observed", "expected") and not np.isnan(counts.amplitudes).any()
@@ -83,18 +82,15 @@ def _from_events(fit, receivers, kind, block_size):
     simple = simple and (kind == "expected" or fit.loss.linear_counts)
     for chunk in Local(X, fit.kept).passes(receivers.size).forward(coef):
         weights = _weights(fit, chunk, receivers, None if simple else counts, kind)
-        for tile, own in zip(tiles, grams, strict=True):
-            for gram, values in zip(own, weights, strict=True):
-                part = np.zeros((len(values), LANES))
-                part[:, : tile.stop - tile.start] = values[:, tile]
-                gram.add(chunk.index.start, part)
-    for gram in (gram for own in grams for gram in own):
+        for gram, values in zip(grams, weights, strict=True):
+            gram.add(chunk.index.start, values)
+    for gram in grams:
         gram.finish()
 
     def matrices(k):
-        j, own = receivers[k], grams[k // LANES]
+        j = receivers[k]
         free = np.append(np.searchsorted(index, fit.free[j]), index.size)
-        found = [gram.matrix(k % LANES, free) for gram in own]
+        found = [gram.matrix(k, free) for gram in grams]
         found[0][:-1, :-1] += n_penalty(fit, j)
         return found[0], found[1] if len(found) > 1 else None
 
@@ -190,11 +186,9 @@ def squares(fit):
     """Weighted sum of the squares of every feature over the bins of the fit, (n_features,)."""
     if row_work(fit.X, np.ones(1) * fit.X.shape[1]) < _SMALL:
         return sum((fit.weights(block) * rows**2).sum(axis=0) for block, rows in fit.rows())
-    gram = EventGram(fit.X, diagonal=True)
+    gram = EventGram(fit.X, 1, diagonal=True)
     weight = np.where(fit.kept, 1.0 if fit.weight is None else fit.weight, 0.0)
-    for start in range(0, weight.size, gram.n_rows):
-        part = weight[start : start + gram.n_rows]
-        gram.add(start, np.repeat(part[:, None], LANES, axis=1))
+    gram.add(0, weight[:, None])
     gram.finish()
     after = np.arange(1, gram.size)
-    return gram.triangles[after * (after + 1) // 2 - 1, 0]
+    return gram.triangles[0, after * (after + 1) // 2 - 1, 0]

@@ -31,14 +31,15 @@ def gram_of_rows(X, weight):
 def check(X, seed=0, step=None, **kwargs):
     """All matrices of an `EventGram` against the sums over rows, in pieces of ``step`` bins."""
     n_bins = X.shape[0]
-    weights = np.random.default_rng(seed).random((n_bins, LANES)) * X.valid[:, None]
-    gram = EventGram(X, **kwargs)
+    n = LANES + 3  # a tile and a part of one
+    weights = np.random.default_rng(seed).random((n_bins, n)) * X.valid[:, None]
+    gram = EventGram(X, n, **kwargs)
     for start in range(0, n_bins, step or n_bins):
         gram.add(start, weights[start : start + (step or n_bins)])
     gram.finish()
-    for lane in range(LANES):
-        expected = gram_of_rows(X, weights[:, lane])
-        found = gram.matrix(lane, np.arange(gram.size))
+    for k in range(n):
+        expected = gram_of_rows(X, weights[:, k])
+        found = gram.matrix(k, np.arange(gram.size))
         np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12 * expected.max())
     return gram
 
@@ -66,7 +67,7 @@ def test_histories_and_rows():
 @pytest.mark.parametrize("step", [1, 17])
 def test_pieces_and_chunks_leave_no_seam(step, monkeypatch):
     monkeypatch.setattr(event_gram, "_ROWS", 8)
-    monkeypatch.setattr(event_gram, "_CHUNK_BYTES", 8 * 12 * 19)
+    monkeypatch.setattr(event_gram, "_CHUNK_BYTES", 8 * 20 * 19)
     gram = check(several(60), step=step)
     assert gram.n_rows == 19
 
@@ -108,7 +109,7 @@ def test_entries_that_no_receiver_wants_stay_zero():
     wanted[:6, 0] = wanted[9:, 1] = True
     weight = np.random.default_rng(3).random((150, LANES)) * X.valid[:, None]
     expected = gram_of_rows(X, weight[:, 2])
-    gram, diagonal = EventGram(X, wanted), EventGram(X, diagonal=True)
+    gram, diagonal = EventGram(X, LANES, wanted), EventGram(X, LANES, diagonal=True)
     for one in (gram, diagonal):
         one.add(0, weight)
         one.finish()
@@ -133,7 +134,7 @@ def test_one_thread_and_several_have_the_same_bits():
     try:
         for n_threads in (1, before):
             numba.set_num_threads(n_threads)
-            gram = EventGram(X)
+            gram = EventGram(X, LANES)
             gram.add(0, weight)
             gram.finish()
             found.append(gram.triangles)
@@ -181,6 +182,7 @@ def test_standard_errors_are_those_from_rows(kind, link, adjusted, monkeypatch):
     by_events = _information._from_events
     monkeypatch.setattr(_information, "_from_events", from_events)
     monkeypatch.setattr(_information, "_SMALL", 0.0)
+    monkeypatch.setattr(_information, "_TILES", 2)
     monkeypatch.setattr(_information, "by_events", lambda *args: True)
     events = inference.uncertainty(model, X, y, kind, **given)
     assert [len(some) for some in made] == [16, 2]

@@ -196,11 +196,11 @@ def add_pairs(one, own, two, other, wanted, weights, bounds, corner, out):
         Bins, senders and amplitudes by bin.
     wanted : ndarray of bool, shape (n_senders, n_senders of the other)
         Pairs of senders. Of one history with itself, those at and below the diagonal.
-    weights : ndarray of shape (n_bins * PAIR_LANES,)
+    weights : ndarray of shape (n_tiles, at least n_bins * PAIR_LANES)
         Of the bins from ``bounds[0]`` to ``bounds[1]``.
     corner : tuple of int
         Row and column of the first entry.
-    out : ndarray of shape (size * (size + 1) // 2, PAIR_LANES)
+    out : ndarray of shape (n_tiles, size * (size + 1) // 2, PAIR_LANES)
         Row r begins at ``r * (r + 1) // 2``.
     """
     n_senders = wanted.shape[0]
@@ -215,11 +215,12 @@ def add_pairs(one, own, two, other, wanted, weights, bounds, corner, out):
             one[0][begin:end], one[1][begin:end], two, wanted[i], reach, bounds
         )
         block = np.empty((n_own, n_other, PAIR_LANES))
-        for k in range(wanted.shape[1]):
-            keys = starts[k * n_lags : (k + 1) * n_lags + 1]
-            if keys[0] < keys[n_lags]:
-                _sum_pairs(keys, at, amplitude, own, other, weights, bounds, block)
-                _add_block(block, corner[0] + i * n_own, corner[1] + k * n_other, out)
+        for tile in range(out.shape[0]):
+            for k in range(wanted.shape[1]):
+                keys = starts[k * n_lags : (k + 1) * n_lags + 1]
+                if keys[0] < keys[n_lags]:
+                    _sum_pairs(keys, at, amplitude, own, other, weights[tile], bounds, block)
+                    _add_block(block, corner[0] + i * n_own, corner[1] + k * n_other, out[tile])
 
 
 @njit(cache=True, nogil=True, fastmath=FASTMATH)
@@ -262,50 +263,52 @@ def _meet_rows(bins, amplitudes, rows, weights, bounds, sums):
 def add_crossed(one, own, rows, columns, weights, bounds, corner, out):
     """Add the products of a history with columns that are given as rows to packed triangles.
 
-    ``rows`` has shape (n_columns, n_bins), with the numbers ``columns`` in the matrix; ``corner``
-    is the first column of the history. All else is as in `add_pairs`.
+    ``rows`` has shape (n_columns, at least n_bins), and its columns have the numbers ``columns`` in
+    the matrix. ``corner`` is the first column of the history. All else is as in `add_pairs`.
     """
     n_funcs = own[0].shape[0]
-    for i in prange(one[2].shape[0] - 1):
+    n_tiles = out.shape[0]
+    for task in prange((one[2].shape[0] - 1) * n_tiles):
+        i, tile = task // n_tiles, task % n_tiles
         begin, end = one[2][i], one[2][i + 1]
         sums = np.zeros((rows.shape[0], own[0].shape[1]))
-        _meet_rows(one[0][begin:end], one[1][begin:end], rows, weights, bounds, sums)
+        _meet_rows(one[0][begin:end], one[1][begin:end], rows, weights[tile], bounds, sums)
         block = np.zeros((rows.shape[0], n_funcs, PAIR_LANES))
         _project(sums, own[0], own[1], block, False)
         for r in range(rows.shape[0]):
             for b in range(n_funcs):
                 mine = corner + i * n_funcs + b
                 high, low = max(mine, columns[r]), min(mine, columns[r])
-                target, source = out[high * (high + 1) // 2 + low], block[r, b]
+                target, source = out[tile, high * (high + 1) // 2 + low], block[r, b]
                 for x in range(PAIR_LANES):
                     target[x] += source[x]
 
 
 @njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH)
-def add_rows(rows, columns, weights, out):
+def add_rows(rows, columns, weights, bounds, out):
     """Add the products of rows with each other to packed triangles; see `add_crossed`.
 
     ``columns`` ascend.
     """
-    n_columns, n_bins = rows.shape
-    n_pairs = n_columns * (n_columns + 1) // 2
+    n_columns, n_bins, n_tiles = rows.shape[0], bounds[1] - bounds[0], out.shape[0]
     n_segments = (n_bins + _ROWS - 1) // _ROWS
-    parts = np.zeros((n_segments, n_pairs, PAIR_LANES))
-    for segment in prange(n_segments):
-        begin, end = segment * _ROWS, min(n_bins, (segment + 1) * _ROWS)
-        w = weights[begin * PAIR_LANES : end * PAIR_LANES]
+    parts = np.zeros((n_tiles * n_segments, n_columns * (n_columns + 1) // 2, PAIR_LANES))
+    for task in prange(n_tiles * n_segments):
+        begin = task % n_segments * _ROWS
+        end = min(n_bins, begin + _ROWS)
+        w = weights[task // n_segments, begin * PAIR_LANES : end * PAIR_LANES]
         for r in range(n_columns):
             for c in range(r + 1):
-                total = parts[segment, r * (r + 1) // 2 + c]
+                total = parts[task, r * (r + 1) // 2 + c]
                 one, two = rows[r, begin:end], rows[c, begin:end]
                 for t in range(end - begin):
                     value, here = one[t] * two[t], w[t * PAIR_LANES : (t + 1) * PAIR_LANES]
                     for x in range(PAIR_LANES):
                         total[x] += value * here[x]
-    for segment in range(n_segments):
+    for task in range(n_tiles * n_segments):
         for r in range(n_columns):
             for c in range(r + 1):
-                target = out[columns[r] * (columns[r] + 1) // 2 + columns[c]]
-                source = parts[segment, r * (r + 1) // 2 + c]
+                place = columns[r] * (columns[r] + 1) // 2 + columns[c]
+                target, source = out[task // n_segments, place], parts[task, r * (r + 1) // 2 + c]
                 for x in range(PAIR_LANES):
                     target[x] += source[x]

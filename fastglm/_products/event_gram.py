@@ -13,7 +13,7 @@ from fastglm import _kernels as kernels
 from fastglm._products.kinds import kind_of
 
 LANES = kernels.PAIR_LANES
-_CHUNK_BYTES = 1 << 25  # of weights whose pairs of events are added up at a time
+_CHUNK_BYTES = 1 << 26  # of weights whose pairs of events are added up at a time
 _ROWS = 1 << 15  # bins whose rows are built at a time
 # Time of a multiply-add, relative to one of a product of rows by BLAS: of packed rows, of a pair of
 # events, of the kernels, and of an event with a row.
@@ -22,13 +22,15 @@ _MOST_ROWS = 64  # columns without events, beside which products of rows are as 
 
 
 class EventGram:
-    """Gram matrices of X and the intercept for `LANES` vectors of weights at a time.
+    """Gram matrices of X and the intercept for some vectors of weights, a tile of `LANES` each.
 
     `add` the weights of consecutive ranges of bins, `finish`, and take each `matrix`.
 
     Parameters
     ----------
     X : FeatureMatrix
+    n : int
+        Number of vectors of weights.
     wanted : ndarray of bool, shape (n_features, n), optional
         Features of each receiver. Entries of two senders that no receiver wants stay 0.
     diagonal : bool
@@ -36,11 +38,11 @@ class EventGram:
 
     Notes
     -----
-    Memory: ``4 * LANES * (n_features + 1)**2`` bytes of triangles, 32 MB of weights and rows, and
-    16 bytes for each pair of events of one sender within such a chunk.
+    Memory: `triangle_bytes` for each tile, 64 MB of weights and rows, and 16 bytes for each pair of
+    events of one sender within such a chunk.
     """
 
-    def __init__(self, X, wanted=None, diagonal=False):
+    def __init__(self, X, n, wanted=None, diagonal=False):
         self.X = X
         self.size = X.shape[1] + 1
         if wanted is None:
@@ -53,10 +55,11 @@ class EventGram:
         self.columns = np.concatenate([*columns, [X.shape[1]]]).astype(np.int64)
         self.pairs = list(_pairs_of(self.histories, wanted, diagonal))
         self.crossed = [] if diagonal else self.histories
-        self.triangles = np.zeros((self.size * (self.size + 1) // 2, LANES))
-        self.n_rows = max(_ROWS, _CHUNK_BYTES // (8 * (LANES + self.columns.size)))
+        n_tiles = -(-n // LANES)
+        self.triangles = np.zeros((n_tiles, self.size * (self.size + 1) // 2, LANES))
+        self.n_rows = max(_ROWS, _CHUNK_BYTES // (8 * (n_tiles * LANES + self.columns.size)))
         self.n_rows = min(self.n_rows, X.shape[0])
-        self.weights = np.zeros((self.n_rows, LANES))
+        self.weights = np.zeros((n_tiles, self.n_rows * LANES))
         self.rows = np.ones((self.columns.size, self.n_rows))
         self.first = self.stop = 0
 
@@ -65,15 +68,18 @@ class EventGram:
 
         Parameters
         ----------
-        weights : ndarray of shape (n, LANES)
+        weights : ndarray of shape (n_chunk, n)
             0 where a row is not valid.
         """
         if self.stop == self.first:
             self.first = self.stop = start
+        tiles = self.weights.reshape(len(self.weights), self.n_rows, LANES)
         while len(weights):
             used = self.stop - self.first
             room = min(self.n_rows - used, len(weights))
-            self.weights[used : used + room] = weights[:room]
+            for k, tile in enumerate(tiles):
+                part = weights[:room, k * LANES : (k + 1) * LANES]
+                tile[used : used + room, : part.shape[1]] = part
             self.stop, weights = self.stop + room, weights[room:]
             if self.stop - self.first == self.n_rows:
                 self.finish()
@@ -82,16 +88,16 @@ class EventGram:
         """Add the products over the bins that have been given and not yet been added."""
         n = self.stop - self.first
         self._build_rows(n)
-        flat, bounds = self.weights[:n].reshape(-1), (self.first, self.stop)
-        kernels.launch(kernels.add_rows, self.rows[:, :n], self.columns, flat, self.triangles)
+        weights, bounds, out = self.weights, (self.first, self.stop), self.triangles
+        kernels.launch(kernels.add_rows, self.rows, self.columns, weights, bounds, out)
         for block, row, other, column, wanted in self.pairs:
             two = other.events.bins, other.events.units, other.events.amplitudes
-            rest = _of_lanes(other.kernel), wanted, flat, bounds, (row, column), self.triangles
+            rest = _of_lanes(other.kernel), wanted, weights, bounds, (row, column), out
             own = _by_sender(block), _of_lanes(block.kernel)
             kernels.launch(kernels.add_pairs, own[0], own[1], two, *rest)
         for block, column in self.crossed:
-            own = _by_sender(block), _of_lanes(block.kernel), self.rows[:, :n], self.columns
-            kernels.launch(kernels.add_crossed, *own, flat, bounds, column, self.triangles)
+            own = _by_sender(block), _of_lanes(block.kernel), self.rows, self.columns
+            kernels.launch(kernels.add_crossed, *own, weights, bounds, column, out)
         self.first = self.stop
 
     def _build_rows(self, n):
@@ -105,20 +111,20 @@ class EventGram:
                 self.rows[first : first + block.n_columns, begin:end] = part.T
                 first += block.n_columns
 
-    def clear(self):
-        """Begin again, with other weights."""
-        self.triangles[:] = 0
-        self.first = self.stop = 0
-
-    def matrix(self, lane, chosen):
-        """The matrix of one vector of weights over the chosen, ascending columns, symmetric."""
+    def matrix(self, k, chosen):
+        """The matrix of vector k of weights over the chosen, ascending columns, symmetric."""
         out = np.empty((chosen.size, chosen.size))
-        values = self.triangles[:, lane]
+        values = self.triangles[k // LANES, :, k % LANES]
         for a, row in enumerate(chosen):
             begin = row * (row + 1) // 2
             out[a, : a + 1] = values[begin + chosen[: a + 1]]
             out[: a + 1, a] = out[a, : a + 1]
         return out
+
+
+def triangle_bytes(n_features):
+    """Bytes of the triangles of one tile, with the intercept's row."""
+    return 4 * LANES * (n_features + 1) * (n_features + 2)
 
 
 def event_work(X, wanted):
