@@ -72,7 +72,7 @@ from fastglm._fitted import Fitted
 from fastglm._information import information, n_penalty, squares
 from fastglm._inputs import read_penalty, read_problem
 from fastglm._kernels.threads import run_threads, single_threaded_blas
-from fastglm._products.weighted_gram import symmetric
+from fastglm._products.weighted_gram import mirror
 
 SANDWICHES = ("robust", "blocks")
 KINDS = ("observed", "expected", *SANDWICHES)
@@ -316,7 +316,7 @@ def uncertainty(
     for each receiver. "robust" takes twice as long and two more passes, and "blocks" always takes rows.
 
     Memory: the matrices of as many receivers as fit into 512 MB, at least those of 8 (of one from
-    rows), ``32 * n_features^2`` bytes; two matrices for each thread; 32 MB of weights; and ``8 *
+    rows), ``32 * n_features^2`` bytes; two matrices for each thread; 64 MB of weights; and ``8 *
     n_features * n_basis_funcs * n_receivers`` bytes for the filters' covariance.
     """
     check_choice("kind", kind, KINDS)
@@ -617,32 +617,42 @@ def _covariance(bread, meat, floor):
     scale = np.sqrt(np.diag(bread))
     empty = ~(scale**2 > floor)
     inverse = np.where(empty, 0, 1 / np.where(empty, 1, scale))
-    unit = bread * np.outer(inverse, inverse)
     marked = empty.copy()
     try:
-        unit[empty, empty] = 1.0
-        factor, _ = scipy.linalg.cho_factor(unit, lower=True, check_finite=False)
-        inv = _inverse(factor)
-        sound = np.isfinite(inv).all() and np.diag(inv).max(initial=0) < 1 / _NULL
+        inv = _inverse(_scaled(bread, inverse, empty))
+        sound = np.diag(inv).max(initial=0) < 1 / _NULL  # False where one is not finite
     except (np.linalg.LinAlgError, scipy.linalg.LinAlgError, ValueError):
         sound = False
     if not sound:
+        unit = _scaled(bread, inverse, empty)
         unit[~np.isfinite(unit)] = 0
         values, vectors = np.linalg.eigh(unit)
         null = values <= _NULL * max(values[-1], 1e-300)
         marked |= (np.abs(vectors[:, null]) > 1e-6).any(axis=1)
         kept = vectors[:, ~null]
         inv = (kept / values[~null]) @ kept.T
-    inv = inv * np.outer(inverse, inverse)
+    inv *= inverse[:, None]
+    inv *= inverse
     return (inv if meat is None else inv @ meat @ inv), marked
 
 
-def _inverse(factor):
-    """The inverse of a matrix from its lower Cholesky factor, whose upper triangle may be anything.
+def _scaled(bread, inverse, empty):
+    """The information in units of each coefficient, with 1 for those that it does not see."""
+    unit = bread * inverse[:, None]
+    unit *= inverse
+    unit[empty, empty] = 1.0
+    return unit
 
-    A third of the time of solving for the columns of the identity.
+
+def _inverse(matrix):
+    """The inverse of a symmetric, positive definite matrix, in its place.
+
+    From the inverse of the Cholesky factor it takes a third of the time of solving for the columns
+    of the identity. LAPACK reads the transpose, which is the same matrix, without a copy.
     """
-    inverse, info = scipy.linalg.lapack.dpotri(factor, lower=True)
+    options = {"lower": True, "check_finite": False, "overwrite_a": True}
+    factor, _ = scipy.linalg.cho_factor(matrix.T, **options)
+    inverse, info = scipy.linalg.lapack.dpotri(factor, lower=True, overwrite_c=True)
     if info:
         raise np.linalg.LinAlgError(f"dpotri returned {info}")
-    return symmetric(inverse)
+    return mirror(inverse)

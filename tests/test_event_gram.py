@@ -8,6 +8,7 @@ import fastglm
 from fastglm import _information, inference
 from fastglm._products import event_gram
 from fastglm._products.event_gram import LANES, EventGram
+from fastglm._products.weighted_gram import mirror
 from fastglm.features import HistoryColumns
 from fastglm.features.events import Events
 from fastglm.features.matrix import FeatureMatrix
@@ -141,6 +142,14 @@ def test_one_thread_and_several_have_the_same_bits():
     finally:
         numba.set_num_threads(before)
     np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 300])
+def test_mirror_copies_the_lower_triangle(size):
+    matrix = np.random.default_rng(0).normal(size=(size, size))
+    expected = np.tril(matrix) + np.tril(matrix, -1).T
+    for order in "CF":
+        np.testing.assert_array_equal(mirror(np.array(matrix, order=order)), expected)
 
 
 # --- standard errors ---

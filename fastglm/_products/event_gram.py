@@ -11,6 +11,7 @@ import numpy as np
 
 from fastglm import _kernels as kernels
 from fastglm._products.kinds import kind_of
+from fastglm._products.weighted_gram import mirror
 
 LANES = kernels.PAIR_LANES
 _CHUNK_BYTES = 1 << 26  # of weights whose pairs of events are added up at a time
@@ -118,8 +119,7 @@ class EventGram:
         for a, row in enumerate(chosen):
             begin = row * (row + 1) // 2
             out[a, : a + 1] = values[begin + chosen[: a + 1]]
-            out[: a + 1, a] = out[a, : a + 1]
-        return out
+        return mirror(out)
 
 
 def triangle_bytes(n_features):

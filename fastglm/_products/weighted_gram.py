@@ -5,6 +5,7 @@ import numpy as np
 from fastglm import _kernels as kernels
 
 _FULL = 0.3  # if a larger part of the products is not zero, BLAS is faster than packed rows
+_BLOCK = 128  # rows and columns that are transposed at a time
 
 
 class WeightedGram:
@@ -51,3 +52,14 @@ class WeightedGram:
 def symmetric(lower):
     """The symmetric matrix with a given lower triangle."""
     return np.tril(lower) + np.tril(lower, -1).T
+
+
+def mirror(matrix):
+    """Copy the lower triangle to the upper one in place, block by block."""
+    edges = range(0, len(matrix), _BLOCK)
+    for rows in (slice(first, first + _BLOCK) for first in edges):
+        for first in range(0, rows.start, _BLOCK):  # whole blocks stay in the cache
+            columns = slice(first, first + _BLOCK)
+            matrix[columns, rows] = matrix[rows, columns].T
+        matrix[rows, rows] = symmetric(matrix[rows, rows])
+    return matrix
