@@ -313,7 +313,8 @@ def uncertainty(
     features. From rows it is ``n_bins * p_j^2 / 2`` multiply-adds a receiver, as much as one exact
     Hessian. From pairs of events it is ``window_size / 2`` additions for a pair of events whose
     windows meet, and ``window_size^2 * n_basis_funcs`` multiply-adds for a pair of senders, both
-    for each receiver. "robust" takes twice as long and two more passes, and "blocks" always takes rows.
+    for each receiver. "robust" takes twice as long and two more passes, and "blocks" always takes
+    rows.
 
     Memory: the matrices of as many receivers as fit into 512 MB, at least those of 8 (of one from
     rows), ``32 * n_features^2`` bytes; two matrices for each thread; 64 MB of weights; and ``8 *
