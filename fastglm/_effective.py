@@ -108,12 +108,12 @@ def effective_events(fit: Fitted, receivers: np.ndarray, block_size: int | None)
     shape, mean = (fit.coef.shape[0] + 1, receivers.size), _means(fit)
     variance, fourth, sums = np.zeros(shape), np.zeros(shape), _Blocks(shape, block_size)
     for block, rows in fit.rows():
-        curvature, excess = _expected(fit, block, rows, receivers)
+        curvature, kurtosis = _expected(fit, block, rows, receivers)
         weights = fit.weights(block) ** power
         again = weights**power  # of a fourth power
         square = np.column_stack([(rows - mean) ** 2, np.ones(len(rows))])
         variance += square.T @ (weights * curvature)
-        fourth += (square**2).T @ (again * curvature**2 * excess)
+        fourth += (square**2).T @ (again * kurtosis)
         sums.add(block, square, weights * curvature, again * curvature**2)
     size = np.ones(shape)
     for k, j in enumerate(receivers):
@@ -134,7 +134,10 @@ def _means(fit):
 
 
 def _expected(fit, block, rows, receivers):
-    """The curvature that the model expects, and the excess kurtosis of counts; 0 if unknown."""
+    """The curvature h that the model expects, and ``h^2`` times the excess kurtosis of counts.
+
+    Both are 0 where the count is not known, or certain.
+    """
     eta = fit.eta(block, rows, receivers)
     known = ~np.isnan(fit.y.rows(block)[:, receivers])
     with np.errstate(all="ignore"):
@@ -142,8 +145,8 @@ def _expected(fit, block, rows, receivers):
         if not fit.family.event_based:
             return curvature, np.zeros_like(curvature)
         variance = fit.family.variance(fit.loss.mean(eta), fit.scale[receivers])
-        excess = np.where((variance > 0) & (curvature > 0), 1 / variance, 0.0)
-    return curvature, excess
+        kurtosis = np.where(variance > 0, curvature * (curvature / variance), 0.0)
+    return curvature, kurtosis
 
 
 class _Blocks:

@@ -39,12 +39,12 @@ with x the centred feature, p the features of its filter, h the expected curvatu
 kurtosis of a count (1 over its variance, for Gaussian observations 0), and blocks b of time, for
 "robust" of one bin. It is near the number of coincidences that chance makes. The model's own B is
 added to B with the share ``30 / n - 1``, between 0 and 1: nothing is added from n = 30 on, and all
-of it up to n = 15, where standard errors are up to 1.41 times too large. P-values hold however few
-the events are. But from few events no one can tell whether counts are more variable than the model
-says. Prefer "observed" for maps of sparse cells, and for maps of ridge fits, whose prior keeps
-couplings without evidence near zero. "robust" and "blocks" are for couplings between cells with
-many events, and for counts that are plainly not those of the family. No kind covers input that the
-model lacks.
+of it up to n = 15, where standard errors are up to 1.41 times too large. (``1e-11 n P`` is added
+for directions in which features cancel but for rounding.) P-values hold however few the events are.
+But from few events no one can tell whether counts are more variable than the model says. Prefer
+"observed" for maps of sparse cells, and for maps of ridge fits, whose prior keeps couplings without
+evidence near zero. "robust" and "blocks" are for couplings between cells with many events, and for
+counts that are plainly not those of the family. No kind covers input that the model lacks.
 
 Weights count rows: all of this is what the rows, each repeated as often as its weight, would give.
 So "robust" takes the repeats of a row for independent bins, while in "blocks" they share their
@@ -81,7 +81,7 @@ _PAIRS = 512  # products of two features at a time
 _NULL = 1e-10  # eigenvalue of the scaled information below which a direction is not determined
 # Part of a penalty's information that the scores vary by at least. A ridge settles directions in
 # which features cancel but for rounding, and a sandwich there would be rounding.
-_LEAST = 1e-9
+_LEAST = 1e-11
 _BLOCK_WINDOWS = 10  # windows in a block of time, unless said
 _SCORE_BINS = 100_000  # bins that the information of a score test is taken from, unless said
 

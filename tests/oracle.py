@@ -601,10 +601,10 @@ def _of_few_events(r, G, eta, bend, filters, away, scale):
     h, mu = expected_curvature(eta, r.link), mean(eta, r.link)
     family = LINKS[r.link]
     with np.errstate(all="ignore"):
-        excess = 0.0 if family == "Gaussian" else 1 / (mu if family == "Poisson" else mu * (1 - mu))
-        excess = np.where(h > 0, excess, 0.0)
+        spread = {"Poisson": mu, "Bernoulli": mu * (1 - mu), "Gaussian": np.inf}[family]
+        kurtosis = np.where(spread > 0, h * (h / spread), 0.0)
         size = np.append(np.sum(filters[:, None] == filters, axis=1), 1)
-        variance, fourth = (r.weight * h) @ G**2, (r.weight * h**2 * excess) @ G**4
+        variance, fourth = (r.weight * h) @ G**2, (r.weight * kurtosis) @ G**4
         n = variance**2 / (fourth + (size + 1) * ((r.weight * h**2) @ G**4))
         share = np.clip(30 / n - 1, 0, 1)
     fisher = (G * (r.weight * bend)[:, None]).T @ G
@@ -641,6 +641,7 @@ def standard_errors(r, coef, intercept, kind, scale=1.0, filters=None, center=No
         filters = np.arange(len(size)) if filters is None else filters
         middle = (G * (r.weight * slope**2)[:, None]).T @ G
         middle += _of_few_events(r, G, eta, bend, filters, away, scale)
+        middle += 1e-11 * r.weight.sum() * np.diag(np.append(r.ridge / size**2, 0.0))
         inverse = inverse @ middle @ inverse
     elif LINKS[r.link] == "Gaussian":
         inverse = inverse * 2 * scale
