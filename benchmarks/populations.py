@@ -214,7 +214,7 @@ def fast_input(seed, n=40, seconds=900.0, n_sources=30):
     rng = np.random.default_rng(seed)
     total = n + n_sources
     weights = np.zeros((total, total))
-    weights[n:, :n] = (rng.random((n_sources, n)) < 0.3) * rng.uniform(0.4, 1.2, (n_sources, n))
+    weights[n:, :n] = (rng.random((n_sources, n)) < 0.3) * rng.uniform(0.8, 2.0, (n_sources, n))
     bins, cells = _log_linear(
         np.log(1e-3 * rng.lognormal(np.log(5), 0.4, total)), weights,
         rng.integers(1, 7, (total, total)), np.full(total, np.exp(-1 / 4)), 3.0,
@@ -238,7 +238,7 @@ def sequences(seed, n=40, seconds=900.0, size=10):
     spikes = [rng.uniform(0, seconds, rng.poisson(4 * seconds)) for _ in range(n)]
     for _ in range(4):
         cells = rng.choice(n, size, False)
-        begins = rng.uniform(0, seconds - 1, rng.poisson(0.3 * seconds))
+        begins = rng.uniform(0, seconds - 1, rng.poisson(seconds))
         for place, cell in enumerate(cells):
             some = begins[rng.random(begins.size) < 0.5]
             at = some + 0.015 * place + rng.normal(0, 0.01, some.size)

@@ -46,6 +46,7 @@ def write_report(
     seconds: float | None = None,
     settings: dict | None = None,
     standard_errors: bool | str | None = None,
+    null: str = "model",
     q: float = 0.05,
     names: Sequence[str] | None = None,
 ) -> Path:
@@ -73,6 +74,8 @@ def write_report(
         Whether to compute standard errors, and how. Default: from the observed information, if no
         receiver has more than 1,500 features and ``n_bins * n_features**2 * n_receivers`` is at
         most 3e12 (some minutes). If they are left out, the page says so.
+    null : {"model", "empirical"}
+        What couplings are tested against; see `fastglm.connectivity.coupling_map`.
     q : float
         q-value up to which a coupling counts as significant.
     names : sequence of str, optional
@@ -109,7 +112,9 @@ def write_report(
     if not (standard_errors is None or isinstance(standard_errors, bool)):
         wanted = f"None, True, False or one of {list(KINDS)}"
         check_choice("standard_errors", standard_errors, KINDS, wanted)
-    facts = gather(model, X, y, standard_errors, names, sample_weight, offset)
+    adjust = {"sample_weight": sample_weight, "offset": offset}
+    test = {"null": null, "bin_size": bin_size}
+    facts = gather(model, X, y, standard_errors, names, adjust, test)
     with matplotlib.rc_context(page.PICTURE):
         parts = [
             sections.attention(facts),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,9 +11,6 @@ from fastglm._engine.result import STATUSES
 from fastglm._fitted import Fitted
 from fastglm.diagnostics.explained import explained, read_fit
 from fastglm.plotting.common import names_of
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
 
 LEVEL = 0.95  # level of bands
 _MOST_FEATURES, _MOST_WORK = 1500, 3e12  # above these, standard errors only on request
@@ -46,11 +42,13 @@ def gather(
     y: object,
     standard_errors: str | bool | None,
     names: np.ndarray | list | None,
-    sample_weight: ArrayLike | None,
-    offset: ArrayLike | None,
+    adjust: dict,
+    test: dict,
 ) -> Facts:
-    """All facts about a fit; see `fastglm.report.write_report`."""
-    adjust = {"sample_weight": sample_weight, "offset": offset}
+    """All facts about a fit; see `fastglm.report.write_report`.
+
+    ``adjust`` has its ``sample_weight`` and ``offset``, ``test`` its ``null`` and ``bin_size``.
+    """
     fit = read_fit(model, X, y, **adjust)
     sums = explained(fit)
     facts = Facts(
@@ -65,7 +63,7 @@ def gather(
         facts.bits_per_spike = sums.bits_per_spike()
         facts.rescaling = diagnostics.time_rescaling(model, X, y, **adjust)
     if fit.X.histories:
-        _add_couplings(facts, model, X, y, standard_errors, adjust)
+        _add_couplings(facts, model, X, y, standard_errors, {**adjust, **test})
         _add_stability(facts)
     facts.notes = _notes(facts) + facts.notes
     return facts
@@ -77,7 +75,7 @@ def _names(names, fit):
     return names_of(names, fit.n_receivers, prefix="")
 
 
-def _add_couplings(facts, model, X, y, standard_errors, adjust):
+def _add_couplings(facts, model, X, y, standard_errors, how):
     fit, free = facts.fit, facts.n_free
     block, first = connectivity.history_of(fit.X)
     facts.itself = connectivity.same_events(block.events.shift(block.shift), fit.y)
@@ -89,7 +87,7 @@ def _add_couplings(facts, model, X, y, standard_errors, adjust):
     affordable = free.max() <= _MOST_FEATURES and work <= _MOST_WORK
     if standard_errors or (standard_errors is None and affordable):
         kind = standard_errors if isinstance(standard_errors, str) else "observed"
-        facts.couplings = connectivity.coupling_map(model, X, y, kind, **names, **adjust)
+        facts.couplings = connectivity.coupling_map(model, X, y, kind, **names, **how)
         return
     some = (fit.X.filters >= first) & (fit.X.filters < first + block.n_senders)
     facts.couplings = connectivity.point_estimates(

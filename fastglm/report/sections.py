@@ -180,6 +180,8 @@ def _coupling_rows(found, pairs):
         columns.append(("SE", lambda i, j: f"{found.standard_error[i, j]:.2g}"))
     if factor:
         columns.append(("gain", lambda i, j: f"{_signed(found.gain[i, j], '.3g')} %"))
+    if np.isfinite(found.delay).any():
+        columns.append(("delay", lambda i, j: f"{found.delay[i, j]:.0f} ms"))
     if tested:
         columns.append(("q", lambda i, j: _q(found.q_value[i, j])))
     return [name for name, _ in columns], [[cell(i, j) for _, cell in columns] for i, j in pairs]
@@ -195,11 +197,13 @@ def _explained(found):
         parts.append(f"gain the change of the {factor} at the lag where it is largest")
     if found.uncertainty is None:
         return ", ".join(parts) + "."
-    parts.append(
-        "q the false-discovery rate (Benjamini\N{EN DASH}Hochberg) of the Wald test of the whole "
-        "filter"
-    )
-    return ", ".join(parts) + "; significant couplings come first."
+    if np.isfinite(found.delay).any():
+        parts.append("delay that of the synapse which is most like the filter")
+    test = "the Wald test of the whole filter"
+    if found.null.name == "empirical":
+        test = "the test of that likeness"
+    parts.append(f"q the false-discovery rate (Benjamini\N{EN DASH}Hochberg) of {test}")
+    return ", ".join(parts) + f"; significant couplings come first. {found.null.sentence}"
 
 
 def filters(facts: Facts, bin_size: float | None) -> str:
