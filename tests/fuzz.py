@@ -155,6 +155,7 @@ def _check_receiver(case, model, j, found, facts):
         if top > 1e-6:
             found.append(("rounding as a feature", f"{about}: it moves eta by {top:.2g}"))
             return
+    below = gap < -rough - best.slack - best.gap  # the oracle's point is not the optimum
     tight = f"condition {best.condition:.0e}, {best.separated} bins at infinity"
     if model.converged_[j]:
         if not claim >= 0:
@@ -167,10 +168,11 @@ def _check_receiver(case, model, j, found, facts):
         if status == "converged" and claim > tol + ROUNDING * best.scale:
             found.append(("claim above tol", f"{about}; tol {tol}"))
     elif "few steps" not in case.tags and status != "overflow":
-        kind = "not converged" if best.gap < 1e-11 * best.scale else "not converged, nor the oracle"
+        ended = best.gap < 1e-11 * best.scale and not below
+        kind = "not converged" if ended else "not converged, nor the oracle"
         facts.add(kind)
         found.append(("not converged", f"{about}; {tight}") if kind == "not converged" else None)
-    if gap < -rough - best.slack - best.gap:
+    if below:
         found.append(("below the oracle", f"{about}, the oracle's gap {best.gap:.0e}; {tight}"))
     found[:] = [f for f in found if f is not None]
     _check_numbers(case, model, j, r, best, value, found)

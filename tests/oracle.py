@@ -303,7 +303,8 @@ def centred(X, share):
     """
     shift = share @ X
     Z = X - shift
-    constant = np.abs(Z).max(axis=0, initial=0) <= 64 * EPS * np.abs(X).max(axis=0, initial=0)
+    # Not the distance from the mean, whose own rounding grows with the number of rows.
+    constant = np.ptp(X, axis=0) <= 64 * EPS * np.abs(X).max(axis=0, initial=0)
     Z[:, constant] = 0.0
     top = np.abs(Z).max(axis=0, initial=0)
     top[top == 0] = 1.0
@@ -340,6 +341,14 @@ class _Frame:
         norm[norm == 0] = 1.0
         _, S, Vt = np.linalg.svd(A / norm, full_matrices=False)
         keep = CUT * S.max(initial=0) < S
+        # A combination of columns that is constant up to rounding is no feature, as a column is
+        # none: it is what rounding has left of collinear columns, and other digits beyond the
+        # sixteenth would give another optimum.
+        rounding = root.max(initial=0) * EPS * np.abs(r.X[:, live]).max(axis=0, initial=0) / norm
+        pull = np.sqrt(r.ridge[live]) / norm
+        seen = np.sqrt(np.sum((A[: len(Z)] / norm @ Vt.T) ** 2, axis=0))
+        noise = np.sqrt(len(Z)) * np.linalg.norm(Vt * rounding, axis=1)
+        keep &= (seen > 100 * noise) | (np.linalg.norm(Vt * pull, axis=1) > 0)
         self.condition = float(S[keep].min() / S.max()) if keep.any() else 1.0
         self.sure = not ((1e-13 * S.max(initial=0) < S) & (1e-8 * S.max(initial=0) > S)).any()
         self.basis = np.zeros((len(size), int(keep.sum())))
@@ -523,7 +532,8 @@ def _at_infinity(r, frame, start, least):
         point = frame_of(rest, frame).fit(rest, _start_of(rest, start))
         point.gap *= part
     best = None
-    slack = -(G[away] @ direction).max()
+    sign = np.where((r.y > 0) & (LINKS[r.link] == "Bernoulli"), -1.0, 1.0)
+    slack = -(sign * (G @ direction))[away].max()
     for reach in (3.0, 10.0, 30.0, 60.0):
         length = reach / max(slack, 1e-11)
         coef, level = point.coef + length * move, point.level + length * direction[-1]
