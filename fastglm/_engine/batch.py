@@ -8,6 +8,7 @@ import numpy as np
 from fastglm._engine import proximal
 from fastglm._engine.events import EventProblem
 from fastglm._engine.exact import DenseProblem
+from fastglm._engine.limits import gap_at_infinity
 from fastglm._engine.newton import minimize
 from fastglm._engine.objective import Objective
 from fastglm._engine.preconditioner import SampleProblem, SingleProblem
@@ -21,6 +22,8 @@ MAX_FALLBACK = 1500  # features up to which exact Hessians may take over
 _PATIENCE = 12  # quasi-Newton steps before exact Hessians take over, if a feature has no penalty
 # Times that limits of features are moved on, by at least the second factor.
 _LOWERINGS, _FURTHER = 3, 100.0
+# Change of eta by rounding beyond which a point of least norm takes steps again, and their number.
+_MOVES, _TOUCH = 1e-13, 5
 _RESERVE = 4  # else a part of the steps, one over this, is kept for exact Hessians
 # The search on the sample ends at a decrement of `_START` times the sample's noise, or times the
 # tolerance if that is larger, and after `_START_STEPS` steps at most.
@@ -168,6 +171,9 @@ class _Fit:
             if given:
                 coef, intercept = self._useful(penalty, coef, intercept, fixed)
             results = self._run_sparse(self._together(penalties, free, fixed), coef, intercept)
+            for k in range(len(results)):
+                results[k] = self._lower_sparse(penalties[k], results[k], fixed)
+                self._judge_limits(results[k], penalties[k])
         else:
             self._prepare(penalty, free)
             retreat = self._constant_rates(coef, fixed) if given else None
@@ -178,6 +184,7 @@ class _Fit:
                     break
                 start = result.coef, result.intercept
                 result = self._run_smooth(penalty, *start, fixed, False, guided)
+            self._judge_limits(result, penalty)
             results = [result]
         results[0].n_passes += self.n_extra
         self.n_extra = 0
@@ -268,6 +275,33 @@ class _Fit:
         result.coef[:, some] += limit * np.where(moved, np.maximum(most, _FURTHER) - 1, 0.0)
         return bool(moved.any())
 
+    def _lower_sparse(self, penalty, result: Result, fixed: np.ndarray) -> Result:
+        """The result of a sparse fit with limits moved on."""
+        for _ in range(_LOWERINGS if fixed.any() else 0):
+            if (result.status == "interrupted").any() or not self._lower(result, fixed):
+                break
+            self._prepare(penalty.copy(), self.free)
+            (result,) = self._run_sparse([penalty], result.coef, result.intercept)
+        return result
+
+    def _judge_limits(self, result: Result, penalty) -> None:
+        """Claims of receivers with bins at infinity: what is left there is a part of the gap."""
+        suspect = result.status == "separated"
+        if self.loss.low is None:  # a slow search of a quadratic loss looks like one
+            result.status[suspect & penalty.sparse] = "converged"
+            return
+        many = self.products.shape[1] > MAX_FALLBACK
+        if many and self.problem.method != DenseProblem.method:
+            return
+        for some in self._at_once(suspect, result):
+            exact = self._exact(some, penalty)
+            point = result.coef[:, some], result.intercept[some]
+            gap, away = gap_at_infinity(exact, np.arange(some.size), *point)
+            ended = ~away & penalty.sparse[some]  # the claim of its last model holds
+            result.status[some[ended]] = "converged"
+            claim = np.where(ended, 0.0, gap)
+            result.newton_decrement[some] = np.maximum(result.newton_decrement[some], claim)
+
     def _prepare(self, penalty, free: np.ndarray) -> None:
         """Set the problem of this penalty; the last problem is kept if it has the same features."""
         if self.problem is not None and np.array_equal(free, self.free):
@@ -344,7 +378,7 @@ class _Fit:
             n_steps = np.where(suspect, min(maxiter, _PATIENCE), maxiter - maxiter // _RESERVE)
         result = minimize(problem, coef, intercept, tol, n_steps, self.watch, retreat)
         self.anchor = problem.anchor() if self.keep and self.by_events else None
-        problem.least_norm(np.arange(intercept.size), result.coef, result.intercept)
+        self._least_norm(problem, result)
         if self._may_fall_back:
             self._end_exactly(result, penalty, maxiter - n_steps)
         return result
@@ -395,9 +429,32 @@ class _Fit:
         for some in self._at_once(rest & (n_left > 0), result):
             exact = self._exact(some, penalty)
             start = result.coef[:, some], result.intercept[some]
+            lost = ~np.isfinite(result.newton_decrement[some])
+            if lost.any():  # the other search got nowhere: begin at constant rates
+                flat = self.observed.start(self.loss, self.mean, self.products.valid)
+                start[0][:, lost] = np.where(self.free[:, some[lost]], 0.0, start[0][:, lost])
+                start[1][lost] = flat[some[lost]]
             again = minimize(exact, *start, self.settings.tol, n_left[some])
-            exact.least_norm(np.arange(some.size), again.coef, again.intercept)
+            self._least_norm(exact, again)
             result.go_on(some, again)
+
+    def _least_norm(self, problem, result: Result) -> None:
+        """Take collinear directions out of the coefficients, and judge the points again.
+
+        The directions are rounded. Where a large part of the coefficients lies along them, and the
+        features are large, what is taken out moves eta.
+        """
+        everyone, before = np.arange(result.intercept.size), result.coef.copy()
+        problem.least_norm(everyone, result.coef, result.intercept)
+        if problem.method != DenseProblem.method:
+            return
+        moves = np.finfo(float).eps * (problem.given_size @ np.abs(result.coef - before))
+        moved = np.flatnonzero((moves > _MOVES) & (result.status == "converged"))
+        if moved.size:
+            again = minimize(problem, result.coef, result.intercept, self.settings.tol, _TOUCH)
+            again.n_iter += result.n_iter
+            again.n_passes += result.n_passes
+            result.copy_from(again, moved)
 
     @property
     def _may_fall_back(self) -> bool:

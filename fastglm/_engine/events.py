@@ -15,6 +15,7 @@ from fastglm._engine.lbfgs import Steps
 from fastglm._engine.linear import ROUNDING, has_slope, null_spaces, rounding_floor
 from fastglm._kernels.threads import run_threads
 
+_FAR = 3e-3  # standard deviation, as a part of the mean, that float32 does not hold
 _PRECISE = 1e-11  # gradients of receivers with a smaller decrement are summed in float64
 
 
@@ -63,9 +64,19 @@ class EventProblem:
         self.collinear, self.near = null_spaces(
             covariance, self.free, penalty, self.plain | penalty.sparse
         )
+        self.near |= self._far()
         if not self.plain.all():
             self.near |= ~self.plain & self.sample.is_floored()
         self.null = [s if p else None for s, p in zip(self.collinear, self.plain, strict=True)]
+
+    def _far(self):
+        """Receivers with columns so far from zero that float32 does not hold their deviations.
+
+        A column that is constant, but for rounding of its square, is one of them.
+        """
+        mean = self.objective.moments.x / self.objective.n_bins
+        far = self.sample.shared.diagonal < (_FAR * mean) ** 2
+        return self.free[far].any(axis=0)
 
     def forget(self, receivers=slice(None)):
         """Begin a new fit of some receivers: float32 sums, no pairs, no bins of their own."""
@@ -124,9 +135,17 @@ class EventProblem:
     # --- for proximal steps ---
 
     @property
-    def lost(self):
-        """No receiver; see `Curvature`."""
-        return np.zeros(self.plain.size, bool)
+    def shift(self):
+        """Nothing: columns are read as they are; see `Curvature`."""
+        return np.zeros(self.free.shape[0])
+
+    def noise(self, j, features):
+        """None is known; see `Curvature`."""
+        return np.zeros(features.size)
+
+    def lowest(self, j):
+        """No bound of the mean loss from below; see `Curvature`."""
+        return -np.inf
 
     def curvature(self, j, coef, intercept, features):
         """Schur complement on the sample; see `SampleProblem.curvature`."""

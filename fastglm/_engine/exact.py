@@ -2,16 +2,17 @@
 
 import numpy as np
 
-from fastglm._engine.linear import cho_solve, cholesky
+from fastglm._engine.linear import CONSTANT, cho_solve, cholesky
 from fastglm._engine.space import find_space
 from fastglm._kernels.dots import column_dot
 from fastglm._kernels.threads import run_threads
 from fastglm._products.weighted_gram import WeightedGram, symmetric
 
 _DENSE_BYTES = 1 << 28  # rows that are kept between passes
-_ROUNDING = 4 * np.finfo(np.float64).eps  # of a number that is computed from a few others
-_LOST = 1e-12  # a pivot, or a variance, that a Hessian in float64 does not hold
+_EPS = np.finfo(np.float64).eps
+_ROUNDING = 4 * _EPS  # of a number that is computed from a few others
 _NEAR = 1e-8  # a pivot of the Hessian, scaled to a unit diagonal, that may be rounding
+_FAR = 1e-4  # a column with a smaller standard deviation, as a part of its mean, is centred
 _BLOCK_BYTES = 1 << 21  # rows that are worked on at a time: a core's L2 and part of L3 hold them
 
 
@@ -24,6 +25,10 @@ class DenseProblem:
 
     Features that are collinear, or nearly so, get coordinates of their own (`space`), which cost a
     QR factor of their rows. A receiver then moves in these coordinates.
+
+    Columns that are far from zero, such as products of a time and a count, are read centred: the
+    mean would take the digits of eta and of the Hessian. Gradients and steps that this class takes
+    and returns are those of the columns as they are.
     """
 
     method = "newton-cholesky"
@@ -46,8 +51,10 @@ class DenseProblem:
         self.hess, self.last_hess = [None] * n, [None] * n
         self.certain = np.ones(n, bool)  # always float64
         self.rounding, self.floor = np.full(n, 1e-13), np.zeros(n)
-        self.size = self._sizes()  # of the features as the rows hold them
-        self.given_size = np.hypot(self.size, products.taken)  # and as they were given
+        self.shift = np.zeros(products.shape[1])  # what is taken off the columns
+        self.size, self.shift = self._sizes()
+        self.taken = np.hypot(self.shift, products.taken)
+        self.given_size = np.hypot(self.size, self.taken)  # of the features as they were given
         self.set_penalty(penalty)
 
     def set_penalty(self, penalty):
@@ -57,23 +64,41 @@ class DenseProblem:
         self.plain = (penalty.unpenalised(self.products.shape[1]) & self.free).any(axis=0)
         self.factor, self.mean, self.total = [None] * n, [None] * n, np.zeros(n)
         self.space, self.slope, self.load = [None] * n, [None] * n, [None] * n
-        self.searched, self.lost, self._spaces = np.zeros(n, bool), np.zeros(n, bool), {}
+        self.searched, self._spaces = np.zeros(n, bool), {}
         self.last, self.drift = np.full(n, np.inf), np.zeros(n)
         self.due = np.ones(n, bool)
 
     def _sizes(self):
-        """Root mean square of every feature, (n_features,)."""
-        squares = np.zeros(self.products.shape[1])
-        with np.errstate(over="ignore"):  # features whose squares overflow
+        """Root mean square of every feature as the rows hold it, and what is taken off it."""
+        sums, squares = np.zeros((2, self.products.shape[1]))
+        with np.errstate(over="ignore", invalid="ignore"):  # features whose squares overflow
             for k in range(len(self.blocks)):
-                squares += (self._block(k)[0].rows[:, :-1] ** 2).sum(axis=0)
-        return np.sqrt(squares / self.n_bins)
+                rows = self._block(k)[0].rows[:, :-1]
+                sums += rows.sum(axis=0)
+                squares += (rows**2).sum(axis=0)
+            mean, square = sums / self.n_bins, squares / self.n_bins
+            far = np.flatnonzero(square - mean**2 < (_FAR * mean) ** 2)
+        size, shift = np.sqrt(square), np.zeros(mean.size)
+        if far.size:
+            shift[far], square = mean[far], np.zeros(far.size)
+            for k in range(len(self.blocks)):
+                rows = self._block(k)[0].rows
+                rows[:, far] -= mean[far]
+                square += (rows[:, far] ** 2).sum(axis=0)
+            size[far] = np.sqrt(square / self.n_bins)
+            flat = far[size[far] <= 16 * _EPS * np.abs(mean[far])]  # rounding of a constant
+            size[flat] = 0
+            for gram, _ in (self._kept or {}).values():
+                gram.rows[:, flat] = 0
+        return size, shift
 
     def _block(self, k):
         """Rows and counts of block k, kept between passes where all blocks fit into memory."""
         if self._kept is not None and k in self._kept:
             return self._kept[k]
         rows, counts = self.products.rows(self.blocks[k]), self.observed(self.blocks[k])
+        if self.shift.any():
+            rows = np.where(self.size > 0, rows - self.shift, 0.0)
         # Not packed: packing would compile kernels during the first small fit.
         gram = WeightedGram(np.column_stack([rows, np.ones(len(rows))]), pack=False)
         if self._kept is not None:
@@ -84,7 +109,8 @@ class DenseProblem:
         """Objective, gradient and, where it is due, the Hessian at the given points."""
         self.active, self.point = active, (coef, intercept)
         objective, grad_intercept = np.zeros(active.size), np.zeros(active.size)
-        grad, reach = np.zeros_like(coef), self._reach(coef, intercept)
+        level = intercept + self.shift @ coef  # eta beside the centred columns
+        grad, reach = np.zeros_like(coef), self._reach(coef, level)
         for j in active:
             self.hess[j], self.slope[j], self.load[j] = None, 0.0, 0.0
         # Features outside a receiver's fit whose fixed coefficients are not 0: they add to eta.
@@ -96,7 +122,7 @@ class DenseProblem:
             j = active[k]
             free = self.features[j]
             Z = rows if free.size == rows.shape[1] else rows[:, free]
-            eta = Z @ coef[free, k] + intercept[k]
+            eta = Z @ coef[free, k] + level[k]
             if fixed[k].size:
                 eta += rows[:, fixed[k]] @ coef[fixed[k], k]
             if shift is not None:
@@ -137,15 +163,16 @@ class DenseProblem:
         objective = objective / self.n_bins + 0.5 * column_dot(penalised, pull)
         for k, j in enumerate(active):
             free = self.features[j]
+            grad[free, k] += self.shift[free] * grad_intercept[k]
             grad[free, k] = grad[free, k] / self.n_bins + pull[free, k]
             own = _ROUNDING * reach[k] * np.ravel(self.load[j])[-1] / self.n_bins
             self.rounding[j] = max(1e-13, np.nan_to_num(own / (1 + abs(objective[k]))))
         return objective, grad, grad_intercept / self.n_bins
 
-    def _reach(self, coef, intercept):
+    def _reach(self, coef, level):
         """Size of the terms of eta at some points; eta is rounded in proportion to it."""
         with np.errstate(over="ignore", invalid="ignore"):
-            return self.given_size @ np.abs(coef) + np.abs(intercept)
+            return self.size @ np.abs(coef) + np.abs(level)
 
     def _add_hessian(self, j, gram, Z, curvature):
         """Add the Hessian of the summed loss over some rows, the intercept last."""
@@ -173,11 +200,12 @@ class DenseProblem:
             free, space = self.features[j], self.space[j]
             found = self._newton(j, grad[free, k], grad_intercept[k], coef[free, k])
             d, step_intercept[k], decrement[k] = found
-            self.floor[j] = self._floor(j)
+            self.floor[j] = self._floor(j, coef[:, k], intercept[k])
             step[free, k] = d if space is None else space.basis @ d
             if space is not None:  # coordinates are centred
-                step_intercept[k] -= space.mean @ step[free, k]
+                step_intercept[k] -= (space.mean + self.shift[free]) @ step[free, k]
             self.drift[j] = step_intercept[k] + grad_intercept[k] / self.total[j]
+            self.drift[j] += self.shift @ step[:, k]
             # A step with the last factor (a chord step) suffices if it gains two digits.
             slow = decrement[k] > max(0.01 * self.last[j], 1e-20)
             self.due[j] = decrement[k] > self._REFRESH or slow
@@ -199,15 +227,23 @@ class DenseProblem:
         decrement += 0.5 * grad_intercept**2 / self.total[j]
         return d, -grad_intercept / self.total[j] - mean @ d, decrement
 
-    def _floor(self, j):
+    def _floor(self, j, coef, intercept):
         """The decrement that rounding of the gradient allows at the last point."""
         space, factor, load = self.space[j], self.factor[j], self.load[j] / self.n_bins
         if space is not None:  # its rows are rounded in proportion to the features
             size = self.size[self.features[j]]
             noise = np.linalg.norm(space.basis * size[:, None], axis=0)
             load = load + np.append(noise, [0.0, 0.0]) * load[-1]
-        units = np.append(factor.unit, np.sqrt(self.total[j]))
-        return 0.5 * ((_ROUNDING * load[:-1] / units) ** 2).sum()
+        return self._hidden(load[:-1], factor.unit, self.total[j], coef, intercept)
+
+    def _hidden(self, load, unit, total, coef, intercept):
+        """The decrement that rounding allows, for loads of some features and of the intercept.
+
+        The intercept of the columns as they were given is rounded in proportion to its terms.
+        """
+        away = np.abs(intercept) + self.taken @ np.abs(coef)
+        error = _ROUNDING * np.append(load[:-1], load[-1] + total * away)
+        return 0.5 * ((error / np.append(unit, np.sqrt(total))) ** 2).sum()
 
     def _pull(self, j):
         """Hessian of the penalty of a receiver over its free features."""
@@ -221,27 +257,69 @@ class DenseProblem:
 
     def forget(self, receivers=slice(None)):
         """Begin a new fit of some receivers: the first pass makes Hessians."""
-        self.due[receivers] = True
+        self.due[receivers], self.last[receivers] = True, np.inf
 
     def curvature(self, j, coef, intercept, features):
         """Schur complement of the Hessian of the last pass that made one; see `Curvature`."""
         if self.hess[j] is not None:
-            self._look_for_lost(j)
             self.last_hess[j] = symmetric(self.hess[j]) / self.n_bins
             self.hess[j] = None
         place = np.searchsorted(self.features[j], features)
         data = self.last_hess[j]
         total, mean = data[-1, -1], data[-1, place] / data[-1, -1]
-        return data[np.ix_(place, place)] - np.outer(total * mean, mean), mean, total
+        schur = data[np.ix_(place, place)] - np.outer(total * mean, mean)
+        curved = np.diag(schur)
+        unit = np.where(curved > CONSTANT * total * mean**2, np.sqrt(curved.clip(min=0)), np.inf)
+        load = self.load[j][np.append(place, -2)] / self.n_bins
+        self.floor[j] = self._hidden(load, unit, total, coef, intercept)
+        return schur, mean + self.shift[features], total
 
-    def _look_for_lost(self, j):
-        """Note whether the rows see directions that the Hessian has lost."""
-        if self.searched[j]:
-            return
-        self.searched[j] = True
-        pivot = self._reduce(j)
-        if pivot is not None and pivot < _LOST:
-            self.lost[j] = self._find_space(j).smallest ** 2 < _LOST
+    def noise(self, j, features):
+        """Rounding of the gradient of receiver j at the last point, for some features."""
+        place = np.searchsorted(self.features[j], features)
+        return _ROUNDING * self.load[j][place] / self.n_bins
+
+    def lowest(self, j):
+        """A bound of the mean loss of receiver j from below: every bin at its own optimum."""
+        total = 0.0
+        for block, index in enumerate(self.blocks):
+            least = self._least(self._block(block)[1][:, j])
+            weight = self.observed.weight
+            total += (least if weight is None else weight[index] * least).sum()
+        return total / self.n_bins
+
+    def _least(self, y):
+        """The least loss of bins with some counts."""
+        least = np.zeros(y.size)
+        if self.loss.low is not None and self.loss.high is None:  # else 0: squares, or 0 and 1
+            some = y > 0
+            least[some] = self.loss.derivatives(self.loss.eta(y[some]), y[some])[0]
+        return least
+
+    # --- for bins at infinity ---
+
+    def rows(self, block, j):
+        """Rows of receiver j's features in a block, centred, and a column of ones."""
+        rows = self._block(block)[0].rows
+        return rows[:, np.append(self.features[j], rows.shape[1] - 1)]
+
+    def losses(self, j, coef, intercept):
+        """Of the bins of each block: eta, share, loss above its least, residual and curvature.
+
+        The last one is whether the bin is sent to infinity: none is.
+        """
+        level = intercept + self.shift @ coef
+        for block, index in enumerate(self.blocks):
+            gram, counts = self._block(block)
+            y, weight = counts[:, j], self.observed.weight
+            eta = gram.rows[:, :-1] @ coef + level
+            if self.observed.offset is not None:
+                offset = self.observed.offset[index]
+                eta += offset[:, j if offset.shape[1] > 1 else 0]
+            loss, residual, curvature = self.loss.derivatives(eta, y)
+            share = np.ones(index.size) if weight is None else weight[index]
+            away = np.zeros(index.size, bool)
+            yield eta, share / self.n_bins, loss - self._least(y), residual, curvature, away
 
     def learn(self, receivers, step, step_intercept, change, change_intercept):
         """Nothing: Hessians are exact."""
@@ -255,8 +333,10 @@ class DenseProblem:
         return 1.0
 
     def announce(self, receivers, decrement):
-        """Ask the next pass for new Hessians where the decrement is large."""
-        self.due[receivers] = decrement > self._REFRESH
+        """Ask the next pass for new Hessians where the decrement is large, or hardly falls."""
+        slow = decrement > np.maximum(0.01 * self.last[receivers], 1e-20)
+        self.due[receivers] = (decrement > self._REFRESH) | slow
+        self.last[receivers] = decrement
 
     def _factorise(self, j, coef, intercept):
         """Factorise the Schur complement at a point, in coordinates that are not collinear."""
@@ -281,6 +361,8 @@ class DenseProblem:
         if self.space[j] is not None:
             pull = self.space[j].basis.T @ pull @ self.space[j].basis
         schur = (schur + schur.T) / (2 * self.n_bins) + pull
+        if self.space[j] is None:
+            mean = mean + self.shift[self.features[j]]
         self.mean[j], self.total[j] = mean, total / self.n_bins
         self.factor[j] = cholesky(schur)
         return 0.0 if self.factor[j].jitter else self.factor[j].pivot
@@ -305,7 +387,7 @@ class DenseProblem:
             if space is not None and space.null.size:
                 along = space.null @ (space.null.T @ coef[free, k])
                 coef[free, k] -= along
-                intercept[k] += space.mean @ along
+                intercept[k] += (space.mean + self.shift[free]) @ along
 
     def largest_change(self, receivers, step, coef, intercept):
         """Largest change of eta in any bin by steps to some points, times `Loss.pace` there."""
@@ -318,7 +400,7 @@ class DenseProblem:
                 d = step[free, k]
                 change = np.abs(rows[:, free] @ d + self.drift[j])
                 if self.loss.pace is not None:
-                    eta = rows @ coef[:, k] + intercept[k]
+                    eta = rows @ coef[:, k] + intercept[k] + self.shift @ coef[:, k]
                     if shift is not None:
                         eta += shift[:, k if shift.shape[1] > 1 else 0]
                     change *= self.loss.pace(eta)

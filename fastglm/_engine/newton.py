@@ -33,7 +33,7 @@ _ARMIJO = 1e-4
 _FLAT = 1e-10  # a step with a smaller decrement should not move any eta by much
 _HIDDEN = 1e-10  # most that rounding may hide, as a part of the objective
 _LOW, _RISE = 1e-6, 1e3  # a decrement below the first does not rise by the second
-_FALL = 8.0  # length of a step along a direction in which the objective falls without end
+FALL = 8.0  # length of a step along a direction in which the objective falls without end
 
 
 # A trial point whose objective overflows to inf or NaN is rejected.
@@ -227,13 +227,10 @@ class Search:
         self.last_step[:, index[took]] = self.step[:, index[took]]
         self.last_decrement[index[took]] = decrement[took]
         was = result.newton_decrement[index].copy()
-        # Where the objective falls without end along a direction, the decrement shrinks by a factor
-        # of e with every step. A long step along it is then as safe as a short one.
-        with np.errstate(invalid="ignore"):
-            falls = self.problem.exact & (decrement > 0.2 * was) & (decrement < 0.5 * was)
+        falls = self.problem.exact & falls_without_end(decrement, was)
         self.falling[index] = np.where(falls, self.falling[index] + 1, 0)
         self.fell[index] += falls
-        self.length[index] = np.where(self.falling[index] >= 2, _FALL, 1.0)
+        self.length[index] = np.where(self.falling[index] >= 2, FALL, 1.0)
         result.newton_decrement[index] = decrement
         return decrement, was
 
@@ -283,6 +280,16 @@ class Search:
         # What is left of a loss that falls by a factor of e with a step is twice the decrement, and
         # more where bins fall at different rates.
         self.result.newton_decrement[index[status[index] == "separated"]] *= 4
+
+
+def falls_without_end(decrement, was) -> np.ndarray:
+    """Whether the objective falls without end along a direction.
+
+    The decrement then shrinks by a factor of e with every step. A long step along the direction is
+    as safe as a short one.
+    """
+    with np.errstate(invalid="ignore"):
+        return (decrement > 0.2 * was) & (decrement < 0.5 * was)
 
 
 def within(decrement, tol, floor, objective) -> np.ndarray:

@@ -66,9 +66,8 @@ class Curvature(Protocol):
 
     Attributes
     ----------
-    lost : ndarray of bool, shape (n_receivers,)
-        Whether features are so nearly collinear that no Hessian in float64 holds the difference. No
-        claim is possible then.
+    shift : ndarray of shape (n_features,)
+        What the problem takes off the columns before it sums.
     """
 
     def curvature(self, j, coef, intercept, features):
@@ -80,6 +79,12 @@ class Curvature(Protocol):
 
     def learn(self, receivers, step, step_intercept, change, change_intercept):
         """Correct the models by the changes of the gradients over steps."""
+
+    def noise(self, j, features) -> np.ndarray:
+        """Rounding of the gradient of receiver j at the last point, 0 where it is not known."""
+
+    def lowest(self, j) -> float:
+        """A bound of the mean loss of receiver j from below."""
 
     def trust(self, j) -> float:
         """Lower bound of the true curvature, as a part of the model's."""

@@ -22,12 +22,17 @@ import numpy as np
 
 from fastglm import _kernels as kernels
 from fastglm._engine.linear import CONSTANT
-from fastglm._engine.newton import within
+from fastglm._engine.newton import FALL, falls_without_end, within
+from fastglm._engine.sparse_model import Model
 from fastglm._kernels.dots import column_dot
 from fastglm._kernels.threads import run_threads
 
 _ARMIJO = 1e-4
 _INNER = 1e-2  # the inner solution leaves at most this part of the violation
+_VISIBLE = 1e-13  # a smaller leftover of the inner solution hides in the rounding of the objective
+_SUDDEN = 1e-2  # a claim that has fallen by more may have missed a flat direction
+_NEAR = 1e-5  # a smaller pivot of a float32 factor may be rounding
+_FEW = 500  # most features of a model that is solved in float64 where float32 fails
 _MARGIN = 0.2  # a group may enter the step if its gradient exceeds (1 - this) times its weight
 
 
@@ -118,6 +123,7 @@ class _Fit:
         nothing = [np.zeros(0, np.int64), np.zeros((0, 0), np.float32)]
         self.held = [nothing] * shape[1]
         self.grad, self.grad_intercept = np.zeros(shape), np.zeros(shape[1])
+        self.falling, self.fell = np.zeros((2, shape[1]), np.int64)
 
     def begin(self, index):
         """Begin a fit of some receivers."""
@@ -126,7 +132,9 @@ class _Fit:
         result.n_iter[index] = result.n_passes[index] = 0
         result.status[index] = ""
         result.method[index] = self.problem.method
+        result.newton_decrement[index] = np.nan
         self.step[:, index] = self.step_intercept[index] = 0
+        self.falling[index] = self.fell[index] = 0
         self.problem.forget(index)
 
     def renew(self, index, penalty):
@@ -194,58 +202,107 @@ class _Fit:
 
     def _next(self, index):
         """Find steps, the decrease that the models predict, and receivers that are done."""
-        problem, penalty, result = self.problem, self.penalty, self.result
-
-        def one(j):
-            coef, grad, free, weights = (
-                np.ascontiguousarray(values[:, j])
-                for values in (result.coef, self.grad, problem.free, penalty.weight)
-            )
-            breach, largest, features, starts, weight = kernels.screen_groups(
-                coef, grad, free, penalty.group_of, self.by_group, weights, _MARGIN
-            )
-            g_b = self.grad_intercept[j]
-            result.grad_norm[j] = max(largest, abs(g_b))
-            schur, mean, total = problem.curvature(j, coef, result.intercept[j], features)
-            ridge, matrix = penalty.hessian_parts(j, features)
-            # A feature that is constant has the gradient and curvature of rounding.
-            constant = np.abs(np.diag(schur)) <= CONSTANT * total * mean**2
-            schur[constant] = schur[:, constant] = 0
-            schur[constant, constant] = total
-            schur[np.diag_indices(features.size)] += ridge
-            if matrix is not None:
-                schur += matrix
-            g, c = np.where(constant, 0.0, grad[features] - mean * g_b), coef[features]
-            goal = _INNER * max(breach, 1e-14)
-            z, slope, *self.held[j] = kernels.solve_groups(
-                schur, g, c, starts, weight, goal, features, *self.held[j]
-            )
-            if not np.isfinite(z).all():  # the model is not convex: exact Hessians will take over
-                z, slope = c.copy(), g.copy()
-            d = z - c
-            # |z| - |c| = (z + c)'d / (|z| + |c|): terms of the same size are subtracted first.
-            with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-                pull = weight / (_group_norms(c, starts) + _group_norms(z, starts))
-                pull = np.repeat(np.where(np.isfinite(pull), pull, 0.0), np.diff(starts))
-                gain = -(0.5 * (g + slope) + pull * (z + c)) @ d + 0.5 * g_b**2 / total
-            # The inner solution leaves a part of the gradient. A gain below 0 is rounding.
-            curved = np.diag(schur).astype(np.float64).clip(min=1e-300)
-            left = 0.5 * kernels.group_leftover(slope, z, starts, weight, curved)
-            self.step[:, j] = 0
-            self.step[features, j] = d
-            self.step_intercept[j] = -g_b / total - mean @ d
-            self.promised[j] = -gain
-            result.newton_decrement[j] = (max(gain, 0.0) + left) / problem.trust(j)
-
-        run_threads(one, list(index))
-        self.length[index] = 1.0
+        problem, result = self.problem, self.result
+        was = result.newton_decrement[index].copy()
+        run_threads(self._find_step, list(index))
         decrement = result.newton_decrement[index]
+        falls = problem.exact & problem.plain[index] & falls_without_end(decrement, was)
+        self.falling[index] = np.where(falls, self.falling[index] + 1, 0)
+        self.fell[index] += falls
+        self.length[index] = np.where(self.falling[index] >= 2, FALL, 1.0)
         problem.announce(index, decrement)
         done = within(decrement, self.tol, problem.floor[index], result.objective[index])
         done &= problem.certain[index]
-        result.status[index[done]] = np.where(problem.lost[index[done]], "stalled", "converged")
+        # Bins may be on their way to infinity: what they leave has yet to be claimed.
+        ended = np.where(self.fell[index[done]] >= 2, "separated", "converged")
+        result.status[index[done]] = ended
         result.status[index[~np.isfinite(decrement)]] = "stalled"
         result.status[index[(result.n_iter[index] >= self.maxiter) & ~done]] = "max_iter"
+
+    def _find_step(self, j):
+        """The step of a receiver, and the decrease that its model predicts."""
+        problem, penalty, result = self.problem, self.penalty, self.result
+        coef, grad, free, weights = (
+            np.ascontiguousarray(values[:, j])
+            for values in (result.coef, self.grad, problem.free, penalty.weight)
+        )
+        breach, largest, features, starts, weight = kernels.screen_groups(
+            coef, grad, free, penalty.group_of, self.by_group, weights, _MARGIN
+        )
+        g_b = self.grad_intercept[j]
+        result.grad_norm[j] = max(largest, abs(g_b))
+        schur, mean, total = problem.curvature(j, coef, result.intercept[j], features)
+        ridge, matrix = penalty.hessian_parts(j, features)
+        # A feature that is constant has the gradient and curvature of rounding.
+        squares = total * (mean - problem.shift[features]) ** 2
+        constant = np.abs(np.diag(schur)) <= CONSTANT * squares
+        schur[constant] = schur[:, constant] = 0
+        schur[constant, constant] = total
+        schur[np.diag_indices(features.size)] += ridge
+        if matrix is not None:
+            schur += matrix
+        g, c = np.where(constant, 0.0, grad[features] - mean * g_b), coef[features]
+        model, trust = Model(schur, g, c, starts, weight), problem.trust(j)
+        if problem.shift.any():  # the slope of the intercept is in that of a column far from zero
+            breach = model.breach(g, c)
+        goal = _INNER * max(breach, 1e-14)
+        # A claim that ends the fit, or that is suddenly small, is examined.
+        small = np.fmax(self.tol * trust, _SUDDEN * result.newton_decrement[j] * trust)
+        for solve in (self._solve, self._solve_exactly):
+            z, slope, left = solve(j, model, features, goal)
+            gain = model.gain(z, slope) + 0.5 * g_b**2 / total
+            # The inner solution leaves a part of the gradient. A gain below 0 is rounding.
+            claim = max(gain, 0.0) + left
+            # Where a model in float32 may not do, exact Hessians take over.
+            if claim > small or not (problem.exact and self._may_be_more(j, left)):
+                break
+            excess = max(result.objective[j] - problem.lowest(j), 0.0)
+            rounding = squares, problem.noise(j, features)
+            gap = model.gap(z, slope, model.reach(excess, ridge), rounding)
+            claim = min(claim + gap, excess)
+            if claim <= small or not self._may_solve(features):
+                break
+        d = z - c
+        self.step[:, j] = 0
+        self.step[features, j] = d
+        self.step_intercept[j] = -g_b / total - mean @ d
+        self.promised[j] = -gain
+        result.newton_decrement[j] = claim / trust
+
+    def _solve(self, j, model, features, goal):
+        """The minimum of a model, the slope of its quadratic there, and what that leaves."""
+        schur, g, c, starts, weight = model
+        z, slope, *self.held[j] = kernels.solve_groups(
+            schur, g, c, starts, weight, goal, features, *self.held[j]
+        )
+        if not np.isfinite(z).all():  # the model is not convex: exact Hessians will take over
+            z, slope = c.copy(), g.copy()
+        # The goal is missed where no system in float32 has a factor.
+        if self._may_solve(features) and model.breach(slope, z) > 2 * goal:
+            return self._solve_exactly(j, model, features, goal)
+        curved = np.diag(schur).astype(np.float64).clip(min=1e-300)
+        return z, slope, 0.5 * kernels.group_leftover(slope, z, starts, weight, curved)
+
+    def _may_solve(self, features):
+        return self.problem.exact and features.size <= _FEW
+
+    def _solve_exactly(self, j, model, features, goal):
+        """The same in float64."""
+        visible = _VISIBLE * (1 + abs(self.result.objective[j]))
+        z, slope = model.minimum(1e-3 * max(self.tol, visible))
+        curved = np.diag(model.schur).astype(np.float64).clip(min=1e-300)
+        return z, slope, 0.5 * kernels.group_leftover(slope, z, model.starts, model.weight, curved)
+
+    def _may_be_more(self, j, left):
+        """Whether what an inner solution leaves may be more than the diagonal says.
+
+        The factor of the last system tells how nearly collinear the features are.
+        """
+        lower = self.held[j][1]
+        squares = (lower * lower).sum(axis=1)
+        pivot = (np.diag(lower) ** 2 / squares).min() if squares.size else 0.0
+        room = _VISIBLE * (1 + abs(self.result.objective[j]))
+        return left > 0 and not (pivot > _NEAR and left <= pivot * room)
 
 
 def norms(penalty, coef, receivers):
@@ -254,9 +311,3 @@ def norms(penalty, coef, receivers):
     with np.errstate(over="ignore"):  # a trial point may be far off
         np.add.at(size, penalty.group_of, coef**2)
     return column_dot(penalty.weight[:, receivers], np.sqrt(size))
-
-
-def _group_norms(c, starts):
-    if c.size == 0:
-        return np.zeros(0)
-    return np.sqrt(np.add.reduceat(c * c, starts[:-1]))

@@ -25,6 +25,8 @@ from fastglm._engine.linear import (
 )
 from fastglm._kernels.dots import column_dot
 
+_FAR = 1e-4  # standard deviation, as a part of the mean, of which ``X'X`` loses half of the digits
+
 
 class _System(NamedTuple):
     """The normal equations of the receivers with one mask and penalty."""
@@ -171,12 +173,14 @@ class QuadraticProblem:
 
         Columns are nearly collinear, or a direction that was taken for collinear has a slope.
         """
-        out, normal = np.zeros(self.plain.size, bool), self.normal
+        normal = self.normal
+        far = np.diag(normal.covariance) < (_FAR * normal.mean) ** 2
+        out = self.free[far].any(axis=0)
         size = np.sqrt(np.diag(normal.covariance).clip(min=0) + normal.mean**2)
         unit = np.sqrt(self.variance + self.mean_y**2)
         for j in np.flatnonzero(self.plain):
             found = self._factor(j)
-            out[j] = found.near
+            out[j] |= found.near
             if found.null is not None:
                 slope = self.slope[found.features, j]
                 out[j] |= has_slope(found.null, size[found.features], slope, unit[j])
@@ -193,9 +197,17 @@ class QuadraticProblem:
     # --- for proximal steps ---
 
     @property
-    def lost(self):
-        """No receiver; see `Curvature`."""
-        return np.zeros(self.plain.size, bool)
+    def shift(self):
+        """Nothing: columns are read as they are; see `Curvature`."""
+        return np.zeros(self.free.shape[0])
+
+    def noise(self, j, features):
+        """None is known; see `Curvature`."""
+        return np.zeros(features.size)
+
+    def lowest(self, j):
+        """No bound of the mean loss from below; see `Curvature`."""
+        return -np.inf
 
     def forget(self, receivers=slice(None)):
         """Begin a new fit of some receivers: nothing has to change."""

@@ -1,0 +1,294 @@
+"""The claimed gap bounds the true one, also where float64 and flat directions make that hard."""
+
+import itertools
+
+import numpy as np
+import oracle
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+
+import fastglm
+from fastglm._batches.fit import tasks_of
+from fastglm._engine.exact import DenseProblem
+from fastglm._engine.limits import gap_at_infinity
+from fastglm._engine.sparse_model import Model
+from fastglm._inputs import read_problem
+from fastglm.features import hstack
+
+
+def receiver(X, y, link, ridge=0.0, groups=(), offset=0.0):
+    """The problem of one receiver by the formulas, over the rows that are known."""
+    X = np.asarray(X, float)
+    known = np.isfinite(X).all(axis=1)
+    n, p = int(known.sum()), X.shape[1]
+    shift = np.broadcast_to(offset, len(X))[known]
+    ridge = np.broadcast_to(np.asarray(ridge, float), p)
+    return oracle.Receiver(X[known], y[known], np.ones(n), shift, link, ridge, list(groups))
+
+
+def lasso(sizes):
+    return [(np.array([f]), size) for f, size in enumerate(sizes) if size > 0]
+
+
+def gap_of(model, problem):
+    best = oracle.solve(problem)
+    value = problem.value(np.ravel(model.coef_), float(np.ravel(model.intercept_)[0]))
+    return float(value - best.value), best
+
+
+def holds(model, problem):
+    """Whether the fit has converged, and its claim is true."""
+    gap, best = gap_of(model, problem)
+    claim = float(model.newton_decrement_[0])
+    assert model.converged_.all(), (model.status_, claim, gap)
+    assert gap <= 2 * claim + 1e-9 * best.scale, (claim, gap)
+
+
+@pytest.mark.parametrize("mean", [1e7, 1e8])
+@pytest.mark.parametrize("link", ["exp", "identity"])
+@pytest.mark.parametrize(("regularizer", "strength"), [("Ridge", 1e-3), ("Lasso", 1e-9)])
+def test_products_far_from_zero_keep_their_digits(link, mean, regularizer, strength):
+    """Rows of exact Hessians are centred; float32 and X'X do not hold what varies."""
+    rng = np.random.default_rng(3)
+    n = 600
+    counts = np.full((n, 1), 2.0)  # a steady input: all that varies of the product is the factor
+    z = rng.normal(size=(n, 1))
+    basis = fastglm.basis.RaisedCosineLogConv(2, 5) * fastglm.basis.IdentityEval()
+    X = basis.compute_features(counts, mean + z)
+    y = rng.poisson(np.exp(0.5 * z[:, 0] - 0.5)).astype(float)
+    family = "Poisson" if link == "exp" else "Gaussian"
+    penalty = {"ridge": strength} if regularizer == "Ridge" else {"groups": lasso([strength] * 2)}
+    for solver in ("newton-cholesky", "newton-cg"):
+        model = fastglm.GLM(
+            family,
+            link,
+            regularizer=regularizer,
+            regularizer_strength=strength,
+            solver_name=solver,
+        ).fit(X, y)
+        holds(model, receiver(X, y, link, **penalty))
+
+
+def test_a_sum_of_columns_that_hardly_varies_is_a_feature_of_an_elastic_net():
+    """Two columns of opposite waves, whose sum is a small covariate: float32 has no factor."""
+    rng = np.random.default_rng(0)
+    n = 300
+    wave, small = rng.normal(size=n), rng.normal(size=n)
+    X = np.column_stack([1e6 * wave, small - 1e6 * wave, rng.normal(size=n)])
+    y = rng.poisson(np.exp(0.5 * small - 1)).astype(float)
+    elastic = fastglm.regularizer.ElasticNet(0.5)
+    model = fastglm.GLM(regularizer=elastic, regularizer_strength=1e-3)
+    model.fit(X, y)
+    groups = lasso([5e-4] * 3)
+    holds(model, receiver(X, y, "exp", ridge=5e-4, groups=groups))
+
+
+@pytest.mark.parametrize("apart", [1e-7, 3e-8])
+@pytest.mark.parametrize("name", ["Lasso", "GroupLasso"])
+def test_nearly_equal_columns_have_a_certificate(name, apart):
+    """Where no Hessian holds their difference, the penalty bounds what is left along it."""
+    rng = np.random.default_rng(1)
+    n = 400
+    x = rng.normal(size=n)
+    X = np.column_stack([x, x + apart * rng.normal(size=n), rng.normal(size=n)])
+    y = rng.poisson(np.exp(0.4 * x - 1)).astype(float)
+    if name == "GroupLasso":
+        mask = np.array([[1, 1, 0], [0, 0, 1]])
+        name = fastglm.regularizer.GroupLasso(mask=mask)
+        groups = [(np.array([0, 1]), 0.01 * np.sqrt(2)), (np.array([2]), 0.01)]
+    else:
+        groups = lasso([0.01] * 3)
+    model = fastglm.GLM(regularizer=name, regularizer_strength=0.01).fit(X, y)
+    holds(model, receiver(X, y, "exp", groups=groups))
+
+
+@pytest.mark.parametrize("tol", [1e-6, 1e-8])
+@pytest.mark.parametrize("apart", [1e-4, 1e-5])
+def test_a_loose_tolerance_beside_nearly_equal_columns(apart, tol):
+    """What an inner solution leaves is weighed by the Hessian, not by its diagonal."""
+    rng = np.random.default_rng(0)
+    x, z, u = rng.normal(size=(3, 400))
+    X, sizes = np.column_stack([x, x + apart * z, u]), np.array([0.0, 0.0, 0.02])
+    y = rng.poisson(np.exp(0.4 * z - 1)).astype(float)
+    model = fastglm.PopulationGLM(
+        regularizer="Lasso", regularizer_strength=sizes[:, None], solver_kwargs={"tol": tol}
+    ).fit(X, y[:, None])
+    holds(model, receiver(X, y, "exp", groups=lasso(sizes)))
+
+
+def models(rng):
+    """Models of a proximal step with groups of several sizes, some nearly singular."""
+    for n, sizes, rank in ((5, [1] * 5, 5), (6, [2, 3, 1], 6), (6, [1] * 6, 4), (8, [3, 3, 2], 5)):
+        A = rng.normal(size=(rank, n))
+        starts = np.append(0, np.cumsum(sizes))
+        weight = rng.uniform(0.05, 0.8, size=len(sizes))
+        c = rng.normal(size=n) * (rng.random(n) < 0.7)
+        yield Model(A.T @ A / rank, A.T @ rng.normal(size=rank), c, starts, weight)
+
+
+def least(model):
+    """The minimum of a model by many proximal gradients."""
+    z, bound = model.c.copy(), np.linalg.eigvalsh(model.schur)[-1]
+    for _ in range(20_000):
+        u = z - (model.g + model.schur @ (z - model.c)) / bound
+        for (a, b), w in zip(itertools.pairwise(model.starts), model.weight, strict=True):
+            size = np.linalg.norm(u[a:b])
+            u[a:b] *= max(0.0, 1 - w / (bound * size)) if size > 0 else 0.0
+        z = u
+    return z, model.value(z)
+
+
+def test_the_minimum_of_a_model_and_the_bound_of_its_gap():
+    rng = np.random.default_rng(0)
+    for model in models(rng):
+        z, slope = model.minimum(1e-12)
+        best, value = least(model)
+        assert abs(model.value(z) - value) < 1e-11
+        assert np.allclose(slope, model.g + model.schur @ (z - model.c))
+        np.testing.assert_array_equal(z[np.abs(best) < 1e-9], 0.0)
+        rounding = np.zeros(z.size), np.zeros(z.size)
+        for off in (1e-1, 1e-4, 1e-7):
+            at = z + off * rng.normal(size=z.size)
+            at_slope = model.g + model.schur @ (at - model.c)
+            reach = 2 * np.abs(best) + 1e-3
+            gap = model.gap(at, at_slope, reach, rounding)
+            assert model.value(at) - value <= gap * (1 + 1e-6) + 1e-13
+
+
+def test_least_norm_leaves_the_objective_true():
+    """Directions that are taken out are rounded, and the columns along them are large."""
+    rng = np.random.default_rng(0)
+    n = 120
+    counts = (np.arange(n) % 2 == 0).astype(float)[:, None]
+    x = 3e8 + rng.normal(size=(n, 1))
+    conv = fastglm.basis.RaisedCosineLogConv(2, 5)
+    X = (conv + conv * fastglm.basis.IdentityEval()).compute_features(counts, counts, x)
+    X = hstack([X, counts.repeat(2, axis=1) * [1.0, 0.5]])
+    y = rng.poisson(3.0, size=n).astype(float)
+    model = fastglm.GLM().fit(X, y)
+    problem = receiver(X, y, "exp")
+    value = problem.value(np.ravel(model.coef_), float(np.ravel(model.intercept_)[0]))
+    assert abs(float(model.objective_[0]) - value) < 1e-9
+    holds(model, problem)
+
+
+def test_limits_rule_over_large_rates_beside_a_penalty():
+    """A feature at its limit, in bins where another feature raises eta by 40."""
+    rng = np.random.default_rng(0)
+    n = 200
+    rare = (rng.random(n) < 0.2).astype(float)
+    x = np.where(rare == 1, 80.0, rng.normal(size=n))
+    y = np.where(rare == 1, 0, rng.poisson(np.exp(0.5 * x.clip(max=3)))).astype(float)
+    X, sizes = np.column_stack([rare, x]), [0.0, 1e-3]
+    model = fastglm.PopulationGLM(
+        regularizer="Lasso", regularizer_strength=np.array(sizes)[:, None]
+    )
+    with pytest.warns(ConvergenceWarning, match="separated"):
+        model.fit(X, y[:, None])
+    gap, _ = gap_of(model, receiver(X, y, "exp", groups=lasso(sizes)))
+    assert gap <= 2 * float(model.newton_decrement_[0]) + 1e-13
+
+
+@pytest.mark.parametrize("link", ["exp", "softplus", "logistic", "cloglog"])
+@pytest.mark.parametrize("penalty", ["ridge", "lasso"])
+def test_what_is_left_at_infinity_is_in_the_claim(link, penalty):
+    """Bins that fall at different rates: a step sees the fastest of them."""
+    rng = np.random.default_rng(0)
+    n = 120
+    x = rng.normal(size=n)
+    up = np.where(rng.random(n) < 0.4, 10.0 ** rng.uniform(-2, 0, size=n), 0.0)
+    y = np.where(up > 0, 0, rng.random(n) < 0.5).astype(float)
+    X = np.column_stack([up, x])
+    strength = [[0.0], [0.01]]
+    family = "Poisson" if link in ("exp", "softplus") else "Bernoulli"
+    name = "Lasso" if penalty == "lasso" else "Ridge"
+    model = fastglm.PopulationGLM(
+        family, link, regularizer=name, regularizer_strength=np.array(strength)
+    )
+    given = read_problem(model, X, y[:, None])
+    exact = DenseProblem(
+        tasks_of(
+            given.X, given.observed, given.X.valid, given.free, [given.penalty], given.settings
+        ).products,
+        given.observed,
+        given.free,
+        given.penalty,
+        given.settings.loss,
+    )
+    kwargs = {"ridge": [0, 0.01]} if penalty == "ridge" else {"groups": lasso([0, 0.01])}
+    r = receiver(X, y, link, **kwargs)
+    rest = receiver(X[up == 0, 1:], y[up == 0], link)
+    part = (up == 0).mean()
+    rest.ridge = np.array([0.01 / part]) if penalty == "ridge" else rest.ridge
+    rest.groups = lasso([0.01 / part]) if penalty == "lasso" else []
+    best = oracle.solve(rest)
+    for far in (60.0, 300.0, 3000.0):
+        coef = np.array([[-far], best.coef * 1.001])
+        bound, away = gap_at_infinity(
+            exact, np.arange(1), coef.astype(float), np.array([best.intercept])
+        )
+        gap = float(r.value(coef[:, 0], best.intercept) - part * best.value)
+        assert away.all()
+        assert gap <= bound[0] * (1 + 1e-3) + 1e-14
+        assert bound[0] <= 1.1 * gap + 1e-14
+
+
+@pytest.mark.parametrize("link", ["exp", "logistic"])
+@pytest.mark.filterwarnings("ignore:separated")
+def test_a_sparse_fit_with_bins_at_infinity_ends(link):
+    """Two unpenalised features go to infinity together, in long steps with new Hessians."""
+    rng = np.random.default_rng(0)
+    n = 150
+    x, u = rng.normal(size=(2, n))
+    up = np.where(rng.random(n) < 0.4, 10.0 ** rng.uniform(-2, 0, size=n), 0.0)
+    X, sizes = np.column_stack([up - 0.3 * x, x, u]), [0.0, 0.0, 0.02]
+    y = np.where(up > 0, 0, rng.random(n) < 0.4).astype(float)
+    model = fastglm.PopulationGLM(
+        "Poisson" if link == "exp" else "Bernoulli",
+        link,
+        regularizer="Lasso",
+        regularizer_strength=np.array(sizes)[:, None],
+        solver_name="newton-cholesky",
+    )
+    model.fit(X, y[:, None])
+    holds(model, receiver(X, y, link, groups=lasso(sizes)))
+    assert model.n_iter_[0] < 30
+
+
+def test_a_slow_sparse_fit_of_a_quadratic_loss_is_not_separated():
+    rng = np.random.default_rng(0)
+    x, z, u = rng.normal(size=(3, 300))
+    X = np.column_stack([x, x + 1e-4 * z, u])
+    y = x + z + rng.normal(size=300)
+    sizes = np.array([0.0, 0.0, 0.02])
+    model = fastglm.PopulationGLM(
+        "Gaussian", "identity", regularizer="Lasso", regularizer_strength=sizes[:, None]
+    ).fit(X, y[:, None])
+    assert list(model.status_) == ["converged"]
+    holds(model, receiver(X, y, "identity", groups=lasso(sizes)))
+
+
+def test_bins_at_infinity_of_the_oracle_cost_nothing_for_bernoulli_counts():
+    """It moves them as far as the direction is steep, in the sign of their counts."""
+    rng = np.random.default_rng(0)
+    n = 80
+    x, rare = rng.normal(size=n), (rng.random(n) < 0.3).astype(float)
+    y = np.where(rare == 1, x > 0, rng.random(n) < 0.5).astype(float)
+    X = np.column_stack([x, rare, rare * x])
+    found = oracle.solve(receiver(X, y, "logistic"))
+    inside = oracle.solve(receiver(X[rare == 0], y[rare == 0], "logistic"))
+    assert found.separated == rare.sum()
+    assert abs(found.value - inside.value * np.mean(rare == 0)) < 1e-13
+
+
+def test_rounding_of_collinear_columns_is_no_feature_of_the_oracle():
+    rng = np.random.default_rng(0)
+    n = 500
+    x = np.linspace(-1, 1, n)
+    X = np.column_stack([0.6 * (x + 2e7), 3e-4 * (x - 4e8), rng.normal(size=n)])
+    y = rng.poisson(1.0, size=n).astype(float)
+    both, one = (oracle.solve(receiver(X[:, k], y, "exp")) for k in ([0, 1, 2], [0, 2]))
+    assert abs(both.value - one.value) < 1e-10
+    steady = 1e5 * (1 + np.finfo(float).eps * rng.integers(-1, 2, size=(n, 1)))
+    without, beside = (oracle.solve(receiver(Z, y, "exp")) for Z in (X, np.hstack([X, steady])))
+    assert without.value == pytest.approx(beside.value, abs=1e-14)
