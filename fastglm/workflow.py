@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from fastglm._inputs import read_counts
 from fastglm._pynapple import pynapple_type, read_values
 from fastglm.basis.cosines import RaisedCosineLogConv
 from fastglm.connectivity import CouplingMap, coupling_map
+from fastglm.connectivity.controls import CONTROLS, false_discoveries
 from fastglm.features.events import Events
 from fastglm.features.held import hold
 from fastglm.features.history import HistoryColumns
@@ -236,6 +238,7 @@ def infer_connectivity(
     epochs: object | None = None,
     *,
     null: str = "empirical",
+    controls: Sequence[str] = (),
     observation_model: str | ObservationModel = "Poisson",
     inverse_link_function: str | Callable | None = None,
     clip: bool = False,
@@ -263,6 +266,10 @@ def infer_connectivity(
         What a coupling must depart from: the bulk of all filters, which shows what cells that were
         not recorded do, or zero. With fewer than 200 pairs of cells, or bins above 5 ms, no bulk
         can be learned: the result then has p-values against zero, and says so.
+    controls : sequence of {"jittered", "shifted", "reversed"}
+        Recordings without synapses that are made from this one and go the same way; see
+        `fastglm.connectivity.controls`. ``controls`` of the result has the number of discoveries of
+        each. Each takes as long as the data.
     observation_model, inverse_link_function
         As in `PopulationGLM`; Poisson or Bernoulli.
     clip : bool, default False
@@ -325,6 +332,8 @@ def infer_connectivity(
             f"{loss.family} observations do not have; use fit_coupling or PopulationGLM with "
             f"observation_model={loss.family!r}, and its coupling_map."
         )
+    for name in controls:
+        check_choice("control", name, tuple(CONTROLS))
     columns = None
     if _are_spike_times(counts):
         units = counts
@@ -334,6 +343,17 @@ def infer_connectivity(
         raise ValueError("clip goes with spike times; for counts pass counts.clip(max=1).")
     elif pynapple_type(counts) == "TsdFrame" and counts.shape[0] > 1:
         bin_size = read_values(counts, "counts")[1].bin_size
+    family = {
+        "observation_model": observation_model,
+        "inverse_link_function": inverse_link_function,
+    }
+    result = _infer(counts, epochs, bin_size, null, family, columns, progress)
+    _add_controls(result, controls, null, family)
+    return result
+
+
+def _infer(counts, epochs, bin_size, null, family, columns=None, progress=None):
+    """The map of counts; see `infer_connectivity`."""
     window = max(round(_REACH / bin_size), _FEWEST_LAGS)
     basis = RaisedCosineLogConv(min(_N_FUNCS, window), window, label="coupling")
     history = basis.compute_features(counts, epochs)
@@ -347,8 +367,7 @@ def infer_connectivity(
     shared = [_pooled(block, round(tau / bin_size, 3)) for tau in timescales]
     X = hstack([history, *[matrix for matrix in shared if matrix is not None]])
     model = PopulationGLM(
-        observation_model,
-        inverse_link_function,
+        **family,
         regularizer="Ridge",
         regularizer_strength=_strengths(X, block, basis.kernel_),
         solver_kwargs={"tol": 1e-10},  # a hundredth of the resolution of the standard errors
@@ -358,7 +377,7 @@ def infer_connectivity(
         block.inputs = model.receivers_ = columns
     result = coupling_map(model, X, counts, label="coupling", null=null, bin_size=bin_size)
     model.X_, model.counts_, model.basis_ = X, read_counts(model, counts, X), basis
-    model.bin_size_ = bin_size
+    model.bin_size_, loss = bin_size, result.loss
     result.settings.update(
         {
             "bin size": f"{1e3 * bin_size:g} ms",
@@ -375,6 +394,34 @@ def infer_connectivity(
         }
     )
     return result
+
+
+def _add_controls(result, controls, null, family):
+    """Number of discoveries of each control, and a warning where one finds as much as the data."""
+    model = result.model
+    block = model.X_.columns[0]
+    # A stretch of complete bins is an epoch without its first window.
+    edges = np.flatnonzero(np.diff(block.complete.astype(np.int8), prepend=0, append=0))
+    epochs = edges.reshape(-1, 2) - [block.kernel.shape[0], 0]
+    found = result.significant()
+    for name in controls:
+        events = CONTROLS[name](model.counts_, epochs, model.bin_size_)
+        largest = as_observation_model(family["observation_model"]).largest
+        if largest is not None:
+            events.amplitudes = np.minimum(events.amplitudes, largest)
+        control = _infer(events, epochs, model.bin_size_, null, family)
+        result.controls[name] = false_discoveries(name, found, control.significant())
+    text = ", ".join(f"{name} {number}" for name, number in result.controls.items())
+    if text:
+        result.settings["controls"] = f"discoveries beside {found.sum()} in the data: {text}"
+    as_many = [name for name, number in result.controls.items() if number >= max(found.sum(), 1)]
+    if as_many:
+        warnings.warn(
+            f"{' and '.join(as_many)}: as many couplings as in the data are found "
+            f"({text}; {found.sum()} in the data), where none can be.",
+            UserWarning,
+            stacklevel=3,
+        )
 
 
 def _are_spike_times(counts):

@@ -69,6 +69,8 @@ class CouplingMap:
         ms. NaN without a bin size, without tests, and for own histories.
     null : Null
         What the p-values are against, and what limits it; `Null.sentence` is for readers.
+    controls : dict
+        Number of discoveries in each control of `infer_connectivity`; all of them are false.
     p_value, q_value : ndarrays of shape (n_senders, n_receivers)
         Against the null. q-values are over couplings between different cells: they are NaN on
         the diagonal of a population that drives itself, and inf for couplings without a test.
@@ -103,6 +105,7 @@ class CouplingMap:
     z: np.ndarray | None = None
     delay: np.ndarray | None = None
     null: Null = field(default_factory=Null)
+    controls: dict = field(default_factory=dict)
 
     def __repr__(self) -> str:
         n_senders, n_receivers = self.strength.shape
