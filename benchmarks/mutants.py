@@ -49,10 +49,11 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TARGETS = ("_engine", "_products", "recordings", "_inputs.py", "inference.py")
+TARGETS = ("_engine", "_algebra", "_products", "recordings", "_inputs.py", "inference.py")
 # Tests of a file, or of the files in a folder. The longest name that fits counts.
 NEAREST = {
     "_engine": "guards glm conditioning weights regularizer families statistics",
+    "_algebra": "guards glm conditioning claims regularizer",
     "_engine/proximal.py": "regularizer guards weights model_selection",
     "_engine/quadratic.py": "traces families guards conditioning weights",
     "_engine/observed.py": "weights guards shards traces",

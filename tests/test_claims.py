@@ -8,10 +8,10 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 import fastglm
+from fastglm._algebra.sparse_model import Model
 from fastglm._batches.fit import tasks_of
 from fastglm._engine.exact import DenseProblem
 from fastglm._engine.limits import gap_at_infinity
-from fastglm._engine.sparse_model import Model
 from fastglm._inputs import read_problem
 from fastglm.features import hstack
 

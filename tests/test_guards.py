@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fastglm
+from fastglm._algebra.linear import cho_solve, cholesky
 from fastglm._batches import cost, monitor
 from fastglm._batches import fit as batches
 from fastglm._batches.cost import Batch
@@ -17,7 +18,6 @@ from fastglm._engine.batch import _Fit
 from fastglm._engine.events import EventProblem
 from fastglm._engine.late import _FIRST, LateReceivers
 from fastglm._engine.lbfgs import Steps
-from fastglm._engine.linear import cho_solve, cholesky
 from fastglm._engine.observed import Observed
 from fastglm._engine.preconditioner import SampleProblem, SingleProblem
 from fastglm._engine.result import SETTLED, USABLE

@@ -13,7 +13,15 @@ PACKAGE = Path(fastglm.__file__).parent
 # From the ground up: a module may import what stands before it, and its own package.
 FLOORS = (
     ("_kernels", "_html", "_checks", "_files", "_pynapple", "features", "basis", "recordings")
-    + ("observation_models", "_penalty", "regularizer", "_products", "_engine", "_batches")
+    + (
+        "observation_models",
+        "_penalty",
+        "regularizer",
+        "_products",
+        "_algebra",
+        "_engine",
+        "_batches",
+    )
     + (
         "_inputs",
         "_fitted",

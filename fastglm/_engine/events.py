@@ -10,9 +10,9 @@ import itertools
 import numpy as np
 
 from fastglm import _kernels as kernels
+from fastglm._algebra.linear import ROUNDING, has_slope, null_spaces, rounding_floor
 from fastglm._engine.late import LateReceivers
 from fastglm._engine.lbfgs import Steps
-from fastglm._engine.linear import ROUNDING, has_slope, null_spaces, rounding_floor
 from fastglm._kernels.threads import run_threads
 
 _FAR = 3e-3  # standard deviation, as a part of the mean, that float32 does not hold

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from fastglm._engine.linear import CONSTANT, cho_solve, cholesky
-from fastglm._engine.space import find_space
+from fastglm._algebra.linear import CONSTANT, cho_solve, cholesky
+from fastglm._algebra.space import find_space
 from fastglm._kernels.dots import column_dot
 from fastglm._kernels.threads import run_threads
 from fastglm._products.weighted_gram import WeightedGram, symmetric
@@ -149,11 +149,10 @@ class DenseProblem:
         for block in range(len(self.blocks)):
             gram, counts = self._block(block)
             rows = gram.rows[:, :-1]
-            index, shift, weight = self.blocks[block], None, None
-            if self.observed.offset is not None:
-                shift = self.observed.offset[index]
-            if self.observed.weight is not None:
-                weight = self.observed.weight[index]
+            shift, weight = (
+                None if values is None else values[self.blocks[block]]
+                for values in (self.observed.offset, self.observed.weight)
+            )
             with np.errstate(over="ignore", invalid="ignore"):  # a trial point may be far off
                 run_threads(add, range(active.size), rows.size * active.size)
         penalised = np.zeros_like(coef)

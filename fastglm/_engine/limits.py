@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
+from fastglm._algebra.sparse_model import least_subgradient
 from fastglm._engine.proximal import norms
-from fastglm._engine.sparse_model import least_subgradient
 from fastglm._kernels.threads import run_threads
 
 _MOVED = 0.5  # a bin whose loss changes by more than this part is on its way to infinity

@@ -3,8 +3,8 @@
 import numpy as np
 
 from fastglm import _kernels as kernels
+from fastglm._algebra.linear import NEAR, ROUNDING, cho_solve, cholesky
 from fastglm._engine.lbfgs import Steps
-from fastglm._engine.linear import NEAR, ROUNDING, cho_solve, cholesky
 from fastglm._engine.observed import columns
 from fastglm._engine.sampling import BLEND
 from fastglm._kernels.dots import column_dot

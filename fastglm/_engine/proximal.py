@@ -21,9 +21,9 @@ from copy import deepcopy
 import numpy as np
 
 from fastglm import _kernels as kernels
-from fastglm._engine.linear import CONSTANT
+from fastglm._algebra.linear import CONSTANT
+from fastglm._algebra.sparse_model import Model
 from fastglm._engine.newton import FALL, falls_without_end, within
-from fastglm._engine.sparse_model import Model
 from fastglm._kernels.dots import column_dot
 from fastglm._kernels.threads import run_threads
 

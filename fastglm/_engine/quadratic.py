@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastglm._engine.linear import (
+from fastglm._algebra.linear import (
     NEAR,
     centre,
     cho_solve,

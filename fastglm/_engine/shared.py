@@ -5,7 +5,7 @@ from functools import cached_property
 import numpy as np
 import scipy.linalg
 
-from fastglm._engine.linear import centre
+from fastglm._algebra.linear import centre
 from fastglm._engine.sampling import Sample, draw, sample_size
 from fastglm._kernels.dots import tiled_dot
 from fastglm._kernels.threads import run_threads

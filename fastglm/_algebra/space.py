@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastglm._engine.linear import complete
+from fastglm._algebra.linear import complete
 
 _EPS = np.finfo(np.float64).eps
 _NOISE = 16  # a direction is collinear if its size is below so many roundings of its columns

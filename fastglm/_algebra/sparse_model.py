@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.linalg
 
-from fastglm._engine.linear import cho_solve, cholesky
+from fastglm._algebra.linear import cho_solve, cholesky
 
 _EPS = np.finfo(np.float64).eps
 _STEPS = 30  # most steps with a barrier of one strength
