@@ -253,6 +253,22 @@ def test_other_bases_and_receivers_that_are_no_senders(counts):
     assert np.isnan(plain.delay).all()
 
 
+def test_filters_that_say_nothing_are_no_departure():
+    """Covariances of 0 and without end, and a basis that makes no shape of a synapse."""
+    coef, free = unshrunk(np.zeros((1, 3)), np.zeros((1, 3, 3)), np.eye(3)[None])
+    assert np.isfinite(coef).all()
+    assert np.isfinite(free).all()
+    covariance = np.stack([np.diag([1.0, np.inf, 2.0]), np.diag([3.0, np.inf, np.inf])])
+    null._replace_infinite(covariance)
+    np.testing.assert_allclose(covariance[1], np.diag([3.0, 1e4, 2e4]))
+    filters = Filters(
+        np.array([[0, 1]]), np.ones((1, 2)), np.eye(2)[None], np.zeros((30, 2)), -np.ones(1), 0.001
+    )
+    found = scan.scan(filters)
+    assert found.z[0] == 0
+    assert found.p_value[0] == 1
+
+
 def test_more_pairs_than_the_sample_have_the_same_bulk(monkeypatch):
     filters, _, _, _ = drawn(confounding=1.0)
     whole = fit_bulk(filters, reverse=True)

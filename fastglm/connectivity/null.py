@@ -158,7 +158,10 @@ def _replace_infinite(covariance):
     open_ = ~np.isfinite(variance)
     if not open_.any():
         return
-    typical = np.nanmedian(np.where(open_, np.nan, variance), axis=0)
+    typical = [
+        np.median(v[~o]) if (~o).any() else 1.0 for v, o in zip(variance.T, open_.T, strict=True)
+    ]
+    typical = np.array(typical)
     covariance[open_[:, :, None] | open_[:, None, :]] = 0.0
     row, at = np.nonzero(open_)
     covariance[row, at, at] = _UNKNOWN * typical[at]
@@ -194,7 +197,7 @@ def unshrunk(coef: np.ndarray, covariance: np.ndarray, prior: np.ndarray) -> tup
         at least 0.02: what the data say by less than a fiftieth stays shrunk.
     """
     values, vectors = np.linalg.eigh(covariance)
-    values = np.maximum(values, _FLAT * values[:, -1:])
+    values = np.maximum(values, np.maximum(_FLAT * values[:, -1:], np.finfo(float).tiny))
     root = vectors * np.sqrt(values)[:, None, :]
     relative = np.swapaxes(root, 1, 2) @ prior @ root
     values, vectors = np.linalg.eigh(relative)

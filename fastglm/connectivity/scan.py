@@ -142,22 +142,26 @@ def deviance_root(z: np.ndarray, mean: np.ndarray) -> np.ndarray:
 
 
 def _scale(found, residual, covariance, coef):
-    """The median of |z| over what it is under the null; at least 1 where most pairs are sparse."""
+    """The median of |z| over what it is under the null.
+
+    At least 1 where most pairs are sparse, and a half elsewhere.
+    """
     many = np.flatnonzero(found.coincidences >= _MANY)
-    least = 0.0
+    least = 0.5
     if 2 * len(many) < len(found.z):
         many, least = np.arange(len(found.z)), 1.0
     some = many[np.unique(np.linspace(0, len(many) - 1, min(len(many), _SAMPLE)).astype(np.int64))]
     _, way = _ways(residual[some], covariance[some], coef)
     draws = np.random.default_rng(0).normal(size=(len(some), way.shape[2], _DRAWS))
     expected = np.median(np.abs(way @ draws).max(axis=1))
-    return max(least, np.median(np.abs(found.z[many])) / expected)
+    return max(least, np.median(np.abs(found.z[many])) / expected) if expected > 0 else 1.0
 
 
 def _ways(residual, covariance, coef):
     """z_d of every filter, and the unit vectors ``S^-1/2 s_d``, (n_filters, n_delays, k)."""
     root = np.linalg.cholesky(covariance)
     white = np.linalg.solve(root, np.broadcast_to(coef.T, (len(root), *coef.T.shape)))
-    way = (white / np.linalg.norm(white, axis=1, keepdims=True)).transpose(0, 2, 1)
+    size = np.linalg.norm(white, axis=1, keepdims=True)
+    way = (white / np.maximum(size, np.finfo(float).tiny)).transpose(0, 2, 1)
     score = np.linalg.solve(root, residual[:, :, None])
     return (way @ score)[:, :, 0], way
