@@ -163,12 +163,13 @@ def test_couplings_in_a_notebook(data, model):
     assert len(rows) == significant.sum()
     names = list(couplings.senders)
     strengths = []
-    for name, strength, error, gain, q in rows:
+    for name, strength, error, gain, delay, q in rows:
         i, j = map(names.index, name.split(" \N{RIGHTWARDS ARROW} "))
         assert significant[i, j]
         assert strength == f"{couplings.strength[i, j]:+.3g}"
         assert error == f"{couplings.standard_error[i, j]:.2g}"
         assert gain == f"{couplings.gain[i, j]:+.3g}%"
+        assert delay == "\N{EN DASH}"  # nothing says how long a bin is
         assert q == f"{couplings.q_value[i, j]:.2g}"
         strengths.append(abs(couplings.strength[i, j]))
     assert strengths == sorted(strengths, reverse=True)

@@ -103,7 +103,7 @@ def test_names_of_senders_that_are_no_receivers_reach_the_report():
     X, y = HistoryConv(2).compute_features(COUNTS), COUNTS[["CA3 2"]].to_numpy()
     model = PopulationGLM(**RIDGE).fit(X, y)
     for standard_errors in (False, True):
-        facts = gather(model, X, y, standard_errors, None, None, None)
+        facts = gather(model, X, y, standard_errors, None, {}, {})
         assert facts.couplings.senders.tolist() == NAMES
 
 

@@ -66,7 +66,8 @@ def same(actual, expected):
 
 
 def test_the_names_are_those_of_nemos(nemos):
-    assert set(nemos.__all__) <= set(basis.__all__)
+    # Category, of NeMoS 0.2.9, makes columns of labels; see docs/coming-from-nemos.md.
+    assert set(nemos.__all__) - {"Category"} <= set(basis.__all__)
 
 
 @pytest.mark.parametrize("name", ALL)

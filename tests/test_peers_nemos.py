@@ -215,6 +215,7 @@ def test_what_fastglm_has_not_is_said():
         fastglm.from_nemos(peer(regularizer="Ridge", regularizer_strength=strength))
 
 
+@pytest.mark.filterwarnings("ignore:FeaturePytree is deprecated:FutureWarning")
 def test_trees_of_features():
     rng = np.random.default_rng(0)
     tree = nemos.pytrees.FeaturePytree(a=rng.normal(size=(50, 2)), b=rng.normal(size=(50, 1)))

@@ -154,16 +154,17 @@ def test_receivers_are_the_models(page, model, data):
 
 
 def test_couplings_are_those_of_the_map(page, model, data):
-    couplings = model.coupling_map(*data[1:])
+    couplings = model.coupling_map(*data[1:], bin_size=0.001)
     rows = page.table("Who drives whom")
     assert len(rows) == N * (N - 1)
     pairs = []
-    for name, strength, error, gain, q in rows:
+    for name, strength, error, gain, delay, q in rows:
         i, j = map(int, name.split(" \N{RIGHTWARDS ARROW} "))
         pairs.append((i, j))
         assert strength == f"{couplings.strength[i, j]:+.2f}".replace("-", MINUS)
         assert error == f"{couplings.standard_error[i, j]:.2g}"
         assert gain == f"{couplings.gain[i, j]:+.3g} %".replace("-", MINUS)
+        assert delay == f"{couplings.delay[i, j]:.0f} ms"
         value = couplings.q_value[i, j]
         assert q == ("< 0.0001" if value < 1e-4 else f"{value:.2g}")
     assert len(set(pairs)) == len(rows)

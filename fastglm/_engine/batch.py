@@ -448,7 +448,8 @@ class _Fit:
         problem.least_norm(everyone, result.coef, result.intercept)
         if problem.method != DenseProblem.method:
             return
-        moves = np.finfo(float).eps * (problem.given_size @ np.abs(result.coef - before))
+        with np.errstate(invalid="ignore"):  # features may be too large for a sum
+            moves = np.finfo(float).eps * (problem.given_size @ np.abs(result.coef - before))
         moved = np.flatnonzero((moves > _MOVES) & (result.status == "converged"))
         if moved.size:
             again = minimize(problem, result.coef, result.intercept, self.settings.tol, _TOUCH)
