@@ -256,9 +256,7 @@ def _recorded(times, cells, weights, chosen, seconds):
 
 KINDS = {
     "balanced": balanced,
-    "izhikevich": izhikevich,
     "hubs": lambda seed: izhikevich(seed, "hubs"),
-    "small world": lambda seed: izhikevich(seed, "small_world"),
     "states": states,
     "slow drive": drive,
     "fast input": fast_input,
@@ -266,4 +264,3 @@ KINDS = {
     "sequences": sequences,
     "balanced, no connection": lambda seed: balanced(seed, coupled=False),
 }
-CONNECTED = ("balanced", "izhikevich", "hubs", "small world", "states")

@@ -479,9 +479,9 @@ bulk of all filters shows instead; the notes of `fastglm.connectivity.null` and
 ## Populations most of whose inputs are not recorded
 
 `benchmarks/populations.py` simulates them for 900 s: integrate-and-fire cells in balance (60 of 200
-recorded), Izhikevich cells on a random graph, on one with hubs and in a small world (100 of 1,000),
-coupled GLMs under hidden up and down states, and cells without any connection that share slow
-drive, fast input, steps of their rates or sequences. `infer_connectivity` runs with its defaults
+recorded), Izhikevich cells on a graph with hubs (100 of 1,000), coupled GLMs under hidden up and
+down states, and cells without any connection that share slow drive, fast input, steps of their
+rates or sequences. `infer_connectivity` runs with its defaults
 at 1 ms. Confounding is the standard deviation of what unobserved input does to a filter, over the
 median standard error.
 
