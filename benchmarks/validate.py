@@ -267,10 +267,16 @@ def populations(seed=1):
         found = fastglm.infer_connectivity(trains, epochs=[[0, population.seconds]])
         result[name] = {"n_cells": len(trains), **discoveries(found, population.adjacency)}
         print(name, result[name], flush=True)
+    draw_populations(result)
+    return result
+
+
+def draw_populations(result):
+    """False part and power against q, with the empirical null and without."""
     figure, axes = plt.subplots(1, 2, figsize=(8.5, 3.4), constrained_layout=True)
     connected = [name for name, row in result.items() if row["links"]]
     for ax, what in zip(axes, ("false", "power"), strict=True):
-        for name, color in zip(connected, COLOURS, strict=True):
+        for name, color in zip(connected, COLOURS, strict=False):
             for null, style in (("empirical", "-"), ("zero", ":")):
                 ax.plot(LEVELS, result[name][null][what], style, color=color,
                         label=name if style == "-" else None)  # fmt: skip
@@ -280,7 +286,6 @@ def populations(seed=1):
     axes[1].set_ylabel("found among true")
     axes[1].legend(frameon=False, fontsize=8, title="dotted: against zero")
     save(figure, "populations")
-    return result
 
 
 def discoveries(found, adjacency):
@@ -481,9 +486,10 @@ bulk of all filters shows instead; the notes of `fastglm.connectivity.null` and
 `benchmarks/populations.py` simulates them for 900 s: integrate-and-fire cells in balance (60 of 200
 recorded), Izhikevich cells on a graph with hubs (100 of 1,000), coupled GLMs under hidden up and
 down states, and cells without any connection that share slow drive, fast input, steps of their
-rates or sequences. `infer_connectivity` runs with its defaults
-at 1 ms. Confounding is the standard deviation of what unobserved input does to a filter, over the
-median standard error.
+rates or sequences. `infer_connectivity` runs with its defaults at 1 ms. Confounding is the standard
+deviation of what unobserved input does to a filter, over the median standard error. A coupling with
+a broad filter is lost more often than one with a fast filter (balanced cells; "simulated" in the
+table above), and hidden sequences leave some false ones. The grey line of the figure is q.
 
 {populations}
 
@@ -532,10 +538,10 @@ def page(results):
                 rows.append(
                     [name, r["n_cells"], f"{k['links']} {kind}", f"{k['auc']:.3f}",
                      f"{k['auc_correlogram']:.3f}", share_found(r, "empirical"),
-                     share_found(r, "zero"), f"{r['seconds']:.0f} s"]
+                     share_found(r, "zero")]
                 )  # fmt: skip
     head = ["network", "cells", "links", "area under ROC", "correlogram",
-            "found at q = 0.05 (false)", "against zero", "time"]  # fmt: skip
+            "found at q = 0.05 (false)", "against zero"]  # fmt: skip
     unrecorded = [
         [name, r["n_cells"], r["links"], share_found(r, "empirical"), power(r, "empirical"),
          share_found(r, "zero"), power(r, "zero"), f"{r['confounding']:.2f}"]
