@@ -120,7 +120,7 @@ def scan(
     for start in range(0, n, _CHUNK):
         part = slice(start, start + _CHUNK)
         z, way = _ways(residual[part], covariance[part], coef)
-        white = np.linalg.solve(np.linalg.cholesky(filters.covariance[part]), coef.T)
+        white = _whitened(np.linalg.cholesky(filters.covariance[part]), coef)
         coincidences = _SKEWNESS * (white**2).sum(axis=1)
         z = np.where(z > 0, deviance_root(z, coincidences), z)
         best = np.arange(len(z)), np.abs(z).argmax(axis=1)
@@ -157,10 +157,16 @@ def _scale(found, residual, covariance, coef):
     return max(least, np.median(np.abs(found.z[many])) / expected) if expected > 0 else 1.0
 
 
+def _whitened(root, coef):
+    """Shapes in units of the errors of each filter, (n_filters, k, n_delays)."""
+    # Before NumPy 2 a table beside a stack of matrices is a stack of vectors.
+    return np.linalg.solve(root, np.broadcast_to(coef.T, (len(root), *coef.T.shape)))
+
+
 def _ways(residual, covariance, coef):
     """z_d of every filter, and the unit vectors ``S^-1/2 s_d``, (n_filters, n_delays, k)."""
     root = np.linalg.cholesky(covariance)
-    white = np.linalg.solve(root, np.broadcast_to(coef.T, (len(root), *coef.T.shape)))
+    white = _whitened(root, coef)
     size = np.linalg.norm(white, axis=1, keepdims=True)
     way = (white / np.maximum(size, np.finfo(float).tiny)).transpose(0, 2, 1)
     score = np.linalg.solve(root, residual[:, :, None])
