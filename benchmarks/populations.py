@@ -28,6 +28,14 @@ class Population:
 
 
 @njit(cache=True)
+def _send(t, weights, delays, waiting):
+    """A spike in bin t reaches the targets of its cell after their delays."""
+    for k in range(weights.size):
+        if weights[k] != 0:
+            waiting[(t + delays[k]) % waiting.shape[0], k] += weights[k]
+
+
+@njit(cache=True)
 def _integrate_and_fire(weights, delays, drive, n_steps, step, rng):
     """Bins and cells of the spikes of leaky cells with synaptic currents of 3 ms."""
     n = weights.shape[0]
@@ -50,9 +58,7 @@ def _integrate_and_fire(weights, delays, drive, n_steps, step, rng):
                 voltage[j], rest[j] = 0.0, int(2 / step)
                 bins.append(t)
                 cells.append(j)
-                for k in range(n):
-                    if weights[j, k] != 0:
-                        waiting[(t + delays[j, k]) % longest, k] += weights[j, k]
+                _send(t, weights[j], delays[j], waiting)
     return np.array(bins[1:]), np.array(cells[1:])
 
 
@@ -156,9 +162,7 @@ def _log_linear(base, weights, delays, decay, own, hidden, loadings, rng):
                 after[j] = 0.0
                 bins.append(t)
                 cells.append(j)
-                for k in range(n):
-                    if weights[j, k] != 0:
-                        waiting[(t + delays[j, k]) % longest, k] += weights[j, k]
+                _send(t, weights[j], delays[j], waiting)
     return np.array(bins[1:]), np.array(cells[1:])
 
 

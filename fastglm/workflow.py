@@ -400,9 +400,7 @@ def _add_controls(result, controls, null, family):
     """Number of discoveries of each control, and a warning where one finds as much as the data."""
     model = result.model
     block = model.X_.columns[0]
-    # A stretch of complete bins is an epoch without its first window.
-    edges = np.flatnonzero(np.diff(block.complete.astype(np.int8), prepend=0, append=0))
-    epochs = edges.reshape(-1, 2) - [block.kernel.shape[0], 0]
+    epochs = _epochs_of(block)
     found = result.significant()
     for name in controls:
         events = CONTROLS[name](model.counts_, epochs, model.bin_size_)
@@ -463,6 +461,13 @@ def _strengths(X, block, kernel):
     return 1 / (n_bins * prior**2)
 
 
+def _epochs_of(block):
+    """First bin and one past the last of each epoch that is longer than the history's window."""
+    # A stretch of complete bins is an epoch without its first window.
+    edges = np.flatnonzero(np.diff(block.complete.astype(np.int8), prepend=0, append=0))
+    return edges.reshape(-1, 2) - [block.kernel.shape[0], 0]
+
+
 def _pooled(block, tau):
     """Past events of all cells, filtered over tau bins, with variance 1; None without events.
 
@@ -485,11 +490,8 @@ def _pooled(block, tau):
     from scipy.signal import lfilter  # here: a twentieth of the time of `import fastglm`
 
     every = max(int(tau / 4), 1)
-    # A stretch of complete bins is an epoch without its first window.
-    edges = np.flatnonzero(np.diff(block.complete.astype(np.int8), prepend=0, append=0))
     starts, values = [], []
-    for first, stop in edges.reshape(-1, 2):
-        start = first - window
+    for start, stop in _epochs_of(block):
         low, high = np.searchsorted(events.bins, [start, stop])
         begins = np.arange(start, stop, every)
         total = np.bincount(

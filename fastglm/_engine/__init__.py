@@ -10,8 +10,8 @@ their penalties. `batch.fit_task` fits it:
 3. It finds a start. Where the counts enter the loss linearly, the start is the optimum on a sample
    of bins (`preconditioner`, `sampling`, `shared`).
 4. It searches: `newton` for smooth penalties, `proximal` for lasso and groups, whose models are
-   solved in float64 where float32 fails (`sparse_model`). A search moves every receiver on its own,
-   and gives it a status and a certificate (`result`).
+   solved in float64 where float32 fails (`_algebra.sparse_model`). A search moves every receiver
+   on its own, and gives it a status and a certificate (`result`).
 5. It adds what is left in bins on their way to infinity to the certificate (`limits`).
 
 `events.EventProblem` has the parts that many features need. `objective` is one pass over the

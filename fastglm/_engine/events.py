@@ -13,13 +13,14 @@ from fastglm import _kernels as kernels
 from fastglm._algebra.linear import ROUNDING, has_slope, null_spaces, rounding_floor
 from fastglm._engine.late import LateReceivers
 from fastglm._engine.lbfgs import Steps
+from fastglm._engine.protocols import Uncentred
 from fastglm._kernels.threads import run_threads
 
 _FAR = 3e-3  # standard deviation, as a part of the mean, that float32 does not hold
 _PRECISE = 1e-11  # gradients of receivers with a smaller decrement are summed in float64
 
 
-class EventProblem:
+class EventProblem(Uncentred):
     """Objective and gradient from all events: for many features.
 
     A pass adds up every event's filter: n_events * window_size * n_receivers additions each way.
@@ -133,19 +134,6 @@ class EventProblem:
         return self.steps.harmless(self.point, grad, grad_intercept)
 
     # --- for proximal steps ---
-
-    @property
-    def shift(self):
-        """Nothing: columns are read as they are; see `Curvature`."""
-        return np.zeros(self.free.shape[0])
-
-    def noise(self, j, features):
-        """None is known; see `Curvature`."""
-        return np.zeros(features.size)
-
-    def lowest(self, j):
-        """No bound of the mean loss from below; see `Curvature`."""
-        return -np.inf
 
     def curvature(self, j, coef, intercept, features):
         """Schur complement on the sample; see `SampleProblem.curvature`."""

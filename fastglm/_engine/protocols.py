@@ -61,6 +61,23 @@ class Problem(Protocol):
         """Receivers whose optimum needs exact Hessians of rows, (n_receivers,)."""
 
 
+class Uncentred:
+    """What `Curvature` asks of a problem that reads columns as they are, for its ``free``."""
+
+    @property
+    def shift(self):
+        """Nothing: columns are read as they are; see `Curvature`."""
+        return np.zeros(self.free.shape[0])
+
+    def noise(self, j, features):
+        """None is known; see `Curvature`."""
+        return np.zeros(features.size)
+
+    def lowest(self, j):
+        """No bound of the mean loss from below; see `Curvature`."""
+        return -np.inf
+
+
 class Curvature(Protocol):
     """A model of the Hessian over a few features, for `proximal.minimize`.
 

@@ -23,6 +23,7 @@ from fastglm._algebra.linear import (
     rounding_floor,
     split_space,
 )
+from fastglm._engine.protocols import Uncentred
 from fastglm._kernels.dots import column_dot
 
 _FAR = 1e-4  # standard deviation, as a part of the mean, of which ``X'X`` loses half of the digits
@@ -66,7 +67,7 @@ def normal_equations(products, weight=None):
     return Normal(covariance, mean, n_bins, sums)
 
 
-class QuadraticProblem:
+class QuadraticProblem(Uncentred):
     """Objective, gradient and Newton step of receivers from their normal equations.
 
     Cost: ``p_j^3 / 3`` for every mask and penalty with p_j free features, and ``n_features**2`` a
@@ -195,19 +196,6 @@ class QuadraticProblem:
         return np.zeros(receivers.size)
 
     # --- for proximal steps ---
-
-    @property
-    def shift(self):
-        """Nothing: columns are read as they are; see `Curvature`."""
-        return np.zeros(self.free.shape[0])
-
-    def noise(self, j, features):
-        """None is known; see `Curvature`."""
-        return np.zeros(features.size)
-
-    def lowest(self, j):
-        """No bound of the mean loss from below; see `Curvature`."""
-        return -np.inf
 
     def forget(self, receivers=slice(None)):
         """Begin a new fit of some receivers: nothing has to change."""

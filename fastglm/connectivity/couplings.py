@@ -351,7 +351,9 @@ def _judged(couplings, fit, null, bin_size):
     z, delay = np.full(p.shape, np.nan), np.full(p.shape, np.nan)
     if found is not None:
         z[pairs], delay[pairs] = found.z, 1e3 * found.delay
-    q = inference.benjamini_hochberg(np.where(couplings.own_history, np.nan, p))
+    q = couplings.q_value
+    if p is not couplings.p_value:
+        q = inference.benjamini_hochberg(np.where(couplings.own_history, np.nan, p))
     return replace(couplings, p_value=p, q_value=q, z=z, delay=delay, null=facts)
 
 
