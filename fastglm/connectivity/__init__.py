@@ -1,7 +1,8 @@
 """Who drives whom: the couplings of a fitted model, and how sure one can be of them.
 
 `couplings` makes the map, `null` learns what filters of unconnected pairs look like, `scan` looks
-for departures that have the shape of a synapse, and `empirical` decides.
+for departures that have the shape of a synapse, and `empirical` decides. `synchrony` is about the
+same bin, where nothing has a direction.
 """
 
 from fastglm.connectivity.couplings import CouplingMap as CouplingMap
@@ -10,5 +11,7 @@ from fastglm.connectivity.couplings import history_of as history_of
 from fastglm.connectivity.couplings import point_estimates as point_estimates
 from fastglm.connectivity.couplings import same_events as same_events
 from fastglm.connectivity.empirical import Null as Null
+from fastglm.connectivity.synchrony import Synchrony as Synchrony
+from fastglm.connectivity.synchrony import synchrony as synchrony
 
-__all__ = ["CouplingMap", "Null", "coupling_map"]
+__all__ = ["CouplingMap", "Null", "Synchrony", "coupling_map", "synchrony"]
