@@ -3,7 +3,8 @@
 `KINDS` maps a name to a function of a seed that returns a `Population`. Three kinds of cells are
 connected (integrate-and-fire cells in balance, Izhikevich cells on several graphs, coupled GLMs
 under hidden states). The others have no connection at all, and share something else: slow drive,
-fast input, steps of their rates, sequences.
+fast input, drift and steps of their rates, sequences. Most of either exist with and without
+connections.
 """
 
 from dataclasses import dataclass
@@ -170,9 +171,7 @@ def states(seed, n=40, seconds=900.0, coupled=True, hidden=None, loading=0.7, ra
     """Coupled GLMs under hidden states that raise some cells and lower others."""
     rng = np.random.default_rng(seed)
     n_bins = int(seconds * 1e3)
-    linked = (rng.random((n, n)) < 0.08) & ~np.eye(n, dtype=bool)
-    sign = np.where(rng.random(n) < 0.25, -1.0, 1.0)[:, None]
-    weights = linked * sign * rng.uniform(0.5, 1.3, (n, n)) * coupled
+    weights = _links(rng, n) * coupled
     delays = rng.integers(1, 8, (n, n))
     hidden = _up_and_down(rng, n_bins) if hidden is None else hidden
     loadings = rng.normal(0, loading, (hidden.shape[1], n))
@@ -183,6 +182,13 @@ def states(seed, n=40, seconds=900.0, coupled=True, hidden=None, loading=0.7, ra
     return _recorded((bins + 0.5) * 1e-3, cells, weights, np.arange(n), seconds)
 
 
+def _links(rng, n):
+    """Weights of a sparse graph, a quarter of whose cells inhibit."""
+    linked = (rng.random((n, n)) < 0.08) & ~np.eye(n, dtype=bool)
+    sign = np.where(rng.random(n) < 0.25, -1.0, 1.0)[:, None]
+    return linked * sign * rng.uniform(0.5, 1.3, (n, n))
+
+
 def _up_and_down(rng, n_bins):
     """One state of -1 and 1 that holds 0.1 to 1 s, smoothed over 20 ms."""
     edges = np.cumsum(rng.uniform(100, 1000, n_bins // 300))
@@ -190,7 +196,7 @@ def _up_and_down(rng, n_bins):
     return np.convolve(state, np.full(20, 0.05), mode="same")[:, None]
 
 
-# --- cells that are not connected ---
+# --- cells that share something else, by default not connected ---
 
 
 def drive(seed, n=40, seconds=900.0):
@@ -213,27 +219,41 @@ def _filtered(noise, decay):
     return out
 
 
-def fast_input(seed, n=40, seconds=900.0, n_sources=30):
+def fast_input(seed, n=40, seconds=900.0, n_sources=30, coupled=False):
     """Unrecorded cells that each drive a third of the cells at delays of 1 to 6 ms."""
     rng = np.random.default_rng(seed)
     total = n + n_sources
     weights = np.zeros((total, total))
     weights[n:, :n] = (rng.random((n_sources, n)) < 0.3) * rng.uniform(0.8, 2.0, (n_sources, n))
+    base = np.log(1e-3 * rng.lognormal(np.log(5), 0.4, total))
+    delays = rng.integers(1, 7, (total, total))
+    if coupled:
+        weights[:n, :n] = _links(rng, n)
     bins, cells = _log_linear(
-        np.log(1e-3 * rng.lognormal(np.log(5), 0.4, total)), weights,
-        rng.integers(1, 7, (total, total)), np.full(total, np.exp(-1 / 4)), 3.0,
+        base, weights, delays, np.full(total, np.exp(-1 / 4)), 3.0,
         np.zeros((int(seconds * 1e3), 1)), np.zeros((1, total)), rng,
     )  # fmt: skip
     return _recorded((bins + 0.5) * 1e-3, cells, weights, np.arange(n), seconds)
 
 
-def steps(seed, n=40, seconds=900.0):
-    """Independent cells whose rates step at times that all share."""
+def steps(seed, n=40, seconds=900.0, coupled=False):
+    """Cells whose rates step at times that all share."""
     rng = np.random.default_rng(seed)
     edges = np.cumsum(rng.uniform(5e3, 4e4, 200))
     number = np.searchsorted(edges, np.arange(int(seconds * 1e3)))
     hidden = rng.normal(size=(number[-1] + 1, 4))[number]
-    return states(seed, n, seconds, False, hidden, 0.4)
+    return states(seed, n, seconds, coupled, hidden, 0.4)
+
+
+def drift(seed, n=40, seconds=900.0, coupled=False):
+    """Cells whose rates wander over a minute and over five, each its own mixture."""
+    rng = np.random.default_rng(seed)
+    hidden = np.empty((int(seconds * 1e3), 4))
+    for m, tau in enumerate((6e4, 6e4, 3e5, 3e5)):
+        noise = rng.normal(size=len(hidden)) * np.sqrt(2 / tau)
+        noise[0] = rng.normal()
+        hidden[:, m] = _filtered(noise, np.exp(-1 / tau))
+    return states(seed, n, seconds, coupled, hidden, 0.5)
 
 
 def sequences(seed, n=40, seconds=900.0, size=10):
@@ -262,9 +282,14 @@ KINDS = {
     "balanced": balanced,
     "hubs": lambda seed: izhikevich(seed, "hubs"),
     "states": states,
+    "fast input, connected": lambda seed: fast_input(seed, coupled=True),
+    "drift, connected": lambda seed: drift(seed, coupled=True),
+    "rate steps, connected": lambda seed: steps(seed, coupled=True),
     "slow drive": drive,
     "fast input": fast_input,
+    "drift": drift,
     "rate steps": steps,
     "sequences": sequences,
     "balanced, no connection": lambda seed: balanced(seed, coupled=False),
+    "states, no connection": lambda seed: states(seed, coupled=False),
 }
