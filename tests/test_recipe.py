@@ -5,7 +5,8 @@ import pytest
 import scipy.sparse
 
 import fastglm
-from fastglm import workflow
+from fastglm.connectivity.nuisance import pooled
+from fastglm.features.history import HistoryColumns
 
 
 def chain(n_bins=60_000, seed=0):
@@ -95,12 +96,7 @@ def test_silent_cells_and_silence():
     with pytest.warns(fastglm.glm.ConvergenceWarning, match="silent"):
         couplings = fastglm.infer_connectivity(counts)
     assert np.isnan(couplings.q_value[0, 4])
-    assert (
-        workflow._pooled(
-            couplings.model.X_.columns[0].__class__(np.zeros((99, 2)), np.ones((5, 1))), 9
-        )
-        is None
-    )
+    assert pooled(HistoryColumns(np.zeros((99, 2)), np.ones((5, 1))), 9) is None
 
 
 def test_bad_input_is_refused():

@@ -28,6 +28,7 @@ class Events:
 
     timeline = None  # times of the bins, if the counts came with times
     columns = None  # `Columns`: names of the units, if they have names
+    grid = None  # `recordings.bins.Grid`: seconds of the bins, if they come from spike times
     ndim = 2
     values = None  # all numbers of the table; only in `Traces`
 

@@ -130,6 +130,14 @@ class HistoryColumns:
         """Bins before a row and bins after it whose counts the row depends on."""
         return max(self.kernel.shape[0] - self.shift, 0), max(self.shift - 1, 0)
 
+    @property
+    def epochs(self) -> np.ndarray:
+        """First bin and one past the last of each epoch with a complete bin, (n_epochs, 2)."""
+        # A stretch of complete bins is an epoch without the rows that see beyond it.
+        edges = np.flatnonzero(np.diff(self.complete.astype(np.int8), prepend=0, append=0))
+        before, after = self.reach
+        return edges.reshape(-1, 2) + [-before, after]
+
     def _missing_rows(self):
         """For each missing count, the slice of rows whose window holds it, and its sender."""
         window_size = self.kernel.shape[0]

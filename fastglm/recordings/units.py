@@ -8,7 +8,8 @@ import numpy as np
 
 from fastglm._checks import rounding
 from fastglm._pynapple import Columns, Timeline, intersect, make_support, pynapple_type
-from fastglm.recordings.intervals import as_epochs, check_lengths, check_segments
+from fastglm.recordings.bins import Grid
+from fastglm.recordings.intervals import as_epochs, check_lengths, check_segments, full_bins
 from fastglm.recordings.spikes import SpikeTimes
 from fastglm.recordings.times import (
     as_seconds,
@@ -35,7 +36,10 @@ def read_units(
     t_start: float | None = None,
     t_stop: float | None = None,
 ) -> tuple[Events, np.ndarray, Columns]:
-    """Events of the counts, epochs in bins, and `Columns` of the units; see `fit_coupling`."""
+    """Events of the counts, epochs in bins, and `Columns` of the units; see `fit_coupling`.
+
+    ``grid`` of the events has the times of the bins.
+    """
     t_start, t_stop = read_number(t_start, "t_start"), read_number(t_stop, "t_stop")
     if pynapple_type(units) == "TsGroup":
         return _read_group(units, bin_size, epochs, t_start, t_stop)
@@ -65,6 +69,8 @@ def read_units(
     events, bounds = spikes.events(bin_size, segments, stated)
     columns = Columns(list(range(spikes.n_units)) if names is None else names)
     events.columns = columns
+    lengths = full_bins(segments, bin_size, spikes.resolution)
+    events.grid = Grid(segments[lengths > 0, 0], lengths[lengths > 0], bin_size)
     return events, bounds, columns
 
 
@@ -90,6 +96,7 @@ def _read_group(units, bin_size, epochs, t_start, t_stop):
     edge = max(_HALF_NANOSECOND, min(rounding(segments), bin_size / 2))
     events = count_events(*spikes[:3], bin_size, segments, lengths, edge)
     events.columns = columns
+    events.grid = Grid(segments[lengths > 0, 0], lengths[lengths > 0], bin_size)
     events.timeline = Timeline(support, grid=(segments[:, 0], lengths, bin_size), columns=columns)
     return events, as_epochs(lengths), columns
 

@@ -1,0 +1,16 @@
+"""From spikes to a fitted model, or to a map of couplings, in one call.
+
+| file | what it holds |
+|---|---|
+| `coupling` | `fit_coupling` |
+| `recipe` | `infer_connectivity` |
+| `design` | histories and covariates side by side, and which couplings are fitted |
+| `files` | `load_model` |
+"""
+
+from fastglm.workflow.coupling import cut_counts as cut_counts
+from fastglm.workflow.coupling import fit_coupling
+from fastglm.workflow.files import load_model
+from fastglm.workflow.recipe import infer_connectivity
+
+__all__ = ["fit_coupling", "infer_connectivity", "load_model"]
