@@ -242,6 +242,10 @@ class Test:
             "q <= 0.05"
         )
 
+    def select(self, filters) -> Test:
+        """The tests of some filters, a slice or numbers."""
+        return Test(self.statistic[filters], self.degrees[filters])
+
     @property
     def p_value(self):
         """Probability of such a statistic or a larger one if the filter is zero."""

@@ -199,7 +199,10 @@ def test_what_is_missing_is_named(fitted, monkeypatch, method, package):
 
 
 def test_public_names():
-    assert set(connectivity.__all__) == {"CouplingMap", "Null", "coupling_map"}
+    assert set(connectivity.__all__) == {
+        *("CouplingMap", "Null", "Synchrony"),
+        *("coupling_map", "synchrony"),
+    }
 
 
 def test_couplings_without_tests_have_the_same_estimates(fitted):

@@ -158,13 +158,14 @@ def test_couplings_are_those_of_the_map(page, model, data):
     rows = page.table("Who drives whom")
     assert len(rows) == N * (N - 1)
     pairs = []
-    for name, strength, error, gain, delay, q in rows:
+    for name, strength, error, gain, delay, sensitivity, q in rows:
         i, j = map(int, name.split(" \N{RIGHTWARDS ARROW} "))
         pairs.append((i, j))
         assert strength == f"{couplings.strength[i, j]:+.2f}".replace("-", MINUS)
         assert error == f"{couplings.standard_error[i, j]:.2g}"
         assert gain == f"{couplings.gain[i, j]:+.3g} %".replace("-", MINUS)
         assert delay == f"{couplings.delay[i, j]:.0f} ms"
+        assert sensitivity == f"{couplings.sensitivity[i, j]:.2g} %"
         value = couplings.q_value[i, j]
         assert q == ("< 0.0001" if value < 1e-4 else f"{value:.2g}")
     assert len(set(pairs)) == len(rows)
@@ -297,7 +298,7 @@ def test_softplus_has_no_gain(data, tmp_path):
     _, X, counts = data
     model = ridge(inverse_link_function="softplus").fit(X, counts)
     page = Page(write_report(tmp_path / "fit.html", model, X, counts))
-    assert len(page.table("Who drives whom")[0]) == 4
+    assert len(page.table("Who drives whom")[0]) == 5
     assert page.list("What was fitted")["link"] == "softplus"
 
 
@@ -376,7 +377,7 @@ def test_a_page_of_gaussian_observations(tmp_path):
     rows = page.table("Receivers")
     assert [row[2] for row in rows] == [f"{v:.3g}" for v in model.scale_]
     assert [row[-1] for row in rows] == [f"{v:.3f}" for v in r2]
-    assert len(page.table("Who drives whom")[0]) == 4  # no gain
+    assert len(page.table("Who drives whom")[0]) == 5  # no gain
     first = page.table("Who drives whom")[0][0]
     assert first == "0 \N{RIGHTWARDS ARROW} 1"
 

@@ -20,7 +20,9 @@ softplus. The summary of a filter is
   filter against zero. It also detects a filter whose parts cancel in the strength, and everything
   that unobserved cells do. ``null="empirical"`` tests z against the bulk of all filters; see
   `fastglm.connectivity.null`;
-- ``q_value``: Benjamini-Hochberg over all couplings between different cells.
+- ``q_value``: Benjamini-Hochberg over all couplings between different cells;
+- ``sensitivity``: how much an unobserved input must explain to make the coupling vanish, in
+  per cent; see `fastglm.connectivity.sensitivity`.
 """
 
 from __future__ import annotations
@@ -35,9 +37,11 @@ from fastglm import _html, inference
 from fastglm._checks import check_choice
 from fastglm._fitted import Fitted
 from fastglm._inputs import read_counts
+from fastglm.connectivity import sensitivity
 from fastglm.connectivity.empirical import Null, empirical_test
 from fastglm.connectivity.null import read_filters
 from fastglm.connectivity.scan import scan
+from fastglm.connectivity.sensitivity import Explained, read_explained
 from fastglm.features.matrix import FeatureMatrix, as_feature_matrix
 from fastglm.observation_models import Loss, PoissonExp
 from fastglm.recordings.times import check_bin_size, read_number
@@ -69,6 +73,8 @@ class CouplingMap:
         ms. NaN without a bin size, without tests, and for own histories.
     null : Null
         What the p-values are against, and what limits it; `Null.sentence` is for readers.
+    explained : Explained
+        What the model explains of each receiver, which `sensitivity` is measured by.
     controls : dict
         Number of discoveries in each control of `infer_connectivity`; all of them are false.
     p_value, q_value : ndarrays of shape (n_senders, n_receivers)
@@ -106,6 +112,7 @@ class CouplingMap:
     delay: np.ndarray | None = None
     null: Null = field(default_factory=Null)
     controls: dict = field(default_factory=dict)
+    explained: Explained = field(default_factory=Explained, repr=False)
 
     def __repr__(self) -> str:
         n_senders, n_receivers = self.strength.shape
@@ -142,6 +149,55 @@ class CouplingMap:
         """Whether the q-value of each coupling is at most q, a boolean array."""
         with np.errstate(invalid="ignore"):
             return self.q_value <= q
+
+    @property
+    def sensitivity(self) -> np.ndarray:
+        """How much an unobserved input must explain to make each coupling vanish, in per cent.
+
+        The share of what the model explains of the receiver, and as much of the sender's past given
+        the rest of the model; see `fastglm.connectivity.sensitivity`.
+
+        Returns
+        -------
+        ndarray of shape (n_senders, n_receivers)
+            NaN for own histories and couplings without a finite standard error, after a lasso, and
+            with the kinds "robust" and "blocks"; `sentence` says why.
+        """
+        return sensitivity.sensitivity(self)
+
+    def sensitivity_of_test(self, level: float = 0.95) -> np.ndarray:
+        """As `sensitivity`, to make the Wald test of each filter insignificant at the level.
+
+        Returns
+        -------
+        ndarray of shape (n_senders, n_receivers)
+            0 where it is insignificant as it is.
+
+        Raises
+        ------
+        ValueError
+            If the level is not between 0 and 1.
+        """
+        return sensitivity.sensitivity(self, level)
+
+    def sentence(self, sender: object, receiver: object, level: float = 0.95) -> str:
+        """What an unobserved input must do to make a coupling vanish, for a paper or a referee.
+
+        Parameters
+        ----------
+        sender, receiver
+            Names of the cells, or their numbers where they have no names.
+        level : float
+            Of the Wald test of the filter.
+
+        Raises
+        ------
+        ValueError
+            If there is no such cell, or the level is not between 0 and 1.
+        """
+        i = _place(self.senders, sender, "sender")
+        j = _place(self.receivers, receiver, "receiver")
+        return sensitivity.sentence(self, i, j, level)
 
     @property
     def own_history(self) -> np.ndarray:
@@ -215,8 +271,7 @@ class CouplingMap:
         pandas = _import("pandas")
         n, m = self.strength.shape
         columns = {"sender": np.repeat(self.senders, m), "receiver": np.tile(self.receivers, n)}
-        for name in _NUMBERS:
-            columns[name] = getattr(self, name).ravel()
+        columns.update({name: values.ravel() for name, values in self._numbers().items()})
         return pandas.DataFrame(columns)
 
     def to_networkx(self, q: float = 0.05) -> object:
@@ -232,14 +287,22 @@ class CouplingMap:
         networkx = _import("networkx")
         graph = networkx.DiGraph()
         graph.add_nodes_from(np.union1d(self.senders, self.receivers).tolist())
+        values = self._numbers()
         for i, j in np.argwhere(self.significant(q)):
-            numbers = {name: float(getattr(self, name)[i, j]) for name in _NUMBERS}
+            numbers = {name: float(values[name][i, j]) for name in values}
             numbers["weight"] = numbers["strength"]
             graph.add_edge(self.senders[i].item(), self.receivers[j].item(), **numbers)
         return graph
 
+    def _numbers(self):
+        """Every number of a coupling, arrays of shape (n_senders, n_receivers)."""
+        return {name: getattr(self, name) for name in _NUMBERS}
 
-_NUMBERS = "strength", "standard_error", "peak", "gain", "z", "delay", "p_value", "q_value"
+
+_NUMBERS = (
+    *("strength", "standard_error", "peak", "gain", "z", "delay", "p_value", "q_value"),
+    "sensitivity",
+)
 
 
 def coupling_map(
@@ -429,9 +492,11 @@ def _summarise(fit, u, kernel, first, itself, senders, receivers):
     )  # fmt: skip
     area = kernel.sum(axis=0, keepdims=True)
     error = np.concatenate([u.linear(first + i, area)[1] for i in range(n_senders)])
-    p = u.wald_test().p_value[first : first + n_senders]
+    test = u.wald_test().select(slice(first, first + n_senders))
+    p, explained = test.p_value, read_explained(fit, u.kind, test)
     q = inference.benjamini_hochberg(np.where(estimates.own_history, np.nan, p))
-    return replace(estimates, standard_error=error, p_value=p, q_value=q, uncertainty=u)
+    return replace(estimates, standard_error=error, p_value=p, q_value=q, uncertainty=u,
+                   explained=explained)  # fmt: skip
 
 
 def history_of(X: FeatureMatrix, label: str | None = None) -> tuple[HistoryColumns, int]:
@@ -471,6 +536,17 @@ def _names(names, columns, n, what):
     if names.shape != (n,):
         raise ValueError(f"{what} has shape {names.shape}; expected a name for each of {n}.")
     return names
+
+
+def _place(names, name, what):
+    """Number of the cell with a name."""
+    found = [k for k, other in enumerate(names.tolist()) if other == name or str(other) == name]
+    if len(found) != 1:
+        some = ", ".join(str(other) for other in names[:_N_SHOWN])
+        more = ", ..." * (len(names) > _N_SHOWN)
+        number = f"{len(found)} {what}s have that name" if found else f"no {what} has that name"
+        raise ValueError(f"{what} is {name!r}, and {number}; expected one of {some}{more}.")
+    return found[0]
 
 
 def _import(name):

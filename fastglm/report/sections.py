@@ -182,6 +182,9 @@ def _coupling_rows(found, pairs):
         columns.append(("gain", lambda i, j: f"{_signed(found.gain[i, j], '.3g')} %"))
     if np.isfinite(found.delay).any():
         columns.append(("delay", lambda i, j: f"{found.delay[i, j]:.0f} ms"))
+    if np.isfinite(found.sensitivity).any():
+        sensitivity = found.sensitivity
+        columns.append(("sensitivity", lambda i, j: _html.number(sensitivity[i, j], ".2g") + " %"))
     if tested:
         columns.append(("q", lambda i, j: _q(found.q_value[i, j])))
     return [name for name, _ in columns], [[cell(i, j) for _, cell in columns] for i, j in pairs]
@@ -199,6 +202,11 @@ def _explained(found):
         return ", ".join(parts) + "."
     if np.isfinite(found.delay).any():
         parts.append("delay that of the synapse which is most like the filter")
+    if np.isfinite(found.sensitivity).any():
+        parts.append(
+            "sensitivity how much an unobserved input must explain, of what the model explains of "
+            "the receiver and of the sender's past alike, to make the coupling vanish"
+        )
     test = "the Wald test of the whole filter"
     if found.null.name == "empirical":
         test = "the test of that likeness"
