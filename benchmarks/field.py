@@ -47,11 +47,14 @@ class Answer:
         P-values, corrected for the delays that were searched.
     own : ndarray of bool of the same shape, or None
         What the method takes for a connection at its own threshold.
+    earlier : float
+        Processor seconds of work that was done before, for several methods.
     """
 
     score: np.ndarray
     p: np.ndarray | None = None
     own: np.ndarray | None = None
+    earlier: float = 0.0
 
 
 class Correlograms:

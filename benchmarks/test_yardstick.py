@@ -7,6 +7,8 @@ import field
 import numpy as np
 import pytest
 import yardstick
+from scipy.stats import false_discovery_control
+from sklearn.metrics import matthews_corrcoef, precision_score, recall_score
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +18,7 @@ def population():
 
 @pytest.fixture(scope="module")
 def correlograms(population):
-    return field.Correlograms(population.spikes, population.seconds)
+    return population.correlograms
 
 
 @pytest.mark.parametrize("title", field.METHODS)
@@ -36,7 +38,7 @@ def test_tspe_goes_from_sender_to_receiver(population):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         (answer,) = yardstick.tspe(population).values()
-    assert np.unravel_index(answer.score.argmax(), answer.score.shape) == (0, 1)
+    assert yardstick.measure(answer, population.adjacency)["auc"] == 1.0
 
 
 def test_correlograms_count_pairs(correlograms):
@@ -46,12 +48,30 @@ def test_correlograms_count_pairs(correlograms):
     assert correlograms.both_sides(4)[0, 1, 0] == one[:-4] @ other[4:]
 
 
+def test_decisions_are_counted_as_elsewhere():
+    rng = np.random.default_rng(0)
+    adjacency = rng.choice([-1, 0, 0, 0, 1], (12, 12))
+    answer = field.Answer(adjacency + rng.normal(size=(12, 12)), rng.random((12, 12)) ** 8)
+    row, off = yardstick.measure(answer, adjacency), ~np.eye(12, dtype=bool)
+    size, true = np.abs(answer.score[off]), adjacency[off] != 0
+    found = false_discovery_control(answer.p[off]) <= 0.1
+    assert row["at"]["0.1"] == {
+        "found": found.sum(),
+        "false": pytest.approx(1 - precision_score(true, found)),
+        "recall": pytest.approx(recall_score(true, found)),
+        "mcc": pytest.approx(matthews_corrcoef(true, found)),
+    }
+    assert row["mcc_best"] == pytest.approx(
+        max(matthews_corrcoef(true, size >= cut) for cut in size)
+    )
+
+
 def test_a_page_is_made(population, tmp_path):
     names = "difference", "glmcc", "fastglm"
     for method in names:
         for answers in yardstick.METHODS[method][:1]:
             rows = yardstick.rows_of(answers, population)
-            found = yardstick.rows_of(answers, yardstick.Population(population.spikes, None, 60.0))
+            found = yardstick.rows_of(answers, yardstick.Recording(population.spikes, None, 60.0))
             for name in ("spycon, 3600 s", "states"):
                 yardstick.update(tmp_path / "y.json", name, rows)
             results = yardstick.update(tmp_path / "y.json", "retina", found)

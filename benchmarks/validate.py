@@ -480,6 +480,7 @@ connectivity. Of the second network only 100 of 1,000 cells are observed. The la
 little, and with enough data everything is significant. `infer_connectivity` tests against what the
 bulk of all filters shows instead; the notes of `fastglm.connectivity.null` and
 `fastglm.connectivity.scan` have the mathematics.
+[The yardstick](yardstick.md) has other methods beside it.
 
 ## Populations most of whose inputs are not recorded
 
