@@ -10,6 +10,7 @@ import fastglm
 from fastglm.connectivity import null, scan
 from fastglm.connectivity.empirical import empirical_test
 from fastglm.connectivity.null import Filters, _Likelihood, cut_reverse, fit_bulk, unshrunk
+from fastglm.connectivity.synapse import shapes, slow_shapes
 
 KERNEL = fastglm.basis.RaisedCosineLogConv(6, 50).kernel_
 K = KERNEL.shape[1]
@@ -32,11 +33,11 @@ def drawn(n_cells=40, coupled=0, confounding=0.0, seed=0, amplitude=2.0):
     factor = size[0, pairs[:, 0]] * size[1, pairs[:, 1]]
     root = np.linalg.cholesky(wide + 1e-12 * np.eye(K))
     coef = coef + np.sqrt(factor)[:, None, None] * (root @ rng.normal(size=(n, K, 1)))
-    delays, shapes = scan.shapes(KERNEL, 0.001)
+    delays, synapses = shapes(KERNEL, 0.001, 0.006)
     linked = rng.choice(n, coupled, replace=False)
     at = rng.integers(1, 10, size=coupled)
     coef = coef[:, :, 0]
-    coef[linked] += amplitude * rng.choice([-1, 1], (coupled, 1)) * shapes[at]
+    coef[linked] += amplitude * rng.choice([-1, 1], (coupled, 1)) * synapses[at]
     row = np.full((n_cells, n_cells), -1)
     row[tuple(pairs.T)] = np.arange(n)
     filters = Filters(pairs, coef, covariance, KERNEL, row[pairs[:, 1], pairs[:, 0]], 0.001)
@@ -47,33 +48,57 @@ PLAIN = SimpleNamespace(regularizer="Ridge()", penalty=SimpleNamespace(sparse=np
 LASSO = SimpleNamespace(regularizer="Lasso()", penalty=SimpleNamespace(sparse=np.ones(1, bool)))
 
 
+SYNAPSES, SLOW = shapes(KERNEL, 0.001, 0.006, 0.006)[1], slow_shapes(KERNEL, 0.001)[::4]
+
+
+def likelihood(filters, reverse=False):
+    """The problem of the bulk, and a point near its start."""
+    other = cut_reverse(filters) if reverse else np.zeros((len(filters.coef), 0))
+    problem = _Likelihood(filters.coef, filters.covariance, filters.pairs, other, SYNAPSES, SLOW)
+    x = problem.start()
+    return problem, x + 0.1 * np.random.default_rng(1).normal(size=x.size)
+
+
 def test_the_likelihood_is_the_sum_of_normal_densities():
     filters, _, _, _ = drawn(n_cells=6, coupled=3)
-    problem = _Likelihood(
-        filters.coef, filters.covariance, filters.pairs, np.zeros((len(filters.coef), 0))
-    )
-    rng = np.random.default_rng(1)
-    x = problem.start() + 0.1 * rng.normal(size=problem.start().size)
-    delta, root, a, b, (eps, _), _ = problem.parts(x)
+    problem, x = likelihood(filters)
+    delta, root, a, b, free, _ = problem.parts(x)
+    least = np.repeat([0.03 / 13, 0.003 / 9], [13, 9])  # one part of its own, 4 and 3 shapes
+    weights = (1 - 0.033) * free + np.r_[0, least]
+    assert weights.sum() == pytest.approx(1)
+    error = np.linalg.inv(problem.covariance)
+    synapses = np.r_[SYNAPSES, SLOW] / problem.unit
+    seen = np.median(np.einsum("sk,nkl,sl->ns", synapses, error, synapses), axis=0)
+    synapses /= np.sqrt(seen)[:, None]
     total = 0.0
     for p, (i, j) in enumerate(filters.pairs):
         s = problem.covariance[p] + np.exp(a[i] + b[j]) * root @ root.T
-        r = problem.coef[p] - delta
-        wide = [stats.multivariate_normal.pdf(r, cov=w * s) for w in (5, 25, 125)]
-        total += np.log((1 - eps) * stats.multivariate_normal.pdf(r, cov=s) + eps * np.mean(wide))
+        parts = [s, 25 * s]
+        parts += [s + g * np.outer(one, one) for one in synapses for g in (10, 60, 400)]
+        density = [
+            stats.multivariate_normal.pdf(problem.coef[p] - delta, cov=part) for part in parts
+        ]
+        total += np.log(weights @ density)
     total -= (a @ a + b @ b) / (2 * 0.2**2)
-    assert problem(x)[0] == pytest.approx(-total / len(filters.pairs), rel=1e-12)
+    assert problem(x)[0] == pytest.approx(-total / len(filters.pairs), rel=1e-11)
 
 
 @pytest.mark.parametrize("reverse", [False, True])
 def test_its_gradient_is_that_of_differences(reverse):
-    filters, _, _, _ = drawn(n_cells=7, coupled=4)
-    other = cut_reverse(filters) if reverse else np.zeros((len(filters.coef), 0))
-    problem = _Likelihood(filters.coef, filters.covariance, filters.pairs, other)
-    x = problem.start() + 0.1 * np.random.default_rng(2).normal(size=problem.start().size)
+    problem, x = likelihood(drawn(n_cells=7, coupled=4)[0], reverse)
     steps = 1e-5 * np.eye(x.size)
     slope = [(problem(x + step)[0] - problem(x - step)[0]) / 2e-5 for step in steps]
     np.testing.assert_allclose(problem(x)[1], slope, atol=1e-8)
+
+
+def test_every_update_of_the_weights_raises_the_likelihood():
+    problem, x = likelihood(drawn(n_cells=12, coupled=30)[0])
+    value = [problem(x)[0]]
+    for _ in range(5):
+        x = problem.updated(x)
+        value.append(problem(x)[0])
+    assert (np.diff(value) < 0).all()
+    assert value[0] - value[-1] > 1e-3
 
 
 def test_the_prior_of_a_ridge_is_undone():
@@ -93,6 +118,47 @@ def test_what_unobserved_input_does_is_learned_beside_synapses():
     learned, true = np.diag(bulk.spread), np.diag(wide)
     np.testing.assert_allclose(learned, true, rtol=0.4)
     assert 0.05 < bulk.outliers < 0.2
+
+
+def test_small_synapses_do_not_widen_what_unobserved_input_does():
+    alone, _, _, _ = drawn(confounding=0.5)
+    beside, _, linked, _ = drawn(coupled=200, confounding=0.5, amplitude=0.5)
+    spreads = [np.diag(fit_bulk(filters).spread) for filters in (alone, beside)]
+    assert (spreads[1] < 1.5 * spreads[0]).all()  # 3 times without parts of their own
+    found, _ = empirical_test(PLAIN, beside)
+    chosen = np.flatnonzero(fastglm.inference.benjamini_hochberg(found.p_value) <= 0.05)
+    assert np.isin(linked, chosen).mean() > 0.7
+
+
+def test_slow_input_of_some_pairs_is_no_coupling():
+    filters, _, linked, _ = drawn(coupled=60)
+    rng = np.random.default_rng(6)
+    slow = rng.choice(np.setdiff1d(np.arange(len(filters.coef)), linked), 150, replace=False)
+    bumps = slow_shapes(KERNEL, 0.001)
+    filters.coef[slow] += 0.3 * bumps[rng.integers(2, 6, 150)]
+    found, _ = empirical_test(PLAIN, filters)
+    chosen = np.flatnonzero(fastglm.inference.benjamini_hochberg(found.p_value) <= 0.05)
+    assert np.isin(slow, chosen).mean() < 0.4
+    assert np.isin(linked, chosen).mean() > 0.9
+    found.slow = False
+    chosen = np.flatnonzero(fastglm.inference.benjamini_hochberg(found.p_value) <= 0.05)
+    assert np.isin(slow, chosen).mean() > 0.8
+
+
+@pytest.mark.parametrize("confounding", [0.0, 1.0])
+def test_p_values_of_unconnected_pairs_are_uniform_in_their_tail(confounding):
+    filters, _, _, _ = drawn(n_cells=60, confounding=confounding)
+    found, _ = empirical_test(PLAIN, filters)
+    assert 0.3 < found.calibration < 1
+    for level in (0.01, 0.05):
+        assert 0.5 * level < (found.p_value < level).mean() < 1.5 * level
+
+
+def test_what_is_mostly_confounding_has_larger_p_values():
+    u, one = np.array([4.0, 4.0]), np.ones(2)
+    p = scan.Scan(u, one, 5 * one, 100 * one, np.array([0.0, 1.0])).p_value
+    assert p[0] == pytest.approx(scan.largest_p_value(4.0, 5.0))
+    assert p[1] == pytest.approx(0.985 * p[0] + 0.015 * scan.largest_p_value(2.0, 5.0))
 
 
 @pytest.mark.parametrize("confounding", [0.0, 2.0])
@@ -174,6 +240,8 @@ def test_it_falls_back_and_says_why():
     filters.bin_size = 0.001
     assert "Lasso" in empirical_test(LASSO, filters)[1].why
 
+    filters, _, _, _ = drawn(n_cells=30, coupled=260)  # of 870
+    assert empirical_test(PLAIN, filters)[1].name == "empirical"
     filters, _, _, _ = drawn(n_cells=40, coupled=900, amplitude=8.0)
     assert "most pairs must be unconnected" in empirical_test(PLAIN, filters)[1].why
 
@@ -272,9 +340,9 @@ def test_filters_that_say_nothing_are_no_departure():
 
 def test_more_pairs_than_the_sample_have_the_same_bulk(monkeypatch):
     filters, _, _, _ = drawn(confounding=1.0)
-    whole = fit_bulk(filters, reverse=True)
+    whole = fit_bulk(filters, fit_bulk(filters))
     monkeypatch.setattr(null, "_SAMPLE", 1000)
-    part = fit_bulk(filters, reverse=True)
+    part = fit_bulk(filters, fit_bulk(filters))
     assert part.mean.shape == whole.mean.shape
     np.testing.assert_allclose(np.diag(part.spread), np.diag(whole.spread), rtol=0.4)
     monkeypatch.setattr(scan, "_CHUNK", 100)

@@ -1,10 +1,7 @@
 """Whether a filter departs from the null in the shape of a synapse.
 
-A synapse acts at one delay, rises fast and decays within milliseconds. Its shapes are
-
-    s_d(lag) = exp(-(lag - d) / tau) for lag >= d, else 0,    d = 0, 1, ... 19 ms, tau = 6 ms
-
-in coefficients of the basis. For a filter c whose null is normal with mean m and covariance S
+The shapes s_d of a synapse at delays d of 0 to 19 ms are those of `fastglm.connectivity.synapse`,
+with a decay of 6 ms. For a filter c whose null is normal with mean m and covariance S
 
     z_d = s_d' S^-1 (c - m) / sqrt(s_d' S^-1 s_d)
 
@@ -18,6 +15,11 @@ normal numbers (Davies, 1977):
 
 where path is the length of the way of ``S^-1/2 s_d / |S^-1/2 s_d|`` on the sphere, the sum of the
 angles between neighbours.
+
+What unobserved input does is less regular than a normal number. Three pairs of 200 are taken to
+have four times its variance. With ``share_d = 1 - s_d' S^-1 V S^-1 s_d / s_d' S^-1 s_d``, the part
+of the variance of z_d that is not error, the probability is 0.985 of the one above plus 0.015 of
+that of ``u / sqrt(1 + 3 share_d)``.
 
 What a filter is made of are coincidences, spikes of the receiver under the shape after a spike of
 the sender. Their number is a Poisson number and not a normal one: 2 where 0.1 are expected are not
@@ -35,15 +37,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 from scipy import special
 
 from fastglm.connectivity.null import Filters
+from fastglm.connectivity.synapse import shapes
 
-_DECAY, _LATEST, _STEP = 0.006, 0.019, 0.001  # seconds
-
-
-_LIKE = 1 / 3  # norm of what a basis makes of a shape, in parts of the norm of the shape
+_DECAY = 0.006  # seconds
+_ODD, _WIDER = 0.015, 4.0  # part of the pairs with more confounding, and how much more
 _CHUNK = 20_000  # filters that are scanned at a time
 _SAMPLE, _DRAWS = 400, 50  # filters, and draws of each, for the median under the null
 _SKEWNESS = 2.25  # mean of the Poisson number that is as skewed as the shape, in units of s' V^-1 s
@@ -62,40 +62,37 @@ class Scan:
         Its d, seconds.
     path : ndarray of shape (n_filters,)
         Radians.
-    coincidences : ndarray of shape (n_filters,)
-        m, at the delay.
+    coincidences, share : ndarrays of shape (n_filters,)
+        m and share_d, at the delay.
     scale : float
         The median of |z| over its median under the null.
+    calibration : float
+        How often a filter of the null has a p-value of 0.01, over 0.01; p-values are times it.
+    slow : ndarray of bool, shape (n_filters,), or False
+        Whether slow input explains the filter better than a synapse; its p-value is 1.
     """
 
     z: np.ndarray
     delay: np.ndarray
     path: np.ndarray
     coincidences: np.ndarray
+    share: np.ndarray
     scale: float = 1.0
+    calibration: float = 1.0
+    slow: np.ndarray | bool = False
 
     @property
     def p_value(self) -> np.ndarray:
         """Of ``|z| / scale``, by the bound for the maximum."""
         u = np.abs(self.z) / self.scale
-        return np.minimum(1, 2 * special.ndtr(-u) + self.path / np.pi * np.exp(-0.5 * u * u))
+        wider = u / np.sqrt(1 + (_WIDER - 1) * self.share)
+        p = (1 - _ODD) * largest_p_value(u, self.path) + _ODD * largest_p_value(wider, self.path)
+        return np.where(self.slow, 1.0, np.minimum(1, self.calibration * p))
 
 
-def shapes(kernel: np.ndarray, bin_size: float) -> tuple[np.ndarray, np.ndarray]:
-    """Delays in seconds, and the coefficients of the shape of each, (n_delays, k).
-
-    A bin of the filter holds the mean of the shape over the lags that it stands for. Left out are
-    delays of which the basis makes less than a third, such as the end of a window.
-    """
-    latest = min(_LATEST, (kernel.shape[0] - 1) * bin_size)
-    delays = np.arange(0, latest + 1e-9, max(_STEP, bin_size))
-    edges = bin_size * np.arange(kernel.shape[0] + 1)
-    since = np.maximum(edges[None, :] - delays[:, None], 0)
-    mean = -np.diff(np.exp(-since / _DECAY), axis=1) * _DECAY / bin_size
-    coef = scipy.linalg.lstsq(kernel, mean.T)[0].T
-    likeness = np.linalg.norm(coef @ kernel.T, axis=1) / np.linalg.norm(mean, axis=1)
-    kept = likeness >= min(_LIKE, likeness.max())
-    return delays[kept], coef[kept]
+def largest_p_value(u: np.ndarray, path: np.ndarray) -> np.ndarray:
+    """The bound for ``P(max |z_d| > u)`` of standard normal z_d on a path."""
+    return np.minimum(1, 2 * special.ndtr(-u) + path / np.pi * np.exp(-0.5 * u * u))
 
 
 def scan(
@@ -113,23 +110,62 @@ def scan(
     confounding : ndarray of shape (n_filters, k, k), optional
         What S has beyond V.
     """
-    delays, coef = shapes(filters.kernel, filters.bin_size)
-    residual, n = filters.coef - mean, len(filters.coef)
+    delays, coef = synapses(filters)
+    residual, n = (filters.coef - mean)[:, :, None], len(filters.coef)
     covariance = filters.covariance + (0.0 if confounding is None else confounding)
-    out = Scan(*np.empty((4, n)))
+    out = Scan(*np.zeros((5, n)))
     for start in range(0, n, _CHUNK):
         part = slice(start, start + _CHUNK)
-        z, way = _ways(residual[part], covariance[part], coef)
+        ways = Ways(covariance[part], coef)
+        z = ways.departures(residual[part])[:, :, 0]
         white = _whitened(np.linalg.cholesky(filters.covariance[part]), coef)
         coincidences = _SKEWNESS * (white**2).sum(axis=1)
         z = np.where(z > 0, deviance_root(z, coincidences), z)
         best = np.arange(len(z)), np.abs(z).argmax(axis=1)
         out.z[part], out.delay[part] = z[best], delays[best[1]]
-        out.coincidences[part] = coincidences[best]
-        cosine = (way[:, 1:] * way[:, :-1]).sum(axis=2)
-        out.path[part] = np.arccos(np.clip(cosine, -1, 1)).sum(axis=1)
-    out.scale = _scale(out, residual, covariance, coef)
+        out.coincidences[part], out.path[part] = coincidences[best], ways.path
+        if confounding is not None:
+            out.share[part] = ways.share(best, confounding[part])
+    out.scale = _scale(out, covariance, coef)
     return out
+
+
+def synapses(filters: Filters) -> tuple[np.ndarray, np.ndarray]:
+    """Delays of the scan in seconds, and the coefficients of s_d, (n_delays, k)."""
+    return shapes(filters.kernel, filters.bin_size, _DECAY)
+
+
+class Ways:
+    """The unit vectors ``S^-1/2 s_d`` of every filter, ``unit`` of shape (n_filters, n_delays, k).
+
+    Parameters
+    ----------
+    covariance : ndarray of shape (n_filters, k, k)
+        S.
+    coef : ndarray of shape (n_delays, k)
+        s_d.
+    """
+
+    def __init__(self, covariance: np.ndarray, coef: np.ndarray):
+        self.root = np.linalg.cholesky(covariance)
+        white = _whitened(self.root, coef)
+        size = np.linalg.norm(white, axis=1, keepdims=True)
+        self.unit = (white / np.maximum(size, np.finfo(float).tiny)).transpose(0, 2, 1)
+
+    def departures(self, residual: np.ndarray) -> np.ndarray:
+        """z_d of residuals (n_filters, k, m): (n_filters, n_delays, m)."""
+        return self.unit @ np.linalg.solve(self.root, residual)
+
+    @property
+    def path(self) -> np.ndarray:
+        """The length of the way of every filter, radians."""
+        cosine = (self.unit[:, 1:] * self.unit[:, :-1]).sum(axis=2)
+        return np.arccos(np.clip(cosine, -1, 1)).sum(axis=1)
+
+    def share(self, best: tuple, confounding: np.ndarray) -> np.ndarray:
+        """share_d of every filter at one delay."""
+        x = np.linalg.solve(self.root.transpose(0, 2, 1), self.unit[best][:, :, None])[:, :, 0]
+        return np.einsum("na,nab,nb->n", x, confounding, x)
 
 
 def deviance_root(z: np.ndarray, mean: np.ndarray) -> np.ndarray:
@@ -141,7 +177,7 @@ def deviance_root(z: np.ndarray, mean: np.ndarray) -> np.ndarray:
     return np.where(excess < 1e-4, z * (1 - excess / 6), root)
 
 
-def _scale(found, residual, covariance, coef):
+def _scale(found, covariance, coef):
     """The median of |z| over what it is under the null.
 
     At least 1 where most pairs are sparse, and a half elsewhere.
@@ -151,9 +187,8 @@ def _scale(found, residual, covariance, coef):
     if 2 * len(many) < len(found.z):
         many, least = np.arange(len(found.z)), 1.0
     some = many[np.unique(np.linspace(0, len(many) - 1, min(len(many), _SAMPLE)).astype(np.int64))]
-    _, way = _ways(residual[some], covariance[some], coef)
-    draws = np.random.default_rng(0).normal(size=(len(some), way.shape[2], _DRAWS))
-    expected = np.median(np.abs(way @ draws).max(axis=1))
+    draws = np.random.default_rng(0).normal(size=(len(some), coef.shape[1], _DRAWS))
+    expected = np.median(np.abs(Ways(covariance[some], coef).unit @ draws).max(axis=1))
     return max(least, np.median(np.abs(found.z[many])) / expected) if expected > 0 else 1.0
 
 
@@ -161,13 +196,3 @@ def _whitened(root, coef):
     """Shapes in units of the errors of each filter, (n_filters, k, n_delays)."""
     # Before NumPy 2 a table beside a stack of matrices is a stack of vectors.
     return np.linalg.solve(root, np.broadcast_to(coef.T, (len(root), *coef.T.shape)))
-
-
-def _ways(residual, covariance, coef):
-    """z_d of every filter, and the unit vectors ``S^-1/2 s_d``, (n_filters, n_delays, k)."""
-    root = np.linalg.cholesky(covariance)
-    white = _whitened(root, coef)
-    size = np.linalg.norm(white, axis=1, keepdims=True)
-    way = (white / np.maximum(size, np.finfo(float).tiny)).transpose(0, 2, 1)
-    score = np.linalg.solve(root, residual[:, :, None])
-    return (way @ score)[:, :, 0], way
