@@ -68,7 +68,6 @@ from fastglm.inference import SANDWICHES, Test
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from fastglm.connectivity.couplings import CouplingMap
 
 
 @dataclass
@@ -146,7 +145,7 @@ def robustness(part: ArrayLike, total: ArrayLike, critical: ArrayLike = 0.0) -> 
     return np.where(f2 > b * b, share, np.where(np.isnan(f2), np.nan, 0.0))
 
 
-def sensitivity(couplings: CouplingMap, level: float | None = None) -> np.ndarray:
+def sensitivity(couplings: object, level: float | None = None) -> np.ndarray:
     """Sensitivity values of all couplings, in per cent; see `CouplingMap.sensitivity`.
 
     Parameters
@@ -177,7 +176,7 @@ def _parts(couplings):
     return np.where(known, couplings.explained.part, np.nan)
 
 
-def sentence(couplings: CouplingMap, i: int, j: int, level: float) -> str:
+def sentence(couplings: object, i: int, j: int, level: float) -> str:
     """What an unobserved input must do to the coupling of sender i and receiver j, for a reader."""
     doubtful = sensitivity(couplings, level)[i, j]
     value = sensitivity(couplings)[i, j]
