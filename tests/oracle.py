@@ -348,7 +348,7 @@ class _Frame:
         pull = np.sqrt(r.ridge[live]) / norm
         seen = np.sqrt(np.sum((A[: len(Z)] / norm @ Vt.T) ** 2, axis=0))
         noise = np.sqrt(len(Z)) * np.linalg.norm(Vt * rounding, axis=1)
-        keep &= (seen > 100 * noise) | (np.linalg.norm(Vt * pull, axis=1) > 0)
+        keep &= np.hypot(seen, np.linalg.norm(Vt * pull, axis=1)) > 100 * noise
         self.condition = float(S[keep].min() / S.max()) if keep.any() else 1.0
         self.sure = not ((1e-13 * S.max(initial=0) < S) & (1e-8 * S.max(initial=0) > S)).any()
         self.basis = np.zeros((len(size), int(keep.sum())))

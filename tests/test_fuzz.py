@@ -144,6 +144,16 @@ def test_the_oracle_takes_the_least_norm_in_the_units_of_the_user(data):
     np.testing.assert_allclose(best.null @ best.null.T, null @ null.T, atol=1e-12)
 
 
+def test_a_copy_that_differs_by_rounding_is_no_feature_of_the_oracle(data):
+    """Also beside a ridge on other features, whose part of a direction is rounding."""
+    X, y, _ = data
+    far = np.column_stack([X, X[:, 0] - 1e8])
+    ridge = np.array([0.0, 0.02, 0.02, 0.02, 0.0])
+    noisy, plain = receiver(far, y["exp"], "exp"), receiver(X, y["exp"], "exp")
+    noisy.ridge, plain.ridge = ridge, ridge[:4]
+    assert abs(oracle.solve(noisy).value - oracle.solve(plain).value) < 1e-9
+
+
 class Perturbed(fuzz_cases.Case):
     """A case whose fit is left a little away from its optimum, and does not say so."""
 
@@ -165,17 +175,19 @@ def test_a_fit_away_from_its_optimum_is_found():
     y = rng.poisson(1.0, size=(300, 2)).astype(float)
     given = (0, X, X, y, "exp", "None")
     facts = {"ridge": np.zeros((3, 2)), "norms": [[], []]}
-    assert fuzz.check(fuzz_cases.Case(*given, **facts)) == ([], {"status converged"})
-    found, _ = fuzz.check(Perturbed(*given, **facts))
+    found, covered, ended = fuzz.check(fuzz_cases.Case(*given, **facts))
+    assert (found, covered) == ([], {"status converged"})
+    assert ended == dict.fromkeys(("status converged", *fuzz.ENDS[1:]), 2)
+    found, *_ = fuzz.check(Perturbed(*given, **facts))
     assert {"wrong certificate", "false objective_", "grad_norm_"} <= {kind for kind, _ in found}
 
 
 @pytest.mark.slow
 def test_some_fits_hold_against_the_oracle():
     """The first of the cases that `python tests/fuzz.py` draws, with few bins."""
-    found, covered = fuzz.run(range(20), largest=300)
+    found, covered, ended = fuzz.run(range(20), largest=300)
     serious = {
         kind: cases for kind, cases in found.items() if kind not in ("not converged", "hang")
     }
-    assert not serious, fuzz.show(serious, covered)
+    assert not serious, fuzz.show(serious, covered, ended)
     assert covered["cases"] == 20
