@@ -106,6 +106,9 @@ def test_of_several_histories_the_one_with_the_label(fitted):
     np.testing.assert_allclose(filters.sum(axis=0), expected)
     with pytest.raises(ValueError, match=r"no history labelled 'stim'.*\['events', 'coupling'\]"):
         model.coupling_map(X, counts, label="stim")
+    for label in (np.array(["coupling", "stim"]), ["coupling"], 1):
+        with pytest.raises(ValueError, match=r"label is of type \w+; expected the label of one"):
+            model.coupling_map(X, counts, label=label)
 
 
 def test_pairs_outside_the_mask_are_no_number(fitted):

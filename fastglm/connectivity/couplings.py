@@ -505,9 +505,14 @@ def history_of(X: FeatureMatrix, label: str | None = None) -> tuple[HistoryColum
     Raises
     ------
     ValueError
-        If X has no such history.
+        If X has no such history, or the label is no text.
     """
     labels = [c.label for c, _ in X.histories]
+    if not (label is None or isinstance(label, str)):
+        raise ValueError(
+            f"label is of type {type(label).__name__}; expected the label of one history, a text, "
+            f"or None. X has {labels or 'none'}."
+        )
     for c, first in X.histories:
         if label is None or c.label == label:
             return c, first
