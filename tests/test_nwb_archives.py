@@ -432,3 +432,24 @@ def test_damaged_files_are_named_in_one_line(path):
             errors.append(str(error))
     assert len(errors) > 75
     assert all("\n" not in text and "file.nwb" in text for text in errors)
+
+
+@pytest.mark.parametrize("copies", [0, 299])
+def test_many_references_to_one_long_text_take_no_memory(path, copies):
+    write(path, make_times(300))
+    texts = np.array(["x" * 10**6] + ["good"] * 299, object)
+    with h5py.File(path, "a") as file:
+        data = file.create_dataset("units/note", data=texts, dtype=h5py.string_dtype())
+        place = data.id.get_offset()
+    content = bytearray(path.read_bytes())  # an entry is the place of its text, 16 bytes
+    content[place : place + 16 * (1 + copies)] = content[place : place + 16] * (1 + copies)
+    path.write_bytes(content)
+    tracemalloc.start()
+    if copies:
+        with pytest.raises(ValueError, match=r"texts of /units/note are longer than the file"):
+            fastglm.load_spikes(path, "note != 'good'")
+    else:
+        assert fastglm.load_spikes(path, "note != 'good'").n_units == 1
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1e8  # all of the copies are 300 MB

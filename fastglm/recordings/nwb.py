@@ -23,6 +23,7 @@ from fastglm.recordings.intervals import ends_after_start, in_order, merge, over
 INVALID = "invalid_times"  # the table of NWB that says when data are not to be used
 _RATIO = 1100  # gzip shrinks at most 1,032-fold; a data set that claims more is only declared
 _SMALL = 1 << 20  # bytes that may be declared without being stored
+_TEXTS = 1 << 25  # bytes of texts that are read before their length is looked at
 _SHOWN = 5  # units that a warning names
 
 _DEEPEST = 50  # levels of a condition
@@ -415,12 +416,29 @@ def _columns(file, table, n_units, path):
 
 
 def _texts(data, path):
-    """Texts of a data set, an array of objects; raises ValueError as `_values` does."""
+    """Texts of a data set, an array of objects; raises ValueError as `_values` does.
+
+    A text of variable length stands elsewhere in the file, and many entries may refer to one. They
+    are read in parts, until they are longer than the file.
+    """
     with _reading(path):
         texts = data.asstr()
+        size = data.file.id.get_filesize()
     _check_stored(data, data.size, path)
-    with _reading(path):
-        return texts[()]
+    if data.ndim != 1 or data.dtype.kind != "O":
+        with _reading(path):
+            return texts[()]
+    parts, n_read, step = [], 0, max(_TEXTS // max(size, 1), 8)
+    for first in range(0, data.size, step):
+        with _reading(path):
+            parts.append(texts[first : first + step])
+        n_read += sum(map(len, parts[-1]))
+        if n_read > _SMALL + size:
+            raise ValueError(
+                f"{path} could not be read as NWB: the texts of {data.name} are longer than the "
+                f"file, which holds {size} bytes."
+            )
+    return np.concatenate([np.zeros(0, object), *parts])
 
 
 def _select(where, columns, path):
