@@ -292,3 +292,87 @@ def test_rounding_of_collinear_columns_is_no_feature_of_the_oracle():
     steady = 1e5 * (1 + np.finfo(float).eps * rng.integers(-1, 2, size=(n, 1)))
     without, beside = (oracle.solve(receiver(Z, y, "exp")) for Z in (X, np.hstack([X, steady])))
     assert without.value == pytest.approx(beside.value, abs=1e-14)
+
+
+def separated_along_two(rng, n=400, rare=False):
+    """Columns whose difference is large in bins without events alone, and the counts."""
+    X = rng.normal(size=(n, 6))
+    X[:, 1] = X[:, 0] + (rng.random(n) < 0.1)
+    hit = X[:, 1] - X[:, 0] > 0.5
+    if rare:  # in bins where the rest of eta is high
+        X[:, 5] = rng.random(n) < 0.03
+        hit |= X[:, 5] > 0
+    y = np.where(hit, 0, rng.poisson(np.exp(0.3 * X[:, 2] + 1))).astype(float)
+    return X, y
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("tol", [1e-5, 1e-16])
+@pytest.mark.parametrize("link", ["exp", "softplus"])
+def test_a_start_far_along_a_separated_direction(link, tol):
+    """Where an earlier fit has ended, events show neither slope nor curvature along it."""
+    X, y = separated_along_two(np.random.default_rng(0))
+    given = {"solver_name": "newton-cg", "solver_kwargs": {"tol": tol}}
+    first = fastglm.GLM("Poisson", link, **given).fit(X, y)
+    again = fastglm.GLM("Poisson", link, **given).fit(X, y, (first.coef_, first.intercept_))
+    for model in (first, again):
+        assert model.status_[0] in ("separated", "converged" if tol > 1e-10 else "")
+        gap, best = gap_of(model, receiver(X, y, link))
+        assert gap <= 2 * model.newton_decrement_[0] + 1e-13 * best.scale
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("link", ["exp", "softplus"])
+def test_limits_that_are_moved_on_beside_a_separated_direction(link):
+    for seed in range(4):
+        X, y = separated_along_two(np.random.default_rng(seed), rare=True)
+        given = {"solver_name": "newton-cg", "solver_kwargs": {"tol": 1e-6}}
+        model = fastglm.GLM("Poisson", link, **given).fit(X, y)
+        gap, best = gap_of(model, receiver(X, y, link))
+        assert model.status_[0] == "separated"
+        assert gap <= 2 * model.newton_decrement_[0] + 1e-13 * best.scale
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("tol", [1e-6, 1e-9])
+@pytest.mark.parametrize("link", ["exp", "softplus"])
+def test_a_loose_tolerance_where_all_but_two_bins_lie_at_infinity(link, tol):
+    """A decrement that falls by a factor of e is half of the gap; chord steps see less of it."""
+    for seed in (3, 7):
+        rng = np.random.default_rng(seed)
+        X, y = rng.normal(size=(60, 10)), np.zeros(60)
+        X[:, 3:6] = X[:, :3] + 0.02 * X[:, 3:6]
+        y[rng.choice(60, 2, replace=False)] = 1
+        model = fastglm.GLM("Poisson", link, solver_kwargs={"tol": tol}).fit(X, y)
+        gap, best = gap_of(model, receiver(X, y, link))
+        assert model.converged_[0]
+        assert gap <= 2 * model.newton_decrement_[0] + 1e-13 * best.scale
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("tol", [1e-6, 1e-9])
+def test_a_hessian_of_rounding_proves_nothing(tol):
+    """Far along separated directions of units that differ, the curvature is rounding."""
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        X, y = rng.normal(size=(60, 14)), np.zeros(60)
+        X[:, 4:8] = X[:, :4] + 1e-3 * X[:, 4:8]
+        y[rng.choice(60, 3, replace=False)] = 1
+        model = fastglm.GLM(solver_kwargs={"tol": tol}).fit(X, y)
+        gap, best = gap_of(model, receiver(X, y, "exp"))
+        assert model.converged_[0]
+        assert gap <= 2 * model.newton_decrement_[0] + 1e-13 * best.scale
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_loose_tolerance_with_weights_that_differ_much(seed):
+    """The curvature on a sample is poor where few bins have most of the weight."""
+    rng = np.random.default_rng(seed)
+    basis = fastglm.basis.BSplineEval(7, bounds=(0, 1), order=3)
+    x, weight = rng.random((1500, 1)), 10.0 ** rng.uniform(-3, 3, size=1500)
+    X = basis.compute_features(x)
+    y = rng.poisson(np.exp(np.sin(6 * x[:, 0]) - 1)).astype(float)
+    model = fastglm.GLM(solver_name="newton-cg", solver_kwargs={"tol": 1e-6})
+    model.fit(X, y, sample_weight=weight)
+    problem = oracle.Receiver(np.asarray(X), y, weight, np.zeros(1500), "exp", np.zeros(7), [])
+    holds(model, problem)

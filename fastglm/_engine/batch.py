@@ -9,7 +9,7 @@ from fastglm._engine import proximal
 from fastglm._engine.events import EventProblem
 from fastglm._engine.exact import DenseProblem
 from fastglm._engine.limits import gap_at_infinity
-from fastglm._engine.newton import minimize
+from fastglm._engine.newton import minimize, within
 from fastglm._engine.objective import Objective
 from fastglm._engine.preconditioner import SampleProblem, SingleProblem
 from fastglm._engine.quadratic import QuadraticProblem
@@ -18,6 +18,7 @@ from fastglm._engine.sampling import n_own_factors
 from fastglm._engine.shared import share
 
 _SOFT = 1e-4  # without ridge, a smaller eigenvalue of the preconditioned S calls for exact Hessians
+_VANISHED = 1e-4  # part of the mean curvature below which a bin may be on its way to infinity
 MAX_FALLBACK = 1500  # features up to which exact Hessians may take over
 _PATIENCE = 12  # quasi-Newton steps before exact Hessians take over, if a feature has no penalty
 # Times that limits of features are moved on, by at least the second factor.
@@ -139,6 +140,7 @@ class _Fit:
         self.keep = len(task.penalties) > 1
         self.level = self.loss.expected_curvature(self.loss.eta(self.mean))
         self.problem, self.free = None, None
+        self.flat = np.zeros(self.mean.size, bool)  # see `DenseProblem`
         self.n_extra = 0  # passes that judge a given start
 
     def run(
@@ -183,7 +185,7 @@ class _Fit:
                 if not self._lower(result, fixed):
                     break
                 start = result.coef, result.intercept
-                result = self._run_smooth(penalty, *start, fixed, False, guided)
+                result = self._run_smooth(penalty, *start, fixed, False, guided, far=True)
             self._judge_limits(result, penalty)
             results = [result]
         results[0].n_passes += self.n_extra
@@ -293,14 +295,18 @@ class _Fit:
         many = self.products.shape[1] > MAX_FALLBACK
         if many and self.problem.method != DenseProblem.method:
             return
-        for some in self._at_once(suspect, result):
+        flat = self.flat & (result.status == "converged") & ~penalty.sparse
+        for some in self._at_once(suspect | flat, result):
             exact = self._exact(some, penalty)
             point = result.coef[:, some], result.intercept[some]
             gap, away = gap_at_infinity(exact, np.arange(some.size), *point)
             ended = ~away & penalty.sparse[some]  # the claim of its last model holds
             result.status[some[ended]] = "converged"
+            result.status[some[away & flat[some]]] = "separated"
             claim = np.where(ended, 0.0, gap)
             result.newton_decrement[some] = np.maximum(result.newton_decrement[some], claim)
+            proved = within(claim, self.settings.tol, 0.0, result.objective[some])
+            result.status[some[flat[some] & ~away & ~proved]] = "stalled"
 
     def _prepare(self, penalty, free: np.ndarray) -> None:
         """Set the problem of this penalty; the last problem is kept if it has the same features."""
@@ -362,8 +368,12 @@ class _Fit:
         cold: bool,
         guided: bool,
         retreat: tuple | None = None,
+        far: bool = False,
     ) -> Result:
         problem, tol, maxiter = self.problem, self.settings.tol, self.settings.maxiter
+        # Also an intercept beside features at their limit. The others in the batch do not matter.
+        suspect = problem.plain | fixed.any(axis=0)
+        far = far or retreat is not None
         if self.by_events:
             problem.forget()
         sampled = cold or (self.anchor is not None and not guided)
@@ -371,16 +381,16 @@ class _Fit:
             if cold:
                 retreat = coef, intercept, self._at_constant(intercept)
             coef, intercept = self._start_on_sample(coef, fixed, cold)
-        # Also an intercept beside features at their limit. The others in the batch do not matter.
-        suspect = problem.plain | fixed.any(axis=0)
         n_steps = np.full(intercept.size, maxiter)
         if self._may_fall_back:
             n_steps = np.where(suspect, min(maxiter, _PATIENCE), maxiter - maxiter // _RESERVE)
         result = minimize(problem, coef, intercept, tol, n_steps, self.watch, retreat)
         self.anchor = problem.anchor() if self.keep and self.by_events else None
+        self.flat = getattr(problem, "flat", np.zeros_like(suspect)).copy()
         self._least_norm(problem, result)
         if self._may_fall_back:
-            self._end_exactly(result, penalty, maxiter - n_steps)
+            beside = np.where(fixed, 0.0, result.coef) if far else None
+            self._end_exactly(result, penalty, maxiter - n_steps, beside)
         return result
 
     def _at_constant(self, intercept: np.ndarray) -> np.ndarray:
@@ -414,18 +424,28 @@ class _Fit:
         problem.expect(everyone, noise)
         return problem.off_null(first.coef, everyone, everyone), first.intercept
 
-    def _end_exactly(self, result: Result, penalty, n_left: np.ndarray) -> None:
+    def _end_exactly(
+        self, result: Result, penalty, n_left: np.ndarray, beside: np.ndarray | None
+    ) -> None:
         """Fit receivers that the search has not ended with exact Hessians of rows.
 
         Separation along a direction of several features takes the curvature towards 0, below the
         resolution of float32 sums. In float64 it ends in a few further steps. Features that are
         nearly collinear need their rows, since ``X'X`` does not have their digits.
+
+        A start that was not found by a search may lie so far along such a direction that events
+        show none of its slope. Then ``beside`` holds the coefficients, but for those at a limit.
         """
         problem = self.problem
         rest = problem.unresolved(result.coef, result.intercept)
         rest |= np.isin(result.status, ("max_iter", "stalled"))
         if self.by_events:
             rest |= problem.plain & (problem.theta < _SOFT)
+            some = np.flatnonzero(problem.plain & ~rest & (beside is not None))
+            if some.size:
+                at = beside[:, some], result.intercept[some]
+                rest[some] = problem.vanishes(some, *at, _VANISHED * self.level[some])
+                self.n_extra += problem.n_passes
         for some in self._at_once(rest & (n_left > 0), result):
             exact = self._exact(some, penalty)
             start = result.coef[:, some], result.intercept[some]
@@ -435,6 +455,7 @@ class _Fit:
                 start[0][:, lost] = np.where(self.free[:, some[lost]], 0.0, start[0][:, lost])
                 start[1][lost] = flat[some[lost]]
             again = minimize(exact, *start, self.settings.tol, n_left[some])
+            self.flat[some] = exact.flat
             self._least_norm(exact, again)
             result.go_on(some, again)
 

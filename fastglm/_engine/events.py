@@ -32,7 +32,6 @@ class EventProblem(Uncentred):
 
     method = "newton-cg"
     exact = False
-    polish = 0
     n_passes = 1  # of an evaluation
 
     def __init__(self, objective, sample, lanes, tol, rough, n_own):
@@ -44,6 +43,10 @@ class EventProblem(Uncentred):
         if objective.loss.constant_curvature:  # the unit of y is the user's: no decrement is small
             self.precise_below = np.inf
         self.rough = tol > self.precise_below
+        # A loose tolerance may be met before a step has shown how far the sampled curvature is from
+        # the true one: with weights that differ much, by a factor of ten.
+        weighted = objective.observed.weight is not None
+        self.polish = int(tol > _PRECISE and weighted and not self.rough)
         n = objective.free.shape[1]
         self.certain, self.floor = np.zeros(n, bool), np.zeros(n)
         if self.loss.constant_curvature:
@@ -239,6 +242,20 @@ class EventProblem(Uncentred):
                 free = self.free[:, j]
                 coef[free, k] -= self.null[j] @ (self.null[j].T @ coef[free, k])
         return coef
+
+    def vanishes(self, receivers, coef, intercept, least):
+        """Whether the curvature of some bin is below a least one, for receivers at some points.
+
+        This is half a pass.
+        """
+        objective, found = self.objective, np.zeros(receivers.size, bool)
+        for chunk in objective.passes.forward(coef, precise=False):
+            eta = chunk.eta + intercept
+            shift = objective.observed.shift(chunk.index, False, receivers)
+            eta = eta if shift is None else eta + shift
+            with np.errstate(over="ignore"):
+                found |= (self.loss.expected_curvature(eta) < least)[chunk.valid].any(axis=0)
+        return found
 
     def largest_change(self, receivers, step, coef, intercept):
         """Largest change of eta in any bin by steps to some points, times `Loss.pace` there.

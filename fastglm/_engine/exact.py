@@ -11,6 +11,7 @@ from fastglm._products.weighted_gram import WeightedGram, symmetric
 _DENSE_BYTES = 1 << 28  # rows that are kept between passes
 _EPS = np.finfo(np.float64).eps
 _ROUNDING = 4 * _EPS  # of a number that is computed from a few others
+_FLAT = 1e-13  # a smaller pivot may be rounding altogether
 _NEAR = 1e-8  # a pivot of the Hessian, scaled to a unit diagonal, that may be rounding
 _FAR = 1e-4  # a column with a smaller standard deviation, as a part of its mean, is centred
 _BLOCK_BYTES = 1 << 21  # rows that are worked on at a time: a core's L2 and part of L3 hold them
@@ -29,6 +30,9 @@ class DenseProblem:
     Columns that are far from zero, such as products of a time and a count, are read centred: the
     mean would take the digits of eta and of the Hessian. Gradients and steps that this class takes
     and returns are those of the columns as they are.
+
+    ``flat`` are receivers whose last Hessian has directions with the curvature of rounding, of
+    which a decrement says nothing.
     """
 
     method = "newton-cholesky"
@@ -66,7 +70,7 @@ class DenseProblem:
         self.space, self.slope, self.load = [None] * n, [None] * n, [None] * n
         self.searched, self._spaces = np.zeros(n, bool), {}
         self.last, self.drift = np.full(n, np.inf), np.zeros(n)
-        self.due = np.ones(n, bool)
+        self.due, self.flat = np.ones(n, bool), np.zeros(n, bool)
 
     def _sizes(self):
         """Root mean square of every feature as the rows hold it, and what is taken off it."""
@@ -197,6 +201,7 @@ class DenseProblem:
                 decrement[k] = np.nan  # features whose squares overflow
                 continue
             free, space = self.features[j], self.space[j]
+            self.flat[j] = self.factor[j].jitter > 0 or self.factor[j].pivot < _FLAT
             found = self._newton(j, grad[free, k], grad_intercept[k], coef[free, k])
             d, step_intercept[k], decrement[k] = found
             self.floor[j] = self._floor(j, coef[:, k], intercept[k])

@@ -96,6 +96,7 @@ class Steps:
         # converged takes its step all the same, and float64 sums judge the next point.
         self.expected[receivers] = 0.15 * decrement
         ended = problem.certain[receivers] & (decrement <= tol) & (not problem.rough)
+        ended &= polishing | (problem.polish == 0)
         d = np.where(ended, 0.0, -d.T)
         return d[:-1], d[-1], decrement, 0
 

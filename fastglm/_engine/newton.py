@@ -33,6 +33,10 @@ _ARMIJO = 1e-4
 _FLAT = 1e-10  # a step with a smaller decrement should not move any eta by much
 _HIDDEN = 1e-10  # most that rounding may hide, as a part of the objective
 _LOW, _RISE = 1e-6, 1e3  # a decrement below the first does not rise by the second
+# What is left of a loss that falls by a factor of e with a step is twice the decrement, and more
+# where bins fall at different rates.
+LEFT = 4.0
+_HARDLY = 0.1  # a part of the last decrement
 FALL = 8.0  # length of a step along a direction in which the objective falls without end
 
 
@@ -107,6 +111,7 @@ class Search:
         self.last_step, self.last_decrement = np.zeros_like(coef), np.full(n, np.inf)
         self.length, self.slope = np.zeros(n), np.zeros(n)
         self.polishing, self.falling, self.fell = np.zeros((3, n), np.int64)
+        self.slow = np.zeros(n, bool)
         self.active = np.arange(n)
         self._evaluated = None  # sums of a pass that are not used yet
 
@@ -192,7 +197,9 @@ class Search:
         _shorten(self.length, self.slope, active, before, objective, ~accepted)
         status[active[~accepted & (self.length[active] < 1e-10)]] = "stalled"
         status[active[~accepted & first]] = "overflow"
-        status[active[~accepted & (self.polishing[active] > 0)]] = "converged"
+        ended = active[~accepted & (self.polishing[active] > 0)]
+        status[ended] = "converged"
+        self._claim_left(ended)
         return accepted, first
 
     def _accept(
@@ -230,6 +237,9 @@ class Search:
         falls = self.problem.exact & falls_without_end(decrement, was)
         self.falling[index] = np.where(falls, self.falling[index] + 1, 0)
         self.fell[index] += falls
+        self.slow[index] = self.problem.exact & hardly_falls(
+            decrement, was, self.length[index], self.problem.floor[index]
+        )
         self.length[index] = np.where(self.falling[index] >= 2, FALL, 1.0)
         result.newton_decrement[index] = decrement
         return decrement, was
@@ -239,7 +249,8 @@ class Search:
         problem, result, polishing = self.problem, self.result, self.polishing
         took = self.step[:, index].any(axis=0)
         floor, objective = problem.floor[index], result.objective[index]
-        done = within(decrement, self.tol[index], floor, objective)
+        claim = np.where(self.slow[index], LEFT * decrement, decrement)
+        done = within(claim, self.tol[index], floor, objective)
         done &= problem.certain[index]
         polished = done & (
             (polishing[index] >= problem.polish)
@@ -277,9 +288,13 @@ class Search:
             at = self.result.coef[:, suspects], self.result.intercept[suspects]
             change = self.problem.largest_change(suspects, self.last_step[:, suspects], *at)
             status[suspects[change > 0.5]] = "separated"
-        # What is left of a loss that falls by a factor of e with a step is twice the decrement, and
-        # more where bins fall at different rates.
-        self.result.newton_decrement[index[status[index] == "separated"]] *= 4
+        self._claim_left(index)
+
+    def _claim_left(self, index: np.ndarray) -> None:
+        """Claim what is left of losses that hardly fall, where receivers have ended."""
+        result = self.result
+        falls = (result.status[index] == "converged") & self.slow[index]
+        result.newton_decrement[index[falls | (result.status[index] == "separated")]] *= LEFT
 
 
 def falls_without_end(decrement, was) -> np.ndarray:
@@ -290,6 +305,16 @@ def falls_without_end(decrement, was) -> np.ndarray:
     """
     with np.errstate(invalid="ignore"):
         return (decrement > 0.2 * was) & (decrement < 0.5 * was)
+
+
+def hardly_falls(decrement, was, length, floor) -> np.ndarray:
+    """Whether a decrement is still so near to the last one that the gap may be `LEFT` times it.
+
+    Newton's decrements fall by far more, but for rounding. Also after a long step along a direction
+    in which the objective falls without end.
+    """
+    with np.errstate(invalid="ignore"):
+        return ((decrement > _HARDLY * was) | (length > 1)) & (decrement > floor)
 
 
 def within(decrement, tol, floor, objective) -> np.ndarray:

@@ -23,7 +23,7 @@ import numpy as np
 from fastglm import _kernels as kernels
 from fastglm._algebra.linear import CONSTANT
 from fastglm._algebra.sparse_model import Model
-from fastglm._engine.newton import FALL, falls_without_end, within
+from fastglm._engine.newton import FALL, LEFT, falls_without_end, hardly_falls, within
 from fastglm._kernels.dots import column_dot
 from fastglm._kernels.threads import run_threads
 
@@ -209,10 +209,13 @@ class _Fit:
         falls = problem.exact & problem.plain[index] & falls_without_end(decrement, was)
         self.falling[index] = np.where(falls, self.falling[index] + 1, 0)
         self.fell[index] += falls
+        slow = hardly_falls(decrement, was, self.length[index], problem.floor[index])
         self.length[index] = np.where(self.falling[index] >= 2, FALL, 1.0)
         problem.announce(index, decrement)
-        done = within(decrement, self.tol, problem.floor[index], result.objective[index])
+        claim = np.where(slow & problem.exact, LEFT * decrement, decrement)
+        done = within(claim, self.tol, problem.floor[index], result.objective[index])
         done &= problem.certain[index]
+        result.newton_decrement[index[done]] = claim[done]
         # Bins may be on their way to infinity: what they leave has yet to be claimed.
         ended = np.where(self.fell[index[done]] >= 2, "separated", "converged")
         result.status[index[done]] = ended
