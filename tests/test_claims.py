@@ -364,6 +364,18 @@ def test_a_hessian_of_rounding_proves_nothing(tol):
         assert gap <= 2 * model.newton_decrement_[0] + 1e-13 * best.scale
 
 
+def test_a_collinear_direction_has_no_part_of_rounding():
+    """What rounding adds to it is a large coefficient beside a feature of a small unit."""
+    rng = np.random.default_rng(0)
+    z, u, v = rng.normal(size=(3, 300))
+    X = np.column_stack([0.1 * z - 4e7, z, 1e-7 * u, v])
+    y = rng.poisson(np.exp(0.4 * z + 0.6 * u - 1)).astype(float)
+    model = fastglm.GLM(solver_name="newton-cholesky").fit(X, y)
+    holds(model, receiver(X, y, "exp"))
+    assert np.abs(model.coef_[:2]).max() < 1  # the least norm: 0.04 and 0.4
+    assert abs(model.coef_[0] - 0.1 * model.coef_[1]) < 1e-6
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_a_loose_tolerance_with_weights_that_differ_much(seed):
     """The curvature on a sample is poor where few bins have most of the weight."""

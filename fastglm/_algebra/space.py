@@ -65,7 +65,9 @@ def find_space(blocks: Callable, size: np.ndarray, pull: np.ndarray) -> Space:
     _, values, vectors = np.linalg.svd(factor / np.sqrt(n))
     values = np.append(values, np.zeros(n_varied - values.size))
     noise = _EPS * np.linalg.norm(vectors * (size[varies] / unit), axis=1)
-    seen = values > _NOISE * np.sqrt(n_varied) * noise
+    bound = _NOISE * np.sqrt(n_varied) * noise
+    seen = values > bound
+    vectors = _clean(vectors, factor / np.sqrt(n), seen, bound, values)
     directions = np.zeros((n_features, n_varied))
     directions[varies] = vectors.T / unit[:, None]
     basis = directions[:, seen] / values[seen]
@@ -75,6 +77,21 @@ def find_space(blocks: Callable, size: np.ndarray, pull: np.ndarray) -> Space:
     free = weights <= 1e-12 * np.abs(pull).max(initial=0)
     basis = np.column_stack([basis, null @ axes[:, ~free]])
     return Space(mean, basis, null @ axes[:, free], values[seen].min(initial=1.0))
+
+
+def _clean(vectors, factor, seen, bound, values):
+    """The vectors, of which the unseen ones have no entries of rounding.
+
+    Noise of size ``bound`` turns a vector by that over the values of the others. In the user's
+    units an entry is divided by the deviation of its feature, and becomes large where that is
+    small. It is kept only if the direction is seen without it.
+    """
+    least, out = values[seen].min(initial=1.0), vectors.copy()
+    for k in np.flatnonzero(~seen):
+        clean = np.where(np.abs(vectors[k]) > bound[k] / least, vectors[k], 0.0)
+        if clean.any() and np.linalg.norm(factor @ clean) <= bound[k]:
+            out[k] = clean
+    return out
 
 
 def _moments(blocks, n_features):
