@@ -376,6 +376,17 @@ def test_a_collinear_direction_has_no_part_of_rounding():
     assert abs(model.coef_[0] - 0.1 * model.coef_[1]) < 1e-6
 
 
+@pytest.mark.parametrize("level", [0.0, 2e5])
+def test_gaussian_counts_far_from_zero_beside_a_product(level):
+    """X'Y does not hold the digits of a product with a time, and the rows do."""
+    rng = np.random.default_rng(0)
+    h, t, u = rng.random(400), 1e8 + rng.normal(size=400), rng.normal(size=400)
+    X = np.column_stack([h, t * h, u])
+    y = level + h * (t - 1e8) + 0.5 * rng.normal(size=400)
+    model = fastglm.GLM("Gaussian").fit(X, y)
+    holds(model, receiver(X, y, "identity"))
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_a_loose_tolerance_with_weights_that_differ_much(seed):
     """The curvature on a sample is poor where few bins have most of the weight."""

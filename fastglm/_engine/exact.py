@@ -69,6 +69,7 @@ class DenseProblem:
         self.factor, self.mean, self.total = [None] * n, [None] * n, np.zeros(n)
         self.space, self.slope, self.load = [None] * n, [None] * n, [None] * n
         self.searched, self._spaces = np.zeros(n, bool), {}
+        self.left = np.zeros(n)  # summed size of the residuals
         self.last, self.drift = np.full(n, np.inf), np.zeros(n)
         self.due, self.flat = np.ones(n, bool), np.zeros(n, bool)
 
@@ -116,7 +117,7 @@ class DenseProblem:
         level = intercept + self.shift @ coef  # eta beside the centred columns
         grad, reach = np.zeros_like(coef), self._reach(coef, level)
         for j in active:
-            self.hess[j], self.slope[j], self.load[j] = None, 0.0, 0.0
+            self.hess[j], self.slope[j], self.load[j], self.left[j] = None, 0.0, 0.0, 0.0
         # Features outside a receiver's fit whose fixed coefficients are not 0: they add to eta.
         fixed = [
             np.setdiff1d(np.flatnonzero(coef[:, k]), self.features[j]) for k, j in enumerate(active)
@@ -138,6 +139,7 @@ class DenseProblem:
             if not np.isfinite(objective[k]):
                 return
             terms = np.abs(residual)
+            self.left[j] += terms.sum()
             if self.loss.high is None:  # else the residual has no rounding of the counts
                 terms = terms + 2 * np.abs(counts[:, j]) * (1.0 if weight is None else weight)
             own, terms = terms.sum(), terms + curvature * reach[k]
@@ -237,7 +239,7 @@ class DenseProblem:
         if space is not None:  # its rows are rounded in proportion to the features
             size = self.size[self.features[j]]
             noise = np.linalg.norm(space.basis * size[:, None], axis=0)
-            load = load + np.append(noise, [0.0, 0.0]) * load[-1]
+            load = load + np.append(noise, [0.0, 0.0]) * (self.left[j] / self.n_bins)
         return self._hidden(load[:-1], factor.unit, self.total[j], coef, intercept)
 
     def _hidden(self, load, unit, total, coef, intercept):

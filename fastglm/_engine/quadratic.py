@@ -26,6 +26,7 @@ from fastglm._algebra.linear import (
 from fastglm._engine.protocols import Uncentred
 from fastglm._kernels.dots import column_dot
 
+_LEVEL = 10  # standard deviations from zero beyond which counts lose digits of ``X'Y``
 _FAR = 1e-4  # standard deviation, as a part of the mean, of which ``X'X`` loses half of the digits
 
 
@@ -172,7 +173,8 @@ class QuadraticProblem(Uncentred):
     def unresolved(self, coef, intercept):
         """Receivers whose optimum ``X'X`` may not resolve, (n_receivers,).
 
-        Columns are nearly collinear, or a direction that was taken for collinear has a slope.
+        Columns are nearly collinear, or a direction that was taken for collinear has a slope, or
+        counts are so far from zero that ``X'Y`` does not say.
         """
         normal = self.normal
         far = np.diag(normal.covariance) < (_FAR * normal.mean) ** 2
@@ -184,6 +186,7 @@ class QuadraticProblem(Uncentred):
             out[j] |= found.near
             if found.null is not None:
                 slope = self.slope[found.features, j]
+                out[j] |= self.mean_y[j] ** 2 > _LEVEL**2 * self.variance[j]
                 out[j] |= has_slope(found.null, size[found.features], slope, unit[j])
         return out
 
