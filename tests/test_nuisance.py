@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastglm
-from fastglm.connectivity.nuisance import population_activity, residual_factors, slow_drift
+from fastglm.connectivity import population_activity, residual_factors, slow_drift
 from fastglm.features.events import Events
 
 COUNTS = np.random.default_rng(0).poisson(0.05, size=(6000, 4))

@@ -2,7 +2,8 @@
 
 `couplings` makes the map, `null` learns what filters of unconnected pairs look like, `scan` looks
 for departures that have the shape of a synapse, and `empirical` decides. `synchrony` is about the
-same bin, where nothing has a direction.
+same bin, where nothing has a direction. `nuisance` has what many cells share: drift, activity of
+the others, factors of residuals.
 """
 
 from fastglm.connectivity.couplings import CouplingMap as CouplingMap
@@ -11,7 +12,19 @@ from fastglm.connectivity.couplings import history_of as history_of
 from fastglm.connectivity.couplings import point_estimates as point_estimates
 from fastglm.connectivity.couplings import same_events as same_events
 from fastglm.connectivity.empirical import Null as Null
+from fastglm.connectivity.nuisance import population_activity as population_activity
+from fastglm.connectivity.nuisance import residual_factors as residual_factors
+from fastglm.connectivity.nuisance import slow_drift as slow_drift
 from fastglm.connectivity.synchrony import Synchrony as Synchrony
 from fastglm.connectivity.synchrony import synchrony as synchrony
 
-__all__ = ["CouplingMap", "Null", "Synchrony", "coupling_map", "synchrony"]
+__all__ = [
+    "CouplingMap",
+    "Null",
+    "Synchrony",
+    "coupling_map",
+    "population_activity",
+    "residual_factors",
+    "slow_drift",
+    "synchrony",
+]

@@ -66,7 +66,7 @@ def slow_drift(
 
     Examples
     --------
-    >>> from fastglm.connectivity.nuisance import slow_drift
+    >>> from fastglm.connectivity import slow_drift
     >>> drift = slow_drift(600_000, 0.001, timescale=60)  # ten minutes
     >>> drift.shape, drift.columns[0].values.shape
     ((600000, 13), (200, 13))
@@ -116,7 +116,7 @@ def population_activity(
     Examples
     --------
     >>> import numpy as np
-    >>> from fastglm.connectivity.nuisance import population_activity
+    >>> from fastglm.connectivity import population_activity
     >>> counts = np.random.default_rng(0).poisson(0.02, size=(20_000, 5))
     >>> X, mask = population_activity(counts, 0.001, timescales=(0.02, 1.0))
     >>> X.shape, mask.sum(axis=0).tolist()
@@ -182,7 +182,7 @@ def residual_factors(
     Examples
     --------
     >>> import numpy as np, fastglm
-    >>> from fastglm.connectivity.nuisance import residual_factors
+    >>> from fastglm.connectivity import residual_factors
     >>> rng = np.random.default_rng(0)
     >>> up = np.repeat(rng.random(200) < 0.5, 100)[:, None]  # a state that all cells share
     >>> counts = rng.poisson(np.where(up, 0.03, 0.01), size=(20_000, 8))

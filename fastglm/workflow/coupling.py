@@ -115,9 +115,8 @@ def fit_coupling(
     ------
     ValueError
         If units are not spike times, epochs, covariates or parameters do not fit them, a unit has
-        several
-        spikes in a bin with Bernoulli observations, or `fit` raises; if the first spike is so late
-        that t_start is missing, or times without a stated range can hardly be seconds.
+        several spikes in a bin with Bernoulli observations, or `fit` raises; if the first spike is
+        so late that t_start is missing, or times without a stated range can hardly be seconds.
 
     Notes
     -----
