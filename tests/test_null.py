@@ -48,7 +48,7 @@ PLAIN = SimpleNamespace(regularizer="Ridge()", penalty=SimpleNamespace(sparse=np
 LASSO = SimpleNamespace(regularizer="Lasso()", penalty=SimpleNamespace(sparse=np.ones(1, bool)))
 
 
-SYNAPSES, SLOW = shapes(KERNEL, 0.001, 0.006, 0.006)[1], slow_shapes(KERNEL, 0.001)[::4]
+SYNAPSES, SLOW = shapes(KERNEL, 0.001, 0.006, 0.006)[1], slow_shapes(KERNEL, 0.001)[::2]
 
 
 def likelihood(filters, reverse=False):
@@ -135,14 +135,16 @@ def test_slow_input_of_some_pairs_is_no_coupling():
     rng = np.random.default_rng(6)
     slow = rng.choice(np.setdiff1d(np.arange(len(filters.coef)), linked), 150, replace=False)
     bumps = slow_shapes(KERNEL, 0.001)
-    filters.coef[slow] += 0.3 * bumps[rng.integers(2, 6, 150)]
+    filters.coef[slow] += 0.3 * bumps[rng.integers(1, 4, 150)]
     found, _ = empirical_test(PLAIN, filters)
-    chosen = np.flatnonzero(fastglm.inference.benjamini_hochberg(found.p_value) <= 0.05)
-    assert np.isin(slow, chosen).mean() < 0.4
-    assert np.isin(linked, chosen).mean() > 0.9
-    found.slow = False
-    chosen = np.flatnonzero(fastglm.inference.benjamini_hochberg(found.p_value) <= 0.05)
-    assert np.isin(slow, chosen).mean() > 0.8
+    share = []
+    for slow_ones in (found.slow, False):
+        found.slow = slow_ones
+        q = fastglm.inference.benjamini_hochberg(found.p_value)
+        assert (q[linked] <= 0.05).mean() > 0.9
+        share.append((q[slow] <= 0.05).mean())
+    assert share[0] < 0.6 * share[1]
+    assert share[1] > 0.8
 
 
 @pytest.mark.parametrize("confounding", [0.0, 1.0])
@@ -158,7 +160,7 @@ def test_what_is_mostly_confounding_has_larger_p_values():
     u, one = np.array([4.0, 4.0]), np.ones(2)
     p = scan.Scan(u, one, 5 * one, 100 * one, np.array([0.0, 1.0])).p_value
     assert p[0] == pytest.approx(scan.largest_p_value(4.0, 5.0))
-    assert p[1] == pytest.approx(0.985 * p[0] + 0.015 * scan.largest_p_value(2.0, 5.0))
+    assert p[1] == pytest.approx(0.99 * p[0] + 0.01 * scan.largest_p_value(2.0, 5.0))
 
 
 @pytest.mark.parametrize("confounding", [0.0, 2.0])

@@ -37,9 +37,7 @@ def _inverse(matrix, lower, inverse):
 
 
 @njit(cache=True, parallel=True, nogil=True)
-def filter_likelihoods(
-    residual, covariance, factor, spread, shapes, sizes, log_weights, width, out
-):
+def filter_likelihoods(residual, covariance, factor, spread, shapes, sizes, weights, width, out):
     """Log-likelihood of every filter and its slopes, each filter by itself.
 
     A filter p has the residual r and ``S = covariance[p] + factor[p] * spread``. Its density is
@@ -57,8 +55,8 @@ def filter_likelihoods(
     shapes : ndarray of shape (n_shapes, k)
     sizes : ndarray of shape (n_sizes,)
         Variances of the amplitude of a shape.
-    log_weights : ndarray of shape (2 + n_shapes * n_sizes,)
-        log w; g runs faster than d.
+    weights : ndarray of shape (2 + n_shapes * n_sizes,)
+        w; g runs faster than d.
     width : float
     out : tuple of ndarrays, overwritten
         ``value`` (n_filters,), the log-likelihood; ``pull`` (n_filters, k), minus the slope with
@@ -73,7 +71,7 @@ def filter_likelihoods(
         lower, inverse, slope = np.empty((k, k)), np.empty((k, k)), np.empty((k, k))
         x, way = np.empty(k), np.empty((n_shapes, k))  # S^-1 r, S^-1 s_d
         seen, along = np.empty(n_shapes), np.empty(n_shapes)  # s_d' S^-1 s_d, s_d' S^-1 r
-        logs = np.empty((n_shapes, n_sizes))
+        gain, bent = np.empty((n_shapes, n_sizes)), np.empty(k)
         sums[task], parts[task] = 0.0, 0.0
         for p in range(task * n // n_tasks, (task + 1) * n // n_tasks):
             for i in range(k):
@@ -86,9 +84,9 @@ def filter_likelihoods(
                 for j in range(k):
                     x[i] += inverse[i, j] * residual[p, j]
                 square += x[i] * residual[p, i]
-            log_core = log_weights[0] - 0.5 * square
-            log_wide = log_weights[1] - 0.5 * (square / width + k * np.log(width))
-            top = max(log_core, log_wide)
+            # Every density is weights / root(det) exp(gain / 2), without what all parts share.
+            wide = square * (1 - 1 / width)
+            top = max(0.0, wide)
             for d in range(n_shapes):
                 seen[d] = along[d] = 0.0
                 for i in range(k):
@@ -98,45 +96,46 @@ def filter_likelihoods(
                     seen[d] += way[d, i] * shapes[d, i]
                     along[d] += shapes[d, i] * x[i]
                 for g in range(n_sizes):
-                    more = 1 + sizes[g] * seen[d]
-                    gain = sizes[g] * along[d] ** 2 / more - np.log(more)
-                    logs[d, g] = log_weights[2 + d * n_sizes + g] + 0.5 * (gain - square)
-                    top = max(top, logs[d, g])
-            in_core, in_wide = np.exp(log_core - top), np.exp(log_wide - top)
+                    gain[d, g] = along[d] ** 2 * sizes[g] / (1 + sizes[g] * seen[d])
+                    top = max(top, gain[d, g])
+            in_core = weights[0] * np.exp(-0.5 * top)
+            in_wide = weights[1] * width ** (-0.5 * k) * np.exp(0.5 * (wide - top))
             mass = in_core + in_wide
             for d in range(n_shapes):
                 for g in range(n_sizes):
-                    logs[d, g] = np.exp(logs[d, g] - top)
-                    mass += logs[d, g]
+                    spike = np.exp(0.5 * (gain[d, g] - top)) / np.sqrt(1 + sizes[g] * seen[d])
+                    gain[d, g] = weights[2 + d * n_sizes + g] * spike
+                    mass += gain[d, g]
+            value[p] = 0.5 * (top - square) + np.log(mass) - half - 0.5 * k * np.log(2 * np.pi)
             in_core, in_wide = in_core / mass, in_wide / mass
-            value[p] = top + np.log(mass) - half - 0.5 * k * np.log(2 * np.pi)
             parts[task, 0] += in_core
             parts[task, 1] += in_wide
-            # x and xx' - S^-1 in the mean over the parts; those of a shape have
-            # S^-1 - c s_d s_d' for S^-1 and x - c (s_d' x) s_d for x, in the metric of S^-1.
+            # The means of Sigma^-1 r and of Sigma^-1 r r' Sigma^-1 - Sigma^-1 over the parts, where
+            # a shape s has Sigma^-1 = S^-1 - c way way', with way = S^-1 s.
             narrow = 1 - in_wide + in_wide / width
             for i in range(k):
-                pull[p, i] = narrow * x[i]
-                for j in range(k):
+                bent[i] = 0.0
+                for j in range(i + 1):
                     slope[i, j] = narrow * x[i] * x[j] - inverse[i, j]
             for d in range(n_shapes):
-                cut, bent, square = 0.0, 0.0, 0.0
+                cut, pulled = 0.0, 0.0
                 for g in range(n_sizes):
-                    c = sizes[g] / (1 + sizes[g] * seen[d])
-                    part = logs[d, g] / mass
+                    c, part = sizes[g] / (1 + sizes[g] * seen[d]), gain[d, g] / mass
                     parts[task, 2 + d * n_sizes + g] += part
-                    part *= c
-                    cut += part
-                    bent += part * along[d]
-                    square += part * c * along[d] ** 2
+                    cut += part * c * (1 + c * along[d] ** 2)
+                    pulled += part * c * along[d]
                 for i in range(k):
-                    pull[p, i] -= bent * way[d, i]
-                    for j in range(k):
-                        both = x[i] * way[d, j] + way[d, i] * x[j]
-                        slope[i, j] += (cut + square) * way[d, i] * way[d, j] - bent * both
+                    bent[i] += pulled * way[d, i]
+                    for j in range(i + 1):
+                        slope[i, j] += cut * way[d, i] * way[d, j]
             traced = 0.0
             for i in range(k):
-                for j in range(k):
-                    sums[task, i, j] += 0.5 * factor[p] * slope[i, j]
-                    traced += 0.5 * spread[i, j] * slope[i, j]
+                pull[p, i] = narrow * x[i] - bent[i]
+                for j in range(i + 1):
+                    s = 0.5 * (slope[i, j] - x[i] * bent[j] - bent[i] * x[j])
+                    sums[task, i, j] += factor[p] * s
+                    traced += spread[i, j] * (s if i == j else 2 * s)
             trace[p] = factor[p] * traced
+        for i in range(k):
+            for j in range(i):
+                sums[task, j, i] = sums[task, i, j]

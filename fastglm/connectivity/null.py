@@ -255,7 +255,7 @@ def fit_bulk(filters: Filters, one: Bulk | None = None) -> Bulk:
     start = problem.start()
     if one is not None:
         start[: one.parameters.size] = one.parameters
-    for _ in range(_ROUNDS):
+    for _ in range(_ROUNDS if one is None else 1):
         options = {"maxiter": _STEPS}
         start = minimize(problem, start, jac=True, method="L-BFGS-B", options=options).x
         for _ in range(_UPDATES):
@@ -344,8 +344,8 @@ class _Likelihood:
         weights = self.with_floor(free)
         factor = np.exp(a[self.sender] + b[self.receiver])
         filter_likelihoods(
-            residual, self.covariance, factor, root @ root.T, self.shapes, _AMPLITUDES,
-            np.log(weights), _WIDTH, self.out,
+            residual, self.covariance, factor, root @ root.T, self.shapes, _AMPLITUDES, weights,
+            _WIDTH, self.out,
         )  # fmt: skip
         value, pull, trace, parts, sums = self.out
         slope = (1 - self.floor.sum()) * parts.sum(axis=0) / weights

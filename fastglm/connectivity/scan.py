@@ -16,10 +16,10 @@ normal numbers (Davies, 1977):
 where path is the length of the way of ``S^-1/2 s_d / |S^-1/2 s_d|`` on the sphere, the sum of the
 angles between neighbours.
 
-What unobserved input does is less regular than a normal number. Three pairs of 200 are taken to
+What unobserved input does is less regular than a normal number. One pair of a hundred is taken to
 have four times its variance. With ``share_d = 1 - s_d' S^-1 V S^-1 s_d / s_d' S^-1 s_d``, the part
-of the variance of z_d that is not error, the probability is 0.985 of the one above plus 0.015 of
-that of ``u / sqrt(1 + 3 share_d)``.
+of the variance of z_d that is not error, the probability is 0.99 of the one above plus 0.01 of that
+of ``u / sqrt(1 + 3 share_d)``.
 
 What a filter is made of are coincidences, spikes of the receiver under the shape after a spike of
 the sender. Their number is a Poisson number and not a normal one: 2 where 0.1 are expected are not
@@ -43,7 +43,7 @@ from fastglm.connectivity.null import Filters
 from fastglm.connectivity.synapse import shapes
 
 _DECAY = 0.006  # seconds
-_ODD, _WIDER = 0.015, 4.0  # part of the pairs with more confounding, and how much more
+_ODD, _WIDER = 0.01, 4.0  # part of the pairs with more confounding, and how much more
 _CHUNK = 20_000  # filters that are scanned at a time
 _SAMPLE, _DRAWS = 400, 50  # filters, and draws of each, for the median under the null
 _SKEWNESS = 2.25  # mean of the Poisson number that is as skewed as the shape, in units of s' V^-1 s

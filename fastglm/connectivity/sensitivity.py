@@ -69,7 +69,6 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 
-
 @dataclass
 class Explained:
     """What a model explains, the scale of sensitivity values.

@@ -7,7 +7,7 @@ A synapse acts at one delay d, rises fast and decays within milliseconds:
 Cells that fire one after the other, because others drive them, have filters that rise as slowly as
 they decay:
 
-    b_m(lag) = exp(-(lag - m)^2 / (2 * 15^2 ms^2)),    m = 0, 5, 10 ... ms up to the window
+    b_m(lag) = exp(-(lag - m)^2 / (2 * 15^2 ms^2)),    m = 0, 10, 20 ... ms up to the window
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import scipy.linalg
 
 _LATEST, _STEP = 0.019, 0.001  # seconds
-_SLOW, _MIDDLES = 0.015, 0.005  # seconds: width of slow filters, and distance of their middles
+_SLOW, _MIDDLES = 0.015, 0.01  # seconds: width of slow filters, and distance of their middles
 _LIKE = 1 / 3  # norm of what a basis makes of a shape, in parts of the norm of the shape
 
 
