@@ -9,6 +9,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 import fastglm
 from fastglm._files import check_output, read_npz, reading, replacing
@@ -267,9 +268,7 @@ def test_a_model_of_a_foreign_shape_is_refused(tmp_path, change, message):
 
 
 def test_a_matrix_that_is_only_declared_is_refused(tmp_path):
-    import scipy.sparse
-
-    path, matrix = tmp_path / "model.npz", scipy.sparse.eye_array(2, format="csr")
+    path, matrix = tmp_path / "model.npz", scipy.sparse.csr_array(np.eye(2))
     smooth = fastglm.regularizer.Quadratic(matrix)
     save_model(small(regularizer=smooth, regularizer_strength=0.1), path)
     assert fastglm.load_model(path).regularizer.matrix.shape == (2, 2)

@@ -9,7 +9,6 @@ the diagonal of S says nothing about how far it is away.
 from typing import NamedTuple
 
 import numpy as np
-import scipy.linalg
 
 from fastglm._algebra.linear import cho_solve, cholesky
 
@@ -60,9 +59,8 @@ class Model(NamedTuple):
         """
         left, diagonal = self._subgradient(slope, z), np.diag(self.schur).clip(min=0)
         unit = np.where(diagonal > 0, np.sqrt(diagonal), 1.0)
-        values, vectors = scipy.linalg.eigh(
-            self.schur / unit / unit[:, None], check_finite=False, driver="evd"
-        )
+        # NumPy's: SciPy 1.11 fails with driver="evd" at a single feature.
+        values, vectors = np.linalg.eigh(self.schur / unit / unit[:, None])
         part = np.abs(vectors.T @ (left / unit))
         squares, noise = rounding
         rough = 4 * _EPS * unit.size * (1 + (squares / unit**2).max(initial=0))
