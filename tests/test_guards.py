@@ -87,6 +87,23 @@ def test_a_start_that_is_worse_than_the_retreat_is_given_up():
     np.testing.assert_array_equal(search.result.intercept, [0.7, 0.5])
 
 
+class Overflowing(Uphill):
+    """Sums that are not finite in float64, and a step that takes no empty set of receivers."""
+
+    def evaluate(self, active, coef, intercept):
+        return np.full(active.size, np.inf), np.zeros(coef.shape), np.zeros(active.size)
+
+    def step(self, moved, grad, grad_intercept, tol, polishing):
+        raise AssertionError(f"steps of {moved.size} receivers")
+
+
+def test_a_stalled_point_whose_float64_sums_overflow_claims_nothing():
+    search = newton.Search(Overflowing(False), np.zeros((1, 1)), np.zeros(1), 1e-16, 50)
+    search.result.status[:], search.result.newton_decrement[:] = "stalled", 1e-9
+    search.settle()
+    assert search.result.newton_decrement[0] == np.inf
+
+
 class Polished(Uphill):
     """An optimum whose further steps raise the objective by more than its rounding."""
 

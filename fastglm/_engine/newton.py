@@ -158,6 +158,9 @@ class Search:
         )
         result.n_passes[rest] += problem.n_passes
         known = np.flatnonzero(np.isfinite(objective))
+        result.newton_decrement[rest] = np.inf  # nothing is claimed where the sums overflow
+        if not known.size:
+            return
         some, grad, grad_intercept = rest[known], grad[:, known], grad_intercept[known]
         result.objective[some] = objective[known]
         result.grad_norm[some] = _largest(grad, grad_intercept)
