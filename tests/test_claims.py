@@ -10,6 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 import fastglm
 from fastglm._algebra.sparse_model import Model
 from fastglm._batches.fit import tasks_of
+from fastglm._engine.events import EventProblem
 from fastglm._engine.exact import DenseProblem
 from fastglm._engine.limits import gap_at_infinity
 from fastglm._inputs import read_problem
@@ -399,3 +400,19 @@ def test_a_loose_tolerance_with_weights_that_differ_much(seed):
     model.fit(X, y, sample_weight=weight)
     problem = oracle.Receiver(np.asarray(X), y, weight, np.zeros(1500), "exp", np.zeros(7), [])
     holds(model, problem)
+
+
+def test_a_trial_point_of_a_sparse_fit_may_overflow(monkeypatch):
+    """Sums over rates of infinity are no number; the point is rejected without a warning."""
+    evaluate = EventProblem.evaluate
+
+    def overflow(self, *point):
+        assert np.isnan(np.add(np.inf, -np.inf))
+        return evaluate(self, *point)
+
+    monkeypatch.setattr(EventProblem, "evaluate", overflow)
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(200, 3)), rng.poisson(0.5, size=200)
+    given = {"regularizer": "Lasso", "regularizer_strength": 1e-2, "solver_name": "newton-cg"}
+    for start in (None, (np.ones(3), np.zeros(1))):
+        assert fastglm.GLM(**given).fit(X, y, start).converged_.all()

@@ -236,6 +236,7 @@ class _Fit:
             self.n_extra += self.problem.n_passes
         return constant, flat, objective + 1e-6 * np.abs(objective)
 
+    @np.errstate(over="ignore", invalid="ignore")  # a start whose objective is no number is left
     def _useful(
         self, penalty, coef: np.ndarray, intercept: np.ndarray, fixed: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:

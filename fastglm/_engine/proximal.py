@@ -23,7 +23,7 @@ import numpy as np
 from fastglm import _kernels as kernels
 from fastglm._algebra.linear import CONSTANT
 from fastglm._algebra.sparse_model import Model
-from fastglm._engine.newton import FALL, LEFT, falls_without_end, hardly_falls, within
+from fastglm._engine.newton import FALL, LEFT, falls_without_end, within
 from fastglm._kernels.dots import column_dot
 from fastglm._kernels.threads import run_threads
 
@@ -36,6 +36,8 @@ _FEW = 500  # most features of a model that is solved in float64 where float32 f
 _MARGIN = 0.2  # a group may enter the step if its gradient exceeds (1 - this) times its weight
 
 
+# A trial point whose objective overflows to inf or NaN is rejected.
+@np.errstate(over="ignore", invalid="ignore")
 def minimize(problem, penalties, results, tol, maxiter, watch=None):
     """Proximal Newton for every receiver of a problem, with one penalty after the other.
 
@@ -209,10 +211,10 @@ class _Fit:
         falls = problem.exact & problem.plain[index] & falls_without_end(decrement, was)
         self.falling[index] = np.where(falls, self.falling[index] + 1, 0)
         self.fell[index] += falls
-        slow = hardly_falls(decrement, was, self.length[index], problem.floor[index])
+        left = falls | (self.length[index] > 1)  # after a long step too
         self.length[index] = np.where(self.falling[index] >= 2, FALL, 1.0)
         problem.announce(index, decrement)
-        claim = np.where(slow & problem.exact, LEFT * decrement, decrement)
+        claim = np.where(left, LEFT * decrement, decrement)
         done = within(claim, self.tol, problem.floor[index], result.objective[index])
         done &= problem.certain[index]
         result.newton_decrement[index[done]] = claim[done]
