@@ -67,7 +67,10 @@ def find_space(blocks: Callable, size: np.ndarray, pull: np.ndarray) -> Space:
     noise = _EPS * np.linalg.norm(vectors * (size[varies] / unit), axis=1)
     bound = _NOISE * np.sqrt(n_varied) * noise
     seen = values > bound
-    vectors = _clean(vectors, factor / np.sqrt(n), seen, bound, values)
+    rough = np.maximum(noise, 2 * values)
+    vectors = _clean(
+        vectors, factor / np.sqrt(n), seen, bound / values[seen].min(initial=1.0), rough
+    )
     directions = np.zeros((n_features, n_varied))
     directions[varies] = vectors.T / unit[:, None]
     basis = directions[:, seen] / values[seen]
@@ -79,17 +82,17 @@ def find_space(blocks: Callable, size: np.ndarray, pull: np.ndarray) -> Space:
     return Space(mean, basis, null @ axes[:, free], values[seen].min(initial=1.0))
 
 
-def _clean(vectors, factor, seen, bound, values):
+def _clean(vectors, factor, seen, turn, rough):
     """The vectors, of which the unseen ones have no entries of rounding.
 
-    Noise of size ``bound`` turns a vector by that over the values of the others. In the user's
-    units an entry is divided by the deviation of its feature, and becomes large where that is
-    small. It is kept only if the direction is seen without it.
+    Noise turns a vector by up to ``turn``. In the user's units an entry is divided by the deviation
+    of its feature, and becomes large where that is small. Entries are kept if the direction has a
+    size above ``rough`` without them.
     """
-    least, out = values[seen].min(initial=1.0), vectors.copy()
+    out = vectors.copy()
     for k in np.flatnonzero(~seen):
-        clean = np.where(np.abs(vectors[k]) > bound[k] / least, vectors[k], 0.0)
-        if clean.any() and np.linalg.norm(factor @ clean) <= bound[k]:
+        clean = np.where(np.abs(vectors[k]) > turn[k], vectors[k], 0.0)
+        if clean.any() and np.linalg.norm(factor @ clean) <= rough[k]:
             out[k] = clean
     return out
 

@@ -472,7 +472,12 @@ class _Fit:
             return
         with np.errstate(invalid="ignore"):  # features may be too large for a sum
             moves = np.finfo(float).eps * (problem.given_size @ np.abs(result.coef - before))
-        moved = np.flatnonzero((moves > _MOVES) & (result.status == "converged"))
+        far, converged = moves > _MOVES, result.status == "converged"
+        rest = np.flatnonzero(far & ~converged & np.isfinite(result.objective))
+        if rest.size:
+            point = result.coef[:, rest], result.intercept[rest]
+            result.objective[rest] = problem.evaluate(rest, *point)[0]
+        moved = np.flatnonzero(far & converged)
         if moved.size:
             again = minimize(problem, result.coef, result.intercept, self.settings.tol, _TOUCH)
             again.n_iter += result.n_iter
