@@ -156,7 +156,8 @@ def tspe(recording):
     from elephant.functional_connectivity import total_spiking_probability_edges
 
     stop = recording.seconds * pq.s
-    neos = [neo.SpikeTrain(train * pq.s, t_stop=stop) for train in recording.spikes]
+    middles = [(np.floor(t / field.BIN + 1e-6) + 0.5) * field.BIN for t in recording.spikes]
+    neos = [neo.SpikeTrain(train * pq.s, t_stop=stop) for train in middles]
     binned = BinnedSpikeTrain(neos, bin_size=1 * pq.ms, t_start=0 * pq.s, t_stop=stop)
     score, _ = total_spiking_probability_edges(binned)  # rows are receivers
     return {"TSPE (Elephant)": field.Answer(np.nan_to_num(score.T))}
@@ -340,10 +341,11 @@ corrected for rates (Cutts and Eglen, 2014) |
 
 All but fastglm and TSPE are in `benchmarks/field.py`, written anew from their papers. They search
 delays of 1 to 20 ms, because these networks have such delays, and their p-values are corrected for
-that. spycon and its trained network are no package of the registry. CoNNECT (Endo et al., 2021) is
-left out, because it needs trained weights. NeMoS is not timed here: at 1 ms its stored features of
-these recordings take gigabytes, and its optimum is that of the row "GLM against zero" (see
-[validation](validation.md)).
+that. The ensemble was trained on the kinds "balanced" and "states" and on Izhikevich cells on a
+random graph; the published networks are others. spycon and its trained network cannot be installed
+as a package. CoNNECT (Endo et al., 2021) is left out, because it needs trained weights. NeMoS is
+not timed here: at 1 ms its stored features of these recordings take gigabytes, and its optimum is
+that of the row "GLM against zero" (see [validation](validation.md)).
 
 ## Measures
 
@@ -459,18 +461,19 @@ def summary(row):
 
 
 def means(rows, names):
-    """Summaries of methods, averaged over the recordings that each has."""
+    """Summaries of methods, averaged over recordings; NaN where one is missing."""
     averages = {}
     for title in titles(*(rows[name] for name in names)):
         some = [summary(rows[name][title]) for name in names if title in rows[name]]
-        averages[title] = {key: np.mean([s[key] for s in some]) for key in some[0]}
+        whole = 1.0 if len(some) == len(names) else np.nan
+        averages[title] = {key: whole * np.mean([s[key] for s in some]) for key in some[0]}
     return averages
 
 
 def in_short(values):
-    roc, precision, own, best = values.values()
-    decisions = ["-" if np.isnan(mcc) else f"{mcc:.2f}" for mcc in (own, best)]
-    return [f"{roc:.3f}", f"{precision:.3f}", *decisions]
+    digits = 3, 3, 2, 2
+    pairs = zip(values.values(), digits, strict=True)
+    return ["-" if np.isnan(value) else f"{value:.{n}f}" for value, n in pairs]
 
 
 def table_of_known(rows):
@@ -569,6 +572,7 @@ def update(path, name, rows):
     """Put rows of a recording into the file of all."""
     results = json.loads(path.read_text()) if path.exists() else {"rows": {}}
     results["machine"] = machine()
+    rows = json.loads(json.dumps(rows), parse_float=lambda text: round(float(text), 5))
     results["rows"].setdefault(name, {}).update(rows)
     path.write_text(json.dumps(results, indent=1) + "\n")
     return results
