@@ -489,8 +489,8 @@ recorded), Izhikevich cells on a graph with hubs (100 of 1,000), coupled GLMs un
 fast input, drift and steps of their rates, and cells without any connection that share the same or
 hidden sequences. `infer_connectivity` runs with its defaults at 1 ms. Confounding is the standard
 deviation of what unobserved input does to a filter, over the median standard error. Most links are
-missed where hidden hubs drive many cells. Hidden sequences leave some false couplings. The grey line
-of the figure is q.
+missed where hidden hubs drive many cells. Hidden sequences leave some false couplings. The grey
+line of the figure is q.
 
 {populations}
 
