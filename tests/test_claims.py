@@ -12,6 +12,7 @@ from fastglm._algebra.sparse_model import Model
 from fastglm._batches.fit import tasks_of
 from fastglm._engine.events import EventProblem
 from fastglm._engine.exact import DenseProblem
+from fastglm._engine.lbfgs import Steps
 from fastglm._engine.limits import gap_at_infinity
 from fastglm._inputs import read_problem
 from fastglm.features import hstack
@@ -420,3 +421,31 @@ def test_a_trial_point_of_a_sparse_fit_may_overflow(monkeypatch):
     given = {"regularizer": "Lasso", "regularizer_strength": 1e-2, "solver_name": "newton-cg"}
     for start in (None, (np.ones(3), np.zeros(1))):
         assert fastglm.GLM(**given).fit(X, y, start).converged_.all()
+
+
+def test_a_search_without_a_step_proves_nothing(monkeypatch):
+    """Where the sample gives no step, the decrement is 0 at any slope; rows take over."""
+
+    def no_step(self, moved, point, grad, grad_intercept, tol, polishing):
+        self.expected[:] = 0  # the next sums are in float64
+        return 0 * grad, 0 * grad_intercept, 0 * grad_intercept, 0
+
+    monkeypatch.setattr(Steps, "step", no_step)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 3))
+    y = rng.poisson(np.exp(0.3 * X[:, 0] - 1)).astype(float)
+    model = fastglm.GLM(solver_name="newton-cg", solver_kwargs={"tol": 1e-4}).fit(X, y)
+    holds(model, receiver(X, y, "exp"))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("seed", range(3))
+def test_limits_of_a_sparse_fit_beside_a_separated_direction(seed):
+    X, y = separated_along_two(np.random.default_rng(seed), rare=True)
+    sizes = np.array([0, 0, 0.01, 0.01, 0.01, 0])
+    given = {"solver_name": "newton-cg", "solver_kwargs": {"tol": 1e-6}}
+    model = fastglm.PopulationGLM(
+        regularizer="Lasso", regularizer_strength=sizes[:, None], **given
+    ).fit(X, y[:, None])
+    gap, best = gap_of(model, receiver(X, y, "exp", groups=lasso(sizes)))
+    assert gap <= 2 * model.newton_decrement_[0] + 1e-13 * best.scale

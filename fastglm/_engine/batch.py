@@ -284,7 +284,7 @@ class _Fit:
             if (result.status == "interrupted").any() or not self._lower(result, fixed):
                 break
             self._prepare(penalty.copy(), self.free)
-            (result,) = self._run_sparse([penalty], result.coef, result.intercept)
+            (result,) = self._run_sparse([penalty], result.coef, result.intercept, fixed)
         return result
 
     def _judge_limits(self, result: Result, penalty) -> None:
@@ -333,7 +333,14 @@ class _Fit:
             objective, sample, batch.lanes, settings.tol, settings.rough, n_own
         )
 
-    def _run_sparse(self, penalties: list, coef: np.ndarray, intercept: np.ndarray) -> list[Result]:
+    def _run_sparse(
+        self,
+        penalties: list,
+        coef: np.ndarray,
+        intercept: np.ndarray,
+        fixed: np.ndarray | None = None,
+    ) -> list[Result]:
+        """Fits with some penalties; ``fixed`` where a start has limits that were moved on."""
         self.anchor, problem = None, self.problem
         results = [Result.empty(*coef.shape) for _ in penalties]
         results[0].coef[:], results[0].intercept[:] = coef, intercept
@@ -349,6 +356,10 @@ class _Fit:
             unresolved |= np.isin(result.status, ("max_iter", "stalled"))
         last = np.nan_to_num(results[-1].coef), np.nan_to_num(results[-1].intercept)
         unresolved |= problem.unresolved(*last)
+        some = np.flatnonzero(problem.plain & ~unresolved & (fixed is not None) & self.by_events)
+        if some.size:
+            at = np.where(fixed, 0.0, last[0])[:, some], last[1][some]
+            unresolved[some] = problem.vanishes(some, *at, _VANISHED * self.level[some])
         for rest in self._at_once(unresolved, results[-1]):
             exact = self._exact(rest, penalties[0].copy())
             again = [Result.empty(coef.shape[0], rest.size) for _ in penalties]

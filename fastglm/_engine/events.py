@@ -17,6 +17,7 @@ from fastglm._engine.protocols import Uncentred
 from fastglm._kernels.threads import run_threads
 
 _FAR = 3e-3  # standard deviation, as a part of the mean, that float32 does not hold
+_NO_SLOPE = 1e-20  # decrement along one feature that is rounding
 _PRECISE = 1e-11  # gradients of receivers with a smaller decrement are summed in float64
 
 
@@ -124,6 +125,12 @@ class EventProblem(Uncentred):
         if (not known and passes.any()) or (known and not self.late.has(self.active).all()):
             self._set_point(n, known)
         steps = self.steps.step(moved, self.point, grad, grad_intercept, tol, polishing)
+        lost = ~(steps[2] > 0)
+        if lost.any():  # no step was found: that proves an optimum only where the slope is none
+            unit = self.total[moved] * self.sample.shared.diagonal[:, None]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                slope = np.where(unit > 0, grad**2 / unit, 0.0).max(axis=0, initial=0.0)
+            steps[2][lost & (slope > _NO_SLOPE)] = np.nan
         self.late.judge(receivers, steps[2], tol)
         return *steps[:3], passes.astype(np.int64)
 
