@@ -129,6 +129,13 @@ def demo(out: Path, cells: int, seconds: float, seed: int) -> None:
     type=click.Path(path_type=Path),
     help="Sender-by-receiver map of 0 and 1, .npy.",
 )
+@click.option(
+    "--channel",
+    default=None,
+    metavar="COLUMN",
+    help="Column of the units that names the channel of each: pairs of one channel are marked. "
+    "[default: the recording's, if it has one]",
+)
 @click.option("--out", default=None, type=click.Path(path_type=Path), help="Model, .npz.")
 @click.option("--plot", default=None, type=click.Path(path_type=Path), help="Picture.")
 @click.option("--report", default=None, type=click.Path(path_type=Path), help="Page, .html.")
@@ -185,6 +192,7 @@ class _Job:
     clip: bool
     where: str | None
     epochs: str | None
+    channel: str | None
     mask_path: Path | None
     mask: np.ndarray | None
 
@@ -276,6 +284,7 @@ def _fit_file(file, job, paths):
         ("observations", f"{job.family}, link {job.link}{', counts cut at 1' * job.clip}"),
         *fit_rows,
         *_recovery_rows(spikes.adjacency, couplings),
+        *_channel_rows(model, job.channel),
         *_strongest_rows(couplings),
     ]
     _print_table(rows)
@@ -374,6 +383,7 @@ def _write(file, job, paths, spikes, model, couplings, seconds):
 
         mask = job.mask_path and str(job.mask_path)
         chosen = {"where": job.where, "epochs": job.epochs, "mask": mask, "clip": job.clip or None}
+        chosen["channel"] = job.channel
         write_report(
             paths["report"],
             model,
@@ -385,6 +395,7 @@ def _write(file, job, paths, spikes, model, couplings, seconds):
             seconds=seconds,
             settings={name: value for name, value in chosen.items() if value is not None},
             names=spikes.names,
+            channel=job.channel,
         )
         click.echo(f"report: {paths['report']}")
 
@@ -465,6 +476,18 @@ def _recovery_rows(adjacency, couplings):
             auc = roc_auc_score(linked, sign * couplings.strength[between])
             rows.append((f"{name} links", f"{linked.sum()}, area under ROC {auc:.3f}"))
     return rows
+
+
+def _channel_rows(model, channel):
+    """The number of couplings between cells of one channel, if there are some."""
+    from fastglm.connectivity.shadows import read_channels
+
+    cells = model.receivers_
+    same, source = read_channels(channel, cells, cells, (len(cells.names),) * 2, True)
+    if not same.any():
+        return []
+    n = len(same) * (len(same) - 1)
+    return [("pairs of one channel", f"{same.sum():,} of {n:,} couplings ({source})")]
 
 
 def _strongest_rows(couplings):

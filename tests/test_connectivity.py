@@ -204,7 +204,7 @@ def test_what_is_missing_is_named(fitted, monkeypatch, method, package):
 def test_public_names():
     assert set(connectivity.__all__) == {
         *("CouplingMap", "Null", "Synchrony"),
-        *("coupling_map", "synchrony"),
+        *("coupling_map", "synchrony", "population_activity", "residual_factors", "slow_drift"),
     }
 
 

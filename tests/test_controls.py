@@ -8,6 +8,7 @@ from fastglm.connectivity.controls import (
     CONTROLS,
     false_discoveries,
     jittered,
+    reciprocal,
     shifted,
     turned,
 )
@@ -66,6 +67,7 @@ def test_time_runs_backwards_in_each_epoch():
     found = np.array([[0, 1, 1], [1, 0, 0], [0, 0, 0]], bool)
     assert false_discoveries("reversed", found, found) == 1
     assert false_discoveries("jittered", found, found) == 3
+    assert reciprocal(found, found) == 2
 
 
 def test_outside_epochs_and_unknown_counts():
@@ -85,7 +87,7 @@ def test_the_recipe_counts_what_controls_find():
     family = {"observation_model": "Bernoulli", "inverse_link_function": "cloglog"}
     found = fastglm.infer_connectivity(counts, controls=tuple(CONTROLS), **family)
     assert found.significant().sum() == 1
-    assert found.controls == {"jittered": 0, "shifted": 0, "reversed": 0}
+    assert found.controls == {"jittered": 0, "shifted": 0, "reversed": 0, "reciprocal": 0}
     assert "1 in the data: jittered 0, shifted 0, reversed 0" in found.settings["controls"]
     with pytest.raises(ValueError, match="control is 'other'; expected one of"):
         fastglm.infer_connectivity(counts, controls=["other"])
@@ -99,3 +101,23 @@ def test_a_control_that_finds_as_much_is_a_warning():
     with pytest.warns(UserWarning, match="jittered: as many couplings as in the data"):
         found = fastglm.infer_connectivity(counts, controls=["jittered"])
     assert found.controls["jittered"] >= found.significant().sum()
+
+
+def test_what_is_found_among_impossible_pairs():
+    """They are fitted as all others; a warning says when they are found as often."""
+    rng = np.random.default_rng(0)
+    counts = rng.binomial(1, 0.02, size=(20_000, 3))
+    counts[3:, 1] += counts[:-3, 0] * rng.binomial(1, 0.5, size=19_997)
+    impossible = np.zeros((3, 3), dtype=bool)
+    impossible[2] = True
+    found = fastglm.infer_connectivity(counts, null="model", impossible=impossible)
+    assert found.controls == {"impossible": 0}
+    assert "impossible 0 of 2 such pairs" in found.settings["controls"]
+    assert np.isfinite(found.p_value[2]).all()
+    impossible[0, 1] = True
+    with pytest.warns(UserWarning, match="impossible pairs: couplings are found as often as among"):
+        again = fastglm.infer_connectivity(counts, null="model", impossible=impossible)
+    assert again.controls == {"impossible": 1}
+    np.testing.assert_array_equal(again.p_value, found.p_value)
+    with pytest.raises(ValueError, match=r"impossible has shape \(2, 2\) .* expected booleans"):
+        fastglm.infer_connectivity(counts, impossible=np.zeros((2, 2), bool))

@@ -40,7 +40,7 @@ def test_what_is_not_given_is_as_before_bit_by_bit(default):
         np.testing.assert_array_equal(same.p_value, default.p_value)
     assert set(default.settings) == {
         *("bin size", "window", "basis", "covariates", "observations", "penalty", "strength"),
-        *("uncertainty", "null"),
+        *("uncertainty", "null", "channels", "synchrony"),
     }
 
 

@@ -98,6 +98,19 @@ def false_discoveries(name: str, found: np.ndarray, control: np.ndarray) -> int:
     return int(control.sum())
 
 
+def reciprocal(found: np.ndarray, control: np.ndarray) -> int:
+    """Number of couplings that a reversed control repeats and whose pair is coupled both ways.
+
+    They may be true: with time reversed each direction stands for the other.
+
+    Parameters
+    ----------
+    found, control : ndarrays of bool, shape (n_cells, n_cells)
+        What is significant in the data and in the control.
+    """
+    return int((found & control & found.T).sum())
+
+
 def _single(events, epochs):
     """Bin and unit of every single count inside epochs, and the start and stop of its epoch."""
     if np.isnan(events.amplitudes).any():

@@ -42,6 +42,8 @@ from fastglm.connectivity.empirical import Null, empirical_test
 from fastglm.connectivity.null import read_filters
 from fastglm.connectivity.scan import scan
 from fastglm.connectivity.sensitivity import Explained, read_explained
+from fastglm.connectivity.shadows import read_channels, sentence
+from fastglm.connectivity.synchrony import Synchrony
 from fastglm.features.matrix import FeatureMatrix, as_feature_matrix
 from fastglm.observation_models import Loss, PoissonExp
 from fastglm.recordings.times import check_bin_size, read_number
@@ -76,7 +78,15 @@ class CouplingMap:
     explained : Explained
         What the model explains of each receiver, which `sensitivity` is measured by.
     controls : dict
-        Number of discoveries in each control of `infer_connectivity`; all of them are false.
+        Number of discoveries in each control of `infer_connectivity`. All of them are false, but
+        for "reciprocal": couplings that the reversed control repeats and that go both ways.
+    same_channel : ndarray of bool, shape (n_senders, n_receivers)
+        Pairs of cells of one channel, whose first 2 ms are no evidence; see
+        `fastglm.connectivity.shadows`.
+    channel : str
+        A sentence about them: their number, which column says so, and what is left out.
+    synchrony : Synchrony or None
+        What pairs of cells do in the same bin; of `infer_connectivity`.
     p_value, q_value : ndarrays of shape (n_senders, n_receivers)
         Against the null. q-values are over couplings between different cells: they are NaN on
         the diagonal of a population that drives itself, and inf for couplings without a test.
@@ -113,19 +123,30 @@ class CouplingMap:
     null: Null = field(default_factory=Null)
     controls: dict = field(default_factory=dict)
     explained: Explained = field(default_factory=Explained, repr=False)
+    same_channel: np.ndarray | None = None
+    channel: str = ""
+    synchrony: Synchrony | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.same_channel is None:
+            self.same_channel = np.zeros(self.strength.shape, dtype=bool)
 
     def __repr__(self) -> str:
         n_senders, n_receivers = self.strength.shape
         return (
             f"CouplingMap of {n_senders} senders x {n_receivers} receivers, "
             f"{int(self.significant().sum())} couplings with q <= 0.05"
-            f"{self._short_null()}"
+            f"{self._short_null()}{self._short_channel()}"
         )
 
     def _short_null(self):
         if self.null.name == "empirical":
             return f", empirical null of {self.null.n_pairs:,} pairs"
         return f"; no empirical null: {self.null.why}" if self.null.why else ""
+
+    def _short_channel(self):
+        n = int(self.same_channel.sum())
+        return f"; {n:,} pairs of one channel" if n else ""
 
     def _repr_html_(self):
         found = np.argwhere(self.significant())
@@ -272,6 +293,7 @@ class CouplingMap:
         n, m = self.strength.shape
         columns = {"sender": np.repeat(self.senders, m), "receiver": np.tile(self.receivers, n)}
         columns.update({name: values.ravel() for name, values in self._numbers().items()})
+        columns["same_channel"] = self.same_channel.ravel()
         return pandas.DataFrame(columns)
 
     def to_networkx(self, q: float = 0.05) -> object:
@@ -316,6 +338,7 @@ def coupling_map(
     *,
     null: str = "model",
     bin_size: float | None = None,
+    channel: Sequence | np.ndarray | str | bool | None = None,
     sample_weight: ArrayLike | None = None,
     offset: ArrayLike | None = None,
 ) -> CouplingMap:
@@ -341,6 +364,13 @@ def coupling_map(
     bin_size : float, optional
         Seconds. Default: that of the times of X, or of `fit_coupling`. The empirical null and the
         delays need it.
+    channel : sequence, str, ndarray of bool or False, optional
+        The channel (electrode, tetrode, peak channel) of each cell: labels, the name of a column of
+        the table of units, or the pairs themselves, booleans of shape (n_senders, n_receivers). The
+        first 2 ms of pairs of one channel are left out of z, of the delay and of the empirical
+        null; see `fastglm.connectivity.shadows`. Default: the column of the recording that is
+        called channel, ch, peak_channel, max_channel, tetrode, electrodes, electrode_group or the
+        like, if cells share its labels and no label has more than 20. False: none.
 
     Returns
     -------
@@ -349,8 +379,8 @@ def coupling_map(
     Raises
     ------
     ValueError
-        If X has no history, names do not fit, or the empirical null is asked for without a bin
-        size.
+        If X has no history, names or channels do not fit, or the empirical null is asked for
+        without a bin size.
 
     Notes
     -----
@@ -376,7 +406,16 @@ def coupling_map(
     senders = _names(senders, block.inputs, block.n_senders, "senders")
     receivers = _names(receivers, fit.receivers, fit.n_receivers, "receivers")
     couplings = _summarise(fit, u, block.kernel, first, itself, senders, receivers)
-    return couplings if bin_size is None else _judged(couplings, fit, null, bin_size)
+    same, source = read_channels(
+        channel, block.inputs, fit.receivers, couplings.strength.shape, itself
+    )
+    couplings = replace(couplings, same_channel=same)
+    if bin_size is not None:
+        couplings = _judged(couplings, fit, null, bin_size)
+    couplings.channel = sentence(
+        same, source, len(block.kernel), bin_size, couplings.null.name == "model"
+    )
+    return couplings
 
 
 def _bin_size(given, model, X, null):
@@ -400,7 +439,7 @@ def _judged(couplings, fit, null, bin_size):
     """The map with the scan of its filters and the p-values of the null."""
     filters = read_filters(
         fit, couplings.uncertainty, couplings.kernel, couplings.first_filter,
-        couplings.own_history, bin_size,
+        couplings.own_history, bin_size, couplings.same_channel,
     )  # fmt: skip
     found, facts, p = None, Null(), couplings.p_value
     if null == "empirical":

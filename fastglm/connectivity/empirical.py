@@ -75,7 +75,7 @@ def empirical_test(fit: Fitted, filters: Filters) -> tuple[Scan | None, Null]:
         z is 0 where the two nulls find different signs. None if there is no empirical null.
     null : Null
     """
-    n, why = len(filters.pairs), _why_not(fit, filters)
+    n, why = filters.lit.size, _why_not(fit, filters)
     if why:
         return None, Null(why=why)
     bulk = fit_bulk(filters)
@@ -95,13 +95,14 @@ def empirical_test(fit: Fitted, filters: Filters) -> tuple[Scan | None, Null]:
 
 
 def _why_not(fit, filters):
-    n, bin_size = len(filters.pairs), filters.bin_size
+    n, bin_size = filters.lit.size, filters.bin_size
     if fit.penalty.sparse.any():
         return f"after {fit.regularizer} coefficients that are not zero have no free covariance"
     if bin_size > _LONGEST:
         return f"bins of {1e3 * bin_size:g} ms are longer than {1e3 * _LONGEST:g} ms"
     if n < _FEWEST:
-        return f"{n} pairs have a covariance, and an empirical null needs {_FEWEST}"
+        dark = " and are not of one channel" if filters.shadowed.any() else ""
+        return f"{n} pairs have a covariance{dark}, and an empirical null needs {_FEWEST}"
     return ""
 
 
@@ -128,7 +129,7 @@ def depart(filters: Filters, bulk: Bulk) -> Scan:
 def _confounding(filters, bulk, some=slice(None)):
     """The covariance of what unobserved input does to each filter."""
     sender, receiver = filters.pairs[some].T
-    factor = min(1.0, len(filters.pairs) / _ENOUGH) * bulk.sender[sender] * bulk.receiver[receiver]
+    factor = min(1.0, filters.lit.size / _ENOUGH) * bulk.sender[sender] * bulk.receiver[receiver]
     return factor[:, None, None] * bulk.spread
 
 
@@ -147,8 +148,8 @@ def _both(one, other):
 
 def _calibration(filters, bulks):
     """How often filters that are drawn from the last bulk have a p-value of 0.01, over 0.01."""
-    n = len(filters.pairs)
-    some = np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(np.int64))
+    lit = filters.lit
+    some = lit[np.unique(np.linspace(0, lit.size - 1, min(lit.size, _SAMPLE)).astype(np.int64))]
     _, coef = synapses(filters)
     normal = np.random.default_rng(0).normal(size=(len(some), coef.shape[1], _DRAWS))
     last, p, signs = bulks[-1], 0.0, []

@@ -44,6 +44,7 @@ from scipy.optimize import minimize
 from fastglm._fitted import Fitted
 from fastglm._kernels.mixture import filter_likelihoods
 from fastglm.basis.cosines import RaisedCosineLogConv
+from fastglm.connectivity.shadows import hidden_directions, inverse_without, without
 from fastglm.connectivity.synapse import shapes, slow_shapes
 from fastglm.inference import Uncertainty
 
@@ -117,6 +118,8 @@ class Filters:
         Row of the pair's other direction; -1 where there is none.
     bin_size : float
         Seconds.
+    shadowed : ndarray of bool, shape (n_filters,)
+        Pairs of one channel, which tell the bulk nothing. Default: none.
     """
 
     pairs: np.ndarray
@@ -125,6 +128,16 @@ class Filters:
     kernel: np.ndarray
     reverse: np.ndarray
     bin_size: float
+    shadowed: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.shadowed is None:
+            self.shadowed = np.zeros(len(self.pairs), dtype=bool)
+
+    @property
+    def lit(self) -> np.ndarray:
+        """Numbers of the pairs that are not of one channel."""
+        return np.flatnonzero(~self.shadowed)
 
 
 def read_filters(
@@ -134,6 +147,7 @@ def read_filters(
     first: int,
     left_out: np.ndarray,
     bin_size: float,
+    same_channel: np.ndarray | None = None,
 ) -> Filters:
     """Filters of all pairs with a covariance, without the prior of the ridge.
 
@@ -148,6 +162,7 @@ def read_filters(
         Own histories.
     bin_size : float
         Seconds.
+    same_channel : ndarray of bool, shape (n_senders, n_receivers), optional
 
     Returns
     -------
@@ -174,7 +189,8 @@ def read_filters(
     row[tuple(pairs.T)] = np.arange(len(pairs))
     square = known.shape[0] == known.shape[1] and np.diag(left_out).all()
     reverse = row[pairs[:, 1], pairs[:, 0]] if square else np.full(len(pairs), -1)
-    return Filters(pairs, coef, covariance, kernel, reverse, bin_size)
+    shadowed = None if same_channel is None else same_channel[known]
+    return Filters(pairs, coef, covariance, kernel, reverse, bin_size, shadowed)
 
 
 def _replace_infinite(covariance):
@@ -245,7 +261,9 @@ def fit_bulk(filters: Filters, one: Bulk | None = None) -> Bulk:
     """
     n, k = filters.coef.shape
     other = np.zeros((n, 0)) if one is None else cut_reverse(filters)
-    some = np.arange(n) if n <= _SAMPLE else np.linspace(0, n - 1, _SAMPLE).astype(np.int64)
+    some = filters.lit
+    if some.size > _SAMPLE:
+        some = some[np.linspace(0, some.size - 1, _SAMPLE).astype(np.int64)]
     kernel, bin_size = filters.kernel, filters.bin_size
     synapses = np.concatenate([shapes(kernel, bin_size, decay, _STEP)[1] for decay in _DECAYS])
     problem = _Likelihood(
@@ -380,10 +398,14 @@ def slow_input(filters: Filters, bulk: Bulk, confounding: np.ndarray) -> np.ndar
     confounding : ndarray of shape (n_filters, k, k)
         ``a_i b_j T``.
     """
+    hidden = hidden_directions(filters.kernel, filters.bin_size)
     slower = np.empty(len(filters.coef), bool)
     for start in range(0, slower.size, _CHUNK):
         part = slice(start, start + _CHUNK)
         inverse = np.linalg.inv(filters.covariance[part] + confounding[part])
+        dark = filters.shadowed[part]
+        if dark.any():
+            inverse[dark] = inverse_without(hidden, inverse[dark])
         way = bulk.shapes @ inverse
         seen = np.einsum("nsk,sk->ns", way, bulk.shapes)[:, :, None]
         along = np.einsum("nsk,nk->ns", way, (filters.coef - bulk.mean)[part])[:, :, None]
@@ -402,11 +424,20 @@ def _log_sum(logs):
 def cut_reverse(filters: Filters) -> np.ndarray:
     """Filters of the other direction less their median, cut at four robust deviations; 0 without.
 
-    Synapses in the other direction must not decide what it predicts.
+    Synapses in the other direction must not decide what it predicts, and neither must the first
+    2 ms of pairs of one channel: they are as in the median.
     """
     other = np.where(filters.reverse[:, None] >= 0, filters.coef[filters.reverse], np.nan)
-    if not np.isfinite(other).any():
+    lit = other[filters.lit]
+    if not np.isfinite(lit).any():
         return np.zeros(filters.coef.shape)
-    middle = np.nanmedian(other, axis=0)
-    width = _REVERSE * 1.4826 * np.nanmedian(np.abs(other - middle), axis=0)
-    return np.nan_to_num(np.clip(other - middle, -width, width))
+    middle = np.nanmedian(lit, axis=0)
+    width = _REVERSE * 1.4826 * np.nanmedian(np.abs(lit - middle), axis=0)
+    other = other - middle
+    dark = np.flatnonzero(filters.shadowed & (filters.reverse >= 0))
+    if dark.size:
+        root = np.linalg.cholesky(filters.covariance[filters.reverse[dark]])
+        hidden = hidden_directions(filters.kernel, filters.bin_size)
+        white = np.linalg.solve(root, other[dark][:, :, None])
+        other[dark] = (root @ without(hidden, root, white))[:, :, 0]
+    return np.nan_to_num(np.clip(other, -width, width))

@@ -30,6 +30,8 @@ one stays: the estimate of a log rate errs to the other side.
 
 Most pairs have no coupling, so the median of |z| must agree with its median under the null (central
 matching: Efron, 2004). The ratio of the two, over pairs with at least five coincidences, divides z.
+
+Pairs of one channel are scanned without their first 2 ms; see `fastglm.connectivity.shadows`.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ import numpy as np
 from scipy import special
 
 from fastglm.connectivity.null import Filters
+from fastglm.connectivity.shadows import hidden_directions, n_hidden, without
 from fastglm.connectivity.synapse import shapes
 
 _DECAY = 0.006  # seconds
@@ -114,20 +117,30 @@ def scan(
     residual, n = (filters.coef - mean)[:, :, None], len(filters.coef)
     covariance = filters.covariance + (0.0 if confounding is None else confounding)
     out = Scan(*np.zeros((5, n)))
-    for start in range(0, n, _CHUNK):
-        part = slice(start, start + _CHUNK)
-        ways = Ways(covariance[part], coef)
+    for part, first, hidden in _parts(filters, delays):
+        ways = Ways(covariance[part], coef[first:], hidden)
         z = ways.departures(residual[part])[:, :, 0]
-        white = _whitened(np.linalg.cholesky(filters.covariance[part]), coef)
+        white = _whitened(np.linalg.cholesky(filters.covariance[part]), coef[first:], hidden)
         coincidences = _SKEWNESS * (white**2).sum(axis=1)
         z = np.where(z > 0, deviance_root(z, coincidences), z)
         best = np.arange(len(z)), np.abs(z).argmax(axis=1)
-        out.z[part], out.delay[part] = z[best], delays[best[1]]
+        out.z[part], out.delay[part] = z[best], delays[first + best[1]]
         out.coincidences[part], out.path[part] = coincidences[best], ways.path
         if confounding is not None:
             out.share[part] = ways.share(best, confounding[part])
-    out.scale = _scale(out, covariance, coef)
+    out.scale = _scale(out, covariance, coef, filters.shadowed)
     return out
+
+
+def _parts(filters, delays):
+    """Numbers of filters that are scanned at a time, their first delay, and what is hidden."""
+    hidden = hidden_directions(filters.kernel, filters.bin_size)
+    early = n_hidden(len(filters.kernel), filters.bin_size) * filters.bin_size
+    late = min(np.searchsorted(delays, early - 1e-9), len(delays) - 1)
+    for shadowed, first in ((False, 0), (True, late)):
+        rows = np.flatnonzero(filters.shadowed == shadowed)
+        for start in range(0, rows.size, _CHUNK):
+            yield rows[start : start + _CHUNK], first, hidden if shadowed else None
 
 
 def synapses(filters: Filters) -> tuple[np.ndarray, np.ndarray]:
@@ -144,11 +157,13 @@ class Ways:
         S.
     coef : ndarray of shape (n_delays, k)
         s_d.
+    hidden : ndarray of shape (k, n_directions), optional
+        What is left out of them.
     """
 
-    def __init__(self, covariance: np.ndarray, coef: np.ndarray):
+    def __init__(self, covariance: np.ndarray, coef: np.ndarray, hidden: np.ndarray | None = None):
         self.root = np.linalg.cholesky(covariance)
-        white = _whitened(self.root, coef)
+        white = _whitened(self.root, coef, hidden)
         size = np.linalg.norm(white, axis=1, keepdims=True)
         self.unit = (white / np.maximum(size, np.finfo(float).tiny)).transpose(0, 2, 1)
 
@@ -177,22 +192,25 @@ def deviance_root(z: np.ndarray, mean: np.ndarray) -> np.ndarray:
     return np.where(excess < 1e-4, z * (1 - excess / 6), root)
 
 
-def _scale(found, covariance, coef):
-    """The median of |z| over what it is under the null.
+def _scale(found, covariance, coef, shadowed):
+    """The median of |z| over what it is under the null, of pairs that are not of one channel.
 
     At least 1 where most pairs are sparse, and a half elsewhere.
     """
-    many = np.flatnonzero(found.coincidences >= _MANY)
-    least = 0.5
-    if 2 * len(many) < len(found.z):
-        many, least = np.arange(len(found.z)), 1.0
+    lit = np.flatnonzero(~shadowed)
+    if lit.size == 0:
+        return 1.0
+    many, least = lit[found.coincidences[lit] >= _MANY], 0.5
+    if 2 * len(many) < len(lit):
+        many, least = lit, 1.0
     some = many[np.unique(np.linspace(0, len(many) - 1, min(len(many), _SAMPLE)).astype(np.int64))]
     draws = np.random.default_rng(0).normal(size=(len(some), coef.shape[1], _DRAWS))
     expected = np.median(np.abs(Ways(covariance[some], coef).unit @ draws).max(axis=1))
     return max(least, np.median(np.abs(found.z[many])) / expected) if expected > 0 else 1.0
 
 
-def _whitened(root, coef):
+def _whitened(root, coef, hidden=None):
     """Shapes in units of the errors of each filter, (n_filters, k, n_delays)."""
     # Before NumPy 2 a table beside a stack of matrices is a stack of vectors.
-    return np.linalg.solve(root, np.broadcast_to(coef.T, (len(root), *coef.T.shape)))
+    white = np.linalg.solve(root, np.broadcast_to(coef.T, (len(root), *coef.T.shape)))
+    return without(hidden, root, white)

@@ -8,6 +8,7 @@
 | `covariates` | what else drives the cells, at the bins of a recording |
 | `bins` | bins in seconds: when a bin is, and what it holds |
 | `trains` | spike times as arrays: checked, and counted in bins |
+| `channels` | which units are of one channel |
 | `intervals` | epochs, trials and observed times |
 | `times` | units of time, their resolution, and whether times can be seconds |
 """

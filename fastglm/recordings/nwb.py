@@ -60,6 +60,8 @@ class Units:
         Range of the spikes of the whole file and of the segments.
     n_spikes, n_active : int
         Spikes of the whole file, and its units with spikes.
+    columns : dict of str to list
+        Columns with one value for each unit.
     """
 
     path: str
@@ -72,6 +74,7 @@ class Units:
     t_stop: float
     n_spikes: int
     n_active: int
+    columns: dict
 
 
 def read_units(source: object, where: str | None = None, epochs: str | None = None) -> Units:
@@ -103,6 +106,7 @@ def read_units(source: object, where: str | None = None, epochs: str | None = No
         invalid = _table_of_intervals(file, INVALID, path)
         others = np.setdiff1d(np.flatnonzero(stop > first), chosen)
         ends = _ends(times, first[others], stop[others], path)
+        columns = _columns_of(file, table, chosen, ids.size, path)
     spike_times = np.concatenate(spikes)
     known = [t for t in (ends, spike_times, segments) if t is not None and t.size]
     if not known:
@@ -118,6 +122,7 @@ def read_units(source: object, where: str | None = None, epochs: str | None = No
         max(float(t.max()) for t in known),
         int((stop - first).sum()),
         int((stop > first).sum()),
+        columns,
     )
 
 
@@ -393,26 +398,84 @@ def _columns(file, table, n_units, path):
 
     Texts are objects: an array of the longest one's width takes memory that no file holds.
     """
+    found = _datasets(table, n_units, path)
+    values = {name: _values_or_texts(file, data, path) for name, data in found.items()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _datasets(table, n_units, path):
+    """Data sets with one entry for each unit."""
     import h5py
 
-    columns = {}
     with _reading(path):
-        datasets = {name: one for name, one in table.items() if isinstance(one, h5py.Dataset)}
-        datasets = {name: one for name, one in datasets.items() if one.shape == (n_units,)}
-    for name, data in datasets.items():
-        if f"{name}_index" in table or name.removesuffix("_index") in table.keys() - {name}:
-            continue
-        if h5py.check_string_dtype(data.dtype) is not None:
-            columns[name] = _texts(data, path)
-        elif "elements" in data.attrs:  # indices into a list of names
-            with _reading(path):
-                names = file[data.attrs["elements"]]
-            names, values = _texts(names, path), _values(data, path)
-            with _reading(path):
-                columns[name] = names[values]
-        elif data.dtype.kind in "fiub":
-            columns[name] = _values(data, path)
+        found = {name: one for name, one in table.items() if isinstance(one, h5py.Dataset)}
+        found = {name: one for name, one in found.items() if one.shape == (n_units,)}
+        ragged = {name for name in table if f"{name}_index" in table}
+    return {
+        name: one
+        for name, one in found.items()
+        if name not in ragged and name.removesuffix("_index") not in ragged
+    }
+
+
+def _values_or_texts(file, data, path):
+    """Numbers, truth values or texts of a data set; None if it holds none of them."""
+    import h5py
+
+    if h5py.check_string_dtype(data.dtype) is not None:
+        return _texts(data, path)
+    if "elements" in data.attrs:  # indices into a list of names
+        with _reading(path):
+            names = file[data.attrs["elements"]]
+        names, values = _texts(names, path), _values(data, path)
+        with _reading(path):
+            return names[values]
+    return _values(data, path) if data.dtype.kind in "fiub" else None
+
+
+def _columns_of(file, table, chosen, n_units, path):
+    """Columns with one value for each chosen unit, lists; those that are damaged are left out.
+
+    Columns of links hold the names of what they link to, such as the groups of electrodes. The
+    electrodes of a unit are one text.
+    """
+    columns = {}
+    try:
+        found = _datasets(table, n_units, path)
+    except ValueError:
+        return columns
+    for name in dict.fromkeys([*found, "electrodes"]):
+        try:
+            if name in found:
+                values = _linked(file, found[name], path)
+            else:
+                values = _electrodes(table, n_units, path)
+            if values is not None and name != "id":
+                columns[name] = np.asarray(values)[chosen].tolist()
+        except (ValueError, IndexError):
+            continue  # what was not asked for does not stop the reading of spikes
     return columns
+
+
+def _linked(file, data, path):
+    """Values of a data set; of links the names of what they link to."""
+    import h5py
+
+    if h5py.check_ref_dtype(data.dtype) is not h5py.Reference:
+        return _values_or_texts(file, data, path)
+    links = _values(data, path)
+    with _reading(path):
+        return [file[one].name.rpartition("/")[2] for one in links]
+
+
+def _electrodes(table, n_units, path):
+    """Numbers of the electrodes of every unit, as texts; None if the table has none."""
+    values = _column(table, "electrodes", path)
+    if values is None:
+        return None
+    first, stop = _ranges(table, "electrodes", n_units, path)
+    values = _values(values, path)
+    return [" ".join(map(str, np.sort(values[a:b]))) for a, b in zip(first, stop, strict=True)]
 
 
 def _texts(data, path):

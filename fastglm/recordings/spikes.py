@@ -6,7 +6,7 @@ Spikes are placed in bins without a table of all bins: memory follows the number
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -57,6 +57,8 @@ class SpikeTimes:
         Seconds that ``invalid_times`` of the file take from the segments.
     resolution : float
         Seconds by which spike times may be off because a file holds them as float32; else 0.
+    metadata : dict of str to list
+        Columns of the table of units with one value for each unit.
     """
 
     spike_times: np.ndarray
@@ -69,6 +71,7 @@ class SpikeTimes:
     names: list | None = None
     invalid: float = 0.0
     resolution: float = 0.0
+    metadata: dict = field(default_factory=dict)
 
     def __repr__(self) -> str:
         n = len(self.segments)
@@ -109,7 +112,9 @@ class SpikeTimes:
         bin_size = read_number(bin_size, "bin_size")
         check_bin_size(bin_size)
         events, epochs = self.checked().events(bin_size, self.segments, stated=True)
-        events.columns = None if self.names is None else Columns(list(self.names))
+        events.columns = (
+            None if self.names is None else Columns(list(self.names), dict(self.metadata))
+        )
         return events, epochs
 
     def checked(self) -> Spikes:
@@ -131,8 +136,9 @@ def load_spikes(
     path : str, Path, h5py.File or binary file object
         An NWB file (HDF5), of which the units table is read; or the path of an ``.npz`` file with
         the arrays ``spike_times`` (seconds), ``unit``, ``n_units``, ``t_start``, ``t_stop`` and
-        optionally ``segments`` (n_segments, 2) and ``adjacency`` (n_units, n_units). Open files,
-        such as those of fsspec or remfile, are read as NWB and stay open.
+        optionally ``segments`` (n_segments, 2), ``adjacency`` (n_units, n_units) and ``channel``
+        (n_units,), the electrode or tetrode of each unit. Open files, such as those of fsspec or
+        remfile, are read as NWB and stay open.
     where : str, optional
         The units of an NWB file to read: a condition such as
         ``"quality == 'good' and rate > 0.5"`` on columns of the units table with one value for each
@@ -150,7 +156,8 @@ def load_spikes(
     Returns
     -------
     SpikeTimes
-        ``names`` are the ids of the units table. ``invalid`` is the time left out as invalid.
+        ``names`` are the ids of the units table, ``metadata`` its columns of one value for each
+        unit. ``invalid`` is the time left out as invalid.
 
     Raises
     ------
@@ -340,9 +347,21 @@ def _load_npz(path, where, epochs):
             f"{path}: adjacency has shape {adjacency.shape}; expected {(n_units, n_units)}, "
             f"numbers (dtype {adjacency.dtype})."
         )
+    channel = data.get("channel")
+    if channel is not None and (channel.shape != (n_units,) or channel.dtype.kind not in "iufUS"):
+        raise ValueError(
+            f"{path}: channel has shape {channel.shape}; expected {(n_units,)}, numbers or texts "
+            f"(dtype {channel.dtype})."
+        )
     warn_of_doubt(spikes.doubt(segments), f"{path}: ")
     return SpikeTimes(
-        *spikes[:3], t_start, t_stop, segments, adjacency, resolution=spikes.resolution
+        *spikes[:3],
+        t_start,
+        t_stop,
+        segments,
+        adjacency,
+        resolution=spikes.resolution,
+        metadata={} if channel is None else {"channel": channel.tolist()},
     )
 
 
@@ -380,6 +399,7 @@ def _load_nwb(source, where, epochs, keep_invalid):
         names=found.ids,
         invalid=invalid,
         resolution=spikes.resolution,
+        metadata=found.columns,
     )
 
 

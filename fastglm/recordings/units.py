@@ -67,7 +67,8 @@ def read_units(
         own = given if own is None else intersect(given, own)
     segments = _cut(own, whole, t_start, t_stop)
     events, bounds = spikes.events(bin_size, segments, stated)
-    columns = Columns(list(range(spikes.n_units)) if names is None else names)
+    names = list(range(spikes.n_units)) if names is None else names
+    columns = Columns(names, getattr(units, "metadata", None) or {})
     events.columns = columns
     lengths = full_bins(segments, bin_size, spikes.resolution)
     events.grid = Grid(segments[lengths > 0, 0], lengths[lengths > 0], bin_size)

@@ -47,6 +47,7 @@ def write_report(
     settings: dict | None = None,
     standard_errors: bool | str | None = None,
     null: str = "model",
+    channel: Sequence | str | bool | None = None,
     q: float = 0.05,
     names: Sequence[str] | None = None,
 ) -> Path:
@@ -76,6 +77,8 @@ def write_report(
         most 3e12 (some minutes). If they are left out, the page says so.
     null : {"model", "empirical"}
         What couplings are tested against; see `fastglm.connectivity.coupling_map`.
+    channel : sequence, str or False, optional
+        The channel of each cell; see `fastglm.connectivity.coupling_map`.
     q : float
         q-value up to which a coupling counts as significant.
     names : sequence of str, optional
@@ -113,7 +116,7 @@ def write_report(
         wanted = f"None, True, False or one of {list(KINDS)}"
         check_choice("standard_errors", standard_errors, KINDS, wanted)
     adjust = {"sample_weight": sample_weight, "offset": offset}
-    test = {"null": null, "bin_size": bin_size}
+    test = {"null": null, "bin_size": bin_size, "channel": channel}
     facts = gather(model, X, y, standard_errors, names, adjust, test)
     with matplotlib.rc_context(page.PICTURE):
         parts = [

@@ -47,7 +47,8 @@ def gather(
 ) -> Facts:
     """All facts about a fit; see `fastglm.report.write_report`.
 
-    ``adjust`` has its ``sample_weight`` and ``offset``, ``test`` its ``null`` and ``bin_size``.
+    ``adjust`` has its ``sample_weight`` and ``offset``, ``test`` its ``null``, ``bin_size`` and
+    ``channel``.
     """
     fit = read_fit(model, X, y, **adjust)
     sums = explained(fit)
@@ -196,6 +197,8 @@ def _notes_of_couplings(facts):
             f"The data do not determine {int(open_.sum())} of {open_.size} couplings: they are "
             "hatched and not among the strongest. A ridge of 1e-4 or so settles them.",
         )
+    if couplings.channel:
+        yield ("note", couplings.channel)
     if penalty in ("Lasso", "ElasticNet", "GroupLasso"):
         yield (
             "note",

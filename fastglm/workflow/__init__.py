@@ -4,6 +4,7 @@
 |---|---|
 | `coupling` | `fit_coupling` |
 | `recipe` | `infer_connectivity` |
+| `controls` | what the recipe finds where nothing can be |
 | `design` | histories and covariates side by side, and which couplings are fitted |
 | `files` | `load_model` |
 """

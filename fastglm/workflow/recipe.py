@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,8 +11,8 @@ import numpy as np
 from fastglm._checks import check_choice
 from fastglm._inputs import read_counts
 from fastglm._pynapple import Columns, pynapple_type, read_values
-from fastglm.connectivity import CouplingMap, coupling_map
-from fastglm.connectivity.controls import CONTROLS, false_discoveries, turned_rows
+from fastglm.connectivity import CouplingMap, coupling_map, synchrony
+from fastglm.connectivity.controls import CONTROLS
 from fastglm.connectivity.nuisance import pooled
 from fastglm.features.matrix import FeatureMatrix
 from fastglm.glm import PopulationGLM
@@ -24,6 +23,7 @@ from fastglm.recordings.spikes import SpikeTimes
 from fastglm.recordings.times import check_bin_size, has_unit, read_number
 from fastglm.recordings.units import read_units
 from fastglm.regularizer import Ridge, UnRegularized, as_regularizer
+from fastglm.workflow.controls import add_controls, read_impossible
 from fastglm.workflow.coupling import cut_counts
 from fastglm.workflow.design import Design, read_basis, read_own_basis
 
@@ -51,7 +51,9 @@ def infer_connectivity(
     regularizer: object | None = "Ridge",
     regularizer_strength: ArrayLike | None = None,
     null: str = "empirical",
+    channel: Sequence | np.ndarray | str | bool | None = None,
     controls: Sequence[str] = (),
+    impossible: ArrayLike | None = None,
     observation_model: str | ObservationModel = "Poisson",
     inverse_link_function: str | Callable | None = None,
     clip: bool = False,
@@ -96,11 +98,19 @@ def infer_connectivity(
         What a coupling must depart from: the bulk of all filters, which shows what cells that were
         not recorded do, or zero. With fewer than 200 pairs of cells, or bins above 5 ms, no bulk
         can be learned: the result then has p-values against zero, and says so.
+    channel : sequence, str, ndarray of bool or False, optional
+        The channel (electrode, tetrode, peak channel) from which the sorter took each cell: labels,
+        the name of a column of the table of units, or the pairs themselves. The first 2 ms of pairs
+        of one channel are left out; see `coupling_map`. Default: the recording's column, if it has
+        one; ``settings`` say which.
     controls : sequence of {"jittered", "shifted", "reversed"}
         Recordings without synapses that are made from this one and go the same way; see
         `fastglm.connectivity.controls`. ``controls`` of the result has the number of discoveries of
         each. Each takes as long as the data. Covariates stay where they are, and are reversed with
         the cells.
+    impossible : array of bool, shape (n_cells, n_cells), optional
+        Pairs that anatomy cannot connect, senders in rows. They are fitted and tested as all
+        others, and what is found among them is false: ``controls["impossible"]``.
     observation_model, inverse_link_function
         As in `PopulationGLM`; Poisson or Bernoulli.
     clip : bool, default False
@@ -112,13 +122,20 @@ def infer_connectivity(
     -------
     CouplingMap
         ``strength`` is the area of each filter. ``model`` is the fitted model; other functions take
-        ``model.X_`` and ``model.counts_`` as X and y.
+        ``model.X_`` and ``model.counts_`` as X and y. ``synchrony`` is what pairs of cells do in
+        the same bin, which has no direction; see `fastglm.connectivity.synchrony`.
 
     Raises
     ------
     ValueError
         If there are fewer than two cells, the counts, bin size, epochs, covariates or choices are
         not usable, or the observations are Gaussian, which are not events.
+
+    Warns
+    -----
+    UserWarning
+        If a control finds as many couplings as the data, or impossible pairs are found as often as
+        others.
 
     Notes
     -----
@@ -176,6 +193,7 @@ def infer_connectivity(
         regularizer=regularizer,
         strength=regularizer_strength,
         null=null,
+        channel=channel,
         family={
             "observation_model": observation_model,
             "inverse_link_function": inverse_link_function,
@@ -184,8 +202,11 @@ def infer_connectivity(
     design = recipe.design(data.counts, data.epochs)
     bins = Bins(design.population.n_bins, design.population.epochs, data.grid)
     covariates = read_covariates(covariates, bins, design.X.labels)
+    impossible = read_impossible(impossible, design.population.n_senders)
     result = recipe.couplings(data.counts, design, covariates, data.columns, progress)
-    _add_controls(result, controls, recipe, design.population.epochs, covariates)
+    result.synchrony = synchrony(result.model, result.model.X_, result.model.counts_)
+    result.settings["synchrony"] = _synchronous(result)
+    add_controls(result, controls, impossible, recipe, design.population.epochs, covariates)
     return result
 
 
@@ -240,6 +261,8 @@ class Recipe:
     regularizer, strength
         Without a strength, a ridge is the prior of the recipe.
     null : str
+    channel
+        As in `infer_connectivity`.
     family : dict
         Observation model and link.
     """
@@ -251,6 +274,7 @@ class Recipe:
     regularizer: object
     strength: object | None
     null: str
+    channel: object | None
     family: dict
 
     def __post_init__(self) -> None:
@@ -305,7 +329,15 @@ class Recipe:
             design.name(columns)
             model.receivers_ = columns
         label = design.population.label
-        result = coupling_map(model, X, counts, label=label, null=self.null, bin_size=self.bin_size)
+        result = coupling_map(
+            model,
+            X,
+            counts,
+            label=label,
+            null=self.null,
+            bin_size=self.bin_size,
+            channel=self.channel,
+        )
         model.X_, model.counts_, model.basis_ = X, read_counts(model, counts, X), self.basis
         model.bin_size_ = self.bin_size
         result.settings.update(self._settings(result, timescales, covariates))
@@ -339,6 +371,7 @@ class Recipe:
             "strength": "area of the filter over its lags",
             "uncertainty": "observed information, Benjamini-Hochberg over pairs",
             "null": result.null.sentence,
+            "channels": result.channel or "no pairs of one channel are known",
         }
 
     def _window(self, basis):
@@ -356,6 +389,16 @@ class Recipe:
         name = self.regularizer if isinstance(self.regularizer, str) else repr(self.regularizer)
         one = np.ndim(self.strength) == 0
         return f"{name}, strength {f'{self.strength:g}' if one else 'as given'}"
+
+
+def _synchronous(result):
+    """The number of synchronous pairs, in words; pairs of one channel apart."""
+    pairs = np.triu_indices(len(result.receivers), 1)
+    found, same = result.synchrony.significant()[pairs], result.same_channel[pairs]
+    text = f"{int((found & ~same).sum()):,} of {int((~same).sum()):,} pairs"
+    if same.any():
+        text += f", and {int((found & same).sum()):,} of {int(same.sum()):,} of one channel,"
+    return f"{text} differ in the same bin from what their pasts predict (q <= 0.05)"
 
 
 def _functions(basis):
@@ -395,32 +438,6 @@ def _spread(X, valid):
     mean = total / max(index.size, 1)
     spread = np.sqrt(np.maximum(squares / max(index.size, 1) - mean**2, 0))
     return np.where(spread > 0, spread, 1.0)
-
-
-def _add_controls(result, controls, recipe, epochs, covariates):
-    """Number of discoveries of each control, and a warning where one finds as much as the data."""
-    model, found = result.model, result.significant()
-    for name in controls:
-        events = CONTROLS[name](model.counts_, epochs, recipe.bin_size)
-        largest = as_observation_model(model.observation_model).largest
-        if largest is not None:
-            events.amplitudes = np.minimum(events.amplitudes, largest)
-        beside = covariates
-        if name == "reversed" and covariates is not None:
-            beside = turned_rows(covariates, epochs)
-        control = recipe.couplings(events, recipe.design(events, epochs), beside)
-        result.controls[name] = false_discoveries(name, found, control.significant())
-    text = ", ".join(f"{name} {number}" for name, number in result.controls.items())
-    if text:
-        result.settings["controls"] = f"discoveries beside {found.sum()} in the data: {text}"
-    as_many = [name for name, number in result.controls.items() if number >= max(found.sum(), 1)]
-    if as_many:
-        warnings.warn(
-            f"{' and '.join(as_many)}: as many couplings as in the data are found "
-            f"({text}; {found.sum()} in the data), where none can be.",
-            UserWarning,
-            stacklevel=3,
-        )
 
 
 def _are_spike_times(counts):
