@@ -15,9 +15,9 @@ import numpy as np
 
 from fastglm import _html
 from fastglm import _kernels as kernels
+from fastglm._algebra.sampling import n_own_factors, sample_size
 from fastglm._engine.batch import MAX_FALLBACK
 from fastglm._engine.lbfgs import Steps
-from fastglm._engine.sampling import n_own_factors, sample_size
 from fastglm._engine.shared import SKETCH
 from fastglm._kernels.threads import run_threads, single_threaded_blas
 from fastglm._products.kinds import kind_of

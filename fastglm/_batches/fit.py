@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fastglm._algebra.sampling import sample_size
 from fastglm._batches.checkpoint import fingerprint
 from fastglm._batches.executors import Serial, Threads
 from fastglm._batches.monitor import Monitor
@@ -14,7 +15,6 @@ from fastglm._engine.batch import Task, fit_task
 from fastglm._engine.observed import Observed
 from fastglm._engine.quadratic import normal_equations
 from fastglm._engine.result import Result
-from fastglm._engine.sampling import sample_size
 from fastglm._engine.shared import Common, share
 from fastglm._kernels.threads import single_threaded_blas
 from fastglm._products.local import Local

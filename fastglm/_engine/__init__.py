@@ -8,7 +8,7 @@ their penalties. `batch.fit_task` fits it:
    features get exact Hessians from rows (`exact`). Many features get gradients from all events
    (`events`).
 3. It finds a start. Where the counts enter the loss linearly, the start is the optimum on a sample
-   of bins (`preconditioner`, `sampling`, `shared`).
+   of bins (`preconditioner`, `shared`; `_algebra.sampling`).
 4. It searches: `newton` for smooth penalties, `proximal` for lasso and groups, whose models are
    solved in float64 where float32 fails (`_algebra.sparse_model`). A search moves every receiver
    on its own, and gives it a status and a certificate (`result`).

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from fastglm._algebra.sampling import n_own_factors
 from fastglm._engine import proximal
 from fastglm._engine.events import EventProblem
 from fastglm._engine.exact import DenseProblem
@@ -14,7 +15,6 @@ from fastglm._engine.objective import Objective
 from fastglm._engine.preconditioner import SampleProblem, SingleProblem
 from fastglm._engine.quadratic import QuadraticProblem
 from fastglm._engine.result import Result
-from fastglm._engine.sampling import n_own_factors
 from fastglm._engine.shared import share
 
 _SOFT = 1e-4  # without ridge, a smaller eigenvalue of the preconditioned S calls for exact Hessians

@@ -161,18 +161,23 @@ class DenseProblem:
             )
             with np.errstate(over="ignore", invalid="ignore"):  # a trial point may be far off
                 run_threads(add, range(active.size), rows.size * active.size)
+        objective = self._penalise(active, coef, objective, grad, grad_intercept)
+        for k, j in enumerate(active):
+            own = _ROUNDING * reach[k] * np.ravel(self.load[j])[-1] / self.n_bins
+            self.rounding[j] = max(1e-13, np.nan_to_num(own / (1 + abs(objective[k]))))
+        return objective, grad, grad_intercept / self.n_bins
+
+    def _penalise(self, active, coef, objective, grad, grad_intercept):
+        """The objective from the sum of losses; the gradient from sums over bins, in place."""
         penalised = np.zeros_like(coef)
         for k, j in enumerate(active):
             penalised[self.features[j], k] = coef[self.features[j], k]
         pull = self.penalty.times(penalised, active)
-        objective = objective / self.n_bins + 0.5 * column_dot(penalised, pull)
         for k, j in enumerate(active):
             free = self.features[j]
             grad[free, k] += self.shift[free] * grad_intercept[k]
             grad[free, k] = grad[free, k] / self.n_bins + pull[free, k]
-            own = _ROUNDING * reach[k] * np.ravel(self.load[j])[-1] / self.n_bins
-            self.rounding[j] = max(1e-13, np.nan_to_num(own / (1 + abs(objective[k]))))
-        return objective, grad, grad_intercept / self.n_bins
+        return objective / self.n_bins + 0.5 * column_dot(penalised, pull)
 
     def _reach(self, coef, level):
         """Size of the terms of eta at some points; eta is rounded in proportion to it."""

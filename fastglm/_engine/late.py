@@ -10,7 +10,7 @@ import numpy as np
 import scipy.linalg
 from scipy.linalg import LinAlgError
 
-from fastglm._engine.sampling import BLEND, EVEN, own_size
+from fastglm._algebra.sampling import BLEND, EVEN, own_size
 from fastglm._engine.shared import BLOCK_BYTES
 from fastglm._kernels.dots import column_dot
 from fastglm._kernels.threads import run_threads

@@ -4,9 +4,9 @@ import numpy as np
 
 from fastglm import _kernels as kernels
 from fastglm._algebra.linear import NEAR, ROUNDING, cho_solve, cholesky
+from fastglm._algebra.sampling import BLEND
 from fastglm._engine.lbfgs import Steps
 from fastglm._engine.observed import columns
-from fastglm._engine.sampling import BLEND
 from fastglm._kernels.dots import column_dot
 from fastglm._kernels.threads import run_threads
 from fastglm.observation_models import LOG_ZERO

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.linalg
 
 from fastglm._algebra.linear import centre
-from fastglm._engine.sampling import Sample, draw, sample_size
+from fastglm._algebra.sampling import Sample, draw, sample_size
 from fastglm._kernels.dots import tiled_dot
 from fastglm._kernels.threads import run_threads
 from fastglm._kernels.tiles import LANES
