@@ -11,7 +11,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 import fastglm
 from fastglm import observation_models
-from fastglm._engine import late, result, sampling, shared
+from fastglm._algebra import sampling
+from fastglm._engine import late, result, shared
 from fastglm._engine.events import EventProblem
 from fastglm._engine.late import LateReceivers
 from fastglm.features import hstack
