@@ -234,7 +234,7 @@ class Spheres:
     """Two receivers whose preconditioner is the identity."""
 
     free, active, rough = np.ones((3, 2), bool), np.arange(2), False
-    certain, mean, total = np.zeros(2, bool), np.zeros((3, 2)), np.ones(2)
+    certain, mean, total, polish = np.zeros(2, bool), np.zeros((3, 2)), np.ones(2), 0
 
     def precondition(self, residual, columns):
         return residual

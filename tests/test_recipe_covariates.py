@@ -177,7 +177,7 @@ def test_a_shared_stimulus_is_a_coupling_without_it_and_none_with_it():
     assert not given.significant().any()
     assert given.settings["covariates"].endswith("; now (1); past (6)")
     assert given.settings["bins"] == "39,950 of 40,000 are known and used"
-    assert given.controls == {"jittered": 0, "reversed": 0}
+    assert given.controls == {"jittered": 0, "reversed": 0, "reciprocal": 0}
     kernel = given.model.coupling_map(given.model.X_, counts, label="past").coef
     assert kernel[0, :, 1].argmax() in (3, 4)  # of the stimulus on cell 1
 
