@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastglm._fitted import Fitted
-from fastglm.connectivity.null import Bulk, Filters, fit_bulk, slow_input
+from fastglm.connectivity.null import Bulk, Filters, evenly, fit_bulk, slow_input
 from fastglm.connectivity.scan import Scan, Ways, largest_p_value, scan, synapses
 
 _FEWEST, _ENOUGH = 200, 1000  # pairs: without fewer there is no null, with fewer T is shrunk
@@ -141,15 +141,13 @@ def _both(one, other):
     path, share = (
         np.where(weaker, getattr(other, name), getattr(one, name)) for name in ("path", "share")
     )
-    both = Scan(z, one.delay, path, one.coincidences, share)
-    both.slow = one.slow | other.slow
-    return both
+    slow = one.slow | other.slow
+    return Scan(z, one.delay, path, one.coincidences, share, slow=slow)
 
 
 def _calibration(filters, bulks):
     """How often filters that are drawn from the last bulk have a p-value of 0.01, over 0.01."""
-    lit = filters.lit
-    some = lit[np.unique(np.linspace(0, lit.size - 1, min(lit.size, _SAMPLE)).astype(np.int64))]
+    some = evenly(filters.lit, _SAMPLE)
     _, coef = synapses(filters)
     normal = np.random.default_rng(0).normal(size=(len(some), coef.shape[1], _DRAWS))
     last, p, signs = bulks[-1], 0.0, []

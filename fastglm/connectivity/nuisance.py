@@ -36,7 +36,7 @@ from fastglm.features.history import HistoryColumns
 from fastglm.features.matrix import FeatureMatrix, hstack
 from fastglm.recordings.times import check_bin_size
 
-_TIMESCALES = 0.02, 0.1, 1.0, 10.0  # seconds
+TIMESCALES = 0.02, 0.1, 1.0, 10.0  # seconds
 _WINDOW = 0.05  # seconds of history: a shorter timescale is a history, a longer one is held
 _PER_TIMESCALE = 20  # samples of a spline between two knots
 
@@ -83,7 +83,7 @@ def slow_drift(
 def population_activity(
     counts: object,
     bin_size: float,
-    timescales: Sequence[float] = _TIMESCALES,
+    timescales: Sequence[float] = TIMESCALES,
     epochs: object | None = None,
 ) -> tuple[FeatureMatrix, np.ndarray]:
     """Past activity of all cells but the receiver, at several timescales.

@@ -139,6 +139,11 @@ class Filters:
         """Numbers of the pairs that are not of one channel."""
         return np.flatnonzero(~self.shadowed)
 
+    @property
+    def hidden(self) -> np.ndarray:
+        """Coefficients along which the first 2 ms move a filter; see `shadows`."""
+        return hidden_directions(self.kernel, self.bin_size)
+
 
 def read_filters(
     fit: Fitted,
@@ -249,6 +254,12 @@ def unshrunk(coef: np.ndarray, covariance: np.ndarray, prior: np.ndarray) -> tup
     return coef, (forward / kept[:, None, :]) @ np.swapaxes(forward, 1, 2)
 
 
+def evenly(numbers: np.ndarray, most: int) -> np.ndarray:
+    """At most so many of some numbers, at equal distances."""
+    at = np.linspace(0, numbers.size - 1, min(numbers.size, most)).astype(np.int64)
+    return numbers[np.unique(at)]
+
+
 def fit_bulk(filters: Filters, one: Bulk | None = None) -> Bulk:
     """The bulk of the filters by maximum likelihood; see the head of the module.
 
@@ -261,9 +272,7 @@ def fit_bulk(filters: Filters, one: Bulk | None = None) -> Bulk:
     """
     n, k = filters.coef.shape
     other = np.zeros((n, 0)) if one is None else cut_reverse(filters)
-    some = filters.lit
-    if some.size > _SAMPLE:
-        some = some[np.linspace(0, some.size - 1, _SAMPLE).astype(np.int64)]
+    some = evenly(filters.lit, _SAMPLE)
     kernel, bin_size = filters.kernel, filters.bin_size
     synapses = np.concatenate([shapes(kernel, bin_size, decay, _STEP)[1] for decay in _DECAYS])
     problem = _Likelihood(
@@ -298,7 +307,8 @@ class _Likelihood:
     """Minus the log-likelihood of the bulk per filter, and its gradient, for a minimiser.
 
     Coefficients are in units of their median standard errors. The parameters are delta, the lower
-    triangle of K with ``T = K K'``, log a, log b, the logit of eps and, row by row, B.
+    triangle of K with ``T = K K'``, log a, log b, the logarithms of the weights of the parts over that
+    of the core, without their floor, and, row by row, B.
     """
 
     def __init__(self, coef, covariance, pairs, other, synapses, slow):
@@ -398,14 +408,13 @@ def slow_input(filters: Filters, bulk: Bulk, confounding: np.ndarray) -> np.ndar
     confounding : ndarray of shape (n_filters, k, k)
         ``a_i b_j T``.
     """
-    hidden = hidden_directions(filters.kernel, filters.bin_size)
     slower = np.empty(len(filters.coef), bool)
     for start in range(0, slower.size, _CHUNK):
         part = slice(start, start + _CHUNK)
         inverse = np.linalg.inv(filters.covariance[part] + confounding[part])
         dark = filters.shadowed[part]
         if dark.any():
-            inverse[dark] = inverse_without(hidden, inverse[dark])
+            inverse[dark] = inverse_without(filters.hidden, inverse[dark])
         way = bulk.shapes @ inverse
         seen = np.einsum("nsk,sk->ns", way, bulk.shapes)[:, :, None]
         along = np.einsum("nsk,nk->ns", way, (filters.coef - bulk.mean)[part])[:, :, None]
@@ -437,7 +446,6 @@ def cut_reverse(filters: Filters) -> np.ndarray:
     dark = np.flatnonzero(filters.shadowed & (filters.reverse >= 0))
     if dark.size:
         root = np.linalg.cholesky(filters.covariance[filters.reverse[dark]])
-        hidden = hidden_directions(filters.kernel, filters.bin_size)
         white = np.linalg.solve(root, other[dark][:, :, None])
-        other[dark] = (root @ without(hidden, root, white))[:, :, 0]
+        other[dark] = (root @ without(filters.hidden, root, white))[:, :, 0]
     return np.nan_to_num(np.clip(other, -width, width))

@@ -41,8 +41,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from fastglm.connectivity.null import Filters
-from fastglm.connectivity.shadows import hidden_directions, n_hidden, without
+from fastglm.connectivity.null import Filters, evenly
+from fastglm.connectivity.shadows import n_hidden, without
 from fastglm.connectivity.synapse import shapes
 
 _DECAY = 0.006  # seconds
@@ -134,13 +134,12 @@ def scan(
 
 def _parts(filters, delays):
     """Numbers of filters that are scanned at a time, their first delay, and what is hidden."""
-    hidden = hidden_directions(filters.kernel, filters.bin_size)
     early = n_hidden(len(filters.kernel), filters.bin_size) * filters.bin_size
     late = min(np.searchsorted(delays, early - 1e-9), len(delays) - 1)
     for shadowed, first in ((False, 0), (True, late)):
         rows = np.flatnonzero(filters.shadowed == shadowed)
         for start in range(0, rows.size, _CHUNK):
-            yield rows[start : start + _CHUNK], first, hidden if shadowed else None
+            yield rows[start : start + _CHUNK], first, filters.hidden if shadowed else None
 
 
 def synapses(filters: Filters) -> tuple[np.ndarray, np.ndarray]:
@@ -203,7 +202,7 @@ def _scale(found, covariance, coef, shadowed):
     many, least = lit[found.coincidences[lit] >= _MANY], 0.5
     if 2 * len(many) < len(lit):
         many, least = lit, 1.0
-    some = many[np.unique(np.linspace(0, len(many) - 1, min(len(many), _SAMPLE)).astype(np.int64))]
+    some = evenly(many, _SAMPLE)
     draws = np.random.default_rng(0).normal(size=(len(some), coef.shape[1], _DRAWS))
     expected = np.median(np.abs(Ways(covariance[some], coef).unit @ draws).max(axis=1))
     return max(least, np.median(np.abs(found.z[many])) / expected) if expected > 0 else 1.0

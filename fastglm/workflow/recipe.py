@@ -13,7 +13,7 @@ from fastglm._inputs import read_counts
 from fastglm._pynapple import Columns, pynapple_type, read_values
 from fastglm.connectivity import CouplingMap, coupling_map, synchrony
 from fastglm.connectivity.controls import CONTROLS
-from fastglm.connectivity.nuisance import pooled
+from fastglm.connectivity.nuisance import TIMESCALES, pooled
 from fastglm.features.matrix import FeatureMatrix
 from fastglm.glm import PopulationGLM
 from fastglm.observation_models import ObservationModel, as_observation_model
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 _REACH, _N_FUNCS = 0.05, 6  # seconds; synapses act within 50 ms, most of it in the first ten
 _FEWEST_LAGS = 5  # of coarse bins
-_TIMESCALES = 0.02, 0.1, 1.0, 10.0  # seconds of the activity of all cells
 _COUPLING, _OWN, _SHARED = 0.2, 1.0, 1.0  # standard deviations that the ridge expects, in eta
 _ROWS = 1 << 16  # bins of covariates that are read together
 
@@ -310,7 +309,7 @@ class Recipe:
         progress: object | None = None,
     ) -> CouplingMap:
         """The map of counts with their histories, given covariates."""
-        timescales = [tau for tau in _TIMESCALES if tau >= 2 * self.bin_size]
+        timescales = [tau for tau in TIMESCALES if tau >= 2 * self.bin_size]
         for tau in timescales:
             design.add(pooled(design.population, round(tau / self.bin_size, 3)))
         design.add(covariates)
