@@ -307,8 +307,8 @@ class _Likelihood:
     """Minus the log-likelihood of the bulk per filter, and its gradient, for a minimiser.
 
     Coefficients are in units of their median standard errors. The parameters are delta, the lower
-    triangle of K with ``T = K K'``, log a, log b, the logarithms of the weights of the parts over that
-    of the core, without their floor, and, row by row, B.
+    triangle of K with ``T = K K'``, log a, log b, for each further part the logarithm of its weight
+    over that of the core (both without their floor) and, row by row, B.
     """
 
     def __init__(self, coef, covariance, pairs, other, synapses, slow):

@@ -1,4 +1,4 @@
-"""Bins in seconds: when a bin is, which bin holds an event, and which sample a bin sees."""
+"""Bins in seconds: when a bin is, and which sample a bin sees."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ import numpy as np
 
 from fastglm._checks import rounding
 from fastglm._pynapple import Timeline
-from fastglm.features.events import Events
-from fastglm.recordings.times import edge_of
-from fastglm.recordings.trains import count_events
 
 _CHUNK = 1 << 20  # bins whose times are made together
 _SLACK = 0.01  # bins by which a sample may come late; times are rounded to 1e-9 s
@@ -62,11 +59,10 @@ class Grid:
         number = bins - (stops - self.lengths)[stretch]
         return self.starts[stretch] + (number + 0.5) * self.bin_size
 
-    def count(self, times: np.ndarray, unit: np.ndarray, n_units: int) -> Events:
-        """Events of every bin; times outside all stretches are left out."""
-        segments = np.column_stack([self.starts, self.starts + self.lengths * self.bin_size])
-        edge = edge_of(self.bin_size, segments)
-        return count_events(times, unit, n_units, self.bin_size, segments, self.lengths, edge)
+    @property
+    def segments(self) -> np.ndarray:
+        """Start and end of each stretch, seconds, (n_stretches, 2)."""
+        return np.column_stack([self.starts, self.starts + self.lengths * self.bin_size])
 
     def runs(self, times: np.ndarray, until: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Runs of bins that see the same sample: their first bins, and the sample or -1.

@@ -32,8 +32,8 @@ from fastglm.features.events import Events
 from fastglm.features.held import hold
 from fastglm.features.matrix import FeatureMatrix, as_feature_matrix, hstack
 from fastglm.recordings.bins import Bins
-from fastglm.recordings.times import as_seconds
-from fastglm.recordings.trains import as_vector
+from fastglm.recordings.times import as_seconds, edge_of
+from fastglm.recordings.trains import as_vector, count_events
 from fastglm.recordings.units import read_trains
 
 _SAMPLED = "Tsd", "TsdFrame", "TsdTensor"
@@ -197,7 +197,11 @@ def _events(name, value, bins):
         raise ValueError(f"covariate {name!r}: {error}") from None
     times = np.concatenate(trains.times)
     unit = np.repeat(np.arange(len(trains.times)), [t.size for t in trains.times])
-    events = bins.grid.count(times, unit, len(trains.times))
+    grid, segments = bins.grid, bins.grid.segments
+    edge = edge_of(grid.bin_size, segments)
+    events = count_events(
+        times, unit, len(trains.times), grid.bin_size, segments, grid.lengths, edge
+    )
     if events.n_events == 0:
         raise ValueError(
             f"covariate {name!r} has {times.size} events, none in the bins, which run from "

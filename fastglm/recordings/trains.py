@@ -8,6 +8,7 @@ import numpy as np
 
 from fastglm._checks import is_number, rounding
 from fastglm.features.events import Events
+from fastglm.recordings.bins import Grid
 from fastglm.recordings.intervals import as_epochs, full_bins
 from fastglm.recordings.times import (
     as_seconds,
@@ -84,7 +85,7 @@ def count_events(
     lengths: np.ndarray,
     edge: float,
 ) -> Events:
-    """The counts that are not zero in bins of segments put end to end, as `Events`.
+    """The counts that are not zero in bins of segments put end to end, as `Events` with a grid.
 
     A spike less than ``edge`` (seconds) before the edge of a bin counts as on the edge. Spikes are
     in the order of `check_spikes`; spikes outside the segments are left out.
@@ -98,12 +99,14 @@ def count_events(
     bins = begins[segment[inside]] + offset[inside].astype(np.int64)
     cells, counts = np.unique(bins * n_units + unit[inside], return_counts=True)
     bins, units = np.divmod(cells, n_units)
-    return Events(
+    events = Events(
         bins.astype(np.int32),
         units.astype(np.int32),
         counts.astype(np.float64),
         (n_bins, n_units),
     )
+    events.grid = Grid(segments[lengths > 0, 0], lengths[lengths > 0], bin_size)
+    return events
 
 
 def check_n_bins(lengths: np.ndarray, bin_size: float, n_spikes: int) -> int:

@@ -8,8 +8,7 @@ import numpy as np
 
 from fastglm._checks import rounding
 from fastglm._pynapple import Columns, Timeline, intersect, make_support, pynapple_type
-from fastglm.recordings.bins import Grid
-from fastglm.recordings.intervals import as_epochs, check_lengths, check_segments, full_bins
+from fastglm.recordings.intervals import as_epochs, check_lengths, check_segments
 from fastglm.recordings.spikes import SpikeTimes
 from fastglm.recordings.times import (
     as_seconds,
@@ -70,8 +69,6 @@ def read_units(
     names = list(range(spikes.n_units)) if names is None else names
     columns = Columns(names, getattr(units, "metadata", None) or {})
     events.columns = columns
-    lengths = full_bins(segments, bin_size, spikes.resolution)
-    events.grid = Grid(segments[lengths > 0, 0], lengths[lengths > 0], bin_size)
     return events, bounds, columns
 
 
@@ -97,7 +94,6 @@ def _read_group(units, bin_size, epochs, t_start, t_stop):
     edge = max(_HALF_NANOSECOND, min(rounding(segments), bin_size / 2))
     events = count_events(*spikes[:3], bin_size, segments, lengths, edge)
     events.columns = columns
-    events.grid = Grid(segments[lengths > 0, 0], lengths[lengths > 0], bin_size)
     events.timeline = Timeline(support, grid=(segments[:, 0], lengths, bin_size), columns=columns)
     return events, as_epochs(lengths), columns
 

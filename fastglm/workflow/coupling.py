@@ -140,12 +140,13 @@ def fit_coupling(
     bin_size = read_number(bin_size, "bin_size")
     check_bin_size(bin_size)
     events, bounds, columns = read_units(units, bin_size, epochs, t_start, t_stop)
-    grid = events.grid
     events = cut_counts(events, clip, observation_model, units, bin_size, columns.names)
     basis = read_basis(basis, window, bin_size, _WINDOW, _N_FUNCS)
     own_basis = read_own_basis(own_basis, own_window, bin_size, _N_FUNCS)
     design = Design.of(events, bounds, basis, own_basis)
-    design.add(read_covariates(covariates, Bins(events.n_bins, bounds, grid), design.X.labels))
+    design.add(
+        read_covariates(covariates, Bins(events.n_bins, bounds, events.grid), design.X.labels)
+    )
     if mask is not None or own_basis is not None:
         if settings.get("feature_mask") is not None:
             raise ValueError(
@@ -191,7 +192,7 @@ def cut_counts(
     if clip:
         amplitudes = np.minimum(events.amplitudes, 1.0)
         cut = Events(events.bins, events.units, amplitudes, events.shape)
-        cut.timeline, cut.columns = events.timeline, events.columns
+        cut.timeline, cut.columns, cut.grid = events.timeline, events.columns, events.grid
         return cut
     if family.largest is None:
         return events

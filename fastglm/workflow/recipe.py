@@ -223,9 +223,8 @@ def _read(counts, epochs, bin_size, clip, observation_model):
     """What `infer_connectivity` is given, as counts."""
     if _are_spike_times(counts):
         events, bounds, columns = read_units(counts, bin_size, epochs)
-        grid = events.grid
         events = cut_counts(events, clip, observation_model, counts, bin_size, columns.names)
-        return _Data(events, bounds, bin_size, columns, grid)
+        return _Data(events, bounds, bin_size, columns, events.grid)
     if clip:
         raise ValueError("clip goes with spike times; for counts pass counts.clip(max=1).")
     if pynapple_type(counts) == "TsdFrame" and counts.shape[0] > 1:
