@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -253,6 +254,14 @@ def check_memory(what: str, n_bytes: float, remedy: str) -> None:
             f"{what} would take {n_bytes / 1e9:,.3g} GB, and {has} {min(memory, limit) / 1e9:,.3g};"
             f" {remedy}."
         )
+
+
+def import_extra(name: str) -> object:
+    """A library that fastglm works without; raises ImportError with how to install it."""
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise ImportError(f"This needs {name}: pip install {name}") from None
 
 
 def check_share(name: str, value: float, example: float = 0.95) -> None:

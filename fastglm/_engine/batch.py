@@ -356,10 +356,8 @@ class _Fit:
             unresolved |= np.isin(result.status, ("max_iter", "stalled"))
         last = np.nan_to_num(results[-1].coef), np.nan_to_num(results[-1].intercept)
         unresolved |= problem.unresolved(*last)
-        some = np.flatnonzero(problem.plain & ~unresolved & (fixed is not None) & self.by_events)
-        if some.size:
-            at = np.where(fixed, 0.0, last[0])[:, some], last[1][some]
-            unresolved[some] = problem.vanishes(some, *at, _VANISHED * self.level[some])
+        if fixed is not None and self.by_events:
+            self._add_vanished(unresolved, np.where(fixed, 0.0, last[0]), last[1])
         for rest in self._at_once(unresolved, results[-1]):
             exact = self._exact(rest, penalties[0].copy())
             again = [Result.empty(coef.shape[0], rest.size) for _ in penalties]
@@ -398,7 +396,7 @@ class _Fit:
             n_steps = np.where(suspect, min(maxiter, _PATIENCE), maxiter - maxiter // _RESERVE)
         result = minimize(problem, coef, intercept, tol, n_steps, self.watch, retreat)
         self.anchor = problem.anchor() if self.keep and self.by_events else None
-        self.flat = getattr(problem, "flat", np.zeros_like(suspect)).copy()
+        self.flat = np.broadcast_to(problem.flat, suspect.shape).copy()
         self._least_norm(problem, result)
         if self._may_fall_back:
             beside = np.where(fixed, 0.0, result.coef) if far else None
@@ -453,10 +451,7 @@ class _Fit:
         rest |= np.isin(result.status, ("max_iter", "stalled"))
         if self.by_events:
             rest |= problem.plain & (problem.theta < _SOFT)
-            some = np.flatnonzero(problem.plain & ~rest & (beside is not None))
-            if some.size:
-                at = beside[:, some], result.intercept[some]
-                rest[some] = problem.vanishes(some, *at, _VANISHED * self.level[some])
+            if beside is not None and self._add_vanished(rest, beside, result.intercept):
                 self.n_extra += problem.n_passes
         for some in self._at_once(rest & (n_left > 0), result):
             exact = self._exact(some, penalty)
@@ -470,6 +465,18 @@ class _Fit:
             self.flat[some] = exact.flat
             self._least_norm(exact, again)
             result.go_on(some, again)
+
+    def _add_vanished(self, rest: np.ndarray, coef: np.ndarray, intercept: np.ndarray) -> bool:
+        """Add receivers some of whose bins may be on their way to infinity; whether any was asked.
+
+        Those without a penalty are asked that are not in ``rest`` yet. Features at a limit have
+        coefficients of 0.
+        """
+        some = np.flatnonzero(self.problem.plain & ~rest)
+        if some.size:
+            at, least = (coef[:, some], intercept[some]), _VANISHED * self.level[some]
+            rest[some] = self.problem.vanishes(some, *at, least)
+        return some.size > 0
 
     def _least_norm(self, problem, result: Result) -> None:
         """Take collinear directions out of the coefficients, and judge the points again.

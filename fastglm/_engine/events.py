@@ -32,7 +32,7 @@ class EventProblem(Uncentred):
     """
 
     method = "newton-cg"
-    exact = False
+    exact = flat = False
     n_passes = 1  # of an evaluation
 
     def __init__(self, objective, sample, lanes, tol, rough, n_own):

@@ -38,6 +38,8 @@ class Problem(Protocol):
         Whether the last evaluation can certify an optimum.
     rounding : ndarray of shape (n_receivers,)
         Relative rounding of the objective.
+    flat : ndarray of bool, shape (n_receivers,), or False
+        Whether the last Hessian has directions of which a decrement says nothing.
     floor : ndarray of shape (n_receivers,)
         The decrement that rounding of the gradient allows: no smaller one can be claimed.
     """

@@ -76,7 +76,7 @@ class QuadraticProblem(Uncentred):
     """
 
     method = "normal-equations"
-    exact = True
+    exact, flat = True, False
     rough = False
     polish = 2
     n_passes = 0  # of an evaluation

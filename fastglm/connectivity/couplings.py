@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastglm import _html, inference
-from fastglm._checks import check_choice
+from fastglm._checks import check_choice, import_extra
 from fastglm._fitted import Fitted
 from fastglm._inputs import read_counts
 from fastglm.connectivity import sensitivity
@@ -289,7 +289,7 @@ class CouplingMap:
         ImportError
             If pandas is not installed.
         """
-        pandas = _import("pandas")
+        pandas = import_extra("pandas")
         n, m = self.strength.shape
         columns = {"sender": np.repeat(self.senders, m), "receiver": np.tile(self.receivers, n)}
         columns.update({name: values.ravel() for name, values in self._numbers().items()})
@@ -306,7 +306,7 @@ class CouplingMap:
         ImportError
             If networkx is not installed.
         """
-        networkx = _import("networkx")
+        networkx = import_extra("networkx")
         graph = networkx.DiGraph()
         graph.add_nodes_from(np.union1d(self.senders, self.receivers).tolist())
         values = self._numbers()
@@ -591,12 +591,3 @@ def _place(names, name, what):
         number = f"{len(found)} {what}s have that name" if found else f"no {what} has that name"
         raise ValueError(f"{what} is {name!r}, and {number}; expected one of {some}{more}.")
     return found[0]
-
-
-def _import(name):
-    import importlib
-
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise ImportError(f"This needs {name}: pip install {name}") from None

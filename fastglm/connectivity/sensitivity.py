@@ -61,6 +61,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
+from fastglm._checks import check_share
 from fastglm._fitted import Fitted
 from fastglm._information import explained_information
 from fastglm.inference import SANDWICHES, Test
@@ -158,8 +159,8 @@ def sensitivity(couplings: object, level: float | None = None) -> np.ndarray:
     ValueError
         If the level is not between 0 and 1.
     """
-    if level is not None and not 0 < level < 1:
-        raise ValueError(f"level is {level}; expected a number between 0 and 1, such as 0.95.")
+    if level is not None:
+        check_share("level", level)
     explained = couplings.explained
     if explained.total is None:
         return np.full(couplings.strength.shape, np.nan)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import special
 
+from fastglm._checks import import_extra
 from fastglm._fitted import Fitted
 from fastglm.connectivity.scan import deviance_root
 from fastglm.inference import benjamini_hochberg
@@ -81,8 +82,7 @@ class Synchrony:
         ImportError
             If pandas is not installed.
         """
-        import pandas
-
+        pandas = import_extra("pandas")
         upper = np.triu_indices(len(self.cells), 1)
         columns = {"cell": self.cells[upper[0]], "other": self.cells[upper[1]]}
         for name in ("z", "strength", "correlation", "p_value", "q_value", "excess"):

@@ -182,8 +182,8 @@ def _coupling_rows(found, pairs):
         columns.append(("gain", lambda i, j: f"{_signed(found.gain[i, j], '.3g')} %"))
     if np.isfinite(found.delay).any():
         columns.append(("delay", lambda i, j: f"{found.delay[i, j]:.0f} ms"))
-    if np.isfinite(found.sensitivity).any():
-        sensitivity = found.sensitivity
+    sensitivity = found.sensitivity
+    if np.isfinite(sensitivity).any():
         columns.append(("sensitivity", lambda i, j: _html.number(sensitivity[i, j], ".2g") + " %"))
     if tested:
         columns.append(("q", lambda i, j: _q(found.q_value[i, j])))
