@@ -517,7 +517,8 @@ def _plan(problem):
         events = events_a_feature(X, n_bins, sums, problem.penalty.level)
         weighted, products = problem.observed.weight is not None, Local(X, valid)
         rates = measure_rates() if is_large(products, receivers.size) else TYPICAL
-        plan = plan_fit(products, receivers, free, settings, events, weighted, rates)
+        dense = y.values is not None
+        plan = plan_fit(products, receivers, free, settings, events, weighted, rates, dense)
         batches += plan.batches
     plan.batches = batches
     return plan

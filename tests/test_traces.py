@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.sparse
 from sklearn.linear_model import Ridge
 
 import fastglm
@@ -125,6 +126,14 @@ def test_a_budget_that_does_not_hold_the_gram_matrix_takes_passes():
     tiny = gaussian(solver_name="newton-cg", solver_kwargs={"tol": 1e-18}).fit(X, y)
     np.testing.assert_allclose(tiny.coef_, small.fit(X, y).coef_, atol=1e-7)
     assert (tiny.n_passes_ > 0).all()
+
+
+def test_the_plan_counts_the_sums_of_a_table():
+    X, _, y = problem()
+    many = np.tile(y, (1, 20))
+    few, more = (gaussian().plan(X, part).seconds for part in (y, many))
+    assert 15 < more / few < 20.1
+    assert gaussian().plan(X, scipy.sparse.csr_array(many > 1)).seconds < few
 
 
 def test_a_table_is_part_of_the_key_of_a_checkpoint(tmp_path):

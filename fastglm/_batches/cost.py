@@ -324,7 +324,16 @@ class Cost:
             total += kind_of(c).lane_bytes(c, n_features)
         return total + 12 * (CHUNK + 2 * kernels.PAD)
 
-    def quadratic(self, receivers: np.ndarray, free: np.ndarray, weighted: bool) -> list[Batch]:
+    def project(self, n: int) -> float:
+        """Seconds of ``X'Y`` in float64 for n receivers whose y has a value in every bin."""
+        additions, multiplications = self.work(None)
+        if self.multiply((additions, multiplications)) == "events":
+            return n * (additions / self.rates.events64 + 8e-9 * self.n_bins)
+        return n * 2 * multiplications / self.rates.rows
+
+    def quadratic(
+        self, receivers: np.ndarray, free: np.ndarray, weighted: bool, dense: bool
+    ) -> list[Batch]:
         """Batches that are solved from ``X'X``; none if the memory budget does not hold it."""
         if receivers.size == 0:
             return []
@@ -337,6 +346,7 @@ class Cost:
         making = self.n_bins * n_features**2 if weighted else 0
         seconds = making / self.rates.hessian + self.pairs(n_features)
         seconds += masks * free.sum(axis=0).max(initial=0) ** 3 / 3 / self.rates.hessian
+        seconds += self.project(receivers.size) if dense else 0
         batches = []
         for first in range(0, receivers.size, size):
             some = receivers[first : first + size]

@@ -133,9 +133,9 @@ def fit_tasks(
         monitor.end(left)
         return
     receivers = _set_ends(tasks, receivers, left, results, monitor)
-    weighted = observed.weight is not None
+    weighted, dense = observed.weight is not None, observed.events.values is not None
     plans = [
-        plan_fit(products, some, tasks.free, settings, weighted=weighted)
+        plan_fit(products, some, tasks.free, settings, weighted=weighted, dense=dense)
         for some in _alike(tasks.penalties, receivers)
     ]
     for plan in plans:

@@ -120,6 +120,7 @@ def plan_fit(
     events: np.ndarray | None = None,
     weighted: bool = False,
     rates: Rates = TYPICAL,
+    dense: bool = False,
 ) -> Plan:
     """Sort receivers into batches by method, mask and memory.
 
@@ -137,6 +138,8 @@ def plan_fit(
         Whether bins have weights.
     rates : Rates
         Only the estimated time depends on them.
+    dense : bool
+        Whether y has a value in every bin, which costs time where ``X'Y`` is all that is summed.
 
     Raises
     ------
@@ -146,7 +149,7 @@ def plan_fit(
     n_bins = products.n_bins
     cost, typical = (Cost(products, some, settings, events) for some in (rates, TYPICAL))
     if settings.loss.constant_curvature and settings.method == "auto":
-        batches = cost.quadratic(receivers, free, weighted)
+        batches = cost.quadratic(receivers, free, weighted, dense)
         if batches:
             budget, n_features = settings.memory_budget, products.shape[1]
             return Plan(batches, budget, n_bins, n_features, rates)
