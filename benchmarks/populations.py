@@ -281,6 +281,8 @@ def _recorded(times, cells, weights, chosen, seconds):
 KINDS = {
     "balanced": balanced,
     "hubs": lambda seed: izhikevich(seed, "hubs"),
+    "random graph": lambda seed: izhikevich(seed, strength=9.0),
+    "small world": lambda seed: izhikevich(seed, "small_world", strength=9.0),
     "states": states,
     "fast input, connected": lambda seed: fast_input(seed, coupled=True),
     "drift, connected": lambda seed: drift(seed, coupled=True),

@@ -36,7 +36,7 @@ DOCS = HERE.parent / "docs"
 # Safe for colour-blind readers (Okabe & Ito, 2008).
 BLUE, ORANGE = "#0072B2", "#D55E00"
 LEVELS = [0.01, 0.02, 0.05, 0.1, 0.2]
-COLOURS = BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
+COLOURS = BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442"
 
 
 def network_fit(key, n_cells, n_bins):
@@ -276,7 +276,7 @@ def draw_populations(result):
     figure, axes = plt.subplots(1, 2, figsize=(8.5, 3.4), constrained_layout=True)
     connected = [name for name, row in result.items() if row["links"]]
     for ax, what in zip(axes, ("false", "power"), strict=True):
-        for name, color in zip(connected, COLOURS, strict=False):
+        for name, color in zip(connected, COLOURS, strict=True):
             for null, style in (("empirical", "-"), ("zero", ":")):
                 ax.plot(LEVELS, result[name][null][what], style, color=color,
                         label=name if style == "-" else None)  # fmt: skip
@@ -485,12 +485,12 @@ bulk of all filters shows instead; the notes of `fastglm.connectivity.null` and
 ## Populations most of whose inputs are not recorded
 
 `benchmarks/populations.py` simulates them for 900 s: integrate-and-fire cells in balance (60 of 200
-recorded), Izhikevich cells on a graph with hubs (100 of 1,000), coupled GLMs under hidden states,
-fast input, drift and steps of their rates, and cells without any connection that share the same or
-hidden sequences. `infer_connectivity` runs with its defaults at 1 ms. Confounding is the standard
-deviation of what unobserved input does to a filter, over the median standard error. Most links are
-missed where hidden hubs drive many cells. Hidden sequences leave some false couplings. The grey
-line of the figure is q.
+recorded), Izhikevich cells on a graph with hubs, a random graph and a small world (100 of 1,000; the
+last two with synapses half as strong again), coupled GLMs under hidden states, fast input, drift and
+steps of their rates, and cells without any connection that share the same or hidden sequences.
+`infer_connectivity` runs with its defaults at 1 ms. Confounding is the standard deviation of what
+unobserved input does to a filter, over the median standard error. Most links are missed where hidden
+hubs drive many cells. Hidden sequences leave some false couplings. The grey line of the figure is q.
 
 {populations}
 

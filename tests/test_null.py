@@ -148,7 +148,8 @@ def test_slow_input_of_some_pairs_is_no_coupling():
 
 
 @pytest.mark.parametrize("confounding", [0.0, 1.0])
-def test_p_values_of_unconnected_pairs_are_uniform_in_their_tail(confounding):
+def test_p_values_of_unconnected_pairs_are_uniform_in_their_tail(confounding, monkeypatch):
+    monkeypatch.setattr(scan, "_ODD", 0.0)  # what is drawn is normal
     filters, _, _, _ = drawn(n_cells=60, confounding=confounding)
     found, _ = empirical_test(PLAIN, filters)
     assert 0.3 < found.calibration < 1
@@ -160,7 +161,30 @@ def test_what_is_mostly_confounding_has_larger_p_values():
     u, one = np.array([4.0, 4.0]), np.ones(2)
     p = scan.Scan(u, one, 5 * one, 100 * one, np.array([0.0, 1.0])).p_value
     assert p[0] == pytest.approx(scan.largest_p_value(4.0, 5.0))
-    assert p[1] == pytest.approx(0.99 * p[0] + 0.01 * scan.largest_p_value(2.0, 5.0))
+    assert p[1] == pytest.approx(0.65 * p[0] + 0.35 * scan.largest_p_value(2.0, 5.0))
+
+
+def test_the_part_of_odd_pairs_grows_with_the_confounding():
+    """Filters whose confounding has a tail, of errors that are small or large beside it."""
+    found = []
+    for confounding in (0.3, 3.0):
+        filters, wide, _, _ = drawn(n_cells=60, confounding=confounding)
+        rng = np.random.default_rng(8)
+        some = rng.choice(len(filters.coef), 180, replace=False)
+        filters.coef[some] += rng.normal(size=(180, K)) @ np.linalg.cholesky(3 * wide).T
+        departed, _ = empirical_test(PLAIN, filters)
+        q = fastglm.inference.benjamini_hochberg(departed.p_value)
+        found.append((q <= 0.05).sum())
+    assert max(found) <= 4
+
+
+def test_a_filter_that_decays_slowly_may_be_a_synapse():
+    filters, _, _, _ = drawn(confounding=0.5)
+    some = np.random.default_rng(9).choice(len(filters.coef), 80, replace=False)
+    filters.coef[some] += 0.5 * slow_shapes(KERNEL, 0.001)[0]
+    found, _ = empirical_test(PLAIN, filters)
+    assert found.slow[some].mean() < 0.1
+    assert (fastglm.inference.benjamini_hochberg(found.p_value)[some] <= 0.05).mean() > 0.5
 
 
 @pytest.mark.parametrize("confounding", [0.0, 2.0])

@@ -55,7 +55,7 @@ _SIZE_SD = 0.2  # of log a_i and log b_j
 _LEAST, _LEAST_SLOW = 0.03, 0.003  # weights of the other parts, and of those of slow input
 _BEGIN = 2.0  # weights of the other parts where the search begins, in those that are least
 _ROUNDS, _STEPS, _UPDATES = 2, 40, 10  # of the search: steps of L-BFGS, then of EM
-_BETTER = 0.1  # part of the evidence for slow input that a synapse must reach less
+_BETTER = 0.03  # part of the evidence for slow input that a synapse must reach less
 _TINY = 1e-12  # part of the core that a weight beyond its floor has at least
 _TASKS = 64  # of the kernel; a constant, so that sums have the same bits on all machines
 _KEPT = 0.02  # part of the information that the ridge leaves at least
@@ -399,7 +399,8 @@ def _scaled(synapses, covariance):
 def slow_input(filters: Filters, bulk: Bulk, confounding: np.ndarray) -> np.ndarray:
     """Whether slow input explains a filter better than a synapse does, (n_filters,).
 
-    Better is a log odds of more than a tenth of the evidence: no filter is just one shape.
+    Better is a log odds of more than 3 % of the evidence: no filter is just one shape. b_0 says
+    nothing: it does not rise, and a synapse may decay as slowly.
 
     Parameters
     ----------
@@ -420,7 +421,7 @@ def slow_input(filters: Filters, bulk: Bulk, confounding: np.ndarray) -> np.ndar
         along = np.einsum("nsk,nk->ns", way, (filters.coef - bulk.mean)[part])[:, :, None]
         more = 1 + _AMPLITUDES * seen
         logs = 0.5 * (_AMPLITUDES * along**2 / more - np.log(more)) + bulk.log_weights
-        own, slow = map(_log_sum, np.split(logs, [bulk.n_synapses], axis=1))
+        own, slow = _log_sum(logs[:, : bulk.n_synapses]), _log_sum(logs[:, bulk.n_synapses + 1 :])
         slower[part] = slow - own > _BETTER * np.abs(slow)
     return slower
 

@@ -127,6 +127,7 @@ dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 .beside, .pictures { display: flex; flex-wrap: wrap; gap: 1.5rem 2.5rem; align-items: flex-start; }
 .beside > * { flex: 1 1 20rem; min-width: 0; }
+.beside > :has(table) { flex: 1.3 1 26rem; }
 .pictures figure { flex: 1 1 19rem; }
 .panels { display: grid; gap: .5rem;
   grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); }
@@ -136,7 +137,7 @@ svg { display: block; width: 100%; height: auto; overflow: visible; color: var(-
 svg * { stroke-linejoin: round; stroke-linecap: butt; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .9rem .25rem 0; text-align: right; white-space: nowrap;
+th, td { padding: .25rem .75rem .25rem 0; text-align: right; white-space: nowrap;
   border-bottom: 1px solid var(--line); }
 th:first-child { text-align: left; }
 thead th { color: var(--soft); font-weight: 600; }
