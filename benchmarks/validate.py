@@ -484,13 +484,14 @@ bulk of all filters shows instead; the notes of `fastglm.connectivity.null` and
 
 ## Populations most of whose inputs are not recorded
 
-`benchmarks/populations.py` simulates them for 900 s: integrate-and-fire cells in balance (60 of 200
-recorded), Izhikevich cells on a graph with hubs, a random graph and a small world (100 of 1,000; the
-last two with synapses half as strong again), coupled GLMs under hidden states, fast input, drift and
-steps of their rates, and cells without any connection that share the same or hidden sequences.
-`infer_connectivity` runs with its defaults at 1 ms. Confounding is the standard deviation of what
-unobserved input does to a filter, over the median standard error. Most links are missed where hidden
-hubs drive many cells. Hidden sequences leave some false couplings. The grey line of the figure is q.
+`benchmarks/populations.py` simulates them for 900 s: integrate-and-fire cells in balance (60 of
+200 recorded), Izhikevich cells on a graph with hubs, a random graph and a small world (100 of
+1,000; the last two with synapses half as strong again), coupled GLMs under hidden states, fast
+input, drift and steps of their rates, and cells without any connection that share the same or
+hidden sequences. `infer_connectivity` runs with its defaults at 1 ms. Confounding is the standard
+deviation of what unobserved input does to a filter, over the median standard error. Most links are
+missed where hidden hubs drive many cells. Hidden sequences leave some false couplings. The grey
+line of the figure is q.
 
 {populations}
 
