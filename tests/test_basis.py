@@ -99,6 +99,14 @@ def test_spline_kernels_equal_the_recursion(n, order, window_size):
         np.testing.assert_allclose(kernel, naive.cyclic_bspline(u, n, order), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("cls", [BSplineConv, CyclicBSplineConv, MSplineConv])
+@pytest.mark.parametrize(("n", "order", "window_size"), [(3, 2, 9), (4, 3, 13), (5, 4, 31)])
+def test_splines_are_zero_where_they_begin_or_end(cls, n, order, window_size):
+    """A column of the rounding of a knot would be a feature, of whatever size."""
+    kernel = cls(n, window_size, order).kernel_
+    assert kernel[kernel != 0].min() > 1e-5
+
+
 @pytest.mark.parametrize("cls", [BSplineConv, CyclicBSplineConv])
 @pytest.mark.parametrize("order", [2, 3, 4])
 def test_b_splines_sum_to_one(cls, order):
