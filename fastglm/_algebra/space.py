@@ -14,6 +14,9 @@ from fastglm._algebra.linear import complete
 
 _EPS = np.finfo(np.float64).eps
 _NOISE = 16  # a direction is collinear if its size is below so many roundings of its columns
+# Also below this part of the columns: coefficients along it are so large that their own rounding
+# moves eta, and no objective can be attained.
+_HELD = 1e-12
 
 
 @dataclass
@@ -65,7 +68,7 @@ def find_space(blocks: Callable, size: np.ndarray, pull: np.ndarray) -> Space:
     _, values, vectors = np.linalg.svd(factor / np.sqrt(n))
     values = np.append(values, np.zeros(n_varied - values.size))
     noise = _EPS * np.linalg.norm(vectors * (size[varies] / unit), axis=1)
-    bound = _NOISE * np.sqrt(n_varied) * noise
+    bound = np.sqrt(n_varied) * np.maximum(_NOISE * noise, _HELD)
     seen = values > bound
     rough = np.maximum(noise, 2 * values)
     vectors = _clean(
