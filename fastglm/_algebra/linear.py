@@ -9,6 +9,7 @@ from scipy.linalg import LinAlgError
 _RANK = 1e-12  # an eigenvalue of the scaled Gram matrix below this is a collinear direction
 _FLAT = 1e-13  # a slope along a collinear direction that is rounding
 NEAR = 1e-7  # a smaller eigenvalue is below the resolution of float32
+_NO_SIZE = 1e-14  # a size of a direction, as a part of the largest, that is rounding
 CONSTANT = 1e-13  # variance, as a part of the mean square, that is rounding
 _JITTER = 1e-14  # first part of the diagonal that is added to a matrix without a factor
 
@@ -70,8 +71,14 @@ def has_slope(null, size, slope, unit):
     unit : float
         Root mean square of the residuals. With ``size`` it is the unit of rounding.
     """
-    bound = _FLAT * unit * np.linalg.norm(null * size[:, None], axis=0)
-    return not (np.abs(null.T @ slope) <= bound).all()
+    # Orthonormal in units of the features: a direction of small ones, which the user's units mix
+    # with others, is judged alone.
+    scaled = null * size[:, None]
+    directions, factor, _ = scipy.linalg.qr(scaled, mode="economic", pivoting=True)
+    length = np.abs(np.diag(factor))
+    directions = directions[:, length > _NO_SIZE * length.max(initial=0)]
+    slope = np.divide(slope, size, where=size > 0, out=np.zeros(size.size))
+    return not (np.abs(directions.T @ slope) <= _FLAT * unit).all()
 
 
 def split_space(gram):
