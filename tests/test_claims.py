@@ -8,6 +8,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 import fastglm
+from fastglm._algebra.linear import has_slope
 from fastglm._algebra.sparse_model import Model
 from fastglm._batches.fit import tasks_of
 from fastglm._engine.events import EventProblem
@@ -36,6 +37,14 @@ def gap_of(model, problem):
     best = oracle.solve(problem)
     value = problem.value(np.ravel(model.coef_), float(np.ravel(model.intercept_)[0]))
     return float(value - best.value), best
+
+
+def exact_of(model, X, y):
+    """The problem of a single receiver with exact Hessians."""
+    given = read_problem(model, X, y[:, None])
+    some = given.X, given.observed, given.X.valid, given.free, [given.penalty], given.settings
+    rest = given.observed, given.free, given.penalty, given.settings.loss
+    return DenseProblem(tasks_of(*some).products, *rest)
 
 
 def holds(model, problem):
@@ -211,16 +220,7 @@ def test_what_is_left_at_infinity_is_in_the_claim(link, penalty):
     model = fastglm.PopulationGLM(
         family, link, regularizer=name, regularizer_strength=np.array(strength)
     )
-    given = read_problem(model, X, y[:, None])
-    exact = DenseProblem(
-        tasks_of(
-            given.X, given.observed, given.X.valid, given.free, [given.penalty], given.settings
-        ).products,
-        given.observed,
-        given.free,
-        given.penalty,
-        given.settings.loss,
-    )
+    exact = exact_of(model, X, y)
     kwargs = {"ridge": [0, 0.01]} if penalty == "ridge" else {"groups": lasso([0, 0.01])}
     r = receiver(X, y, link, **kwargs)
     rest = receiver(X[up == 0, 1:], y[up == 0], link)
@@ -449,3 +449,103 @@ def test_limits_of_a_sparse_fit_beside_a_separated_direction(seed):
     ).fit(X, y[:, None])
     gap, best = gap_of(model, receiver(X, y, "exp", groups=lasso(sizes)))
     assert gap <= 2 * model.newton_decrement_[0] + 1e-13 * best.scale
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("seed", range(2, 8))
+def test_a_feature_that_only_bins_at_a_limit_told_apart(seed):
+    """Beside the limit its values are so small that the preconditioner takes them for nothing."""
+    rng = np.random.default_rng(seed)
+    n = 300
+    gone, few = np.zeros(n), np.zeros(n)
+    gone[:14] = rng.uniform(0.2, 1, size=14)
+    few[:20] = np.r_[rng.uniform(0.1, 0.6, size=14), 2e-4 * rng.random(6)]
+    x = rng.normal(size=n)
+    y = (rng.random(n) < 0.3).astype(float)
+    y[:14], y[14:20] = 0, [1, 0, 1, 1, 0, 1]
+    X = np.column_stack([gone, few, x])
+    given = {"solver_name": "newton-cg", "solver_kwargs": {"tol": 1e-6}}
+    model = fastglm.GLM("Bernoulli", **given).fit(X, y)
+    holds(model, receiver(X, y, "logistic"))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("solver", ["newton-cg", "newton-cholesky"])
+@pytest.mark.parametrize("link", ["exp", "logistic"])
+def test_a_loose_tolerance_where_bins_are_on_their_way_to_infinity(link, solver):
+    """Far from the optimum a step sees a part of what they leave: exact Hessians go on to 1e-10."""
+    rng = np.random.default_rng(0)
+    n = 500
+    x = rng.normal(size=n)
+    up = np.where(rng.random(n) < 0.2, 10.0 ** rng.uniform(-2, 0, size=n), 0.0)
+    y = np.where(up > 0, 0, rng.random(n) < 0.3).astype(float)
+    X = np.column_stack([up - 0.3 * x, x])
+    family = "Poisson" if link == "exp" else "Bernoulli"
+    model = fastglm.GLM(family, link, solver_name=solver, solver_kwargs={"tol": 1e-4})
+    model.fit(X, y)
+    holds(model, receiver(X, y, link))
+    assert model.newton_decrement_[0] < 4e-10
+
+
+@pytest.mark.parametrize("far", [3.0, 6.0, 12.0])
+def test_a_bin_that_only_a_tiny_direction_moves_is_in_the_claim(far):
+    """The Hessian, the square of the rows, does not hold that direction."""
+    rng = np.random.default_rng(0)
+    n = 200
+    x, alone = rng.normal(size=n), np.zeros(n)
+    alone[7] = 1e-9
+    X = np.column_stack([x, x + alone])
+    y = rng.poisson(np.exp(0.3 * x - 1)).astype(float)
+    y[7] = 0
+    rest = np.arange(n) != 7
+    best = oracle.solve(receiver(X[rest, :1], y[rest], "exp"))
+    coef = np.array([[best.coef[0] + far * 1e9], [-far * 1e9]])
+    model = fastglm.PopulationGLM(solver_name="newton-cholesky")
+    bound, away = gap_at_infinity(exact_of(model, X, y), np.arange(1), coef, [best.intercept])
+    left = np.exp(best.coef[0] * x[7] + best.intercept - far) / n
+    assert away.all()
+    assert left <= bound[0] * (1 + 1e-3)
+    assert bound[0] <= 1.1 * left + 1e-9
+
+
+@pytest.mark.parametrize("solver", ["newton-cholesky", "newton-cg"])
+@pytest.mark.parametrize("link", ["exp", "softplus"])
+def test_a_direction_that_coefficients_do_not_hold_is_none(link, solver):
+    """A wave whose phase is rounded is alternating but for 1e-13 of its size."""
+    rng = np.random.default_rng(0)
+    t = np.arange(1200)
+    wave = np.sin(np.pi * t + 0.6)
+    X = np.column_stack([t % 2, 1e-6 * wave, wave, rng.normal(size=t.size)])
+    y = rng.poisson(np.exp(0.3 * X[:, 0] + 0.3 * X[:, 3] - 1)).astype(float)
+    model = fastglm.GLM("Poisson", link, solver_name=solver).fit(X, y)
+    holds(model, receiver(X, y, link))
+    assert np.abs(model.coef_).max() < 1e7
+
+
+@pytest.mark.parametrize("products", ["auto", "events"])
+@pytest.mark.parametrize("offset", [0.0, 4e5])
+@pytest.mark.parametrize("solver", ["auto", "newton-cg"])
+def test_the_objective_of_gaussian_counts_far_from_zero(solver, offset, products):
+    """X'Y of counts at 1e6 standard deviations from zero has lost the digits of their slope."""
+    rng = np.random.default_rng(0)
+    X = 20 + rng.normal(size=(500, 4))
+    y = 1e6 + X[:, 0] + 0.5 * rng.normal(size=500)
+    shift = offset + rng.normal(size=500)
+    weight = rng.uniform(0.5, 2, size=500)
+    model = fastglm.GLM("Gaussian", solver_name=solver, solver_kwargs={"products": products})
+    model.fit(X, y, offset=shift, sample_weight=weight)
+    problem = receiver(X, y, "identity", offset=shift)
+    problem.weight = weight
+    value = float(problem.value(model.coef_, float(model.intercept_[0])))
+    assert abs(model.objective_[0] - value) < 3e-11
+    holds(model, problem)
+
+
+def test_a_slope_along_a_collinear_direction_of_small_units():
+    """It is judged in units of its own, where a basis mixes it with one of larger units."""
+    size = np.array([1e-8, 4e-8, 1.0, 1.0])
+    small, large = np.array([4, -1, 0, 0]) / np.sqrt(17), np.array([0, 0, 1, -1]) / np.sqrt(2)
+    null = np.column_stack([small + large, small - large]) / np.sqrt(2)
+    for part, expected in ((1e-8, True), (1e-15, False)):
+        slope = part * size * np.array([1, -1, 0, 0])
+        assert has_slope(null, size, slope, 1.0) is expected

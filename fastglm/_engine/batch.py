@@ -25,6 +25,9 @@ _PATIENCE = 12  # quasi-Newton steps before exact Hessians take over, if a featu
 _LOWERINGS, _FURTHER = 3, 100.0
 # Change of eta by rounding beyond which a point of least norm takes steps again, and their number.
 _MOVES, _TOUCH = 1e-13, 5
+# Multiply-adds that a pass takes beside its products, and those of adding an event. At a tolerance
+# above the third, a search may end before it has seen that a bin is on its way to infinity.
+_PASS, _ADDITION, _LOOSE = 1e6, 2, 1e-10
 _RESERVE = 4  # else a part of the steps, one over this, is kept for exact Hessians
 # The search on the sample ends at a decrement of `_START` times the sample's noise, or times the
 # tolerance if that is larger, and after `_START_STEPS` steps at most.
@@ -175,7 +178,7 @@ class _Fit:
             results = self._run_sparse(self._together(penalties, free, fixed), coef, intercept)
             for k in range(len(results)):
                 results[k] = self._lower_sparse(penalties[k], results[k], fixed)
-                self._judge_limits(results[k], penalties[k])
+                self._judge_limits(results[k], penalties[k], fixed)
         else:
             self._prepare(penalty, free)
             retreat = self._constant_rates(coef, fixed) if given else None
@@ -186,7 +189,7 @@ class _Fit:
                     break
                 start = result.coef, result.intercept
                 result = self._run_smooth(penalty, *start, fixed, False, guided, far=True)
-            self._judge_limits(result, penalty)
+            self._judge_limits(result, penalty, fixed)
             results = [result]
         results[0].n_passes += self.n_extra
         self.n_extra = 0
@@ -287,8 +290,11 @@ class _Fit:
             (result,) = self._run_sparse([penalty], result.coef, result.intercept, fixed)
         return result
 
-    def _judge_limits(self, result: Result, penalty) -> None:
-        """Claims of receivers with bins at infinity: what is left there is a part of the gap."""
+    def _judge_limits(self, result: Result, penalty, fixed: np.ndarray) -> None:
+        """Claims of receivers with bins at infinity: what is left there is a part of the gap.
+
+        Beside features at a limit others may go to infinity too.
+        """
         suspect = result.status == "separated"
         if self.loss.low is None:  # a slow search of a quadratic loss looks like one
             result.status[suspect & penalty.sparse] = "converged"
@@ -296,7 +302,9 @@ class _Fit:
         many = self.products.shape[1] > MAX_FALLBACK
         if many and self.problem.method != DenseProblem.method:
             return
-        flat = self.flat & (result.status == "converged") & ~penalty.sparse
+        converged = result.status == "converged"
+        flat = self.flat & converged & ~penalty.sparse
+        suspect |= fixed.any(axis=0) & converged & ~penalty.sparse & self._cheap(result)
         for some in self._at_once(suspect | flat, result):
             exact = self._exact(some, penalty)
             point = result.coef[:, some], result.intercept[some]
@@ -317,8 +325,8 @@ class _Fit:
         self.free, self.anchor = free, None
         products, observed, batch = self.products, self.observed, self.batch
         if batch.method == "normal-equations":
-            moments, squares = observed.without_offset(products, self.sums)
-            self.problem = QuadraticProblem(self.shared, moments, squares, free, penalty)
+            sums = observed.without_offset(products, self.sums)
+            self.problem = QuadraticProblem(self.shared, *sums, free, penalty)
             return
         if not self.by_events:
             self.problem = DenseProblem(products, observed, free, penalty, self.loss)
@@ -357,7 +365,8 @@ class _Fit:
         last = np.nan_to_num(results[-1].coef), np.nan_to_num(results[-1].intercept)
         unresolved |= problem.unresolved(*last)
         if fixed is not None and self.by_events:
-            self._add_vanished(unresolved, np.where(fixed, 0.0, last[0]), last[1])
+            everyone = np.ones(intercept.size, bool)
+            self._add_vanished(unresolved, np.where(fixed, 0.0, last[0]), last[1], everyone)
         for rest in self._at_once(unresolved, results[-1]):
             exact = self._exact(rest, penalties[0].copy())
             again = [Result.empty(coef.shape[0], rest.size) for _ in penalties]
@@ -380,7 +389,7 @@ class _Fit:
         retreat: tuple | None = None,
         far: bool = False,
     ) -> Result:
-        problem, tol, maxiter = self.problem, self.settings.tol, self.settings.maxiter
+        problem, maxiter = self.problem, self.settings.maxiter
         # Also an intercept beside features at their limit. The others in the batch do not matter.
         suspect = problem.plain | fixed.any(axis=0)
         far = far or retreat is not None
@@ -394,13 +403,28 @@ class _Fit:
         n_steps = np.full(intercept.size, maxiter)
         if self._may_fall_back:
             n_steps = np.where(suspect, min(maxiter, _PATIENCE), maxiter - maxiter // _RESERVE)
-        result = minimize(problem, coef, intercept, tol, n_steps, self.watch, retreat)
+        result = self._minimize(problem, coef, intercept, n_steps, self.watch, retreat)
         self.anchor = problem.anchor() if self.keep and self.by_events else None
         self.flat = np.broadcast_to(problem.flat, suspect.shape).copy()
         self._least_norm(problem, result)
         if self._may_fall_back:
             beside = np.where(fixed, 0.0, result.coef) if far else None
-            self._end_exactly(result, penalty, maxiter - n_steps, beside)
+            self._end_exactly(result, penalty, maxiter - n_steps, beside, fixed.any(axis=0))
+        return result
+
+    def _minimize(self, problem, coef, intercept, maxiter, watch=None, retreat=None) -> Result:
+        """A search, with exact Hessians to `_LOOSE` where bins may be on their way to infinity.
+
+        Far from the optimum a step moves them by one at a time, and sees a part of what is left.
+        """
+        tol = self.settings.tol
+        if tol <= _LOOSE or problem.method != DenseProblem.method or self.loss.low is None:
+            return minimize(problem, coef, intercept, tol, maxiter, watch, retreat)
+        tight = np.where(problem.plain, _LOOSE, tol)
+        result = minimize(problem, coef, intercept, tight, maxiter, watch, retreat)
+        ended = within(result.newton_decrement, tol, problem.floor, result.objective)
+        ended &= np.isin(result.status, ("max_iter", "stalled"))
+        result.status[ended] = "converged"
         return result
 
     def _at_constant(self, intercept: np.ndarray) -> np.ndarray:
@@ -435,7 +459,12 @@ class _Fit:
         return problem.off_null(first.coef, everyone, everyone), first.intercept
 
     def _end_exactly(
-        self, result: Result, penalty, n_left: np.ndarray, beside: np.ndarray | None
+        self,
+        result: Result,
+        penalty,
+        n_left: np.ndarray,
+        beside: np.ndarray | None,
+        limited: np.ndarray,
     ) -> None:
         """Fit receivers that the search has not ended with exact Hessians of rows.
 
@@ -445,14 +474,22 @@ class _Fit:
 
         A start that was not found by a search may lie so far along such a direction that events
         show none of its slope. Then ``beside`` holds the coefficients, but for those at a limit.
+
+        Beside a feature at its limit, others may have lost the bins that told them apart. The
+        preconditioner does not know. Such ``limited`` receivers are asked where it costs little.
         """
         problem = self.problem
         rest = problem.unresolved(result.coef, result.intercept)
         rest |= np.isin(result.status, ("max_iter", "stalled"))
         if self.by_events:
             rest |= problem.plain & (problem.theta < _SOFT)
-            if beside is not None and self._add_vanished(rest, beside, result.intercept):
-                self.n_extra += problem.n_passes
+            cheap = self._cheap(result)
+            rest |= limited & cheap
+            asked = cheap if beside is None else np.ones(rest.size, bool)
+            if beside is None and self.settings.tol > _LOOSE:
+                beside = np.where(self.free, result.coef, 0.0)
+            if beside is not None:
+                self._add_vanished(rest, beside, result.intercept, asked)
         for some in self._at_once(rest & (n_left > 0), result):
             exact = self._exact(some, penalty)
             start = result.coef[:, some], result.intercept[some]
@@ -461,22 +498,30 @@ class _Fit:
                 flat = self.observed.start(self.loss, self.mean, self.products.valid)
                 start[0][:, lost] = np.where(self.free[:, some[lost]], 0.0, start[0][:, lost])
                 start[1][lost] = flat[some[lost]]
-            again = minimize(exact, *start, self.settings.tol, n_left[some])
+            again = self._minimize(exact, *start, n_left[some])
             self.flat[some] = exact.flat
             self._least_norm(exact, again)
             result.go_on(some, again)
 
-    def _add_vanished(self, rest: np.ndarray, coef: np.ndarray, intercept: np.ndarray) -> bool:
-        """Add receivers some of whose bins may be on their way to infinity; whether any was asked.
+    def _cheap(self, result: Result) -> np.ndarray:
+        """Receivers whose exact Hessian costs no more than the passes that they have taken."""
+        work, n_free = self.products.work(), self.free.sum(axis=0)
+        one_way = _ADDITION * work.additions + work.products
+        return self.products.n_bins * n_free**2 / 2 <= result.n_passes * (2 * one_way + _PASS)
 
-        Those without a penalty are asked that are not in ``rest`` yet. Features at a limit have
+    def _add_vanished(
+        self, rest: np.ndarray, coef: np.ndarray, intercept: np.ndarray, asked: np.ndarray
+    ) -> None:
+        """Add receivers some of whose bins may be on their way to infinity.
+
+        Those ``asked`` without a penalty that are not in ``rest`` yet. Features at a limit have
         coefficients of 0.
         """
-        some = np.flatnonzero(self.problem.plain & ~rest)
+        some = np.flatnonzero(self.problem.plain & asked & ~rest)
         if some.size:
             at, least = (coef[:, some], intercept[some]), _VANISHED * self.level[some]
             rest[some] = self.problem.vanishes(some, *at, least)
-        return some.size > 0
+            self.n_extra += self.problem.n_passes
 
     def _least_norm(self, problem, result: Result) -> None:
         """Take collinear directions out of the coefficients, and judge the points again.

@@ -20,7 +20,9 @@ from fastglm._engine.proximal import norms
 from fastglm._kernels.threads import run_threads
 
 _MOVED = 0.5  # a bin whose loss changes by more than this part is on its way to infinity
-_FLAT = 1e-14  # a curvature, as a part of the largest, that is rounding
+_SEEN = 1e-13  # a singular value of scaled rows, as a part of the largest, that is rounding
+_VANISHED = 1e-4  # of the largest curvature: a bin below it may be on its way to infinity
+_UNSEEN = 1e-13  # a part of a row that is no rounding
 _ROUNDS = 12
 
 
@@ -54,8 +56,8 @@ def _gap(problem, j, coef, intercept):
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         bins = [_Bins(k, *of) for k, of in enumerate(problem.losses(j, coef, intercept))]
         for _ in range(_ROUNDS):
-            decrement, step = _newton(problem, j, bins, coef)
-            left, moved = _send(problem, j, bins, step)
+            decrement, *step = _newton(problem, j, bins, coef)
+            left, moved = _send(problem, j, bins, *step)
             if not moved:
                 break
     excess = sum(some.share @ some.excess for some in bins) + _penalty(problem.penalty, j, coef)
@@ -70,37 +72,66 @@ def _penalty(penalty, j, coef):
 
 
 def _newton(problem, j, bins, coef):
-    """Decrement and step of the penalty and of the bins that stay, the intercept last."""
+    """Decrement and step of the penalty and of the bins that stay, the intercept last.
+
+    Also the unit of each feature, and orthonormal directions that these bins and the penalty see.
+    The step is that of least squares, from a QR factor of the weighted rows. Along some directions
+    rows move eta by 1e-9 of what they do along others, which the Hessian, their square, does not
+    hold.
+    """
     penalty, free = problem.penalty, problem.features[j]
-    n, pull = free.size + 1, penalty.hessian(j, free)
-    hess, grad = np.zeros((n, n)), np.append(pull @ coef[free], 0.0)
-    hess[:-1, :-1] = pull
+    root = _root(penalty.hessian(j, free))
+    factor = np.column_stack([root, np.zeros(len(root)), root @ coef[free]])
+    grad = np.append(root.T @ factor[:, -1], 0.0)
     for some in bins:
-        stay, rows = ~some.away, problem.rows(some.block, j)
-        weighted = rows[stay] * np.sqrt(some.share[stay] * some.curvature[stay])[:, None]
-        hess += weighted.T @ weighted
-        grad += rows[stay].T @ (some.share[stay] * some.residual[stay])
+        stay, rows = ~some.away & (some.share * some.curvature > 0), problem.rows(some.block, j)
+        weight = np.sqrt(some.share[stay] * some.curvature[stay])
+        slope = some.share[stay] * some.residual[stay]
+        weighted = np.column_stack([rows[stay] * weight[:, None], slope / weight])
+        if not np.isfinite(weighted).all():
+            return np.inf, np.zeros(free.size + 1), np.ones(free.size + 1), np.eye(free.size + 1)
+        factor = np.linalg.qr(np.vstack([factor, weighted]), mode="r")
+        grad += rows[stay].T @ slope
+    size = np.sqrt((factor[:, :-1] ** 2).sum(axis=0))
+    unit = np.where(size > 0, size, 1.0)
+    left, values, right = np.linalg.svd(factor[:, :-1] / unit, full_matrices=False)
+    seen = values > _SEEN * values.max(initial=1e-300)
+    part = (left.T @ factor[:, -1])[seen]
     if penalty.sparse[j]:
         groups = penalty.group_of[free], penalty.weight[:, j]
-        grad[:-1] = least_subgradient(grad[:-1], coef[free], *groups)
-    unit = np.sqrt(np.diag(hess))
-    unit = np.where(unit > 0, unit, 1.0)
-    if not np.isfinite(hess).all():
-        return np.inf, np.zeros(n)
-    values, vectors = scipy.linalg.eigh(hess / unit / unit[:, None])
-    part = vectors.T @ (grad / unit)
-    values = np.maximum(values, _FLAT * max(values[-1], 1e-300))
-    return 0.5 * np.sum(part**2 / values), -(vectors @ (part / values)) / unit
+        pull = least_subgradient(grad[:-1], coef[free], *groups) - grad[:-1]
+        part += right[seen] @ np.append(pull / unit[:-1], 0.0) / values[seen]
+    step = -(right[seen].T @ (part / values[seen])) / unit
+    return 0.5 * np.sum(part**2), step, unit, right[seen]
 
 
-def _send(problem, j, bins, step):
-    """Send bins to infinity that a step moves; their losses, and whether there are new ones."""
+def _root(hess):
+    """A matrix whose square is the Hessian of a penalty."""
+    if np.array_equal(hess, np.diag(np.diag(hess))):
+        return np.diag(np.sqrt(np.diag(hess)))
+    values, vectors = scipy.linalg.eigh(hess)
+    return np.sqrt(values.clip(min=0))[:, None] * vectors.T
+
+
+def _send(problem, j, bins, step, unit, seen):
+    """Send bins to infinity that a step moves; their losses, and whether there are new ones.
+
+    Also bins that no direction moves which the others see: a small one that they do not see does.
+    """
     left, moved, pace = 0.0, False, problem.loss.pace
+    least = _VANISHED * max(some.curvature.max(initial=0) for some in bins)
     for some in bins:
-        change = np.abs(problem.rows(some.block, j) @ step)
+        rows = problem.rows(some.block, j)
+        change = np.abs(rows @ step)
         if pace is not None:
             change = change * pace(some.eta)
         new = ~some.away & ~(change <= _MOVED)
+        faint = np.flatnonzero(~some.away & ~new & (some.curvature < least))
+        if faint.size:
+            scaled = rows[faint] / unit
+            unseen = scaled - (scaled @ seen.T) @ seen
+            size = np.abs(scaled).max(axis=1)
+            new[faint] = np.abs(unseen).max(axis=1) > _UNSEEN * size
         some.away[new] = True
         moved |= bool(new.any())
         left += np.sum(some.share[some.away] * some.excess[some.away])

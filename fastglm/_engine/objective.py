@@ -55,10 +55,9 @@ class Objective:
 
         A mean that is large beside the variance takes the digits of ``eta^2`` in float32.
         """
-        moments, self.constant = self.observed.without_offset(self.products, self.moments)
-        self.level = moments.sum_y / self.n_bins
-        xty = moments.xty - np.outer(moments.x, self.level)
-        self.moments = replace(moments, xty=xty, sum_y=np.zeros(self.level.size))
+        sums = self.observed.without_offset(self.products, self.moments)
+        xty, self.level, self.constant = sums
+        self.moments = replace(self.moments, xty=xty, sum_y=np.zeros(self.level.size))
         self.observed = Observed(self.observed.events, self.observed.weight)
 
     def evaluate(self, receivers, coef, intercept, precise):

@@ -13,6 +13,8 @@ from dataclasses import replace
 
 import numpy as np
 
+_FAR = 100.0  # standard deviations from zero beyond which ``X'Y`` has lost digits of its slope
+
 
 class Observed:
     """Counts of some receivers over the bins of a fit, with their weights and offsets.
@@ -93,9 +95,10 @@ class Observed:
         return self.weight[index][:, None]
 
     def without_offset(self, products, moments):
-        """The moments of ``y - offset``, and its summed squares around its mean.
+        """``X'w(y - o - m)``, the means m of ``y - o``, and its summed squares around them.
 
         For a quadratic loss. The sums are centred, so that no term is much larger than their total.
+        Where counts are so far from zero that ``X'Y`` has lost digits, they are centred first.
         """
         if self.offset is not None:
             pull = self.offset * np.reshape(self.weight_of_bins, (-1, 1))
@@ -110,12 +113,29 @@ class Observed:
                 off = (self(some) - self.offset[some] - mean) ** 2
                 factor = self.factor(some, False)
                 squares += (off if factor is None else factor * off).sum(axis=0)
-            return moments, squares
+        else:
 
-        def squares_of(part, own):
-            return own.events.squares(own._weights(part.valid), mean)
+            def squares_of(part, own):
+                return own.events.squares(own._weights(part.valid), mean)
 
-        return moments, sum(self.over(products, squares_of))
+            squares = sum(self.over(products, squares_of))
+        xty = moments.xty - np.outer(moments.x, mean)
+        far = np.flatnonzero(mean**2 * products.n_bins > _FAR**2 * squares)
+        for some in np.array_split(far, -(-far.size // 8)) if far.size else ():
+            xty[:, some] = self._centred(products, moments, some, mean[some])
+        return xty, mean, squares
+
+    def _centred(self, products, moments, receivers, mean):
+        """``X'w(y - o - m)`` of some receivers from counts that are centred bin by bin."""
+        bins = np.flatnonzero(products.valid)
+        offset = columns(self.offset, receivers)
+        some, values = self.select(receivers), np.zeros((products.valid.size, receivers.size))
+        for first in range(0, bins.size, 8192):
+            index = bins[first : first + 8192]
+            values[index] = some(index) - (0.0 if offset is None else offset[index]) - mean
+        values *= np.reshape(self.weight_of_bins, (-1, 1))
+        left = np.outer(moments.x, values.sum(axis=0) / products.n_bins)  # the mean was rounded
+        return products.project(values) - left
 
     def _weights(self, valid):
         """Weight of every bin, 0 where it is not in the fit."""

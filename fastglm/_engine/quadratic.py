@@ -81,11 +81,10 @@ class QuadraticProblem(Uncentred):
     polish = 2
     n_passes = 0  # of an evaluation
 
-    def __init__(self, normal, moments, squares, free, penalty):
+    def __init__(self, normal, xty, mean_y, squares, free, penalty):
         n = penalty.n_receivers
-        self.normal, self.free = normal, free
-        self.mean_y = moments.sum_y / normal.n_bins
-        self.slope = moments.xty / normal.n_bins - np.outer(normal.mean, self.mean_y)
+        self.normal, self.free, self.mean_y = normal, free, mean_y
+        self.slope = xty / normal.n_bins  # of centred counts
         self.variance = squares / normal.n_bins
         self.certain, self.rounding = np.ones(n, bool), np.full(n, 1e-13)
         variance = np.diag(normal.covariance)
