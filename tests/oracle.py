@@ -261,7 +261,7 @@ def solve(receiver: Receiver) -> Optimum:
         return Optimum(0.0, 0.0, 1.0 / n, separated=n, coef=np.zeros(r.X.shape[1]), intercept=start)
     Z, shift, size = centred(r.X, r.share)
     level = np.sum(r.share * derivatives(start + r.offset, r.y, r.link)[1])
-    frame = _Frame(r, Z, size, max(level, 1e-300))
+    frame = _Frame(r, Z, size, max(level, 1e-300), shift)
     fit = frame.fit(r, start)
     found = fit
     if LINKS[r.link] != "Gaussian" and fit.curvature < 1e-5:
@@ -274,7 +274,7 @@ def solve(receiver: Receiver) -> Optimum:
                 break
     first, second = r.terms((r.offset + start).astype(np.longdouble))
     null = abs(np.sum(r.share * (first + second)))
-    terms = r.terms(_eta(r, Z, found.coef, found.level))
+    terms = r.terms(_eta(r, frame.wide, found.coef, found.level))
     size_of_terms = float(np.sum(r.share * sum(map(np.abs, terms))) + r.penalty(found.coef))
     scale = float(max(size_of_terms, null, 1 / n))
     coef = found.coef.astype(float)
@@ -312,9 +312,8 @@ def centred(X, share):
     return Z, shift, size
 
 
-def _eta(r, Z, coef, level):
-    wide = Z.astype(np.longdouble) @ coef.astype(np.longdouble)
-    return wide + np.longdouble(level) + r.offset
+def _eta(r, wide, coef, level):
+    return wide @ coef.astype(np.longdouble) + np.longdouble(level) + r.offset
 
 
 @dataclass
@@ -332,8 +331,10 @@ class _Fit:
 class _Frame:
     """Coordinates of a receiver: ``coef = basis @ a``, where the Hessian is near the identity."""
 
-    def __init__(self, r, Z, size, level):
-        self.Z, self.size = Z, size
+    def __init__(self, r, Z, size, level, shift):
+        self.Z, self.size, self.shift = Z, size, shift
+        # Beside coefficients of 1e9 the rounding of centred columns would be a feature.
+        self.wide = np.where(size > 0, r.X.astype(np.longdouble) - shift, 0.0)
         live = np.flatnonzero(size > 0)
         root = np.sqrt(r.share * level)
         A = np.concatenate([root[:, None] * Z[:, live], np.diag(np.sqrt(r.ridge[live]))])
@@ -409,7 +410,7 @@ class _Frame:
         return other if other.value < found.value else found
 
     def _point(self, r, coef, level, gap, curvature):
-        value = r.loss(_eta(r, self.Z, coef, level)) + r.penalty(coef)
+        value = r.loss(_eta(r, self.wide, coef, level)) + r.penalty(coef)
         return _Fit(coef, level, value, gap, curvature)
 
 
@@ -522,10 +523,10 @@ def _at_infinity(r, frame, start, least):
     back = Vt[keep].T / S[keep] * np.sqrt(len(r.y))
     move[index] = (back @ direction[:-1]) / frame.size[index]
     rest = replace(r, weight=np.where(away, 0.0, r.weight))
-    if away.all() or rest.weight.sum() == 0:
+    part = rest.weight.sum() / r.weight.sum()
+    if away.all() or part == 0:
         point = _Fit(np.zeros(len(free), np.longdouble), start, 0.0, 0.0, 0.0)
     else:
-        part = rest.weight.sum() / r.weight.sum()
         rest = replace(
             rest, ridge=r.ridge / part, groups=[(f, size / part) for f, size in r.groups]
         )
@@ -537,7 +538,9 @@ def _at_infinity(r, frame, start, least):
     for reach in (3.0, 10.0, 30.0, 60.0):
         length = reach / max(slack, 1e-11)
         coef, level = point.coef + length * move, point.level + length * direction[-1]
-        value = r.loss(_eta(r, frame.Z, coef, level)) + r.penalty(coef)
+        value = r.loss(_eta(r, frame.wide, coef, level)) + r.penalty(coef)
+        # Far along it, rounding of collinear columns moves the rows that stay.
+        value = max(value, part * point.value)
         if best is None or value < best.value:
             best = _Fit(coef, level, value, point.gap, 0.0, int(away.sum()))
     return best
@@ -551,7 +554,7 @@ def frame_of(rest, frame):
     del Z
     Z = frame.Z.copy()
     Z[:, size == 0] = 0.0
-    return _Frame(rest, Z, size, 1.0)
+    return _Frame(rest, Z, size, 1.0, frame.shift)
 
 
 def _start_of(rest, start):
