@@ -549,3 +549,24 @@ def test_a_slope_along_a_collinear_direction_of_small_units():
     for part, expected in ((1e-8, True), (1e-15, False)):
         slope = part * size * np.array([1, -1, 0, 0])
         assert has_slope(null, size, slope, 1.0) is expected
+
+
+def test_a_loose_tolerance_is_judged_by_an_exact_hessian_where_that_costs_little(monkeypatch):
+    """Few steps may not know the curvature: here they take the gap for a thousandth of it."""
+    step = Steps.step
+
+    def hopeful(*args):
+        found = step(*args)
+        return *found[:2], 1e-3 * found[2], found[3]
+
+    monkeypatch.setattr(Steps, "step", hopeful)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 6))
+    y = rng.poisson(np.exp(X @ rng.normal(0, 0.5, 6))).astype(float)
+    model = fastglm.GLM(
+        regularizer="Ridge",
+        regularizer_strength=1e-3,
+        solver_name="newton-cg",
+        solver_kwargs={"tol": 1e-4},
+    )
+    holds(model.fit(X, y), receiver(X, y, "exp", ridge=1e-3))

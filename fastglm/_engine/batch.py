@@ -476,7 +476,9 @@ class _Fit:
         show none of its slope. Then ``beside`` holds the coefficients, but for those at a limit.
 
         Beside a feature at its limit, others may have lost the bins that told them apart. The
-        preconditioner does not know. Such ``limited`` receivers are asked where it costs little.
+        preconditioner does not know. Such ``limited`` receivers are asked where it costs little. So
+        are all at a loose tolerance where it costs next to nothing: few steps meet the tolerance
+        before they know the curvature.
         """
         problem = self.problem
         rest = problem.unresolved(result.coef, result.intercept)
@@ -485,6 +487,8 @@ class _Fit:
             rest |= problem.plain & (problem.theta < _SOFT)
             cheap = self._cheap(result)
             rest |= limited & cheap
+            if self.settings.tol >= _LOOSE:
+                rest |= self._cheap(result, 0.1)
             asked = cheap if beside is None else np.ones(rest.size, bool)
             if beside is None and self.settings.tol > _LOOSE:
                 beside = np.where(self.free, result.coef, 0.0)
@@ -503,11 +507,11 @@ class _Fit:
             self._least_norm(exact, again)
             result.go_on(some, again)
 
-    def _cheap(self, result: Result) -> np.ndarray:
-        """Receivers whose exact Hessian costs no more than the passes that they have taken."""
+    def _cheap(self, result: Result, part: float = 1.0) -> np.ndarray:
+        """Receivers whose exact Hessian costs no more than a part of the passes they have taken."""
         work, n_free = self.products.work(), self.free.sum(axis=0)
-        one_way = _ADDITION * work.additions + work.products
-        return self.products.n_bins * n_free**2 / 2 <= result.n_passes * (2 * one_way + _PASS)
+        one_pass = 2 * (_ADDITION * work.additions + work.products) + _PASS
+        return self.products.n_bins * n_free**2 / 2 <= part * result.n_passes * one_pass
 
     def _add_vanished(
         self, rest: np.ndarray, coef: np.ndarray, intercept: np.ndarray, asked: np.ndarray
