@@ -570,3 +570,14 @@ def test_a_loose_tolerance_is_judged_by_an_exact_hessian_where_that_costs_little
         solver_kwargs={"tol": 1e-4},
     )
     holds(model.fit(X, y), receiver(X, y, "exp", ridge=1e-3))
+
+
+@pytest.mark.parametrize("power", [28, 34])
+def test_least_norm_beside_copies_in_very_small_units(power):
+    """What is taken out along a direction is rounded, and the large column moves eta by it."""
+    rng = np.random.default_rng(0)
+    x, z = rng.normal(size=(2, 500))
+    X = np.column_stack([2e6 * x, 2.0**-power * x, 2.0 ** (2 - power) * x, z])
+    y = rng.poisson(np.exp(0.5 * x - 0.5)).astype(float)
+    model = fastglm.GLM(solver_name="newton-cholesky").fit(X, y)
+    holds(model, receiver(X, y, "exp"))

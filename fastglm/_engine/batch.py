@@ -16,6 +16,7 @@ from fastglm._engine.preconditioner import SampleProblem, SingleProblem
 from fastglm._engine.quadratic import QuadraticProblem
 from fastglm._engine.result import Result
 from fastglm._engine.shared import share
+from fastglm._kernels.dots import column_dot
 
 _SOFT = 1e-4  # without ridge, a smaller eigenvalue of the preconditioned S calls for exact Hessians
 _VANISHED = 1e-4  # part of the mean curvature below which a bin may be on its way to infinity
@@ -538,7 +539,11 @@ class _Fit:
         if problem.method != DenseProblem.method:
             return
         with np.errstate(invalid="ignore"):  # features may be too large for a sum
-            moves = np.finfo(float).eps * (problem.given_size @ np.abs(result.coef - before))
+            # Entries of a direction are rounded as the largest one is, whatever their features.
+            change, size = np.abs(result.coef - before), problem.given_size
+            whole = np.sqrt(column_dot(change, change))
+            largest = np.where(change > 0, size[:, None], 0.0).max(axis=0, initial=0.0)
+            moves = np.finfo(float).eps * (size @ change + largest * whole)
         far, converged = moves > _MOVES, result.status == "converged"
         rest = np.flatnonzero(far & ~converged & np.isfinite(result.objective))
         if rest.size:
