@@ -65,6 +65,7 @@ NEAREST = {
     "_inputs.py": "errors doors names glm weights guards sklearn covariates times",
     "inference.py": "inference guards connectivity weights conditioning",
     "recordings": "io times seconds doors guards coupling errors",
+    "recordings/covariates.py": "recipe_covariates recipe_choices",
     "recordings/nwb.py": "nwb nwb_archives guards",
     "recordings/intervals.py": "times seconds nwb_archives guards io coupling",
     "recordings/spikes.py": "io seconds nwb nwb_archives guards errors",

@@ -195,6 +195,13 @@ def test_files_that_hold_no_units_are_refused(tmp_path):
         fastglm.load_spikes(cut)
 
 
+def test_a_closed_file_is_refused(session):
+    with h5py.File(session) as file:
+        assert fastglm.load_spikes(file).n_units > 0
+    with pytest.raises(ValueError, match="is closed; open it again, or give its path"):
+        fastglm.load_spikes(file)
+
+
 def test_tables_without_rows_or_spikes_are_refused(tmp_path):
     with h5py.File(tmp_path / "rows.nwb", "w") as file:
         units = file.create_group("units")
