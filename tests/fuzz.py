@@ -308,7 +308,8 @@ def _check_bins(case, model, j, mu, left, found):
                 for s in (0, -1, 1)
             )
         ends = np.sort([low, middle, high], axis=0)
-        room = 1e-7 + 1e-6 * np.abs(middle)
+        # The root of a deviance that is rounding of terms as large as the count.
+        room = 1e-7 + 1e-6 * np.abs(middle) + 4 * np.sqrt(oracle.EPS * y[known].clip(min=0))
         if oracle.LINKS[case.link] == "Bernoulli":  # a mean near 1 has few digits of 1 - mean
             with np.errstate(all="ignore"):
                 rest = np.exp(-np.exp(eta)) if case.link == "cloglog" else np.exp(-eta)
