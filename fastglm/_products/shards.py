@@ -378,6 +378,7 @@ class ShardEvents:
     """The counts of receivers, read shard by shard, with the methods of `Events` for a fit."""
 
     by_unit = None  # a shard is sorted when it is read
+    values = None  # a shard has the counts of its spikes alone
 
     def __init__(self, reader: Reader, n_units: int, receivers: np.ndarray | None = None):
         self.reader, self._all, self._receivers = reader, n_units, receivers
