@@ -17,6 +17,8 @@ from fastglm._engine.lbfgs import Steps
 from fastglm._engine.limits import gap_at_infinity
 from fastglm._inputs import read_problem
 from fastglm.features import hstack
+from fastglm.model_selection import regularization_path
+from fastglm.regularizer import GroupLasso
 
 
 def receiver(X, y, link, ridge=0.0, groups=(), offset=0.0):
@@ -187,14 +189,17 @@ def test_least_norm_leaves_the_objective_true(maxiter):
         holds(model, problem)
 
 
-def test_limits_rule_over_large_rates_beside_a_penalty():
-    """A feature at its limit, in bins where another feature raises eta by 40."""
+def limit_beside_a_large_rate(n=200):
+    """A feature of silent bins alone, in which another feature raises eta by 40, and the counts."""
     rng = np.random.default_rng(0)
-    n = 200
     rare = (rng.random(n) < 0.2).astype(float)
     x = np.where(rare == 1, 80.0, rng.normal(size=n))
     y = np.where(rare == 1, 0, rng.poisson(np.exp(0.5 * x.clip(max=3)))).astype(float)
-    X, sizes = np.column_stack([rare, x]), [0.0, 1e-3]
+    return np.column_stack([rare, x]), y
+
+
+def test_limits_rule_over_large_rates_beside_a_penalty():
+    (X, y), sizes = limit_beside_a_large_rate(), [0.0, 1e-3]
     model = fastglm.PopulationGLM(
         regularizer="Lasso", regularizer_strength=np.array(sizes)[:, None]
     )
@@ -202,6 +207,21 @@ def test_limits_rule_over_large_rates_beside_a_penalty():
         model.fit(X, y[:, None])
     gap, _ = gap_of(model, receiver(X, y, "exp", groups=lasso(sizes)))
     assert gap <= 2 * float(model.newton_decrement_[0]) + 1e-13
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("solver", ["newton-cg", "newton-cholesky"])
+def test_limits_on_a_path_are_moved_on_with_the_strength_of_each_fit(solver):
+    """The feature at its limit is of no group."""
+    X, y = limit_beside_a_large_rate()
+    model = fastglm.PopulationGLM(regularizer=GroupLasso([[0, 1]]), solver_name=solver)
+    path = regularization_path(model, X, y[:, None], [0.1, 0.01, 0.001])
+    assert (path.status == "separated").all()
+    for k, strength in enumerate([0.1, 0.01, 0.001]):
+        problem = receiver(X, y, "exp", groups=lasso([0.0, strength]))
+        best = oracle.solve(problem)
+        value = problem.value(path.coef[k, :, 0], path.intercept[k, 0])
+        assert value - best.value <= 2 * path.newton_decrement[k, 0] + 1e-13
 
 
 @pytest.mark.parametrize("link", ["exp", "softplus", "logistic", "cloglog"])
@@ -325,6 +345,17 @@ def test_a_start_far_along_a_separated_direction(link, tol):
         assert model.status_[0] in ("separated", "converged" if tol > 1e-10 else "")
         gap, best = gap_of(model, receiver(X, y, link))
         assert gap <= 2 * model.newton_decrement_[0] + 1e-13 * best.scale
+
+
+@pytest.mark.parametrize("mean", [0.003, 1.0])
+def test_bins_of_a_rare_event_are_not_at_infinity(mean):
+    """Curvatures are low beside the mean one; a fit from its optimum needs no exact Hessian."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(20_000, 3))
+    y = rng.poisson(mean * np.exp(X @ [0.3, -0.2, 0.1])).astype(float)
+    first = fastglm.GLM(solver_name="newton-cg").fit(X, y)
+    again = fastglm.GLM(solver_name="newton-cg").fit(X, y, (first.coef_, first.intercept_))
+    assert again.n_passes_[0] <= 4
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")

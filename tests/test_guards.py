@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import fastglm
-from fastglm._algebra.linear import cho_solve, cholesky
+from fastglm._algebra.linear import centre, cho_solve, cholesky
+from fastglm._algebra.sampling import BLEND
 from fastglm._batches import cost, monitor
 from fastglm._batches import fit as batches
 from fastglm._batches.cost import Batch
@@ -138,13 +139,8 @@ def test_the_objective_of_a_search_cut_short_is_that_of_its_point():
     np.testing.assert_allclose(model.objective_, expected, rtol=1e-13)
 
 
-def test_a_slope_along_a_collinear_direction_is_not_resolved():
-    """The slope is that of the loss, without the penalty."""
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(400, 3))
-    y = rng.poisson(np.exp(x @ [[0.4, -0.2], [0.1, 0.3], [0.0, -0.5]] - 1))
-    plain = fastglm.PopulationGLM().fit(x, y)
-    model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=0.1)
+def problem_of(model, x, y):
+    """The problem of a batch of two receivers and three features, by events."""
     read = read_problem(model, as_feature_matrix(x), y)
     tasks = batches.tasks_of(
         read.X, read.observed, read.valid, read.free, [read.penalty], read.settings
@@ -152,7 +148,17 @@ def test_a_slope_along_a_collinear_direction_is_not_resolved():
     plan = Batch(np.arange(2), "newton-cg", "events", LANES, False, 3, 0.0, 0.0)
     fit = _Fit(tasks.of(plan), None)
     fit._prepare(read.penalty, read.free)
-    problem = fit.problem
+    return fit.problem
+
+
+def test_a_slope_along_a_collinear_direction_is_not_resolved():
+    """The slope is that of the loss, without the penalty."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(400, 3))
+    y = rng.poisson(np.exp(x @ [[0.4, -0.2], [0.1, 0.3], [0.0, -0.5]] - 1))
+    plain = fastglm.PopulationGLM().fit(x, y)
+    model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=0.1)
+    problem = problem_of(model, x, y)
     problem.collinear = [None, np.array([[0.6], [0.8], [0.0]])]
     problem.near[:] = False
     for off, expected in (([0, 0, 0], False), ([0.8, -0.6, 0], True), ([0.6, 0.8, 0], True)):
@@ -197,6 +203,32 @@ def test_late_receivers_are_preconditioned_by_their_own_factors():
     )
     found = EventProblem.precondition(problem, np.ones((2, 4)), np.arange(4))
     np.testing.assert_array_equal(found, [[100, 6, 100, 100]] * 2)
+
+
+def test_the_factor_of_a_late_receiver_is_that_of_its_own_bins():
+    """Curvatures of the bins, the shared covariance and the ridge, without the held feature."""
+    rng = np.random.default_rng(0)
+    rows, weights = rng.normal(size=(600, 4)) + [0, 1, 2, -3], rng.uniform(0.1, 2, size=600)
+    free, ridge_of_both = np.array([[1, 1], [1, 0], [1, 1], [1, 1]], bool), np.array([0.1, 0.3])
+    covariance, level = np.diag([1.0, 2.0, 3.0, 4.0]), np.array([0.5, 2.0])
+
+    def add_covariance(matrix, level, features):
+        matrix += level * covariance[np.ix_(features, features)]
+
+    late = object.__new__(LateReceivers)
+    late.objective = types.SimpleNamespace(
+        free=free, n_bins=800, penalty=ridge(ridge_of_both),
+        products=types.SimpleNamespace(rows=lambda index, dtype: rows[index].astype(dtype)),
+    )  # fmt: skip
+    late.sample = types.SimpleNamespace(
+        level=level, shared=types.SimpleNamespace(add_covariance=add_covariance)
+    )
+    late.factors = {1: late._factorise(1, np.arange(600), weights)}
+    off = rows[:, free[:, 1]] - np.average(rows[:, free[:, 1]], axis=0, weights=weights)
+    schur = (weights * off.T) @ off / 800 + np.diag(BLEND * 2 * np.array([1, 3, 4]) + 0.3)
+    expected, right = np.zeros(4), np.array([1.0, 5.0, -2.0, 0.5])
+    expected[free[:, 1]] = np.linalg.solve(schur, right[free[:, 1]])
+    np.testing.assert_allclose(late.solve(1, right), expected, rtol=1e-4)
 
 
 def test_late_receivers_of_a_new_fit_begin_anew():
@@ -256,6 +288,17 @@ def test_a_receiver_that_begins_anew_forgets_its_steps():
     np.testing.assert_array_equal(found[:, 0], -args[1][:, 0])
     np.testing.assert_array_equal(found[:, 1], remembered[:, 1])
     assert not np.allclose(remembered[:, 0], found[:, 0])
+
+
+def test_the_claim_of_a_first_step_bounds_the_gap_of_a_quadratic():
+    """The curvature is 1, or half of what the preconditioner takes it for."""
+    for curvature in (1.0, 0.5):
+        problem, coef = Spheres(), np.array([[1.0, 0.3], [-2.0, 0.1], [0.5, 0.0]])
+        steps, point = Steps(problem, 2, 1), np.vstack([coef, np.zeros(2)])
+        args = curvature * coef, np.zeros(2), 1e-16, np.zeros(2, bool)
+        claim = steps.step(np.arange(2), point, *args)[2]
+        gap = 0.5 * curvature * (coef**2).sum(axis=0)
+        assert (gap <= claim * (1 + 1e-12)).all()
 
 
 def test_a_decrement_that_rises_is_separated_only_near_zero():
@@ -386,7 +429,51 @@ def test_a_kept_hessian_is_made_anew_where_curvatures_or_features_change():
     assert kept([0, 1], 4.0)[0] is not kept([0, 2], 4.0)[0]
 
 
+@pytest.mark.parametrize("moved", [[0], [1], [0, 1]])
+def test_a_kept_hessian_gives_the_change_of_the_gradient_over_the_last_step(moved):
+    """Features 1 and 3 are known. The change is that of the loss, without the ridge."""
+    data = np.diag([2.0, 3.0, 1.0]).astype(np.float32)
+    known, place = np.array([1, 3]), np.array([-1, 0, -1, 1])
+    problem = types.SimpleNamespace(
+        penalty=ridge(np.array([0.25])),
+        sample=types.SimpleNamespace(models={0: (known, place, None, data)}),
+    )
+    step, true = np.zeros((4, 1)), np.array([[4.0, 1, 0.5], [1, 5, 0.2], [0.5, 0.2, 2]])
+    step[known[moved], 0] = 0.5
+    loss = true @ np.append(step[known, 0], 0.1)
+    change = 0.25 * step
+    change[known, 0] += loss[:2]
+    args = np.array([0]), step, np.array([0.1])
+    EventProblem.learn(problem, *args, change, loss[2:])
+    np.testing.assert_allclose(data @ np.append(step[known, 0], 0.1), loss, rtol=1e-5)
+    learned, step[2] = data.copy(), 1.0  # a feature that is not known
+    EventProblem.learn(problem, *args, 2 * change, loss[2:])
+    np.testing.assert_array_equal(data, learned)
+
+
 # --- paths of penalties ---
+
+
+@pytest.mark.parametrize("family", ["Poisson", "Bernoulli"])
+def test_the_sample_of_the_next_penalty_has_the_gradient_of_all_events(family):
+    """It is given at the last optimum. Elsewhere it is the slope of the objective."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 3))
+    y = (rng.random((300, 2)) < 0.3).astype(float)
+    model = fastglm.PopulationGLM(family, regularizer="Ridge", regularizer_strength=0.1)
+    sample, both = problem_of(model, x, y).sample, np.arange(2)
+    coef, intercept = 0.3 * rng.normal(size=(3, 2)), np.array([-1.0, -0.5])
+    given, given_intercept = rng.normal(size=(3, 2)), np.array([0.3, -0.2])
+    sample.begin_near(coef, intercept, given, given_intercept)
+    _, grad, grad_intercept = sample.evaluate(both, coef, intercept)
+    np.testing.assert_allclose(grad, given + 0.1 * coef, atol=1e-5)
+    np.testing.assert_allclose(grad_intercept, given_intercept, atol=1e-5)
+    step, along = 0.3 * rng.normal(size=(3, 2)), np.array([0.2, -0.3])
+    *ends, middle = (
+        sample.evaluate(both, coef + t * step, intercept + t * along) for t in (0.9, 1.1, 1.0)
+    )
+    slope = (middle[1] * step).sum(axis=0) + middle[2] * along
+    np.testing.assert_allclose((ends[1][0] - ends[0][0]) / 0.2, slope, rtol=1e-2)
 
 
 def path_of(model, strengths, guide=None):
@@ -456,6 +543,32 @@ def test_a_fit_that_has_not_ended_goes_on_with_exact_hessians(monkeypatch, modul
     assert set(found.method) == {"newton-cholesky"}
     assert set(found.status) == {"converged"}
     np.testing.assert_allclose(found.coef, expected.coef, atol=1e-6)
+
+
+@pytest.mark.parametrize("budget", [1e5, 4e5, 1e9])
+def test_exact_hessians_of_a_batch_fit_into_a_quarter_of_the_memory(budget):
+    """A Hessian, its factor and their copies are 32 bytes an entry."""
+    fit = types.SimpleNamespace(
+        products=types.SimpleNamespace(shape=(1000, 24)),
+        settings=types.SimpleNamespace(memory_budget=budget),
+    )
+    result = types.SimpleNamespace(status=np.array(["max_iter", "interrupted"] + ["stalled"] * 10))
+    rest = np.ones(12, bool)
+    rest[4] = False
+    groups = _Fit._at_once(fit, rest, result)
+    assert np.concatenate(groups).tolist() == [0, 2, 3, 5, 6, 7, 8, 9, 10, 11]
+    assert max(len(group) for group in groups) == min(budget / 4 // (32 * 25**2), 10)
+
+
+def test_a_constant_feature_has_no_covariance():
+    """Its variance and its covariances would be rounding of its mean square."""
+    x = np.random.default_rng(0).normal(size=(500, 3)).astype(float)
+    x[:, 1] = 1234.567
+    gram = x.T @ x / 500
+    centre(gram, x.mean(axis=0))
+    assert not gram[1].any()
+    assert not gram[:, 1].any()
+    np.testing.assert_allclose(gram, np.cov(x.T, bias=True), atol=1e-11)
 
 
 def test_the_inverse_of_a_singular_matrix_is_finite():
@@ -595,6 +708,14 @@ def test_bands_have_their_level(level):
     np.testing.assert_allclose(value - lower, half)
 
 
+def test_coefficients_of_few_effective_events_are_counted_in_words():
+    nothing = np.zeros((3, 1)), np.ones((3, 1)), np.ones(1), "robust", np.zeros(3, int), []
+    said = "2 of 3 coefficients have fewer than 30 effective events"
+    assert said in repr(Uncertainty(*nothing, np.array([[3.0], [29.9], [30.0]])))
+    for enough in (None, np.array([[30.0], [1e3], [np.nan]])):
+        assert repr(Uncertainty(*nothing, enough)).endswith("standard errors 1")
+
+
 # --- products ---
 
 
@@ -682,6 +803,15 @@ def test_a_warning_names_five_units_and_the_number_of_the_others(tmp_path):
     with pytest.warns(match="units 20, 21, 22, 23, 24 and 3 more were not in order of time"):
         found = fastglm.load_spikes(path)
     np.testing.assert_array_equal(found.spike_times, np.tile([0.5, 1.0], 8))
+
+
+def test_spikes_of_a_recording_made_by_hand_stay_in_their_bins():
+    """Its times are taken as exact, unless it has a resolution."""
+    times, whole = np.array([0.06, 0.19, 0.2, 0.299]), np.array([[0.0, 0.4]])
+    spikes = fastglm.recordings.SpikeTimes(times, np.zeros(4, int), 1, 0.0, 0.4, whole)
+    assert spikes.bin(0.1)[0].ravel().tolist() == [1, 1, 2, 0]
+    spikes.resolution = 0.005
+    assert spikes.bin(0.1)[0].ravel().tolist() == [1, 1, 1, 1]
 
 
 def test_the_range_of_a_recording_is_a_segment_of_float64():
