@@ -284,7 +284,8 @@ def draw_populations(result):
     axes[0].plot(LEVELS, LEVELS, color="0.7", lw=4, zorder=0)
     axes[0].set_ylabel("false among found")
     axes[1].set_ylabel("found among true")
-    axes[1].legend(frameon=False, fontsize=8, title="dotted: against zero")
+    beside = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
+    axes[1].legend(frameon=False, fontsize=8, title="dotted: against zero", **beside)
     save(figure, "populations")
 
 
@@ -490,8 +491,8 @@ bulk of all filters shows instead; the notes of `fastglm.connectivity.null` and
 input, drift and steps of their rates, and cells without any connection that share the same or
 hidden sequences. `infer_connectivity` runs with its defaults at 1 ms. Confounding is the standard
 deviation of what unobserved input does to a filter, over the median standard error. Most links are
-missed where hidden hubs drive many cells. Hidden sequences leave some false couplings. The grey
-line of the figure is q.
+missed where hidden hubs drive many cells. Hidden sequences leave some false couplings, and strong
+synapses of unrecorded cells leave more than q says. The grey line of the figure is q.
 
 {populations}
 
