@@ -169,6 +169,16 @@ def test_the_minimum_of_a_model_and_the_bound_of_its_gap():
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_a_column_far_from_zero_hides_no_direction_of_others():
+    """Two columns are nearly equal; the squares of a third one are rounded more than their gap."""
+    apart, part = 3e-14, 1e-12
+    schur = np.array([[1, 1 - apart, 0], [1 - apart, 1, 0], [0, 0, 1.0]])
+    slope = np.array([part, -part, 0]) / np.sqrt(2)
+    model = Model(schur, slope, np.ones(3), np.arange(4), np.zeros(3))
+    gap = model.gap(np.ones(3), slope, 1e3, (np.array([0, 0, 50.0]), np.full(3, 1e-9)))
+    assert part**2 / (2 * apart) <= gap <= part**2 / apart
+
+
 @pytest.mark.parametrize("maxiter", [1, 2, 100])
 def test_least_norm_leaves_the_objective_true(maxiter):
     """Directions that are taken out are rounded, and the columns along them are large."""

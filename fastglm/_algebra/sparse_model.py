@@ -63,7 +63,8 @@ class Model(NamedTuple):
         values, vectors = np.linalg.eigh(self.schur / unit / unit[:, None])
         part = np.abs(vectors.T @ (left / unit))
         squares, noise = rounding
-        rough = 4 * _EPS * unit.size * (1 + (squares / unit**2).max(initial=0))
+        # An entry is off by eps times the roots of both squares: v' S v by n times their mean.
+        rough = 4 * _EPS * unit.size * (1 + (vectors**2).T @ (squares / unit**2))
         values = values - rough
         collinear = (values <= 0) & (part <= np.abs(vectors).T @ (noise / unit))
         with np.errstate(divide="ignore", over="ignore"):
@@ -71,7 +72,7 @@ class Model(NamedTuple):
             far = np.abs(vectors).T @ (unit * (np.abs(z) + reach))
             least = np.minimum(curved, part * np.minimum(far, 1e300))
         moved = unit * (z - self.c)
-        return least[~collinear].sum() + 0.5 * rough * (moved @ moved)
+        return least[~collinear].sum() + 0.5 * rough.max(initial=0) * (moved @ moved)
 
     def breach(self, slope, z):
         """Largest norm of the subgradient of least norm over the groups."""
