@@ -168,7 +168,8 @@ def test_the_minimum_of_a_model_and_the_bound_of_its_gap():
             assert model.value(at) - value <= gap * (1 + 1e-6) + 1e-13
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
 def test_a_column_far_from_zero_hides_no_direction_of_others():
     """Two columns are nearly equal; the squares of a third one are rounded more than their gap."""
     apart, part = 3e-14, 1e-12
@@ -179,6 +180,7 @@ def test_a_column_far_from_zero_hides_no_direction_of_others():
     assert part**2 / (2 * apart) <= gap <= part**2 / apart
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 @pytest.mark.parametrize("maxiter", [1, 2, 100])
 def test_least_norm_leaves_the_objective_true(maxiter):
     """Directions that are taken out are rounded, and the columns along them are large."""
