@@ -168,8 +168,6 @@ def test_the_minimum_of_a_model_and_the_bound_of_its_gap():
             assert model.value(at) - value <= gap * (1 + 1e-6) + 1e-13
 
 
-
-
 def test_a_column_far_from_zero_hides_no_direction_of_others():
     """Two columns are nearly equal; the squares of a third one are rounded more than their gap."""
     apart, part = 3e-14, 1e-12
