@@ -49,6 +49,12 @@ def exact_of(model, X, y):
     return DenseProblem(tasks_of(*some).products, *rest)
 
 
+def silent_at_different_sizes(rng, n, part, rate):
+    """A feature of a part of the bins, of sizes 0.01 to 1, and counts that are 0 there."""
+    up = np.where(rng.random(n) < part, 10.0 ** rng.uniform(-2, 0, size=n), 0.0)
+    return up, np.where(up > 0, 0, rng.random(n) < rate).astype(float)
+
+
 def holds(model, problem):
     """Whether the fit has converged, and its claim is true."""
     gap, best = gap_of(model, problem)
@@ -241,8 +247,7 @@ def test_what_is_left_at_infinity_is_in_the_claim(link, penalty):
     rng = np.random.default_rng(0)
     n = 120
     x = rng.normal(size=n)
-    up = np.where(rng.random(n) < 0.4, 10.0 ** rng.uniform(-2, 0, size=n), 0.0)
-    y = np.where(up > 0, 0, rng.random(n) < 0.5).astype(float)
+    up, y = silent_at_different_sizes(rng, n, 0.4, 0.5)
     X = np.column_stack([up, x])
     strength = [[0.0], [0.01]]
     family = "Poisson" if link in ("exp", "softplus") else "Bernoulli"
@@ -276,9 +281,8 @@ def test_a_sparse_fit_with_bins_at_infinity_ends(link):
     rng = np.random.default_rng(0)
     n = 150
     x, u = rng.normal(size=(2, n))
-    up = np.where(rng.random(n) < 0.4, 10.0 ** rng.uniform(-2, 0, size=n), 0.0)
+    up, y = silent_at_different_sizes(rng, n, 0.4, 0.4)
     X, sizes = np.column_stack([up - 0.3 * x, x, u]), [0.0, 0.0, 0.02]
-    y = np.where(up > 0, 0, rng.random(n) < 0.4).astype(float)
     model = fastglm.PopulationGLM(
         "Poisson" if link == "exp" else "Bernoulli",
         link,
@@ -518,8 +522,7 @@ def test_a_loose_tolerance_where_bins_are_on_their_way_to_infinity(link, solver)
     rng = np.random.default_rng(0)
     n = 500
     x = rng.normal(size=n)
-    up = np.where(rng.random(n) < 0.2, 10.0 ** rng.uniform(-2, 0, size=n), 0.0)
-    y = np.where(up > 0, 0, rng.random(n) < 0.3).astype(float)
+    up, y = silent_at_different_sizes(rng, n, 0.2, 0.3)
     X = np.column_stack([up - 0.3 * x, x])
     family = "Poisson" if link == "exp" else "Bernoulli"
     model = fastglm.GLM(family, link, solver_name=solver, solver_kwargs={"tol": 1e-4})

@@ -203,12 +203,15 @@ class Cost:
         """Seconds of one receiver by exact Hessians, of which a fit takes eight."""
         return 8 * self.n_bins * (n_free**2 / self.rates.hessian + n_free * 6e-9 + 2e-8)
 
+    def products_of(self, work: Sequence[float]) -> tuple[float, float]:
+        """Seconds of one product for one receiver, in float32 and in float64."""
+        if self.multiply(work) == "events":
+            return work[0] / self.rates.events, work[0] / self.rates.events64
+        return work[1] / self.rates.rows, 2 * work[1] / self.rates.rows
+
     def passes(self, work: Sequence[float], n_free: int, n: int) -> float:
         """Seconds of n receivers by passes, without the parts that all receivers share."""
-        if self.multiply(work) == "events":
-            coarse, precise = work[0] / self.rates.events, work[0] / self.rates.events64
-        else:
-            coarse, precise = work[1] / self.rates.rows, 2 * work[1] / self.rates.rows
+        coarse, precise = self.products_of(work)
         n_sample = sample_size(n_free, self.n_bins, self.settings.memory_budget)
         n_passes = self.n_coarse + self.n_precise
         return n * (
@@ -326,10 +329,7 @@ class Cost:
 
     def project(self, n: int) -> float:
         """Seconds of ``X'Y`` in float64 for n receivers whose y has a value in every bin."""
-        additions, multiplications = self.work(None)
-        if self.multiply((additions, multiplications)) == "events":
-            return n * (additions / self.rates.events64 + 8e-9 * self.n_bins)
-        return n * 2 * multiplications / self.rates.rows
+        return n * (self.products_of(self.work(None))[1] + 8e-9 * self.n_bins)
 
     def quadratic(
         self, receivers: np.ndarray, free: np.ndarray, weighted: bool, dense: bool

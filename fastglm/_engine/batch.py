@@ -366,8 +366,7 @@ class _Fit:
         last = np.nan_to_num(results[-1].coef), np.nan_to_num(results[-1].intercept)
         unresolved |= problem.unresolved(*last)
         if fixed is not None and self.by_events:
-            everyone = np.ones(intercept.size, bool)
-            self._add_vanished(unresolved, np.where(fixed, 0.0, last[0]), last[1], everyone)
+            self._add_vanished(unresolved, np.where(fixed, 0.0, last[0]), last[1])
         for rest in self._at_once(unresolved, results[-1]):
             exact = self._exact(rest, penalties[0].copy())
             again = [Result.empty(coef.shape[0], rest.size) for _ in penalties]
@@ -486,15 +485,15 @@ class _Fit:
         rest |= np.isin(result.status, ("max_iter", "stalled"))
         if self.by_events:
             rest |= problem.plain & (problem.theta < _SOFT)
-            cheap = self._cheap(result)
-            rest |= limited & cheap
+            if limited.any():
+                rest |= limited & self._cheap(result)
             if self.settings.tol >= _LOOSE:
                 rest |= self._cheap(result, 0.1)
-            asked = cheap if beside is None else np.ones(rest.size, bool)
-            if beside is None and self.settings.tol > _LOOSE:
-                beside = np.where(self.free, result.coef, 0.0)
             if beside is not None:
-                self._add_vanished(rest, beside, result.intercept, asked)
+                self._add_vanished(rest, beside, result.intercept)
+            elif self.settings.tol > _LOOSE:
+                inside = np.where(self.free, result.coef, 0.0)
+                self._add_vanished(rest, inside, result.intercept, self._cheap(result))
         for some in self._at_once(rest & (n_left > 0), result):
             exact = self._exact(some, penalty)
             start = result.coef[:, some], result.intercept[some]
@@ -515,7 +514,11 @@ class _Fit:
         return self.products.n_bins * n_free**2 / 2 <= part * result.n_passes * one_pass
 
     def _add_vanished(
-        self, rest: np.ndarray, coef: np.ndarray, intercept: np.ndarray, asked: np.ndarray
+        self,
+        rest: np.ndarray,
+        coef: np.ndarray,
+        intercept: np.ndarray,
+        asked: np.ndarray | bool = True,
     ) -> None:
         """Add receivers some of whose bins may be on their way to infinity.
 

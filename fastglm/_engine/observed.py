@@ -13,6 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 
+_ROWS = 8192  # bins whose counts are a table at a time
 _FAR = 100.0  # standard deviations from zero beyond which ``X'Y`` has lost digits of its slope
 
 
@@ -107,12 +108,10 @@ class Observed:
             moments = replace(moments, xty=xty, sum_y=sum_y)
         mean = moments.sum_y / products.n_bins
         if self.offset is not None:
-            squares, index = np.zeros(mean.size), np.flatnonzero(products.valid)
-            for first in range(0, index.size, 8192):
-                some = index[first : first + 8192]
-                off = (self(some) - self.offset[some] - mean) ** 2
+            squares = np.zeros(mean.size)
+            for some, off in self._residuals(products.valid, mean):
                 factor = self.factor(some, False)
-                squares += (off if factor is None else factor * off).sum(axis=0)
+                squares += (off**2 if factor is None else factor * off**2).sum(axis=0)
         else:
 
             def squares_of(part, own):
@@ -127,15 +126,18 @@ class Observed:
 
     def _centred(self, products, moments, receivers, mean):
         """``X'w(y - o - m)`` of some receivers from counts that are centred bin by bin."""
-        bins = np.flatnonzero(products.valid)
-        offset = columns(self.offset, receivers)
-        some, values = self.select(receivers), np.zeros((products.valid.size, receivers.size))
-        for first in range(0, bins.size, 8192):
-            index = bins[first : first + 8192]
-            values[index] = some(index) - (0.0 if offset is None else offset[index]) - mean
+        values = np.zeros((products.valid.size, receivers.size))
+        for some, off in self.select(receivers)._residuals(products.valid, mean):
+            values[some] = off
         values *= np.reshape(self.weight_of_bins, (-1, 1))
         left = np.outer(moments.x, values.sum(axis=0) / products.n_bins)  # the mean was rounded
         return products.project(values) - left
+
+    def _residuals(self, valid, mean):
+        """Bins of the fit, some at a time, and ``y - o - m`` there."""
+        for some in _blocks(valid):
+            y = self(some)
+            yield some, (y if self.offset is None else y - self.offset[some]) - mean
 
     def _weights(self, valid):
         """Weight of every bin, 0 where it is not in the fit."""
@@ -182,13 +184,12 @@ class Observed:
         """Mean of ``w * cumulant`` without features, (n_receivers,)."""
         if self.offset is None:
             return loss.cumulant(intercept)
-        index, total = np.flatnonzero(valid), 0.0
-        for first in range(0, index.size, 8192):
-            some = index[first : first + 8192]
+        total = 0.0
+        for some in _blocks(valid):
             value = loss.cumulant(self.offset[some] + intercept)
             factor = self.factor(some, False)
             total = total + (value if factor is None else factor * value).sum(axis=0)
-        return total / index.size
+        return total / np.count_nonzero(valid)
 
     def constant(self, loss, products):
         """The part of the summed loss without coefficients, for losses with linear counts.
@@ -205,6 +206,13 @@ class Observed:
             return np.bincount(units, values, self.events.n_units)
 
         return sum(self.over(products, constant_of))
+
+
+def _blocks(valid):
+    """Numbers of the bins of the fit, some at a time."""
+    index = np.flatnonzero(valid)
+    for first in range(0, index.size, _ROWS):
+        yield index[first : first + _ROWS]
 
 
 def columns(offset, receivers):
