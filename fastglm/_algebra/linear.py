@@ -160,7 +160,8 @@ def cho_solve(factor, g):
     if g.size == 0:
         return g
     unit = factor.unit if g.ndim == 1 else factor.unit[:, None]
-    return scipy.linalg.cho_solve((factor.lower, True), g / unit, check_finite=False) / unit
+    (solve,) = scipy.linalg.get_lapack_funcs(("potrs",), (factor.lower, g))
+    return solve(factor.lower, g / unit, lower=True)[0] / unit
 
 
 # Relative rounding of an objective: float64 sums of values of the given precision.

@@ -67,6 +67,9 @@ class Monitor:
 
     def _tell(self, receivers: np.ndarray, columns, solved) -> None:
         """Report the progress of a batch, and save its result if a checkpoint is due."""
+        logs = bool(self._log) and logger.isEnabledFor(logging.DEBUG)
+        if not (logs or self._report or self._bar is not None or self.checkpoint is not None):
+            return  # nobody listens
         running = solved.status == ""
         passes = int(solved.n_passes.max(initial=0))
         # Decrements fall by about the same factor with every pass, so the part of a fit that is
@@ -75,7 +78,7 @@ class Monitor:
             part = np.log10(solved.newton_decrement / 1e-2) / np.log10(self.tol / 1e-2)
         # Far from the optimum the decrement is no guide: a fit takes some eight passes.
         part = np.clip(np.nan_to_num(part), passes / (passes + 8), 0.95)
-        if self._log and logger.isEnabledFor(logging.DEBUG):
+        if logs:
             known = solved.newton_decrement[running & np.isfinite(solved.newton_decrement)]
             gap = f", largest decrement {known.max():.1e}" if known.size else ""
             logger.debug(

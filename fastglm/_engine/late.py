@@ -86,6 +86,8 @@ class LateReceivers:
             return np.zeros(receivers.size, bool)
         late = self.n_left[receivers] > self.late[receivers]
         late &= (self.n_steps[receivers] >= self.next[receivers]) & ~certain[places]
+        if not late.any():
+            return late
         new = np.flatnonzero(late & ~np.isin(receivers, list(self.factors)))
         room = max(self.n_most - len(self.factors), 0)
         late[new[np.argsort(-self.n_left[receivers[new]], kind="stable")[room:]]] = False

@@ -139,7 +139,7 @@ class Steps:
         residual[:, moved] = np.where(
             problem.free[:, problem.active[moved]], q[:-1] - mean * q[-1], 0.0
         )
-        tiles = np.unique(moved // self.lanes)
+        tiles = np.flatnonzero(np.bincount(moved // self.lanes))
         columns = (tiles[:, None] * self.lanes + np.arange(self.lanes)).ravel()
         z = np.zeros_like(residual)
         z[:, columns] = problem.precondition(residual[:, columns], columns)
@@ -160,6 +160,9 @@ class Steps:
                 (np.diag(b[k]) > 0) & (moved > _TINY * total) & (moved < _SMALL * total)
             )
             if not use.size or not np.isfinite(a[k]).all() or not np.isfinite(b[k]).all():
+                continue
+            if use.size == 1:
+                smallest[k] = moved[use[0]] / b[k][use[0], use[0]]
                 continue
             use = self._consistent(a[k], use, receivers[k])
             scale = 1 / np.sqrt(np.diag(b[k])[use].astype(np.float64))

@@ -191,18 +191,18 @@ class Search:
         active, problem, status = self.active, self.problem, self.result.status
         before, length = self.result.objective[active], self.length[active]
         first = np.isinf(before)
-        with np.errstate(invalid="ignore"):
-            promised = _ARMIJO * length * self.slope[active]
-            slack = problem.rounding[active] * (1 + np.abs(before))
-            accepted = first | (objective <= before + promised + slack)
-            accepted |= problem.harmless(active, grad, grad_intercept)
-            accepted &= np.isfinite(objective)
+        promised = _ARMIJO * length * self.slope[active]
+        slack = problem.rounding[active] * (1 + np.abs(before))
+        accepted = first | (objective <= before + promised + slack)
+        accepted |= problem.harmless(active, grad, grad_intercept)
+        accepted &= np.isfinite(objective)
         _shorten(self.length, self.slope, active, before, objective, ~accepted)
         status[active[~accepted & (self.length[active] < 1e-10)]] = "stalled"
         status[active[~accepted & first]] = "overflow"
         ended = active[~accepted & (self.polishing[active] > 0)]
-        status[ended] = "converged"
-        self._claim_left(ended)
+        if ended.size:
+            status[ended] = "converged"
+            self._claim_left(ended)
         return accepted, first
 
     def _accept(
@@ -279,13 +279,14 @@ class Search:
         vanished. The search would not end. The decrement rises again where only rounding is left
         of the curvature.
         """
-        status = self.result.status
-        lost = self.problem.plain[index] & (self.fell[index] >= 2) & (was < _LOW)
-        lost &= ~(decrement <= _RISE * was)
+        status, falls = self.result.status, self.fell[index] >= 2
+        if not (falls | (status[index] != "")).any():
+            return
+        lost = self.problem.plain[index] & falls & (was < _LOW) & ~(decrement <= _RISE * was)
         status[index[lost]] = "separated"
         self.result.newton_decrement[index[lost]] = was[lost]
         flat = self.problem.plain[index] & (self.last_decrement[index] < _FLAT)
-        flat &= (self.fell[index] >= 2) | (status[index] == "converged")
+        flat &= falls | (status[index] == "converged")
         if flat.any():
             suspects = index[flat]
             at = self.result.coef[:, suspects], self.result.intercept[suspects]

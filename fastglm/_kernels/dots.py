@@ -9,7 +9,7 @@ def tiled_dot(rows, v, lanes):
     """``rows @ v``; the bits of a column do not depend on the other columns."""
     # Contiguous, since BLAS orders the sums of a transposed matrix, or of a column, differently.
     with np.errstate(over="ignore", invalid="ignore"):
-        if rows.size * lanes > _SMALL_PRODUCT:
+        if rows.size * lanes > _SMALL_PRODUCT or v.shape[1] <= lanes:
             return rows @ np.ascontiguousarray(v)
         tiles = (v[:, k : k + lanes] for k in range(0, v.shape[1], lanes))
         return np.concatenate([rows @ np.ascontiguousarray(tile) for tile in tiles], axis=1)

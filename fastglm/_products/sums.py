@@ -37,13 +37,13 @@ def moments(X, valid, events, weight=None, sums=None):
     ``X'w`` and ``sum(w Y)``. ``sums`` is ``X'1``, if it is known.
     """
     x = column_sums(X, valid, weight) if sums is None else sums
-    of_bin = np.where(valid, 1.0 if weight is None else weight, 0.0)
+    whole = weight is None and events.values is None and valid.all()
+    of_bin = None if whole else np.where(valid, 1.0 if weight is None else weight, 0.0)
     sum_y = events.sums(of_bin)
     if events.values is not None:
         return Moments(project(X, valid, events, weight), x, sum_y)
-    keep = valid[events.bins]
-    if not keep.all():
-        events = events.take(keep)
+    if not whole:
+        events = events.take(valid[events.bins])
     if weight is not None:
         events = events.take(slice(None))
         events.amplitudes = events.amplitudes * weight[events.bins]

@@ -150,10 +150,12 @@ class Events:
         """The arrays that hold the counts."""
         return [self.bins, self.units, self.amplitudes]
 
-    def sums(self, weight: np.ndarray) -> np.ndarray:
-        """Sum of every unit's known counts, weighted by bin, (n_units,)."""
+    def sums(self, weight: np.ndarray | None = None) -> np.ndarray:
+        """Sum of every unit's known counts, weighted by bin where weights are given, (n_units,)."""
         known = ~np.isnan(self.amplitudes)
-        values = np.where(known, self.amplitudes, 0.0) * weight[self.bins]
+        values = np.where(known, self.amplitudes, 0.0)
+        if weight is not None:
+            values *= weight[self.bins]
         return np.bincount(self.units, values, self.n_units)
 
     def missing(self, weight: np.ndarray) -> np.ndarray:
