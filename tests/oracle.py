@@ -18,6 +18,7 @@ whose objective is higher is above its optimum, however well or badly the oracle
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy.linalg
 from scipy.optimize import brentq, linprog
 from scipy.special import expit, gammaln, xlog1py, xlogy
 
@@ -213,6 +214,8 @@ class Optimum:
     coef, intercept : ndarray, float
     sure : bool
         No direction is between collinear and not.
+    X : ndarray of long doubles, shape (n_bins, n_features), or None
+        The features without what rounding has left along collinear directions, if there are any.
     noise : ndarray of bool, shape (n_features,)
         Columns that are constant up to rounding, and not constant.
     """
@@ -227,6 +230,7 @@ class Optimum:
     coef: np.ndarray | None = None
     intercept: float = np.nan
     sure: bool = True
+    X: np.ndarray | None = None
     noise: np.ndarray | None = None
 
 
@@ -279,7 +283,8 @@ def solve(receiver: Receiver) -> Optimum:
     scale = float(max(size_of_terms, null, 1 / n))
     coef = found.coef.astype(float)
     intercept = float(found.level - np.sum(shift * found.coef))
-    slack = 0.0 if found.separated else max(0.0, float(r.value(coef, intercept) - found.value))
+    judge = r if frame.X is None else replace(r, X=frame.X)
+    slack = 0.0 if found.separated else max(0.0, float(judge.value(coef, intercept) - found.value))
     return Optimum(
         float(found.value),
         float(found.gap),
@@ -291,6 +296,7 @@ def solve(receiver: Receiver) -> Optimum:
         coef,
         intercept,
         frame.sure,
+        frame.X,
         (size == 0) & (np.ptp(r.X, axis=0) > 0),
     )
 
@@ -352,6 +358,11 @@ class _Frame:
         keep &= np.hypot(seen, np.linalg.norm(Vt * pull, axis=1)) > 100 * noise
         self.condition = float(S[keep].min() / S.max()) if keep.any() else 1.0
         self.sure = not ((1e-13 * S.max(initial=0) < S) & (1e-8 * S.max(initial=0) > S)).any()
+        self.X = None
+        if not keep.all():
+            for columns in (Z, self.wide):
+                columns[:, live] = (columns[:, live] / norm) @ Vt[keep].T @ Vt[keep] * norm
+            self.X = np.where(size > 0, shift + self.wide, r.X)
         self.basis = np.zeros((len(size), int(keep.sum())))
         self.basis[live] = Vt[keep].T / S[keep] / norm[:, None]
         self.columns = self._columns(self.basis)
@@ -477,7 +488,11 @@ def _newton(G, r, theta, penalty, steps=150):
             break
         jacobi = 1 / np.sqrt(np.maximum(np.diag(hess), 1e-290))
         jacobi[np.diag(hess) <= 0] = 0.0
-        values, V = np.linalg.eigh(hess * jacobi * jacobi[:, None])
+        scaled = hess * jacobi * jacobi[:, None]
+        try:
+            values, V = np.linalg.eigh(scaled)
+        except np.linalg.LinAlgError:  # another algorithm
+            values, V = scipy.linalg.eigh(scaled, driver="ev")
         smallest = min(values[0], np.diag(hess).min())
         step = -jacobi * (V @ ((V.T @ (jacobi * grad)) / np.maximum(values, 1e-15)))
         gap = -grad @ step / 2

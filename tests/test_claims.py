@@ -8,7 +8,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 import fastglm
-from fastglm._algebra.linear import has_slope
+from fastglm._algebra.linear import has_slope, null_basis
 from fastglm._algebra.sparse_model import Model
 from fastglm._batches.fit import tasks_of
 from fastglm._engine.events import EventProblem
@@ -616,12 +616,70 @@ def test_a_loose_tolerance_is_judged_by_an_exact_hessian_where_that_costs_little
     holds(model.fit(X, y), receiver(X, y, "exp", ridge=1e-3))
 
 
-@pytest.mark.parametrize("power", [28, 34])
-def test_least_norm_beside_copies_in_very_small_units(power):
-    """What is taken out along a direction is rounded, and the large column moves eta by it."""
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("power", [28, 34, 40])
+def test_least_norm_beside_copies_in_very_small_units(power, seed):
+    """Every coefficient to its own digits: copies share an effect in proportion to their units."""
+    rng = np.random.default_rng(seed)
     x, z = rng.normal(size=(2, 500))
     X = np.column_stack([2e6 * x, 2.0**-power * x, 2.0 ** (2 - power) * x, z])
     y = rng.poisson(np.exp(0.5 * x - 0.5)).astype(float)
     model = fastglm.GLM(solver_name="newton-cholesky").fit(X, y)
     holds(model, receiver(X, y, "exp"))
+    share = np.ravel(model.coef_)[:3] / np.array([2e6, 2.0**-power, 2.0 ** (2 - power)])
+    np.testing.assert_allclose(share, share[0], rtol=1e-6)
+
+
+def test_a_null_space_has_the_digits_of_every_unit():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(50, 3)) @ rng.normal(size=(3, 6))
+    X /= np.linalg.norm(X, axis=0)
+    unit = np.array([1e9, 1.0, 1e-9, 3.0, 2.0, 1e-3])
+    found = null_basis(np.linalg.svd(X)[2][3:].T, unit)
+    np.testing.assert_allclose(found.T @ found, np.eye(3), atol=1e-14)
+    terms = np.abs(X * unit) @ np.abs(found)
+    assert (np.abs(X * unit @ found) < 1e-13 * terms.max(axis=0)).all()
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e-6, 1e-9])
+def test_a_direction_that_only_the_ridge_of_a_large_copy_sees(unit):
+    """The copy in small units has no penalty, and takes all of the effect."""
+    rng = np.random.default_rng(4)
+    x, z = rng.normal(size=(2, 400))
+    X = np.column_stack([x, z, unit * x, 2 * z])
+    y = rng.poisson(np.exp(0.5 * x - 0.5)).astype(float)
+    ridge = np.array([1e-3, 0.0, 0.0, 0.0])
+    model = fastglm.GLM(
+        regularizer="Ridge", regularizer_strength=ridge, solver_name="newton-cholesky"
+    )
+    holds(model.fit(X, y), receiver(X, y, "exp", ridge=ridge))
+    assert abs(np.ravel(model.coef_)[0]) < 1e-8
+
+
+@pytest.mark.parametrize("regularizer", ["Lasso", "Ridge"])
+def test_a_first_decrement_may_fall_as_slowly_as_any(regularizer):
+    """Fits that go on near an optimum at infinity: counts are 0 where a feature is large."""
+    rng = np.random.default_rng(0)
+    up, y = silent_at_different_sizes(rng, 300, 0.3, 0.5)
+    X = np.column_stack([up, rng.normal(size=300)])
+    kwargs = {"regularizer": regularizer, "regularizer_strength": 1e-7}
+    kwargs["solver_name"] = "newton-cholesky"
+    ridge, groups = (1e-7, ()) if regularizer == "Ridge" else (0.0, lasso([1e-7, 1e-7]))
+    init = None
+    for tol in np.logspace(-2, -8, 19):  # each fit begins where the last one ended
+        model = fastglm.GLM(solver_kwargs={"tol": tol}, **kwargs).fit(X, y, init)
+        holds(model, receiver(X, y, "exp", ridge, groups))
+        init = np.ravel(model.coef_), np.ravel(model.intercept_)
+
+
+def test_entries_of_rounding_leave_a_direction_one_by_one():
+    """A small entry that is needed does not keep the others, which are large in small units."""
+    rng = np.random.default_rng(0)
+    x, w, z = rng.normal(size=(3, 300))
+    far = 1e9 + 20 * (x + 1e-7 * w)
+    X = np.column_stack([x, far, w, 1e-7 * z])
+    y = (0.7 * x + 0.5 * z + rng.normal(size=300)).astype(float)
+    model = fastglm.GLM(observation_model="Gaussian", solver_name="newton-cholesky").fit(X, y)
+    moved = np.ravel(model.coef_) * X.std(axis=0)
+    np.testing.assert_allclose(np.ravel(model.coef_)[1], 20 * np.ravel(model.coef_)[0], rtol=1e-3)
+    assert np.abs(moved).max() < 1.0

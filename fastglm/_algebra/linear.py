@@ -7,6 +7,7 @@ import scipy.linalg
 from scipy.linalg import LinAlgError
 
 _RANK = 1e-12  # an eigenvalue of the scaled Gram matrix below this is a collinear direction
+_PIVOT = 1e-4  # an entry of a direction below this part of the largest one may be rounding
 _FLAT = 1e-13  # a slope along a collinear direction that is rounding
 NEAR = 1e-7  # a smaller eigenvalue is below the resolution of float32
 _NO_SIZE = 1e-14  # a size of a direction, as a part of the largest, that is rounding
@@ -118,6 +119,40 @@ def complete(directions, n_directions):
     length = np.linalg.norm(directions, axis=0)
     q, _, _ = scipy.linalg.qr(directions / np.where(length > 0, length, 1), pivoting=True)
     return q[:, :n_directions], q[:, n_directions:]
+
+
+def null_basis(directions, unit):
+    """Orthonormal basis of collinear directions in the user's units, every row to its own digits.
+
+    The columns of the largest units depend on no others. With the others first, the null space is
+    spanned by ``[I; -W]``, in which W is as small as the ratio of the units. A basis that is found
+    by rotations would have the rounding of its largest entry everywhere, and an entry of a column
+    in large units, times that column, would move eta.
+
+    Parameters
+    ----------
+    directions : ndarray of shape (n_features, k)
+        Orthonormal directions for features that are scaled to one size.
+    unit : ndarray of shape (n_features,)
+        What the features were divided by.
+    """
+    n, k = directions.shape
+    left, dependent = directions.copy(), np.zeros(k, int)
+    rest = np.ones(n, bool)
+    for step in range(k):  # pivots: of the entries that are no rounding, in the smallest unit
+        size = np.where(rest, np.linalg.norm(left[:, step:], axis=1), 0.0)
+        found = np.where(size > _PIVOT * size.max(), size / unit, 0.0).argmax()
+        dependent[step], rest[found] = found, False
+        mirror = left[found, step:].copy()
+        mirror[0] += np.copysign(np.linalg.norm(mirror), mirror[0])
+        image = left[:, step:] @ mirror
+        left[:, step:] -= np.outer(image, 2 * mirror / (mirror @ mirror))
+    ratio = scipy.linalg.solve_triangular(left[dependent], left[rest].T, lower=True, trans="T").T
+    ratio *= unit[dependent] / unit[rest][:, None]
+    basis = np.zeros((n, k))
+    basis[dependent], basis[rest] = np.eye(k), ratio
+    root = scipy.linalg.cholesky(np.eye(k) + ratio.T @ ratio, lower=True)
+    return scipy.linalg.solve_triangular(root, basis.T, lower=True).T
 
 
 class Factor(NamedTuple):

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fastglm._algebra.linear import complete
+from fastglm._algebra.linear import null_basis
 
 _EPS = np.finfo(np.float64).eps
 _NOISE = 16  # a direction is collinear if its size is below so many roundings of its columns
 # Also below this part of the columns: coefficients along it are so large that their own rounding
 # moves eta, and no objective can be attained.
 _HELD = 1e-12
+_ENTRY = 1e-6  # of the largest entry of a direction of scaled features: less may be rounding
 
 
 @dataclass
@@ -74,29 +75,53 @@ def find_space(blocks: Callable, size: np.ndarray, pull: np.ndarray) -> Space:
     vectors = _clean(
         vectors, factor / np.sqrt(n), seen, bound / values[seen].min(initial=1.0), rough
     )
-    directions = np.zeros((n_features, n_varied))
-    directions[varies] = vectors.T / unit[:, None]
-    basis = directions[:, seen] / values[seen]
-    unseen = np.column_stack([directions[:, ~seen], np.eye(n_features)[:, ~varies]])
-    null, _ = complete(unseen, unseen.shape[1])
-    weights, axes = np.linalg.eigh(null.T @ pull @ null)
-    free = weights <= 1e-12 * np.abs(pull).max(initial=0)
-    basis = np.column_stack([basis, null @ axes[:, ~free]])
-    return Space(mean, basis, null @ axes[:, free], values[seen].min(initial=1.0))
+    n_unseen = int((~seen).sum())
+    null = np.zeros((n_features, n_unseen + n_features - n_varied))
+    null[varies, :n_unseen] = null_basis(vectors[~seen].T, unit)
+    null[np.flatnonzero(~varies), np.arange(n_unseen, null.shape[1])] = 1.0
+    basis = np.zeros((n_features, int(seen.sum())))
+    basis[varies] = vectors[seen].T / unit[:, None] / values[seen]
+    basis -= null @ (null.T @ basis)  # of least norm, so that no coefficient is larger than need be
+    scale = np.ones(n_features)
+    scale[varies] = unit
+    free, pulled = _split(null, scale, pull)
+    return Space(mean, np.column_stack([basis, pulled]), free, values[seen].min(initial=1.0))
+
+
+def _split(null, scale, pull):
+    """Directions that a quadratic penalty does not see, and those that it sees.
+
+    A penalty is as exact in small units as in large ones, so a direction that it sees is told by
+    entries that are no rounding, whatever their units.
+    """
+    part = np.abs(null) * scale[:, None]
+    clear = np.where(part > _ENTRY * part.max(axis=0, initial=0), null, 0.0)
+    gram = clear.T @ pull @ clear
+    size = np.sqrt(np.diag(gram).clip(min=0))
+    size[size == 0] = 1.0
+    weights, axes = np.linalg.eigh(gram / size / size[:, None])
+    n_free = int((weights <= 1e-12).sum())
+    # The orthonormal complement of the free directions follows them.
+    turn, _ = np.linalg.qr(axes[:, :n_free] / size[:, None], mode="complete")
+    return null @ turn[:, :n_free], null @ turn[:, n_free:]
 
 
 def _clean(vectors, factor, seen, turn, rough):
     """The vectors, of which the unseen ones have no entries of rounding.
 
     Noise turns a vector by up to ``turn``. In the user's units an entry is divided by the deviation
-    of its feature, and becomes large where that is small. Entries are kept if the direction has a
-    size above ``rough`` without them.
+    of its feature, and becomes large where that is small. The smallest entries go, as many as leave
+    the direction with a size of at most ``rough``.
     """
     out = vectors.copy()
     for k in np.flatnonzero(~seen):
-        clean = np.where(np.abs(vectors[k]) > turn[k], vectors[k], 0.0)
-        if clean.any() and np.linalg.norm(factor @ clean) <= rough[k]:
-            out[k] = clean
+        small = np.flatnonzero(np.abs(vectors[k]) <= turn[k])
+        small = small[np.argsort(np.abs(vectors[k, small]))]
+        taken = np.cumsum(factor[:, small] * vectors[k, small], axis=1)
+        size = np.linalg.norm((factor @ vectors[k])[:, None] - taken, axis=0)
+        n_out = np.append(0, 1 + np.flatnonzero(size <= rough[k]))[-1]
+        if n_out < vectors[k].size:
+            out[k, small[:n_out]] = 0.0
     return out
 
 

@@ -16,7 +16,6 @@ from fastglm._engine.preconditioner import SampleProblem, SingleProblem
 from fastglm._engine.quadratic import QuadraticProblem
 from fastglm._engine.result import Result
 from fastglm._engine.shared import share
-from fastglm._kernels.dots import column_dot
 
 _SOFT = 1e-4  # without ridge, a smaller eigenvalue of the preconditioned S calls for exact Hessians
 _VANISHED = 1e-4  # part of the mean curvature below which a bin may be on its way to infinity
@@ -365,6 +364,8 @@ class _Fit:
             unresolved |= np.isin(result.status, ("max_iter", "stalled"))
         last = np.nan_to_num(results[-1].coef), np.nan_to_num(results[-1].intercept)
         unresolved |= problem.unresolved(*last)
+        if self.by_events and self.settings.tol >= _LOOSE:  # see `_end_exactly`
+            unresolved |= self._cheap(results[-1], 0.1)
         if fixed is not None and self.by_events:
             self._add_vanished(unresolved, np.where(fixed, 0.0, last[0]), last[1])
         for rest in self._at_once(unresolved, results[-1]):
@@ -542,11 +543,8 @@ class _Fit:
         if problem.method != DenseProblem.method:
             return
         with np.errstate(invalid="ignore"):  # features may be too large for a sum
-            # Entries of a direction are rounded as the largest one is, whatever their features.
-            change, size = np.abs(result.coef - before), problem.given_size
-            whole = np.sqrt(column_dot(change, change))
-            largest = np.where(change > 0, size[:, None], 0.0).max(axis=0, initial=0.0)
-            moves = np.finfo(float).eps * (size @ change + largest * whole)
+            change = np.abs(result.coef - before)
+            moves = np.finfo(float).eps * (problem.given_size @ change)
         far, converged = moves > _MOVES, result.status == "converged"
         rest = np.flatnonzero(far & ~converged & np.isfinite(result.objective))
         if rest.size:

@@ -315,10 +315,11 @@ def hardly_falls(decrement, was, length, floor) -> np.ndarray:
     """Whether a decrement is still so near to the last one that the gap may be `LEFT` times it.
 
     Newton's decrements fall by far more, but for rounding. Also after a long step along a direction
-    in which the objective falls without end.
+    in which the objective falls without end. A first decrement may fall as slowly as any.
     """
     with np.errstate(invalid="ignore"):
-        return ((decrement > _HARDLY * was) | (length > 1)) & (decrement > floor)
+        slow = (decrement > _HARDLY * was) | (length > 1) | np.isnan(was)
+        return slow & (decrement > floor)
 
 
 def within(decrement, tol, floor, objective) -> np.ndarray:

@@ -23,7 +23,7 @@ import numpy as np
 from fastglm import _kernels as kernels
 from fastglm._algebra.linear import CONSTANT
 from fastglm._algebra.sparse_model import Model
-from fastglm._engine.newton import FALL, LEFT, falls_without_end, within
+from fastglm._engine.newton import FALL, LEFT, falls_without_end, hardly_falls, within
 from fastglm._kernels.dots import column_dot
 from fastglm._kernels.threads import run_threads
 
@@ -211,7 +211,9 @@ class _Fit:
         falls = problem.exact & problem.plain[index] & falls_without_end(decrement, was)
         self.falling[index] = np.where(falls, self.falling[index] + 1, 0)
         self.fell[index] += falls
-        left = falls | (self.length[index] > 1)  # after a long step too
+        left = problem.exact & hardly_falls(
+            decrement, was, self.length[index], problem.floor[index]
+        )
         self.length[index] = np.where(self.falling[index] >= 2, FALL, 1.0)
         problem.announce(index, decrement)
         claim = np.where(left, LEFT * decrement, decrement)
