@@ -11,6 +11,7 @@ import fastglm
 from fastglm._algebra.linear import has_slope, null_basis
 from fastglm._algebra.sparse_model import Model
 from fastglm._batches.fit import tasks_of
+from fastglm._engine import batch
 from fastglm._engine.events import EventProblem
 from fastglm._engine.exact import DenseProblem
 from fastglm._engine.lbfgs import Steps
@@ -683,3 +684,51 @@ def test_entries_of_rounding_leave_a_direction_one_by_one():
     moved = np.ravel(model.coef_) * X.std(axis=0)
     np.testing.assert_allclose(np.ravel(model.coef_)[1], 20 * np.ravel(model.coef_)[0], rtol=1e-3)
     assert np.abs(moved).max() < 1.0
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("strength", [1e-5, 1e-3])
+def test_a_direction_that_only_rows_see_is_in_the_claim_of_a_sparse_fit(strength):
+    """Columns add up to a covariate far from zero, whose variance their products do not hold."""
+    rng = np.random.default_rng(1)
+    z, place = rng.normal(size=400), rng.integers(4, size=400)
+    X = (8e8 + z)[:, None] * (place[:, None] == np.arange(4))
+    y = rng.poisson(np.exp(0.5 * z - 0.5)).astype(float)
+    model = fastglm.GLM(
+        regularizer="Lasso",
+        regularizer_strength=strength,
+        solver_name="newton-cholesky",
+        solver_kwargs={"tol": 1e-6},
+    ).fit(X, y)
+    gap, _ = gap_of(model, receiver(X, y, "exp", groups=lasso([strength] * 4)))
+    claim = model.newton_decrement_[0] if model.converged_[0] else np.inf
+    assert gap <= 2 * claim + 1e-9
+
+
+def test_a_hidden_slope_counts_where_the_rows_see_the_direction():
+    schur, zero = np.ones((2, 2)), np.zeros(2)
+    model = Model(schur, zero, zero, np.arange(3), zero)
+    rounding = zero, np.full(2, 1e-12)
+    asked = []
+    assert model.gap(zero, zero, 1e3, rounding, lambda least: asked.append(least)) == 0
+    assert 0 < asked[0] < 1e-13
+    assert model.gap(zero, zero, 1e3, rounding, lambda least: True) > 1e-10
+
+
+def test_a_search_that_ends_above_constant_rates_begins_there_again(monkeypatch):
+    """Whatever its decrement says."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(500, 3))
+    y = rng.poisson(np.exp(0.5 * X[:, 0] - 0.5)).astype(float)
+    search = batch._Fit._minimize
+
+    def astray(self, problem, *args, **kwargs):
+        result = search(self, problem, *args, **kwargs)
+        if problem.method == EventProblem.method:
+            result.coef[:], result.intercept[:] = 40.0, 1e3
+            result.objective[:], result.newton_decrement[:] = 1e200, 1e180
+            result.status[:] = "stalled"
+        return result
+
+    monkeypatch.setattr(batch._Fit, "_minimize", astray)
+    holds(fastglm.GLM(solver_name="newton-cg").fit(X, y), receiver(X, y, "exp"))

@@ -46,7 +46,7 @@ class Model(NamedTuple):
             reach = np.fmin(excess / weight, np.sqrt(2 * excess / ridge))
         return np.fmin(reach, 1e300)
 
-    def gap(self, z, slope, reach, rounding):
+    def gap(self, z, slope, reach, rounding, seen=lambda least: False):
         """Bound of the distance from the minimum at z, where the quadratic has a slope.
 
         Along an eigenvector of S with value s, where the subgradient has the part a, the model
@@ -55,7 +55,9 @@ class Model(NamedTuple):
         Where it has, and a is rounding as well, the features are collinear.
 
         ``rounding`` holds the squares that were taken off the diagonal of S, to which its rounding
-        is in proportion, and the rounding of each entry of the gradient.
+        is in proportion, and the rounding of each entry of the gradient. ``seen(least)`` is whether
+        the rows see a direction whose square is below a part of the diagonal. Such a direction is
+        not collinear, and rounding may hide its slope as well.
         """
         left, diagonal = self._subgradient(slope, z), np.diag(self.schur).clip(min=0)
         unit = np.where(diagonal > 0, np.sqrt(diagonal), 1.0)
@@ -66,7 +68,11 @@ class Model(NamedTuple):
         # An entry is off by eps times the roots of both squares: v' S v by n times their mean.
         rough = 4 * _EPS * unit.size * (1 + (vectors**2).T @ (squares / unit**2))
         values = values - rough
-        collinear = (values <= 0) & (part <= np.abs(vectors).T @ (noise / unit))
+        hidden = np.abs(vectors).T @ (noise / unit)
+        collinear = (values <= 0) & (part <= hidden)
+        if collinear.any() and seen(rough[collinear].max()):
+            part = np.where(collinear, hidden, part)
+            collinear[:] = False
         with np.errstate(divide="ignore", over="ignore"):
             curved = np.where(values > 0, part**2 / (2 * values), np.inf)
             far = np.abs(vectors).T @ (unit * (np.abs(z) + reach))

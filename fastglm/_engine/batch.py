@@ -498,11 +498,14 @@ class _Fit:
         for some in self._at_once(rest & (n_left > 0), result):
             exact = self._exact(some, penalty)
             start = result.coef[:, some], result.intercept[some]
-            lost = ~np.isfinite(result.newton_decrement[some])
-            if lost.any():  # the other search got nowhere: begin at constant rates
-                flat = self.observed.start(self.loss, self.mean, self.products.valid)
-                start[0][:, lost] = np.where(self.free[:, some[lost]], 0.0, start[0][:, lost])
-                start[1][lost] = flat[some[lost]]
+            stuck = np.flatnonzero(np.isin(result.status[some], ("max_iter", "stalled")))
+            if stuck.size:  # a search that got nowhere begins again at constant rates
+                flat = self.observed.start(self.loss, self.mean, self.products.valid)[some[stuck]]
+                constant = np.where(self.free[:, some[stuck]], 0.0, start[0][:, stuck])
+                least = exact.evaluate(stuck, constant, flat)[0]
+                lost = ~(result.objective[some[stuck]] <= least)
+                lost |= ~np.isfinite(result.newton_decrement[some[stuck]])
+                start[0][:, stuck[lost]], start[1][stuck[lost]] = constant[:, lost], flat[lost]
             again = self._minimize(exact, *start, n_left[some])
             self.flat[some] = exact.flat
             self._least_norm(exact, again)

@@ -195,6 +195,7 @@ class DenseProblem:
             own = WeightedGram(np.column_stack([Z, np.ones(len(Z))]), pack=False)
             own.add(curvature, np.arange(n), self.hess[j])
 
+    @np.errstate(divide="ignore")  # curvatures that underflow
     def step(self, moved, grad, grad_intercept, tol, polishing):
         """Newton steps at the accepted points, their decrements, and passes spent (none)."""
         step, step_intercept = np.zeros_like(grad), np.zeros(moved.size)
@@ -289,6 +290,19 @@ class DenseProblem:
         """Rounding of the gradient of receiver j at the last point, for some features."""
         place = np.searchsorted(self.features[j], features)
         return _ROUNDING * self.load[j][place] / self.n_bins
+
+    def sees(self, features, least):
+        """Whether rows see a direction of some features whose square is below a least one.
+
+        The features are scaled to a variance of 1. ``X'X`` does not hold such a square.
+        """
+
+        def blocks():
+            for block in range(len(self.blocks)):
+                yield self._block(block)[0].rows[:, features]
+
+        no_pull = np.zeros((features.size, features.size))
+        return find_space(blocks, self.given_size[features], no_pull).smallest ** 2 < least
 
     def lowest(self, j):
         """A bound of the mean loss of receiver j from below: every bin at its own optimum."""

@@ -17,6 +17,7 @@ Source: Lee, Sun & Saunders, "Proximal Newton-type methods for minimizing compos
 """
 
 from copy import deepcopy
+from functools import partial
 
 import numpy as np
 
@@ -265,7 +266,8 @@ class _Fit:
                 break
             excess = max(result.objective[j] - problem.lowest(j), 0.0)
             rounding = squares, problem.noise(j, features)
-            gap = model.gap(z, slope, model.reach(excess, ridge), rounding)
+            seen = partial(problem.sees, features)
+            gap = model.gap(z, slope, model.reach(excess, ridge), rounding, seen)
             claim = min(claim + gap, excess)
             if claim <= small or not self._may_solve(features):
                 break
