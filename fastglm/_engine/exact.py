@@ -13,6 +13,7 @@ _EPS = np.finfo(np.float64).eps
 _ROUNDING = 4 * _EPS  # of a number that is computed from a few others
 _FLAT = 1e-13  # a smaller pivot may be rounding altogether
 _NEAR = 1e-8  # a pivot of the Hessian, scaled to a unit diagonal, that may be rounding
+_CONSTANT = 64 * _EPS  # of its mean: a smaller deviation of a column is the rounding of its sums
 _FAR = 1e-4  # a column with a smaller standard deviation, as a part of its mean, is centred
 _BLOCK_BYTES = 1 << 21  # rows that are worked on at a time: a core's L2 and part of L3 hold them
 
@@ -91,7 +92,7 @@ class DenseProblem:
                 rows[:, far] -= mean[far]
                 square += (rows[:, far] ** 2).sum(axis=0)
             size[far] = np.sqrt(square / self.n_bins)
-            flat = far[size[far] <= 16 * _EPS * np.abs(mean[far])]  # rounding of a constant
+            flat = far[size[far] <= _CONSTANT * np.abs(mean[far])]
             size[flat] = 0
             for gram, _ in (self._kept or {}).values():
                 gram.rows[:, flat] = 0

@@ -75,6 +75,10 @@ class Uncentred:
         """None is known; see `Curvature`."""
         return np.zeros(features.size)
 
+    def sees(self, features, least):
+        """There are no rows to see with; see `Curvature`."""
+        return False
+
     def lowest(self, j):
         """No bound of the mean loss from below; see `Curvature`."""
         return -np.inf
@@ -101,6 +105,9 @@ class Curvature(Protocol):
 
     def noise(self, j, features) -> np.ndarray:
         """Rounding of the gradient of receiver j at the last point, 0 where it is not known."""
+
+    def sees(self, features, least) -> bool:
+        """Whether rows see a direction of some scaled features whose square is below a least one."""
 
     def lowest(self, j) -> float:
         """A bound of the mean loss of receiver j from below."""
