@@ -107,7 +107,7 @@ class Curvature(Protocol):
         """Rounding of the gradient of receiver j at the last point, 0 where it is not known."""
 
     def sees(self, features, least) -> bool:
-        """Whether rows see a direction of some scaled features whose square is below a least one."""
+        """Whether rows see a direction of scaled features whose square is below a least one."""
 
     def lowest(self, j) -> float:
         """A bound of the mean loss of receiver j from below."""
