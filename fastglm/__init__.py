@@ -5,23 +5,17 @@
 """
 
 import logging
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from fastglm import (
-    basis,
-    connectivity,
-    diagnostics,
-    features,
-    glm,
-    inference,
-    model_selection,
-    observation_models,
-    regularizer,
-    simulation,
-)
+from fastglm import basis, features, glm, observation_models, regularizer
 from fastglm.glm import GLM, PopulationGLM
-from fastglm.migration import from_nemos
 from fastglm.recordings import bin_spikes, load_spikes
-from fastglm.workflow import fit_coupling, infer_connectivity, load_model
+
+if TYPE_CHECKING:
+    from fastglm import connectivity, diagnostics, inference, model_selection, simulation
+    from fastglm.migration import from_nemos
+    from fastglm.workflow import fit_coupling, infer_connectivity, load_model
 
 logging.getLogger("fastglm").addHandler(logging.NullHandler())
 __version__ = "0.1.0"
@@ -46,3 +40,24 @@ __all__ = [
     "regularizer",
     "simulation",
 ]
+
+# Imported when they are first used: a fit needs none of them.
+_MODULES = ("connectivity", "diagnostics", "inference", "model_selection", "simulation")
+_FUNCTIONS = {
+    "fit_coupling": "fastglm.workflow",
+    "from_nemos": "fastglm.migration",
+    "infer_connectivity": "fastglm.workflow",
+    "load_model": "fastglm.workflow",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"fastglm.{name}")
+    if name in _FUNCTIONS:
+        return getattr(import_module(_FUNCTIONS[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

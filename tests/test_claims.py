@@ -732,3 +732,40 @@ def test_a_search_that_ends_above_constant_rates_begins_there_again(monkeypatch)
 
     monkeypatch.setattr(batch._Fit, "_minimize", astray)
     holds(fastglm.GLM(solver_name="newton-cg").fit(X, y), receiver(X, y, "exp"))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("solver", ["newton-cg", "auto"])
+@pytest.mark.parametrize(("part", "effect"), [(1e-9, 3e-5), (1e-10, 3e-4), (1e-8, 0.5)])
+def test_rows_judge_a_direction_whose_square_is_rounding(part, effect, solver):
+    """``X'X`` takes it for collinear, and the slope along it is hidden beside the columns."""
+    rng = np.random.default_rng(0)
+    h, w = rng.exponential(size=300), rng.normal(size=300)
+    X = np.column_stack([h, 1e5 * (1 + part * w) * h])
+    y = 0.3 * h + effect * w * h
+    model = fastglm.GLM(observation_model="Gaussian", solver_name=solver).fit(X, y)
+    gap, best = gap_of(model, receiver(X, y, "identity"))
+    claim = model.newton_decrement_[0] if model.converged_[0] else np.inf
+    assert gap <= 2 * claim + 1e-9 * best.scale
+
+
+@pytest.mark.parametrize("regularizer", ["UnRegularized", "Lasso"])
+def test_few_steps_leave_some_for_the_judge_of_a_loose_tolerance(monkeypatch, regularizer):
+    rng = np.random.default_rng(3)
+    X = rng.normal(size=(200, 2))
+    y = rng.poisson(np.exp(0.3 * X[:, 0])).astype(float)
+    judged, exact = [], batch._Fit._exact
+
+    def asked(self, rest, penalty):
+        judged.extend(rest)
+        return exact(self, rest, penalty)
+
+    monkeypatch.setattr(batch._Fit, "_exact", asked)
+    strength = None if regularizer == "UnRegularized" else 1e-3
+    fastglm.GLM(
+        regularizer=regularizer,
+        regularizer_strength=strength,
+        solver_name="newton-cg",
+        solver_kwargs={"tol": 1e-4, "maxiter": 9},
+    ).fit(X, y)
+    assert judged == [0]

@@ -403,7 +403,8 @@ class _Fit:
             coef, intercept = self._start_on_sample(coef, fixed, cold)
         n_steps = np.full(intercept.size, maxiter)
         if self._may_fall_back:
-            n_steps = np.where(suspect, min(maxiter, _PATIENCE), maxiter - maxiter // _RESERVE)
+            most = maxiter - maxiter // _RESERVE
+            n_steps = np.where(suspect, min(most, _PATIENCE), most)
         result = self._minimize(problem, coef, intercept, n_steps, self.watch, retreat)
         self.anchor = problem.anchor() if self.keep and self.by_events else None
         self.flat = np.broadcast_to(problem.flat, suspect.shape).copy()
@@ -486,6 +487,9 @@ class _Fit:
         rest |= np.isin(result.status, ("max_iter", "stalled"))
         if self.by_events:
             rest |= problem.plain & (problem.theta < _SOFT)
+        # A square below 1e-12 is no evidence that rows do not see a direction.
+        rest |= problem.has_null & self._cheap(result)
+        if self.by_events:
             if limited.any():
                 rest |= limited & self._cheap(result)
             if self.settings.tol >= _LOOSE:
@@ -495,7 +499,8 @@ class _Fit:
             elif self.settings.tol > _LOOSE:
                 inside = np.where(self.free, result.coef, 0.0)
                 self._add_vanished(rest, inside, result.intercept, self._cheap(result))
-        for some in self._at_once(rest & (n_left > 0), result):
+        rest &= (n_left > 0) | (result.status == "converged")  # a claim is judged without a step
+        for some in self._at_once(rest, result):
             exact = self._exact(some, penalty)
             start = result.coef[:, some], result.intercept[some]
             stuck = np.flatnonzero(np.isin(result.status[some], ("max_iter", "stalled")))
@@ -515,7 +520,8 @@ class _Fit:
         """Receivers whose exact Hessian costs no more than a part of the passes they have taken."""
         work, n_free = self.products.work(), self.free.sum(axis=0)
         one_pass = 2 * (_ADDITION * work.additions + work.products) + _PASS
-        return self.products.n_bins * n_free**2 / 2 <= part * result.n_passes * one_pass
+        passes = np.maximum(result.n_passes, 1)  # normal equations take none
+        return self.products.n_bins * n_free**2 / 2 <= part * passes * one_pass
 
     def _add_vanished(
         self,

@@ -218,6 +218,11 @@ class EventProblem(Uncentred):
         self.off_null(coef, range(len(receivers)), receivers)
         intercept += mean @ (before - coef)
 
+    @property
+    def has_null(self):
+        """Whether each receiver has directions that were taken for collinear."""
+        return np.array([space is not None for space in self.null], bool)
+
     def unresolved(self, coef, intercept):
         """Receivers whose optimum the sums of this problem may not resolve, (n_receivers,).
 

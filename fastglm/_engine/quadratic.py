@@ -169,6 +169,12 @@ class QuadraticProblem(Uncentred):
                 coef[found.features, k] -= along
                 intercept[k] += self.normal.mean[found.features] @ along
 
+    @property
+    def has_null(self):
+        """Whether each receiver has directions that were taken for collinear."""
+        null = [p and self._factor(j).null is not None for j, p in enumerate(self.plain)]
+        return np.array(null, bool)
+
     def unresolved(self, coef, intercept):
         """Receivers whose optimum ``X'X`` may not resolve, (n_receivers,).
 
