@@ -13,6 +13,7 @@ import numpy as np
 from fastglm._algebra.linear import cho_solve, cholesky
 
 _EPS = np.finfo(np.float64).eps
+_TINY = 1e-280  # a smaller size of a group is zero
 _STEPS = 30  # most steps with a barrier of one strength
 
 
@@ -34,10 +35,11 @@ class Model(NamedTuple):
         """How much lower the model is at z, where the quadratic has a slope, than at c."""
         c, starts, d = self.c, self.starts, z - self.c
         # |z| - |c| = (z + c)'d / (|z| + |c|): terms of the same size are subtracted first.
-        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-            pull = self.weight / (group_norms(c, starts) + group_norms(z, starts))
-            pull = np.repeat(np.where(np.isfinite(pull), pull, 0.0), np.diff(starts))
-            return -(0.5 * (self.g + slope) + pull * (z + c)) @ d
+        size = group_norms(c, starts) + group_norms(z, starts)
+        pull = np.divide(self.weight, size, out=np.zeros(size.size), where=size > _TINY)
+        if size.size < d.size:
+            pull = np.repeat(pull, np.diff(starts))
+        return -(0.5 * (self.g + slope) + pull * (z + c)) @ d
 
     def reach(self, excess, ridge):
         """Largest size of coefficients whose penalties are no larger than the excess."""

@@ -10,6 +10,7 @@ intercepts (n,).
 """
 
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -66,7 +67,7 @@ class Problem(Protocol):
 class Uncentred:
     """What `Curvature` asks of a problem that reads columns as they are, for its ``free``."""
 
-    @property
+    @cached_property
     def shift(self):
         """Nothing: columns are read as they are; see `Curvature`."""
         return np.zeros(self.free.shape[0])

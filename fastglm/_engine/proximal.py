@@ -243,13 +243,14 @@ class _Fit:
         ridge, matrix = penalty.hessian_parts(j, features)
         # A feature that is constant has the gradient and curvature of rounding.
         squares = total * (mean - problem.shift[features]) ** 2
-        constant = np.abs(np.diag(schur)) <= CONSTANT * squares
-        schur[constant] = schur[:, constant] = 0
-        schur[constant, constant] = total
-        schur[np.diag_indices(features.size)] += ridge
+        g, c, diagonal = grad[features] - mean * g_b, coef[features], np.einsum("ii->i", schur)
+        constant = np.abs(diagonal) <= CONSTANT * squares
+        if constant.any():
+            schur[constant] = schur[:, constant] = g[constant] = 0
+            schur[constant, constant] = total
+        diagonal += ridge
         if matrix is not None:
             schur += matrix
-        g, c = np.where(constant, 0.0, grad[features] - mean * g_b), coef[features]
         model, trust = Model(schur, g, c, starts, weight), problem.trust(j)
         if problem.shift.any():  # the slope of the intercept is in that of a column far from zero
             breach = model.breach(g, c)
