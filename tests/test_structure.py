@@ -79,3 +79,16 @@ def test_import_needs_no_optional_package():
         check=True,
     )
     assert out.stdout.strip() == "[]"
+
+
+def test_import_leaves_what_a_fit_does_not_need():
+    """The recipe and its methods load with their first use; every public name is there."""
+    code = (
+        "import sys, fastglm\n"
+        "assert 'fastglm.workflow' not in sys.modules\n"
+        "assert set(fastglm.__all__) <= set(dir(fastglm))\n"
+        "assert all(hasattr(fastglm, name) for name in fastglm.__all__)\n"
+        "assert not hasattr(fastglm, 'no_such_name')\n"
+        "assert 'fastglm.workflow' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
