@@ -8,12 +8,21 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fastglm import basis, features, glm, observation_models, regularizer
+from fastglm import (
+    basis,
+    connectivity,
+    features,
+    glm,
+    inference,
+    observation_models,
+    regularizer,
+    simulation,
+)
 from fastglm.glm import GLM, PopulationGLM
 from fastglm.recordings import bin_spikes, load_spikes
 
 if TYPE_CHECKING:
-    from fastglm import connectivity, diagnostics, inference, model_selection, simulation
+    from fastglm import diagnostics, model_selection
     from fastglm.migration import from_nemos
     from fastglm.workflow import fit_coupling, infer_connectivity, load_model
 
@@ -41,8 +50,8 @@ __all__ = [
     "simulation",
 ]
 
-# Imported when they are first used: a fit needs none of them.
-_MODULES = ("connectivity", "diagnostics", "inference", "model_selection", "simulation")
+# Imported when they are first used: no model needs them.
+_MODULES = ("diagnostics", "model_selection")
 _FUNCTIONS = {
     "fit_coupling": "fastglm.workflow",
     "from_nemos": "fastglm.migration",

@@ -13,7 +13,7 @@ import numpy as np
 from fastglm._algebra.linear import null_basis
 
 _EPS = np.finfo(np.float64).eps
-_CONSTANT = 64 * _EPS  # of its size: a smaller deviation of a column is the rounding of its sums
+ROUNDED = 64 * _EPS  # of its size: a smaller deviation of a column is the rounding of its sums
 _NOISE = 16  # a direction is collinear if its size is below so many roundings of its columns
 # Also below this part of the columns: coefficients along it are so large that their own rounding
 # moves eta, and no objective can be attained.
@@ -61,7 +61,7 @@ def find_space(blocks: Callable, size: np.ndarray, pull: np.ndarray) -> Space:
     """
     n_features = size.size
     n, mean, spread = _moments(blocks, n_features)
-    varies = spread > _CONSTANT * size
+    varies = spread > ROUNDED * size
     unit, n_varied = spread[varies], int(varies.sum())
     factor = np.zeros((0, n_varied))
     for rows in blocks():

@@ -482,23 +482,19 @@ class _Fit:
         are all at a loose tolerance where it costs next to nothing: few steps meet the tolerance
         before they know the curvature.
         """
-        problem = self.problem
-        rest = problem.unresolved(result.coef, result.intercept)
+        problem, cheap = self.problem, self._cheap(result)
+        rest = problem.unresolved(result.coef, result.intercept, cheap)
         rest |= np.isin(result.status, ("max_iter", "stalled"))
         if self.by_events:
             rest |= problem.plain & (problem.theta < _SOFT)
-        # A square below 1e-12 is no evidence that rows do not see a direction.
-        rest |= problem.has_null & self._cheap(result)
-        if self.by_events:
-            if limited.any():
-                rest |= limited & self._cheap(result)
+            rest |= limited & cheap
             if self.settings.tol >= _LOOSE:
                 rest |= self._cheap(result, 0.1)
             if beside is not None:
                 self._add_vanished(rest, beside, result.intercept)
             elif self.settings.tol > _LOOSE:
                 inside = np.where(self.free, result.coef, 0.0)
-                self._add_vanished(rest, inside, result.intercept, self._cheap(result))
+                self._add_vanished(rest, inside, result.intercept, cheap)
         rest &= (n_left > 0) | (result.status == "converged")  # a claim is judged without a step
         for some in self._at_once(rest, result):
             exact = self._exact(some, penalty)

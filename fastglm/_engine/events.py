@@ -218,18 +218,15 @@ class EventProblem(Uncentred):
         self.off_null(coef, range(len(receivers)), receivers)
         intercept += mean @ (before - coef)
 
-    @property
-    def has_null(self):
-        """Whether each receiver has directions that were taken for collinear."""
-        return np.array([space is not None for space in self.null], bool)
-
-    def unresolved(self, coef, intercept):
+    def unresolved(self, coef, intercept, cheap=False):
         """Receivers whose optimum the sums of this problem may not resolve, (n_receivers,).
 
         Columns are nearly collinear, or the loss has a slope along a direction that was taken for
-        collinear. This takes a pass where there is such a direction.
+        collinear. This takes a pass where there is such a direction. Where rows are ``cheap`` any
+        such direction is theirs to judge.
         """
-        found, shared = self.near.copy(), self.sample.shared
+        shared = self.sample.shared
+        found = self.near | (cheap & np.array([space is not None for space in self.null], bool))
         collinear = np.flatnonzero([space is not None for space in self.collinear])
         if not collinear.size:
             return found

@@ -3,7 +3,7 @@
 import numpy as np
 
 from fastglm._algebra.linear import CONSTANT, cho_solve, cholesky
-from fastglm._algebra.space import find_space
+from fastglm._algebra.space import ROUNDED, find_space
 from fastglm._kernels.dots import column_dot
 from fastglm._kernels.threads import run_threads
 from fastglm._products.weighted_gram import WeightedGram, symmetric
@@ -13,7 +13,6 @@ _EPS = np.finfo(np.float64).eps
 _ROUNDING = 4 * _EPS  # of a number that is computed from a few others
 _FLAT = 1e-13  # a smaller pivot may be rounding altogether
 _NEAR = 1e-8  # a pivot of the Hessian, scaled to a unit diagonal, that may be rounding
-_CONSTANT = 64 * _EPS  # of its mean: a smaller deviation of a column is the rounding of its sums
 _FAR = 1e-4  # a column with a smaller standard deviation, as a part of its mean, is centred
 _BLOCK_BYTES = 1 << 21  # rows that are worked on at a time: a core's L2 and part of L3 hold them
 
@@ -92,7 +91,7 @@ class DenseProblem:
                 rows[:, far] -= mean[far]
                 square += (rows[:, far] ** 2).sum(axis=0)
             size[far] = np.sqrt(square / self.n_bins)
-            flat = far[size[far] <= _CONSTANT * np.abs(mean[far])]
+            flat = far[size[far] <= ROUNDED * np.abs(mean[far])]
             size[flat] = 0
             for gram, _ in (self._kept or {}).values():
                 gram.rows[:, flat] = 0
@@ -297,13 +296,8 @@ class DenseProblem:
 
         The features are scaled to a variance of 1. ``X'X`` does not hold such a square.
         """
-
-        def blocks():
-            for block in range(len(self.blocks)):
-                yield self._block(block)[0].rows[:, features]
-
         no_pull = np.zeros((features.size, features.size))
-        return find_space(blocks, self.given_size[features], no_pull).smallest ** 2 < least
+        return self._space_of(features, no_pull).smallest ** 2 < least
 
     def lowest(self, j):
         """A bound of the mean loss of receiver j from below: every bin at its own optimum."""
@@ -397,14 +391,18 @@ class DenseProblem:
         """The `Space` of a receiver's free features; receivers with the same features share it."""
         free, pull = self.features[j], self._pull(j)
         key = free.tobytes(), pull.tobytes()
+        if key not in self._spaces:
+            self._spaces[key] = self._space_of(free, pull)
+        return self._spaces[key]
+
+    def _space_of(self, features, pull):
+        """The `Space` of some features, with the Hessian of their penalty."""
 
         def blocks():
             for block in range(len(self.blocks)):
-                yield self._block(block)[0].rows[:, free]
+                yield self._block(block)[0].rows[:, features]
 
-        if key not in self._spaces:
-            self._spaces[key] = find_space(blocks, self.given_size[free], pull)
-        return self._spaces[key]
+        return find_space(blocks, self.given_size[features], pull)
 
     def least_norm(self, receivers, coef, intercept):
         """Take the directions out that change neither eta nor the penalty, in place."""

@@ -60,8 +60,12 @@ class Problem(Protocol):
     def least_norm(self, receivers, coef, intercept):
         """Take the directions out that change neither eta nor the penalty, in place."""
 
-    def unresolved(self, coef, intercept) -> np.ndarray:
-        """Receivers whose optimum needs exact Hessians of rows, (n_receivers,)."""
+    def unresolved(self, coef, intercept, cheap=False) -> np.ndarray:
+        """Receivers whose optimum needs exact Hessians of rows, (n_receivers,).
+
+        A square below 1e-12 is no evidence that rows do not see a direction: they are asked where
+        that is ``cheap``.
+        """
 
 
 class Uncentred:

@@ -169,19 +169,14 @@ class QuadraticProblem(Uncentred):
                 coef[found.features, k] -= along
                 intercept[k] += self.normal.mean[found.features] @ along
 
-    @property
-    def has_null(self):
-        """Whether each receiver has directions that were taken for collinear."""
-        null = [p and self._factor(j).null is not None for j, p in enumerate(self.plain)]
-        return np.array(null, bool)
-
-    def unresolved(self, coef, intercept):
+    def unresolved(self, coef, intercept, cheap=False):
         """Receivers whose optimum ``X'X`` may not resolve, (n_receivers,).
 
         Columns are nearly collinear, or a direction that was taken for collinear has a slope, or
-        counts are so far from zero that ``X'Y`` does not say.
+        counts are so far from zero that ``X'Y`` does not say. Where rows are ``cheap`` any such
+        direction is theirs to judge.
         """
-        normal = self.normal
+        normal, cheap = self.normal, np.broadcast_to(cheap, self.plain.shape)
         far = np.diag(normal.covariance) < (_FAR * normal.mean) ** 2
         out = self.free[far].any(axis=0)
         size = np.sqrt(np.diag(normal.covariance).clip(min=0) + normal.mean**2)
@@ -190,6 +185,7 @@ class QuadraticProblem(Uncentred):
             found = self._factor(j)
             out[j] |= found.near
             if found.null is not None:
+                out[j] |= cheap[j]
                 slope = self.slope[found.features, j]
                 out[j] |= self.mean_y[j] ** 2 > _LEVEL**2 * self.variance[j]
                 out[j] |= has_slope(found.null, size[found.features], slope, unit[j])
