@@ -642,6 +642,23 @@ def test_a_null_space_has_the_digits_of_every_unit():
     assert (np.abs(X * unit @ found) < 1e-13 * terms.max(axis=0)).all()
 
 
+@pytest.mark.parametrize("link", ["exp", "identity"])
+@pytest.mark.parametrize("seed", range(3))
+def test_rounding_of_one_pair_does_not_hide_another_pair_of_its_size(link, seed):
+    """Copies that differ by 4e-9 are two features, beside a copy whose last digit is 7e-9."""
+    rng = np.random.default_rng(seed)
+    x, small, z, noise = rng.normal(size=(4, 800))
+    X = np.column_stack([x, z + 5e7, x + 4e-9 * small, z])
+    eta = 0.3 * x + 0.5 * z + 0.4 * (X[:, 2] - x) / 4e-9
+    y = rng.poisson(np.exp(eta)).astype(float) if link == "exp" else eta + 0.5 * noise
+    model = fastglm.GLM("Poisson" if link == "exp" else "Gaussian").fit(X, y)
+    apart = np.column_stack([x, z, (X[:, 2] - x) / 4e-9])
+    best = oracle.solve(receiver(apart, y, link))
+    value = float(receiver(X, y, link).value(np.ravel(model.coef_), model.intercept_[0]))
+    assert model.status_[0] == "converged"
+    assert abs(value - best.value) < 1e-9
+
+
 @pytest.mark.parametrize("unit", [1e-3, 1e-6, 1e-9])
 def test_a_direction_that_only_the_ridge_of_a_large_copy_sees(unit):
     """The copy in small units has no penalty, and takes all of the effect."""

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg.lapack import dgejsv
 
 from fastglm._algebra.linear import null_basis
 
@@ -67,26 +68,25 @@ def find_space(blocks: Callable, size: np.ndarray, pull: np.ndarray) -> Space:
     for rows in blocks():
         scaled = (rows[:, varies] - mean[varies]) / unit
         factor = np.linalg.qr(np.vstack([factor, scaled]), mode="r")
-    _, values, vectors = np.linalg.svd(factor / np.sqrt(n))
-    values = np.append(values, np.zeros(n_varied - values.size))
-    noise = _EPS * np.linalg.norm(vectors * (size[varies] / unit), axis=1)
-    bound = np.sqrt(n_varied) * np.maximum(_NOISE * noise, _HELD)
-    seen = values > bound
-    rough = np.maximum(noise, 2 * values)
-    vectors = _clean(
-        vectors, factor / np.sqrt(n), seen, bound / values[seen].min(initial=1.0), rough
-    )
+    # In units of their own rounding no column hides what another one tells.
+    noise = np.maximum(_NOISE * _EPS * size[varies] / unit, _HELD)
+    factor /= np.sqrt(n) * noise
+    values, vectors = _svd(factor)
+    seen = values > np.sqrt(n_varied)
+    directions = _clean(vectors, factor, values, seen)
     n_unseen = int((~seen).sum())
     null = np.zeros((n_features, n_unseen + n_features - n_varied))
-    null[varies, :n_unseen] = null_basis(vectors[~seen].T, unit)
+    null[varies, :n_unseen] = null_basis(directions[~seen].T, unit * noise)
     null[np.flatnonzero(~varies), np.arange(n_unseen, null.shape[1])] = 1.0
+    scaled = vectors[seen].T / noise[:, None] / values[seen]
+    smallest = 1 / np.linalg.norm(scaled, axis=0).max(initial=1.0)
     basis = np.zeros((n_features, int(seen.sum())))
-    basis[varies] = vectors[seen].T / unit[:, None] / values[seen]
+    basis[varies] = scaled / unit[:, None]
     basis -= null @ (null.T @ basis)  # of least norm, so that no coefficient is larger than need be
     scale = np.ones(n_features)
     scale[varies] = unit
     free, pulled = _split(null, scale, pull)
-    return Space(mean, np.column_stack([basis, pulled]), free, values[seen].min(initial=1.0))
+    return Space(mean, np.column_stack([basis, pulled]), free, smallest)
 
 
 def _split(null, scale, pull):
@@ -107,23 +107,50 @@ def _split(null, scale, pull):
     return null @ turn[:, :n_free], null @ turn[:, n_free:]
 
 
-def _clean(vectors, factor, seen, turn, rough):
-    """The vectors, of which the unseen ones have no entries of rounding.
+def _clean(vectors, factor, values, seen):
+    """The right singular vectors of a factor, of which the unseen have no entries of rounding.
 
-    Noise turns a vector by up to ``turn``. In the user's units an entry is divided by the deviation
-    of its feature, and becomes large where that is small. The smallest entries go, as many as leave
-    the direction with a size of at most ``rough``.
+    The factor's columns are in units of their rounding, so that noise turns a vector by up to one
+    over the smallest seen value. In the user's units an entry is divided by the deviation of its
+    feature, and becomes large where that is small. The smallest entries go, as many as leave the
+    direction as hidden as it is.
     """
     out = vectors.copy()
+    turn = np.sqrt(values.size) / values[seen].min(initial=1 / _HELD)
     for k in np.flatnonzero(~seen):
-        small = np.flatnonzero(np.abs(vectors[k]) <= turn[k])
+        small = np.flatnonzero(np.abs(vectors[k]) <= turn)
         small = small[np.argsort(np.abs(vectors[k, small]))]
         taken = np.cumsum(factor[:, small] * vectors[k, small], axis=1)
         size = np.linalg.norm((factor @ vectors[k])[:, None] - taken, axis=0)
-        n_out = np.append(0, 1 + np.flatnonzero(size <= rough[k]))[-1]
+        rough = max(1 / _NOISE, 2 * values[k])
+        n_out = np.append(0, 1 + np.flatnonzero(size <= rough))[-1]
         if n_out < vectors[k].size:
             out[k, small[:n_out]] = 0.0
     return out
+
+
+def _svd(matrix):
+    """Singular values and right vectors (rows), to the digits of each column.
+
+    A column may be many digits smaller than another. Rotations of columns (one-sided Jacobi) keep
+    its digits, which the bidiagonal form of `numpy.linalg.svd` does not [1]_.
+
+    References
+    ----------
+    .. [1] Drmač and Veselić (2008), "New fast and accurate Jacobi SVD algorithm I", SIAM Journal
+       on Matrix Analysis and Applications 29.
+    """
+    n = matrix.shape[1]
+    if n == 0:
+        return np.zeros(0), np.zeros((0, 0))
+    tall = np.zeros((max(n, len(matrix)), n))
+    tall[: len(matrix)] = matrix
+    # Columns of any scale (C), small values kept (N), not transposed (N). Without left vectors
+    # (which nobody needs) LAPACK 3.12 fails where columns are exactly dependent.
+    values, _, vectors, work, _, info = dgejsv(tall, joba=0, jobu=0, jobv=0, jobr=0, jobt=1)
+    if info:
+        raise np.linalg.LinAlgError("the Jacobi rotations of the features do not converge")
+    return values * (work[0] / work[1]), vectors.T
 
 
 def _moments(blocks, n_features):
