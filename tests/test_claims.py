@@ -642,6 +642,34 @@ def test_a_null_space_has_the_digits_of_every_unit():
     assert (np.abs(X * unit @ found) < 1e-13 * terms.max(axis=0)).all()
 
 
+@pytest.mark.filterwarnings("ignore:separated")
+@pytest.mark.parametrize("seed", [11, 12])
+def test_a_norm_has_a_slope_where_a_limit_has_taken_all_bins(seed):
+    """A penalised feature whose bins lie at infinity belongs to 0, and the way there is gap."""
+    rng, n, k = np.random.default_rng(seed), 60, 9
+    quiet = np.arange(n) < 15
+    limit = np.where(quiet, rng.random(n), 0.0)
+    inside = np.where(quiet[:, None], rng.random((n, k)) * (rng.random((n, k)) < 0.4), 0.0)
+    z = rng.normal(size=(n, k))
+    y = ((rng.random(n) < 0.3) & ~quiet).astype(float)
+    X = np.column_stack([limit, inside, z + inside])
+    group = np.append(-1, np.arange(2 * k) % 3)
+    model = fastglm.GLM(
+        "Bernoulli",
+        regularizer=GroupLasso(mask=np.array([group == g for g in range(3)]).astype(int)),
+        regularizer_strength=1e-4,
+        solver_name="newton-cg",
+        solver_kwargs={"tol": 1e-6},
+    ).fit(X, y)
+    size = 1e-4 * np.sqrt(2 * k / 3)
+    problem = receiver(
+        X, y, "logistic", groups=[(np.flatnonzero(group == g), size) for g in range(3)]
+    )
+    gap, best = gap_of(model, problem)
+    assert model.status_[0] == "separated"
+    assert gap <= 2 * model.newton_decrement_[0] + 1e-12 * best.scale
+
+
 @pytest.mark.parametrize("link", ["exp", "identity"])
 @pytest.mark.parametrize("seed", range(3))
 def test_rounding_of_one_pair_does_not_hide_another_pair_of_its_size(link, seed):

@@ -304,7 +304,7 @@ class _Fit:
             return
         converged = result.status == "converged"
         flat = self.flat & converged & ~penalty.sparse
-        suspect |= fixed.any(axis=0) & converged & ~penalty.sparse & self._cheap(result)
+        suspect |= fixed.any(axis=0) & converged & self._cheap(result)
         for some in self._at_once(suspect | flat, result):
             exact = self._exact(some, penalty)
             point = result.coef[:, some], result.intercept[some]

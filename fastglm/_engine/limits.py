@@ -96,13 +96,17 @@ def _newton(problem, j, bins, coef):
     unit = np.where(size > 0, size, 1.0)
     left, values, right = np.linalg.svd(factor[:, :-1] / unit, full_matrices=False)
     seen = values > _SEEN * values.max(initial=1e-300)
-    part = (left.T @ factor[:, -1])[seen]
+    part, right, lost = (left.T @ factor[:, -1])[seen], right[seen], 0.0
     if penalty.sparse[j]:
         groups = penalty.group_of[free], penalty.weight[:, j]
         pull = least_subgradient(grad[:-1], coef[free], *groups) - grad[:-1]
-        part += right[seen] @ np.append(pull / unit[:-1], 0.0) / values[seen]
-    step = -(right[seen].T @ (part / values[seen])) / unit
-    return 0.5 * np.sum(part**2), step, unit, right[seen]
+        pull = np.append(pull / unit[:-1], 0.0)
+        part += right @ pull / values[seen]
+        # Where no bin is left a norm alone has a slope. It falls by no more than its slope says.
+        alone = pull - right.T @ (right @ pull)
+        lost = max(0.0, alone[:-1] @ (coef[free] * unit[:-1]))
+    step = -(right.T @ (part / values[seen])) / unit
+    return 0.5 * np.sum(part**2) + lost, step, unit, right
 
 
 def _root(hess):
