@@ -37,6 +37,7 @@ from fastglm._checks import check_choice, shown
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+_LOWEST = -700.0  # eta whose exponential has not underflowed
 LOG_ZERO = -50.0  # eta that stands for a mean of zero: exp(-50) = 2e-22 events per bin
 
 # --- losses: the engine sees these ---------------------------------------------------------------
@@ -201,6 +202,15 @@ class Loss:
         return low, high
 
 
+def _raised(eta):
+    """eta, raised to where its exponential has not underflowed, and by how much.
+
+    Below, the logarithm of a mean ``exp(eta)`` is eta.
+    """
+    raised = np.maximum(eta, _LOWEST)
+    return raised, np.minimum(raised - eta, 1e30)  # finite: times a count of 0
+
+
 class PoissonExp(Loss):
     """``mu = exp(eta)``: loss ``mu - y * eta``, residual ``mu - y``, curvature ``mu``."""
 
@@ -256,13 +266,13 @@ class PoissonSoftplus(Loss):
         self, eta: ArrayLike, y: ArrayLike
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Loss, residual and curvature of every bin."""
-        eta = np.maximum(eta, -700.0)
+        eta, below = _raised(eta)
         mu = self.mean(eta)
         slope = np.exp(eta - mu)  # logistic function
         ratio = slope / mu
         curvature = slope * (1 - slope) - y * ratio * (1 - slope - ratio)
         return (
-            mu - y * np.log(mu),
+            mu - y * (np.log(mu) - below),
             slope - y * ratio,
             np.maximum(curvature, 0.0),
         )
@@ -353,7 +363,7 @@ class BernoulliCloglog(Loss):
         self, eta: ArrayLike, y: ArrayLike
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Loss, residual and curvature of every bin."""
-        eta = np.maximum(eta, -700.0)
+        eta, below = _raised(eta)
         m = _exp(eta)
         finite = np.minimum(m, 1000.0)  # exp(-1000) is 0: keeps inf * 0 away
         mu = -np.expm1(-finite)
@@ -361,6 +371,7 @@ class BernoulliCloglog(Loss):
         # -log(mu): near mu = 1 from 1 - mu, near mu = 0 from mu (Maechler, 2012, "log1mexp").
         with np.errstate(divide="ignore"):
             loss = np.where(m > np.log(2), -np.log1p(-np.exp(-finite)), -np.log(mu))
+        loss += below
         silent = _times(1 - y, m)
         return silent + y * loss, silent - y * r, silent + y * r * _excess(finite, mu)
 

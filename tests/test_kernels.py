@@ -17,7 +17,7 @@ from fastglm._products import sums as statistics
 from fastglm._products import sweep as sweeps
 from fastglm._products.sweep import Sweep
 from fastglm.features import DenseColumns, Events, FeatureMatrix, HistoryColumns
-from fastglm.observation_models import PoissonObservations
+from fastglm.observation_models import BernoulliObservations, PoissonObservations
 
 PURE = bool(numba.config.DISABLE_JIT)
 PAD, LANES, SEGMENT = kernels.PAD, kernels.LANES, kernels.SEGMENT
@@ -604,6 +604,21 @@ def test_softplus_stays_finite_where_its_rate_underflows():
     residual, _, sums = run_poisson(SOFTPLUS, eta, y)
     np.testing.assert_allclose(residual, -y, rtol=1e-12)
     np.testing.assert_allclose(sums[0, 0], -y[0] * eta[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("loss", [SOFTPLUS, BernoulliObservations().loss("cloglog")])
+def test_losses_go_on_where_a_mean_underflows(loss, dtype):
+    """The logarithm of a mean that underflows is eta: the loss of an event has no plateau."""
+    eta = np.array([[-90.0, -1e3, -4e5, -1e20, -np.inf]])
+    y = np.array([[1.0, 1.0, 1.0, 1.0, 0.0]])
+    expected = np.where(y > 0, -eta, 0)[0]
+    residual, _, sums = run_poisson(loss, eta, y, dtype=dtype)
+    np.testing.assert_allclose(sums[0, 0], expected, rtol=1e-6, atol=1e-30)
+    np.testing.assert_allclose(residual, -y, rtol=1e-6, atol=1e-30)
+    value, slope, _ = loss.derivatives(eta[0], y[0])
+    np.testing.assert_allclose(value, expected, rtol=1e-12, atol=1e-300)
+    np.testing.assert_allclose(slope, -y[0], rtol=1e-12, atol=1e-300)
 
 
 def test_softplus_is_linear_far_above_zero():

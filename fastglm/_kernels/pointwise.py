@@ -510,11 +510,13 @@ def poisson_softplus(eta, counts, intercept, weight, start, n_rows, lanes, tiles
 
     The loss is ``s - y log(s)`` and the residual ``s' (1 - y / s)``, both times the weight.
     ``sums`` include the terms of the counts. With ``u = exp(-|eta|)``, ``s = max(eta, 0) +
-    log1p(u)``. Far below zero s and s' are both u, and their ratio is 1.
+    log1p(u)``. Far below zero s and s' are both u, and their ratio is 1. Where u underflows,
+    ``log(s)`` is eta.
     """
     # Constants have the dtype of eta: a float64 would widen every operation.
     zero, one = eta.dtype.type(0), eta.dtype.type(1)
     lowest = eta.dtype.type(-700 if eta.itemsize > 4 else -80)
+    far = eta.dtype.type(1e30)  # finite: times a count of 0
     n_segments = (n_rows + SEGMENT - 1) // SEGMENT
     for task in prange(tiles.shape[0] * n_segments):
         tile = tiles[task // n_segments]
@@ -522,6 +524,7 @@ def poisson_softplus(eta, counts, intercept, weight, start, n_rows, lanes, tiles
         total = np.zeros((2, lanes))
         loss = np.empty(NARROW_BLOCK * lanes, eta.dtype)
         decays = np.empty(NARROW_BLOCK * lanes, eta.dtype)
+        below = np.empty(NARROW_BLOCK * lanes, eta.dtype)
         offsets = np.empty(NARROW_BLOCK * lanes, eta.dtype)
         for row in range(NARROW_BLOCK):
             for k in range(lanes):
@@ -532,7 +535,9 @@ def poisson_softplus(eta, counts, intercept, weight, start, n_rows, lanes, tiles
             block = eta[tile, (PAD + begin) * lanes : (PAD + begin + n) * lanes]
             y = counts[tile, (PAD + begin) * lanes : (PAD + begin + n) * lanes]
             for k in range(block.shape[0]):
-                block[k] = max(block[k] + offsets[k], lowest)
+                x = block[k] + offsets[k]
+                below[k] = min(max(lowest - x, zero), far)
+                block[k] = max(x, lowest)
                 decays[k] = _decay(block[k])
             for k in range(block.shape[0]):
                 loss[k] = _softplus(block[k], decays[k], zero, one)
@@ -540,7 +545,7 @@ def poisson_softplus(eta, counts, intercept, weight, start, n_rows, lanes, tiles
                 block[k] = _softplus_slope(block[k], decays[k], zero, one)
                 block[k] -= y[k] * (block[k] / loss[k])
             for k in range(block.shape[0]):
-                loss[k] -= y[k] * log_of(loss[k])
+                loss[k] -= y[k] * (log_of(loss[k]) - below[k])
             args = loss, block, weight[start + begin : start + begin + n], total[0], total[1]
             if lanes == 1:
                 _weigh_in_order(*args)
@@ -595,6 +600,7 @@ def bernoulli_cloglog(eta, counts, intercept, weight, start, n_rows, lanes, tile
     """
     zero, one = eta.dtype.type(0), eta.dtype.type(1)
     lowest = eta.dtype.type(-700 if eta.itemsize > 4 else -80)
+    far = eta.dtype.type(1e30)  # finite: times a count of 0
     most = eta.dtype.type(1000)  # exp(-1000) is 0, and inf * 0 in m * exp(-m) is avoided
     block_rows = _CELLS // lanes
     n_segments = (n_rows + SEGMENT - 1) // SEGMENT
@@ -603,7 +609,7 @@ def bernoulli_cloglog(eta, counts, intercept, weight, start, n_rows, lanes, tile
         segment = task % n_segments
         total = np.zeros((2, lanes))
         loss, chance = np.empty(_CELLS, eta.dtype), np.empty(_CELLS, eta.dtype)
-        decays = np.empty(_CELLS, eta.dtype)
+        decays, below = np.empty(_CELLS, eta.dtype), np.empty(_CELLS, eta.dtype)
         offsets = np.empty(_CELLS, eta.dtype)
         _repeat(intercept[tile * lanes : (tile + 1) * lanes], lanes, offsets)
         end = min(n_rows, segment * SEGMENT + SEGMENT)
@@ -613,13 +619,14 @@ def bernoulli_cloglog(eta, counts, intercept, weight, start, n_rows, lanes, tile
             y = counts[tile, (PAD + begin) * lanes : (PAD + begin + n) * lanes]
             for k in range(block.shape[0]):
                 x = block[k] + offsets[k]
+                below[k] = min(lowest - x, far) if x < lowest else zero  # where log(mu) is eta
                 block[k] = exp_of(lowest if x < lowest else x)
             for k in range(block.shape[0]):
                 decays[k] = exp_of(-block[k])
             for k in range(block.shape[0]):
                 chance[k] = event_chance_of(block[k], decays[k])
             for k in range(block.shape[0]):
-                loss[k] = y[k] * surprise_of(chance[k], decays[k])
+                loss[k] = y[k] * (surprise_of(chance[k], decays[k]) + below[k])
             for k in range(block.shape[0]):
                 m = block[k]
                 silent = (one - y[k]) * m if y[k] < one else zero

@@ -10,7 +10,6 @@ from fastglm.connectivity.couplings import CouplingMap as CouplingMap
 from fastglm.connectivity.couplings import coupling_map as coupling_map
 from fastglm.connectivity.couplings import history_of as history_of
 from fastglm.connectivity.couplings import point_estimates as point_estimates
-from fastglm.connectivity.couplings import same_events as same_events
 from fastglm.connectivity.empirical import Null as Null
 from fastglm.connectivity.nuisance import population_activity as population_activity
 from fastglm.connectivity.nuisance import residual_factors as residual_factors

@@ -51,7 +51,6 @@ from fastglm.recordings.times import check_bin_size, read_number
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from fastglm.features.events import Events
     from fastglm.features.history import HistoryColumns
 
 _N_SHOWN = 10  # couplings in a notebook
@@ -402,7 +401,7 @@ def coupling_map(
     u = inference.uncertainty(model, X, y, kind, sample_weight=sample_weight, offset=offset)
     fit = Fitted.of(model, X, y, sample_weight=sample_weight, offset=offset)
     block, first = history_of(X, label)
-    itself = same_events(block.events.shift(block.shift), read_counts(model, y))
+    itself = block.is_of(read_counts(model, y))
     senders = _names(senders, block.inputs, block.n_senders, "senders")
     receivers = _names(receivers, fit.receivers, fit.n_receivers, "receivers")
     couplings = _summarise(fit, u, block.kernel, first, itself, senders, receivers)
@@ -560,13 +559,6 @@ def history_of(X: FeatureMatrix, label: str | None = None) -> tuple[HistoryColum
         f"X has no history{wanted}; expected features of a convolution basis, "
         f"such as RaisedCosineLogConv. It has {labels or 'none'}."
     )
-
-
-def same_events(events: Events, other: Events) -> bool:
-    """Whether two sets of events are the same in all entries whose count is known."""
-    if (other.n_bins, other.n_units) != (events.n_bins, events.n_units):
-        return False
-    return other.matches(events)
 
 
 def _names(names, columns, n, what):

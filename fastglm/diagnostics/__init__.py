@@ -8,12 +8,14 @@ bins where the history is complete and the count is known.
 | Do events come when the model expects them? | `time_rescaling` | uniform intervals |
 | How much of the variation is explained? | `deviance_explained`, `bits_per_spike` | 1; no bound |
 | How much is explained in held-out bins? | `cross_validated` | as above |
+| Does coupling help? What does each block of features add? | `contributions` | above 0 |
 | Does the network stay stable on its own? | `stability`, `spectral_radius` | |
 
 `time_rescaling`, `deviance_explained` and `bits_per_spike` take any data, held-out data included.
 All go over the bins chunk by chunk: memory does not grow with ``n_bins * n_features``.
 """
 
+from fastglm.diagnostics.blocks import Contributions, contributions
 from fastglm.diagnostics.explained import (
     HeldOut,
     bits_per_spike,
@@ -24,10 +26,12 @@ from fastglm.diagnostics.rescaling import Rescaling, time_rescaling
 from fastglm.diagnostics.stability import Stability, spectral_radius, stability
 
 __all__ = [
+    "Contributions",
     "HeldOut",
     "Rescaling",
     "Stability",
     "bits_per_spike",
+    "contributions",
     "cross_validated",
     "deviance_explained",
     "spectral_radius",

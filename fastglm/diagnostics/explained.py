@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from fastglm import _html
 from fastglm._batches.fit import fit_penalties
 from fastglm._engine.observed import Observed
 from fastglm._fitted import Fitted, fitted_scale, rates
-from fastglm._inputs import read_problem
+from fastglm._inputs import Problem, read_problem
 from fastglm._scores import Impossible, null_rates, warn_impossible
 from fastglm.model_selection import split
 
@@ -216,17 +217,24 @@ def cross_validated(
     ((3, 4), True)
     """
     problem = read_problem(model, X, y, sample_weight, offset)
+    return held_out(problem, split(problem.X, folds, problem.y, groups=groups))
+
+
+def held_out(problem: Problem, parts: Iterable, what: str = "") -> HeldOut:
+    """The `HeldOut` scores of some pairs of bins to fit and bins to score, as `split` gives them.
+
+    ``what`` names the model in the log. A warning points to the caller's caller.
+    """
     y, kept = problem.y, problem.valid
-    parts = split(problem.X, folds, y, groups=groups)
     scores = [
-        _score_fold(problem, train & kept, test & kept, log=f"fold {k + 1}")
+        _score_fold(problem, train & kept, test & kept, log=f"{what}fold {k + 1}")
         for k, (train, test) in enumerate(parts)
     ]
     first, second, third, status, number, *possible = map(np.array, zip(*scores, strict=True))
     if not number.any():
         return HeldOut(first, second, third, status, number)
-    what = "Held-out scores are minus infinity; `possible` has them without these bins"
-    warn_impossible(number.sum(axis=0), y.columns, what, level=3)
+    sentence = "Held-out scores are minus infinity; `possible` has them without these bins"
+    warn_impossible(number.sum(axis=0), y.columns, sentence, level=4)
     possible = HeldOut(*possible, status, np.zeros_like(number))
     return HeldOut(first, second, third, status, number, possible)
 

@@ -72,6 +72,12 @@ class HistoryColumns:
             )
         return self._events
 
+    def is_of(self, events: Events) -> bool:
+        """Whether the senders are these units, by all counts that are known."""
+        own = self.events.shift(self.shift)
+        same = (own.n_bins, own.n_units) == (events.n_bins, events.n_units)
+        return same and events.matches(own)
+
     @property
     def n_senders(self) -> int:
         """Number of senders."""

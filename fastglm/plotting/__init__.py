@@ -9,6 +9,7 @@
 | `plot_autocorrelation` | time rescaling: autocorrelation of the intervals |
 | `plot_path` | coefficients over the strength of the penalty |
 | `plot_cross_validation` | held-out score over the strength, and the chosen strength |
+| `plot_contributions` | what each block of features adds to the held-out score |
 
 Each function draws into the given axes, or into a new figure of pyplot, and returns the axes. The
 colours are the palette of Okabe and Ito and a map from blue over white to red. People with any of
@@ -20,6 +21,7 @@ try:
 except ImportError:
     raise ImportError("Pictures need matplotlib: pip install 'fastglm[plot]'") from None
 
+from fastglm.plotting.contributions import plot_contributions
 from fastglm.plotting.couplings import plot_connectivity, plot_filters, strongest
 from fastglm.plotting.figures import check_path, demo_figure, fit_figure
 from fastglm.plotting.rescaling import plot_autocorrelation, plot_ks, plot_ks_distances
@@ -31,6 +33,7 @@ __all__ = [
     "fit_figure",
     "plot_autocorrelation",
     "plot_connectivity",
+    "plot_contributions",
     "plot_cross_validation",
     "plot_filters",
     "plot_ks",

@@ -79,7 +79,7 @@ def _names(names, fit):
 def _add_couplings(facts, model, X, y, standard_errors, how):
     fit, free = facts.fit, facts.n_free
     block, first = connectivity.history_of(fit.X)
-    facts.itself = connectivity.same_events(block.events.shift(block.shift), fit.y)
+    facts.itself = block.is_of(fit.y)
     senders = facts.names if facts.itself else None
     if senders is None and block.inputs is not None:
         senders = np.array([str(name) for name in block.inputs.names])
