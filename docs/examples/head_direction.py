@@ -123,8 +123,8 @@ plt.show()
 # Does coupling help?
 # -------------------
 # The model is fitted again without each block, and scored in held-out bins. What a block adds to
-# the bits per spike is the difference, fold by fold. The own history of a cell and the direction are
-# worth a lot, and coupling is worth something on top of them.
+# the bits per spike is the difference, fold by fold. The own history of a cell and the direction
+# are worth a lot, and coupling is worth something on top of them.
 
 added = fastglm.diagnostics.contributions(fastglm.PopulationGLM(**settings), X, counts, folds=4)
 print(f"whole model: {added.full.bits_per_spike.mean():.3f} bits per spike")
