@@ -18,6 +18,7 @@ from fastglm import (
     regularizer,
     simulation,
 )
+from fastglm.connectivity import load_couplings
 from fastglm.glm import GLM, PopulationGLM
 from fastglm.recordings import bin_spikes, load_spikes
 
@@ -42,6 +43,7 @@ __all__ = [
     "glm",
     "infer_connectivity",
     "inference",
+    "load_couplings",
     "load_model",
     "load_spikes",
     "model_selection",

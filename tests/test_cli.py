@@ -813,3 +813,10 @@ def test_several_spikes_in_a_bin_offer_shorter_bins_and_clip(tmp_path, capsys):
         "Unit 0 has 2 spikes in bin 10 of 10 ms.*use bins of at most 3.[56] ms, or cut.*--clip"
     )
     check_refused(capsys, arguments, message)
+
+
+def test_the_package_is_a_command():
+    out = subprocess.run(
+        [sys.executable, "-m", "fastglm", "--version"], capture_output=True, text=True, check=True
+    )
+    assert out.stdout.strip() == f"fastglm, version {fastglm.__version__}"

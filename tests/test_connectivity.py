@@ -204,7 +204,8 @@ def test_what_is_missing_is_named(fitted, monkeypatch, method, package):
 def test_public_names():
     assert set(connectivity.__all__) == {
         *("CouplingMap", "Null", "Synchrony"),
-        *("coupling_map", "synchrony", "population_activity", "residual_factors", "slow_drift"),
+        *("coupling_map", "load_couplings", "synchrony"),
+        *("population_activity", "residual_factors", "slow_drift"),
     }
 
 
@@ -244,3 +245,94 @@ def test_a_dense_population_that_drives_itself_has_its_own_history(hole):
     assert np.isnan(np.diag(model.coupling_map(X, y).q_value)).all()
     y[8500, 1] = 0.0 if hole else 5.0
     assert model.coupling_map(X, y).own_history.any() != hole
+
+
+# --- units, and files -----------------------------------------------------------------------------
+
+
+def test_added_spikes_are_those_of_the_mean_rate(fitted):
+    counts, X, model = fitted
+    couplings = model.coupling_map(X, counts)
+    for i in range(N_CELLS):
+        for j in range(N_CELLS):
+            h = by_hand(X, counts, model, i, j)[0]
+            expected = counts[WINDOW:, j].mean() * (np.exp(h) - 1).sum()
+            assert couplings.added_spikes[i, j] == pytest.approx(expected, rel=1e-9)
+    assert np.isnan(couplings.strength_ms).all()  # nobody has said how long a bin is
+    in_ms = model.coupling_map(X, counts, bin_size=0.002).strength_ms
+    np.testing.assert_allclose(in_ms, 2 * couplings.strength, rtol=1e-12)
+
+
+def test_added_spikes_of_another_link(fitted):
+    counts, X, _ = fitted
+    events = np.minimum(counts, 1)
+    model = fastglm.PopulationGLM("Bernoulli").fit(X, events)
+    couplings = model.coupling_map(X, events)
+    mean = events[WINDOW:].mean(axis=0)
+    h = np.einsum("lb,ibj->lij", couplings.kernel, couplings.coef)
+    up = 1 / (1 + np.exp(-(np.log(mean / (1 - mean)) + h)))
+    np.testing.assert_allclose(couplings.added_spikes, (up - mean).sum(axis=0), rtol=1e-9)
+
+
+def test_a_map_is_the_same_from_its_file(fitted, tmp_path):
+    counts, X, model = fitted
+    names = ["a", "b", "c", "d"]
+    couplings = model.coupling_map(
+        X, counts, senders=names, receivers=names, bin_size=0.001, channel=[1, 1, 2, 3]
+    )
+    couplings.settings["window"] = np.float64(0.015)
+    couplings.save(tmp_path / "map")
+    found = fastglm.load_couplings(tmp_path / "map.npz")
+    for name in (*connectivity.couplings._NUMBERS, "same_channel", "own_history", "absent"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(couplings, name), name)
+    for name in ("senders", "receivers", "kernel", "coef", "mean_count"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(couplings, name), name)
+    assert repr(found) == repr(couplings)
+    assert (found.channel, found.controls, found.bin_size) == (couplings.channel, {}, 0.001)
+    assert found.settings == {"window": 0.015}
+    assert found.null.sentence == couplings.null.sentence
+    assert found.sentence("a", "b") == couplings.sentence("a", "b")
+    assert (found.loss.family, found.loss.link) == ("Poisson", "exp")
+    assert found.to_frame().equals(couplings.to_frame())
+    with pytest.raises(ValueError, match="no standard errors of its filters"):
+        found.filters()
+
+
+@pytest.mark.filterwarnings("ignore:silent")
+@pytest.mark.parametrize("tested", [True, False])
+def test_what_is_absent_stays_absent_in_a_file(fitted, tmp_path, tested):
+    counts, X, _ = fitted
+    counts = counts.copy()
+    counts[:, 3] = 0
+    model = fastglm.PopulationGLM().fit(X, counts)
+    couplings = model.coupling_map(X, counts)
+    if not tested:
+        couplings = connectivity.point_estimates(
+            model.coef_, couplings.kernel, itself=False, model=model
+        )
+    couplings.save(tmp_path / "map.npz")
+    found = fastglm.load_couplings(tmp_path / "map.npz")
+    assert couplings.absent[:, 3].all()
+    np.testing.assert_array_equal(found.absent, couplings.absent)
+    assert found.tested == couplings.tested
+
+
+def test_files_that_are_no_map_are_refused(fitted, tmp_path):
+    counts, X, model = fitted
+    path = tmp_path / "map.npz"
+    with pytest.raises(FileNotFoundError):
+        fastglm.load_couplings(path)
+    model.save_params(path)
+    with pytest.raises(ValueError, match="is not a map of fastglm"):
+        fastglm.load_couplings(path)
+    model.coupling_map(X, counts).save(path)
+    data = dict(np.load(path))
+    np.savez(path, **{**data, "strength": data["strength"][1:]})
+    with pytest.raises(ValueError, match="damaged map of couplings: strength has shape"):
+        fastglm.load_couplings(path)
+    newer = str(data["header"]).replace('"version": 1', '"version": 2')
+    np.savez(path, **{**data, "header": np.array(newer)})
+    with pytest.raises(ValueError, match="format version 2"):
+        fastglm.load_couplings(path)
+    with pytest.raises(ValueError, match="There is no folder"):
+        model.coupling_map(X, counts).save(tmp_path / "nowhere" / "map.npz")

@@ -6,7 +6,7 @@ import pytest
 from sklearn.model_selection import GroupKFold
 
 import fastglm
-from fastglm.basis import BSplineEval, HistoryConv, RaisedCosineLogConv
+from fastglm.basis import BSplineEval, RaisedCosineLogConv
 from fastglm.diagnostics import contributions, cross_validated
 from fastglm.features import hstack
 

@@ -196,6 +196,24 @@ def test_senders_that_are_not_the_receivers_have_no_own_history():
         np.testing.assert_array_equal(ax.images[0].get_array(), couplings.peak)
 
 
+def test_a_plain_matrix_is_drawn_as_it_is():
+    matrix = np.random.default_rng(0).normal(size=(3, 5))
+    matrix[1, 2] = np.nan
+    ax = plotting.plot_connectivity(matrix)
+    np.testing.assert_array_equal(ax.images[0].get_array().filled(np.nan), matrix)
+    assert "coupling" in [a.get_ylabel() or a.get_xlabel() for a in ax.figure.axes[1:]]
+
+
+def test_values_in_units_that_do_not_change_with_the_bin(data, model, couplings):
+    with pytest.raises(ValueError, match="The map has no strength_ms"):
+        plotting.plot_connectivity(couplings, value="strength_ms")
+    in_ms = model.coupling_map(*data[1:], bin_size=0.005)
+    for value in ("strength_ms", "added_spikes"):
+        ax = plotting.plot_connectivity(in_ms, value=value)
+        shown, own = ax.images[0].get_array(), in_ms.own_history
+        np.testing.assert_array_equal(shown.data[~own], getattr(in_ms, value)[~own])
+
+
 def test_axes_are_used_as_given_and_the_bar_can_be_left_out():
     figure, ax = plt.subplots()
     assert plotting.plot_connectivity(made_up(4), bar=False, limit=2.0, ax=ax) is ax

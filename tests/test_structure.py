@@ -35,7 +35,7 @@ FLOORS = (
         "diagnostics",
     )
     + ("connectivity", "glm", "workflow", "migration", "plotting", "report")
-    + ("__init__", "cli")
+    + ("__init__", "cli", "__main__")
 )
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -11,6 +11,7 @@ from fastglm.connectivity.couplings import coupling_map as coupling_map
 from fastglm.connectivity.couplings import history_of as history_of
 from fastglm.connectivity.couplings import point_estimates as point_estimates
 from fastglm.connectivity.empirical import Null as Null
+from fastglm.connectivity.files import load_couplings as load_couplings
 from fastglm.connectivity.nuisance import population_activity as population_activity
 from fastglm.connectivity.nuisance import residual_factors as residual_factors
 from fastglm.connectivity.nuisance import slow_drift as slow_drift
@@ -22,6 +23,7 @@ __all__ = [
     "Null",
     "Synchrony",
     "coupling_map",
+    "load_couplings",
     "population_activity",
     "residual_factors",
     "slow_drift",

@@ -14,6 +14,10 @@ softplus. The summary of a filter is
   the rate with the exponential link and cloglog, and of the odds with the logistic link. With
   softplus and identity ``exp(h)`` multiplies nothing, and the gain is NaN;
 - ``standard_error``: of the strength;
+- ``strength_ms``: the strength in units that do not change with the bin, eta times milliseconds;
+- ``added_spikes``: spikes that one event of the sender adds to the receiver at its mean count m,
+  ``sum_l mean(eta_m + h(l)) - m`` with ``mean(eta_m) = m``, all else the same. With the exponential
+  link this is ``m sum_l (exp(h(l)) - 1)``;
 - ``z``: how far the filter departs from the null in the shape of a synapse, in standard deviations
   and with its sign, and ``delay``, the delay of that synapse; see `fastglm.connectivity.scan`;
 - ``p_value``: against the null that was chosen. ``null="model"`` is the Wald test of the whole
@@ -49,6 +53,8 @@ from fastglm.observation_models import Loss, PoissonExp
 from fastglm.recordings.times import check_bin_size, read_number
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import ArrayLike
 
     from fastglm.features.history import HistoryColumns
@@ -100,6 +106,10 @@ class CouplingMap:
         Coefficients of the filters.
     loss : fastglm.observation_models.Loss
         Family and link. ``loss.eta_name`` is the name of eta.
+    bin_size : float or None
+        Seconds.
+    mean_count : ndarray of shape (n_receivers,) or None
+        Mean count of each receiver in a bin.
     """
 
     strength: np.ndarray
@@ -125,6 +135,8 @@ class CouplingMap:
     same_channel: np.ndarray | None = None
     channel: str = ""
     synchrony: Synchrony | None = field(default=None, repr=False)
+    bin_size: float | None = None
+    mean_count: np.ndarray | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.same_channel is None:
@@ -169,6 +181,31 @@ class CouplingMap:
         """Whether the q-value of each coupling is at most q, a boolean array."""
         with np.errstate(invalid="ignore"):
             return self.q_value <= q
+
+    @property
+    def strength_ms(self) -> np.ndarray:
+        """Area of every filter in eta x milliseconds; NaN where the bin size is not known."""
+        return self.strength * (np.nan if self.bin_size is None else 1e3 * self.bin_size)
+
+    @property
+    def added_spikes(self) -> np.ndarray:
+        """Spikes that one event of a sender adds to a receiver at its mean rate.
+
+        The sum over the lags of the filter; see the head of the module.
+
+        Returns
+        -------
+        ndarray of shape (n_senders, n_receivers)
+            NaN where the filter is not in the fit, or the mean counts are not known.
+        """
+        if self.mean_count is None:
+            return np.full(self.strength.shape, np.nan)
+        out, mean = np.empty(self.strength.shape), self.mean_count
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            eta = np.asarray(self.loss.eta(mean))
+            for i, coef in enumerate(self.coef):
+                out[i] = (self.loss.mean(eta + self.kernel @ coef) - mean).sum(axis=0)
+        return out
 
     @property
     def sensitivity(self) -> np.ndarray:
@@ -275,8 +312,13 @@ class CouplingMap:
         Raises
         ------
         ValueError
-            If the level is not between 0 and 1.
+            If the level is not between 0 and 1, or there are no standard errors.
         """
+        if self.uncertainty is None:
+            raise ValueError(
+                "This map has no standard errors of its filters, as one from a file or without "
+                "tests has none. The filters themselves are couplings.kernel @ couplings.coef."
+            )
         numbers = self.first_filter + np.arange(self.strength.shape[0])
         return self.uncertainty.bands(self.kernel, level, numbers)
 
@@ -315,14 +357,33 @@ class CouplingMap:
             graph.add_edge(self.senders[i].item(), self.receivers[j].item(), **numbers)
         return graph
 
+    def save(self, path: str | Path) -> None:
+        """Write the map to ``.npz``; `fastglm.load_couplings` reads it.
+
+        The model, the covariances of the filters and the synchrony are not in the file.
+
+        Parameters
+        ----------
+        path : str or Path
+            ``.npz`` is appended where it is missing. The file appears whole or not at all.
+
+        Raises
+        ------
+        ValueError
+            If no file can be written there.
+        """
+        from fastglm.connectivity.files import save_couplings
+
+        save_couplings(self, path)
+
     def _numbers(self):
         """Every number of a coupling, arrays of shape (n_senders, n_receivers)."""
         return {name: getattr(self, name) for name in _NUMBERS}
 
 
 _NUMBERS = (
-    *("strength", "standard_error", "peak", "gain", "z", "delay", "p_value", "q_value"),
-    "sensitivity",
+    *("strength", "standard_error", "strength_ms", "added_spikes", "peak", "gain"),
+    *("z", "delay", "p_value", "q_value", "sensitivity"),
 )
 
 
@@ -408,7 +469,7 @@ def coupling_map(
     same, source = read_channels(
         channel, block.inputs, fit.receivers, couplings.strength.shape, itself
     )
-    couplings = replace(couplings, same_channel=same)
+    couplings = replace(couplings, same_channel=same, bin_size=bin_size)
     if bin_size is not None:
         couplings = _judged(couplings, fit, null, bin_size)
     couplings.channel = sentence(
@@ -534,7 +595,7 @@ def _summarise(fit, u, kernel, first, itself, senders, receivers):
     p, explained = test.p_value, read_explained(fit, u.kind, test)
     q = inference.benjamini_hochberg(np.where(estimates.own_history, np.nan, p))
     return replace(estimates, standard_error=error, p_value=p, q_value=q, uncertainty=u,
-                   explained=explained)  # fmt: skip
+                   explained=explained, mean_count=fit.mean_count)  # fmt: skip
 
 
 def history_of(X: FeatureMatrix, label: str | None = None) -> tuple[HistoryColumns, int]:

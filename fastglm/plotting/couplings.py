@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import matplotlib.ticker
 import numpy as np
@@ -14,10 +15,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from scipy import stats
 
-from fastglm._checks import check_choice, check_share
-from fastglm.connectivity import CouplingMap
+from fastglm._checks import as_dense_numbers, check_choice, check_share
+from fastglm.connectivity import CouplingMap, point_estimates
 from fastglm.plotting.common import BLUE, GREY, SMALL, axes_of, figure_of, lags_of, plain
 from fastglm.recordings.times import check_bin_size
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
 _MAP = "RdBu_r"
 _OWN, _ABSENT = (0.72, 0.72, 0.72, 1.0), (0.92, 0.92, 0.92, 1.0)
@@ -29,7 +33,7 @@ strongest = CouplingMap.strongest
 
 
 def plot_connectivity(
-    couplings: CouplingMap,
+    couplings: CouplingMap | ArrayLike,
     q: float = 0.05,
     value: str = "strength",
     mark: str = "auto",
@@ -45,13 +49,14 @@ def plot_connectivity(
 
     Parameters
     ----------
-    couplings : fastglm.connectivity.CouplingMap
+    couplings : fastglm.connectivity.CouplingMap or array of shape (n_senders, n_receivers)
+        A plain matrix has no tests and no own histories; NaN is a coupling that is not there.
     q : float
         q-value up to which a coupling counts as significant.
-    value : {"strength", "peak"}
-        Area of the filter (eta x bins), or the value of the filter that is farthest from zero
-        (eta). eta is the log rate with the exponential link and cloglog, the log odds with the
-        logistic link.
+    value : {"strength", "strength_ms", "added_spikes", "peak"}
+        Area of the filter (eta x bins, or eta x ms), spikes that one event of the sender adds, or
+        the value of the filter that is farthest from zero (eta). eta is the log rate with the
+        exponential link and cloglog, the log odds with the logistic link.
     mark : {"auto", "dots", "fade", "none"}
         "dots" marks the significant couplings; "fade" fades all others. "auto" is "dots" up to 40
         cells and "fade" beyond.
@@ -69,7 +74,8 @@ def plot_connectivity(
     Raises
     ------
     ValueError
-        If q is not between 0 and 1, or value, mark or limit is not known.
+        If q is not between 0 and 1, value, mark or limit is not known, the map does not have the
+        value, or a matrix does not have two dimensions.
 
     Examples
     --------
@@ -82,9 +88,12 @@ def plot_connectivity(
     >>> ax.get_xlabel(), ax.get_ylabel()
     ('receiver', 'sender')
     """
+    couplings, unit = _as_map(couplings)
     labels = {
-        "strength": f"filter area ({couplings.loss.eta_name} \N{MULTIPLICATION SIGN} bins)",
-        "peak": f"filter peak ({couplings.loss.eta_name})",
+        "strength": f"filter area ({unit} \N{MULTIPLICATION SIGN} bins)" if unit else "coupling",
+        "strength_ms": f"filter area ({unit} \N{MULTIPLICATION SIGN} ms)",
+        "added_spikes": "spikes added by a spike of the sender",
+        "peak": f"filter peak ({unit})",
     }
     check_share("q", q, 0.05)
     check_choice("value", value, labels)
@@ -92,6 +101,11 @@ def plot_connectivity(
     if limit is not None and not (np.isfinite(limit) and limit > 0):
         raise ValueError(f"limit is {limit}; expected a number above 0.")
     values = getattr(couplings, value)
+    if np.isnan(values).all() and not np.isnan(couplings.strength).all():
+        raise ValueError(
+            f"The map has no {value}: it knows no bin size or no mean counts. Pass bin_size= to "
+            "coupling_map, which needs counts."
+        )
     own, significant = couplings.own_history, couplings.significant(q)
     open_ = np.isinf(couplings.standard_error) & ~own
     absent = (couplings.absent | ~np.isfinite(values)) & ~own & ~open_
@@ -117,6 +131,19 @@ def plot_connectivity(
     if bar and shown.count():
         draw_bar(image, shown.compressed(), ax, labels[value])
     return ax
+
+
+def _as_map(couplings):
+    """A map, and the name of its eta; the map of a plain matrix has none."""
+    if isinstance(couplings, CouplingMap):
+        return couplings, couplings.loss.eta_name
+    matrix = as_dense_numbers(couplings, "couplings").astype(float)
+    if matrix.ndim != 2:
+        raise ValueError(
+            f"couplings has shape {matrix.shape}; expected a CouplingMap, or a matrix of "
+            "(n_senders, n_receivers)."
+        )
+    return point_estimates(matrix, np.ones((1, 1)), itself=False), ""
 
 
 def _keys(mark, q, own, absent, open_):
