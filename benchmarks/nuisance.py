@@ -42,7 +42,7 @@ def drift(found):
 def activity(found):
     """The own terms that make the pooled activity of the recipe one without the receiver."""
     X, mask = population_activity(found.model.counts_, BIN)
-    ranges = zip(X.columns, X.column_ranges, strict=True)
+    ranges = zip(X.blocks, X.column_ranges, strict=True)
     own = [(c, mask[start:stop]) for c, (start, stop) in ranges if c.label.startswith("own")]
     blocks, masks = zip(*own, strict=True)
     return FeatureMatrix(blocks), np.concatenate(masks)

@@ -93,7 +93,7 @@ def kernels():
         out = aligned_zeros((len(values), 128), dtype)
         sweep = Sweep(X, 96, dtype)
         sweep.set_coef(np.random.default_rng(0).normal(size=(800, 96)) * 0.01)
-        additions = X.columns[0].n_events * 100 * 96
+        additions = X.blocks[0].n_events * 100 * 96
         times = []
         # In turns, and the best of many: others use the machine.
         for _ in range(25):
@@ -221,7 +221,7 @@ def peer_case(name):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     least = judge(case, everyone, tight.coef_, tight.intercept_)[0]
-    work = 2 * X.columns[0].n_events * X.columns[0].kernel.shape[0]
+    work = 2 * X.blocks[0].n_events * X.blocks[0].kernel.shape[0]
     row = {"n_cells": n_cells, "n_bins": n_bins, "n_features": X.shape[1]}
     row |= {"mean_count": float(case.counts.mean()), "objective": float(least.mean())}
     row["peak_bytes"] = peak

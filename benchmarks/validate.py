@@ -65,7 +65,7 @@ def coverage(n_networks=25, n_cells=10, n_bins=120_000):
         _, low, high = couplings.filters(0.95)
         true = network.filters.transpose(1, 0, 2)
         # At the last lag of the window the basis is zero, and so is any filter.
-        some = np.flatnonzero(X.columns[0].kernel.any(axis=1))
+        some = np.flatnonzero(X.blocks[0].kernel.any(axis=1))
         inside.append(((low <= true) & (true <= high))[some][:, other])
         z.append(((couplings.strength - true.sum(axis=0)) / couplings.standard_error)[other])
     inside, z = np.concatenate(inside, axis=1), np.concatenate(z)

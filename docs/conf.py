@@ -52,6 +52,11 @@ MODULES = [
     "report",
     "io",
     "migration",
+    "pytrees",
+    "convolve",
+    "identifiability_constraints",
+    "fetch",
+    "utils",
 ]
 autosummary_generate = True
 # A package lists what its files define.
@@ -60,8 +65,11 @@ autosummary_ignore_module_all = False
 autosummary_context = {
     "hidden": [
         *("DenseColumns", "HistoryColumns", "ProductColumns", "SlowColumns"),
+        "TraceColumns",
         *("as_regularizer", "check_path", "demo_figure", "fit_figure", "gain_eigenvalues"),
-        *("model_path", "read_key", "read_model", "split", "strongest"),
+        *("describe_model", "is_container", "is_nemos", "is_tree", "leaves", "lengths_of", "paths"),
+        *("model_path", "read_key", "read_mapping", "read_model", "read_nemos", "same_groups"),
+        *("shape_of", "split", "stack", "strongest"),
     ]
 }
 autodoc_member_order = "bysource"

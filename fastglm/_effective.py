@@ -141,11 +141,12 @@ def _expected(fit, block, rows, receivers):
     eta = fit.eta(block, rows, receivers)
     known = ~np.isnan(fit.y.rows(block)[:, receivers])
     with np.errstate(all="ignore"):
-        curvature = np.where(known, fit.loss.expected_curvature(eta), 0.0)
-        if not fit.family.event_based:
-            return curvature, np.zeros_like(curvature)
-        variance = fit.family.variance(fit.loss.mean(eta), fit.scale[receivers])
-        kurtosis = np.where(variance > 0, curvature * (curvature / variance), 0.0)
+        loss, scale = fit.loss.select(receivers), fit.scale[receivers]
+        curvature = np.where(known, loss.expected_curvature(eta), 0.0)
+        kurtosis = fit.family.kurtosis * np.nan_to_num(scale) * curvature**2
+        if fit.family.event_based:
+            variance = fit.family.variance(loss.mean(eta), scale)
+            kurtosis += np.where(variance > 0, curvature * (curvature / variance), 0.0)
     return curvature, kurtosis
 
 

@@ -152,6 +152,35 @@ def read_npz(path: str | Path, what: str) -> dict[str, np.ndarray]:
             ) from None
 
 
+def read_npy(path: str | Path, what: str) -> np.ndarray:
+    """The array of an ``.npy`` file, without pickle; see `open_npy`."""
+    return np.array(open_npy(path, what))
+
+
+def open_npy(path: str | Path, what: str) -> np.ndarray:
+    """The array of an ``.npy`` file, of which only what is used is read from the disk.
+
+    Raises
+    ------
+    ValueError
+        If the file is no plain array, or holds fewer bytes than it declares.
+    """
+    path = as_path(path)
+    try:
+        with open(path, "rb") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of NumPy, about headers of Python 2
+            check_declared(file, path.stat().st_size)
+            if file.tell() == path.stat().st_size:  # nothing to map
+                file.seek(0)
+                return np.load(file, allow_pickle=False)
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception:  # any: NumPy raises some five types
+        raise ValueError(
+            f"{path} could not be read as {what}: it is not an .npy file of a plain array, or it "
+            "is damaged."
+        ) from None
+
+
 def _check_members(file, size):
     """Raise ValueError if an array of an archive declares more than the archive holds."""
     with zipfile.ZipFile(file) as archive:

@@ -19,6 +19,7 @@ from fastglm._engine.result import SETTLED, USABLE, Result
 from fastglm._inputs import (
     check_names,
     check_receivers,
+    cut,
     read_counts,
     read_loss,
     read_mask,
@@ -33,11 +34,20 @@ from fastglm._pynapple import Columns
 from fastglm.features.events import Events
 from fastglm.features.matrix import as_feature_matrix
 from fastglm.observation_models import ObservationModel
+from fastglm.pytrees import is_container, paths, split, stack
 from fastglm.regularizer import as_regularizer
 
 _ROWS = 4096  # rows that are built at a time
 _LITTLE = 1e-6  # part of the variance of the counts, which an objective is exact to 1e-15 of
 _ADJUSTMENTS = ("sample_weight", "offset")
+
+
+def _check_tree(model, X):
+    """Raise ValueError if X is another tree than that of the fit."""
+    given, known = paths(X), paths(model.coef_, is_container)
+    if given != known:
+        given, known = ("an array" if v is None else f"a tree of {v}" for v in (given, known))
+        raise ValueError(f"X is {given}; expected {known}, as in the fit: coef_ has its shape.")
 
 
 class Fitted:
@@ -76,16 +86,25 @@ class Fitted:
     offset : ndarray of shape (n_bins, 1) or (n_bins, n_receivers), or None
     kept : ndarray of bool, shape (n_bins,)
         Bins of the fit: X is finite and the weight above 0.
+    places : ndarray of int or None
+        Bins that are the rows of the matrix that was given; see `Problem`.
+    timeline : Timeline or None
+        Times of these rows.
     """
 
     def __init__(self, model, X=None, y=None, weight=None, offset=None):
+        self.timeline = self.places = None
+        if X is not None:
+            self.timeline = X.timeline
+            X, self.places, (y, weight, offset) = cut(X, y, weight, offset)
         self.model, self.y, self.weight, self.offset = model, y, weight, offset
-        self.loss = read_loss(model)
-        self.family: ObservationModel = self.loss.observation_model
-        self.coef = model.coef_ if model.coef_.ndim == 2 else model.coef_[:, None]
+        coef = stack(model.coef_)
+        self.coef = coef if coef.ndim == 2 else coef[:, None]
         self.X, self.shift = (None, 0.0) if X is None else X.centred()
         self.intercept = np.asarray(model.intercept_) + self._moved(self.coef)
         self.scale = np.asarray(model.scale_)
+        self.loss = read_loss(model).at(self.scale)
+        self.family: ObservationModel = self.loss.observation_model
         self.status, self.converged = model.status_, model.converged_
         self.usable = np.isin(self.status, USABLE)
         self.single = model.single_receiver
@@ -117,15 +136,18 @@ class Fitted:
         ValueError
             If the data do not fit the model, or weights or offsets are missing.
         """
-        if not hasattr(model, "coef_"):
+        if not (hasattr(model, "coef_") and hasattr(model, "intercept_")):
             raise NotFittedError(
                 f"This {type(model).__name__} is not fitted yet; call fit(X, y) first."
             )
+        if not hasattr(model, "status_"):  # set by hand
+            store_imported(model, model.coef_, model.intercept_, getattr(model, "scale_", None))
         if X is None:
             return cls(model)
         check_names(model, X)
+        _check_tree(model, X)
         X = as_feature_matrix(X)
-        n_features, n = len(model.coef_), len(model.intercept_)
+        n_features, n = len(stack(model.coef_)), len(model.intercept_)
         if X.shape[1] != n_features:
             raise ValueError(
                 f"X has {X.shape[1]} features, but {type(model).__name__} is expecting "
@@ -154,7 +176,8 @@ class Fitted:
         """The same data seen with other coefficients, and intercepts for X as it was given."""
         other = copy.copy(self)
         other.coef, other.intercept = coef, intercept + self._moved(coef)
-        other.scale = self.scale if scale is None else scale
+        if scale is not None:
+            other.scale, other.loss = scale, self.loss.at(scale)
         other.__dict__.pop("free", None)
         return other
 
@@ -165,6 +188,10 @@ class Fitted:
         for name in ("n_bins", "total", "mean_count"):
             other.__dict__.pop(name, None)
         return other
+
+    def by_row(self, values: np.ndarray) -> np.ndarray:
+        """Values of every bin as values of every row of the matrix that was given."""
+        return values if self.places is None else values[self.places]
 
     def _moved(self, coef):
         """What centring of X adds to the intercepts, (n_receivers,) or 0."""
@@ -276,14 +303,15 @@ class Fitted:
         counts = self.y.rows(block)[:, receivers]
         known = ~np.isnan(counts)
         with np.errstate(over="ignore", invalid="ignore"):
-            values = self.loss.derivatives(eta, np.where(known, counts, 0.0))
+            loss = self.loss.select(receivers)
+            values = loss.derivatives(eta, np.where(known, counts, self.family.some))
         return tuple(np.where(known, value, 0.0) for value in values)
 
     def expected_curvature(self, block, rows, receivers=slice(None)) -> np.ndarray:
         """Mean of the curvature over counts drawn from the model; 0 where none is known."""
         known = ~np.isnan(self.y.rows(block)[:, receivers])
         with np.errstate(over="ignore", invalid="ignore"):
-            value = self.loss.expected_curvature(self.eta(block, rows, receivers))
+            value = self.loss.select(receivers).expected_curvature(self.eta(block, rows, receivers))
         return np.where(known, value, 0.0)
 
     def eta(self, block, rows, receivers=slice(None)) -> np.ndarray:
@@ -317,28 +345,35 @@ def free_features(mask, coef, penalty) -> np.ndarray:
     return mask & ((coef != 0) | ~penalty.sparse)
 
 
-def fitted_scale(problem, result: Result) -> np.ndarray:
-    """Scale of every receiver after a fit, by the family's `scale_from`: 1 if it has none.
+def residual_dof(problem, result: Result) -> np.ndarray:
+    """Bins of every receiver, or the sum of their weights, less its free coefficients."""
+    weight = problem.observed.weight
+    inside = np.where(problem.valid, 1.0 if weight is None else weight, 0.0)
+    n_free = free_features(problem.free, result.coef, problem.penalty).sum(axis=0) + 1
+    return inside.sum() - problem.y.missing(inside) - n_free
 
-    With weights it is that of repeated rows. Where the loss is the deviance (Gaussian) it follows
+
+def fitted_scale(problem, result: Result) -> np.ndarray:
+    """Scale of every receiver after a fit: that of the fit, or by the family's `scale_from`.
+
+    With weights it is that of repeated rows. Where the loss is the squares (Gaussian) it follows
     from the objective; else, and where the fit is so good that little is left of the objective, the
-    deviance is summed up chunk by chunk.
+    squares are summed up chunk by chunk.
     """
-    loss, n = problem.settings.loss, problem.n_receivers
+    loss = problem.settings.loss
     family = loss.observation_model
     if not family.estimates_scale:
-        return np.ones(n)
+        return result.scale if family.fits_scale else np.full(problem.n_receivers, family.scale)
     weight, known = problem.observed.weight, np.where(problem.valid, 1.0, 0.0)
     squares, size = _moments(problem.y, known if weight is None else weight * known)
-    deviance = None
+    total = None
     if loss.constant_curvature:
         left = result.objective - _penalty_value(problem.penalty, result.coef)
         if not (left < _LITTLE * squares).any():
-            deviance = left * size
-    if deviance is None:
-        deviance = _sum_of_deviances(problem, result)
-    n_free = free_features(problem.free, result.coef, problem.penalty).sum(axis=0) + 1
-    return family.scale_from(deviance, size, n_free)
+            total = left * size
+    if total is None:
+        total = _sum_of_squares(problem, result)
+    return family.scale_from(total, residual_dof(problem, result))
 
 
 def _moments(y, weight):
@@ -354,21 +389,30 @@ def _penalty_value(penalty, coef):
     return value if penalty.weight is None else value + norms(penalty, coef, slice(None))
 
 
-def _sum_of_deviances(problem, result):
-    """Weighted deviance of every receiver, summed chunk by chunk."""
+def _sum_of_squares(problem, result):
+    """Weighted Pearson's statistic of every receiver, summed chunk by chunk."""
     loss, y, observed = problem.settings.loss, problem.y, problem.observed
     total = np.zeros(problem.n_receivers)
     for index, mu in rates(
         problem.X, result.coef, result.intercept, loss, observed.offset, problem.valid
     ):
-        value = loss.observation_model.deviance(y.rows(index), mu)
+        value = loss.observation_model.squares(y.rows(index), mu)
         weight = 1.0 if observed.weight is None else observed.weight[index, None]
         total += np.where(np.isnan(value), 0.0, weight * value).sum(axis=0)
     return total
 
 
 def store(
-    model, result: Result, *, scale=None, weighted=False, shifted=False, names=None, receivers=None
+    model,
+    result: Result,
+    *,
+    scale=None,
+    weighted=False,
+    shifted=False,
+    names=None,
+    receivers=None,
+    shape=None,
+    dof=None,
 ) -> None:
     """Set what a fit leaves on its model.
 
@@ -383,6 +427,10 @@ def store(
     names : ndarray of str, optional
         Of the features.
     receivers : Columns, optional
+    shape : dict or list, optional
+        Of the tree that X was; see `fastglm.pytrees.shape_of`.
+    dof : ndarray of shape (n_receivers,), optional
+        Degrees of freedom of the residuals. NaN by default.
     """
     model.n_features_in_ = result.coef.shape[0]
     if names is not None:
@@ -390,9 +438,11 @@ def store(
     elif hasattr(model, "feature_names_in_"):
         del model.feature_names_in_
     model.solver_result_ = result
-    model.coef_ = result.coef[:, 0] if model.single_receiver else result.coef
+    coef = result.coef[:, 0] if model.single_receiver else result.coef
+    model.coef_ = coef if shape is None else split(coef, shape)
     model.intercept_ = result.intercept
     model.scale_ = np.ones(result.intercept.size) if scale is None else scale
+    model.dof_resid_ = np.full(result.intercept.size, np.nan) if dof is None else dof
     model.status_ = result.status
     model.converged_ = np.isin(result.status, SETTLED)
     model.objective_ = result.objective
@@ -400,3 +450,39 @@ def store(
     model.n_iter_, model.n_passes_ = result.n_iter, result.n_passes
     model.weighted_, model.shifted_ = weighted, shifted
     model.receivers_ = receivers
+
+
+def store_imported(model, coef, intercept, scale=None) -> None:
+    """Set coefficients that were found elsewhere on a model, with the status "imported".
+
+    Parameters
+    ----------
+    model : PopulationGLM or GLM
+    coef : array of shape (n_features, n_receivers) or (n_features,), or a tree of them
+    intercept : array of shape (n_receivers,)
+    scale : array of shape (n_receivers,), optional
+        1 by default.
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit each other.
+    """
+    tree, intercept = coef, np.atleast_1d(np.asarray(intercept, np.float64))
+    coef = np.asarray(stack(coef), np.float64)
+    wanted = 1 if model.single_receiver else 2
+    n = coef.shape[1] if coef.ndim == 2 else 1
+    if coef.ndim != wanted or intercept.shape != (n,):
+        names = "(n_features,) and (1,)" if wanted == 1 else "(n_features, n) and (n,)"
+        raise ValueError(
+            f"coef_ and intercept_ of this {type(model).__name__} have shapes {coef.shape} and "
+            f"{intercept.shape}; expected {names}."
+        )
+    result = Result.empty(len(coef), n)
+    result.coef[:], result.intercept[:] = coef.reshape(-1, n), intercept
+    result.status[:] = "imported"
+    if scale is not None:
+        scale = np.broadcast_to(np.asarray(scale, np.float64), intercept.shape).copy()
+    store(model, result, scale=scale)
+    if is_container(tree):
+        model.coef_ = tree

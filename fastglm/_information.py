@@ -13,7 +13,15 @@ import numpy as np
 
 from fastglm._engine.observed import columns
 from fastglm._kernels.threads import run_threads
-from fastglm._products.event_gram import LANES, EventGram, event_work, row_work, triangle_bytes
+from fastglm._products.event_gram import (
+    LANES,
+    MOST_ROWS,
+    EventGram,
+    event_work,
+    n_rows_of,
+    row_work,
+    triangle_bytes,
+)
 from fastglm._products.local import Local
 from fastglm._products.weighted_gram import WeightedGram, symmetric
 
@@ -107,7 +115,7 @@ def _weights(fit, chunk, receivers, counts, kind):
 
     Without counts they are all known, and the curvature does not depend on them.
     """
-    loss = fit.loss
+    loss = fit.loss.select(receivers)
     eta = chunk.eta + fit.intercept[receivers]
     if fit.offset is not None:
         eta += columns(fit.offset, receivers)[chunk.index]
@@ -119,7 +127,7 @@ def _weights(fit, chunk, receivers, counts, kind):
             return [np.where(inside, of_bin[:, None] * curvature, 0.0)]
         y = counts.rows(np.arange(chunk.index.start, chunk.index.stop))
         inside = inside & ~np.isnan(y)
-        _, residual, curvature = loss.derivatives(eta, np.where(inside, y, 0.0))
+        _, residual, curvature = loss.derivatives(eta, np.where(inside, y, fit.family.some))
         if kind == "expected":
             curvature = loss.expected_curvature(eta)
         found = [curvature, residual**2][: _n_sets(kind)]
@@ -189,7 +197,8 @@ def n_penalty(fit, j):
 
 def squares(fit):
     """Weighted sum of the squares of every feature over the bins of the fit, (n_features,)."""
-    if row_work(fit.X, np.ones(1) * fit.X.shape[1]) < _SMALL:
+    small = row_work(fit.X, np.ones(1) * fit.X.shape[1]) < _SMALL
+    if small or n_rows_of(fit.X) > MOST_ROWS:
         return sum((fit.weights(block) * rows**2).sum(axis=0) for block, rows in fit.rows())
     gram = EventGram(fit.X, 1, diagonal=True)
     weight = np.where(fit.kept, 1.0 if fit.weight is None else fit.weight, 0.0)

@@ -6,6 +6,7 @@ Functions take a model only to read its public parameters.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,7 +32,9 @@ from fastglm._penalty import Penalty
 from fastglm._pynapple import common_timeline, read_values
 from fastglm.features.events import Events, Traces, columns_of
 from fastglm.features.matrix import FeatureMatrix, as_feature_matrix
+from fastglm.features.ranges import spread
 from fastglm.observation_models import Loss, as_observation_model
+from fastglm.pytrees import is_tree, leaves, shape_of, stack
 from fastglm.regularizer import UnRegularized, as_regularizer
 
 SOLVERS = ("auto", "newton-cholesky", "newton-cg")
@@ -43,6 +46,15 @@ _NEMOS_SOLVERS = (
     "NonlinearCG",
     "SVRG",
     "ProxSVRG",
+)
+# Arguments of NeMoS's descents beside tol and maxiter.
+_DESCENT = frozenset(
+    (
+        *("acceleration", "adjoint", "batch_size", "decrease_factor", "has_aux", "init_params"),
+        *("key", "linesearch_kwargs", "max_stepsize", "maxls", "memory_size", "method", "momentum"),
+        *("norm", "options", "rtol", "scale_init_precond", "stepsize", "tags", "throw"),
+        *("use_inverse", "verbose", "while_loop_kind"),
+    )
 )
 _SHOWN = 5  # names that a message lists
 _ROWS = 4096  # rows that are checked at a time
@@ -70,6 +82,11 @@ class Problem:
     settings : Settings
     names : ndarray of str or None
         Of the features.
+    places : ndarray of int or None
+        Bins of X that are the rows of the matrix that was given; None if all are. The others lie in
+        gaps between its rows, and are not valid. See `FeatureMatrix.cut`.
+    shape : dict, list or None
+        Of the tree that X was.
     """
 
     X: FeatureMatrix
@@ -81,6 +98,8 @@ class Problem:
     penalty: Penalty
     settings: Settings
     names: np.ndarray | None
+    places: np.ndarray | None = None
+    shape: dict | list | None = None
 
     @property
     def y(self) -> Events:
@@ -120,11 +139,11 @@ def read_problem(model, X, y, sample_weight=None, offset=None) -> Problem:
     Warns
     -----
     UserWarning
-        If there is a strength without a regularizer.
+        If there is a strength without a regularizer, or `solver_kwargs` has settings of descents.
     """
     names = feature_names(X)
     settings = read_settings(model)
-    X, shift = as_feature_matrix(X).centred()
+    given, X = X, as_feature_matrix(X)
     y = read_counts(model, y, X)
     n_bins, n = X.shape[0], y.n_units
     if y.n_bins != n_bins:
@@ -143,6 +162,8 @@ def read_problem(model, X, y, sample_weight=None, offset=None) -> Problem:
     )
     free = read_mask(model, (X.shape[1], n), X)
     weight, offset = read_weight(sample_weight, n_bins), read_offset(offset, n_bins, n)
+    X, places, (y, weight, offset) = cut(X, y, weight, offset)
+    X, shift = X.centred()
     valid, center = X.valid, 0.0
     if offset is not None:
         center = offset[valid].mean(axis=0)
@@ -151,6 +172,14 @@ def read_problem(model, X, y, sample_weight=None, offset=None) -> Problem:
         valid = valid & (weight > 0)
         if not (valid & any_known(y)).any():
             raise ValueError("Every bin that has a history and a count has weight 0.")
+    unused = sorted(_DESCENT.intersection(_solver_kwargs(model) or {}))
+    if unused:
+        warnings.warn(
+            f"solver_kwargs {unused} are settings of descents and are not used: the steps are "
+            "Newton steps, and the optimum does not depend on them.",
+            UserWarning,
+            stacklevel=3,
+        )
     regularizer = as_regularizer(model.regularizer)
     if isinstance(regularizer, UnRegularized) and model.regularizer_strength is not None:
         warnings.warn(
@@ -160,7 +189,18 @@ def read_problem(model, X, y, sample_weight=None, offset=None) -> Problem:
         )
     penalty = read_penalty(model, X, free)
     observed = Observed(y, weight, offset)
-    return Problem(X, observed, center, shift, valid, free, penalty, settings, names)
+    shape = shape_of(given) if is_tree(given) else None
+    rest = free, penalty, settings, names, places, shape
+    return Problem(X, observed, center, shift, valid, *rest)
+
+
+def cut(X: FeatureMatrix, y: Events | None, weight, offset) -> tuple:
+    """A matrix over the bins that its rows need, the rows' places, and y, weight, offset there."""
+    X, places = X.cut()
+    n_bins = X.shape[0]
+    y = y if y is None else y.spread(places, n_bins)
+    parts = (v if v is None else spread(v, places, n_bins) for v in (weight, offset))
+    return X, places, (y, *parts)
 
 
 # --- parameters of a model ---
@@ -180,7 +220,7 @@ def read_settings(model) -> Settings:
         If one of these parameters is not known, or not possible.
     """
     loss = read_loss(model)
-    tol, maxiter, products = _read_solver_kwargs(model.solver_kwargs)
+    tol, maxiter, products = _read_solver_kwargs(_solver_kwargs(model))
     method = _read_solver(model.solver_name)
     return Settings(loss, tol, maxiter, method, products, read_budget(model.memory_budget))
 
@@ -192,12 +232,17 @@ def _read_solver(name):
     return str(name)
 
 
+def _solver_kwargs(model):
+    """As given: the attribute of a model makes an empty dict of None, and a fit changes nothing."""
+    return model.get_params(deep=False)["solver_kwargs"]
+
+
 def _read_solver_kwargs(kwargs):
     if not isinstance(kwargs, dict | type(None)):
         raise ValueError(
             f"solver_kwargs is {shown(kwargs)}; expected a dict of 'tol' and 'maxiter'."
         )
-    kwargs = dict(kwargs or {})
+    kwargs = {name: value for name, value in (kwargs or {}).items() if name not in _DESCENT}
     tol = kwargs.pop("tol", 1e-16)
     maxiter = kwargs.pop("maxiter", 100)
     products = kwargs.pop("products", "auto")
@@ -217,7 +262,12 @@ def _read_solver_kwargs(kwargs):
 def read_penalty(model, X, free, strength=None) -> Penalty:
     """The penalty of every receiver, with the model's strength or another."""
     strength = model.regularizer_strength if strength is None else strength
-    return as_regularizer(model.regularizer).penalty(strength, X, free)
+    regularizer, single = as_regularizer(model.regularizer), model.single_receiver
+    if isinstance(strength, tuple):  # of an elastic net, with its ratio
+        strength = tuple(_of_features(part, X, free, single) for part in strength)
+    elif isinstance(strength, Mapping):
+        strength = regularizer.of_blocks(_of_features(strength, X, free, single), X)
+    return regularizer.penalty(strength, X, free)
 
 
 def read_mask(model, shape, X=None) -> np.ndarray:
@@ -238,10 +288,12 @@ def read_mask(model, shape, X=None) -> np.ndarray:
     mask, (n_features, n) = model.feature_mask, shape
     if mask is None:
         return np.ones(shape, bool)
-    if isinstance(mask, dict):
+    if isinstance(mask, Mapping):
         if X is None:
             raise ValueError("feature_mask has labels of features; pass the features X as well.")
-        return _label_mask(mask, X, n)
+        parts = {path: _read_binary(part) for path, part in _blocks(mask).items()}
+        everywhere = np.ones(shape)
+        return _by_block("feature_mask", parts, X, everywhere, model.single_receiver).astype(bool)
     mask = _read_binary(mask)
     if model.single_receiver and mask.ndim == 1:
         mask = mask[:, None]
@@ -258,20 +310,48 @@ def read_mask(model, shape, X=None) -> np.ndarray:
     return mask
 
 
-def _label_mask(mask, X, n):
-    unknown = [label for label in mask if label not in X.labels]
-    if unknown:
-        raise ValueError(f"feature_mask has labels {unknown}; the features have {X.labels}.")
-    full = np.ones((X.shape[1], n), bool)
-    for label, (start, stop) in zip(X.labels, X.column_ranges, strict=True):
-        if label in mask:
-            part = _read_binary(mask[label])
-            if part.shape != (n,):
-                raise ValueError(
-                    f"feature_mask[{label!r}] has shape {part.shape}; expected "
-                    f"(n_receivers,) = ({n},)."
-                )
-            full[start:stop] = part
+def _blocks(values):
+    """Values by the label of their block, from a dict that may be nested."""
+    return leaves(values, lambda node: isinstance(node, Mapping))
+
+
+def _by_block(name, parts, X, out, single):
+    """Fill an array of shape (n_features, n_receivers) from values for blocks of features.
+
+    A block is named by its label, or by a beginning of its path in a tree.
+    """
+    n, labels = out.shape[1], X.labels
+    for label, values in parts.items():
+        some = [k for k, known in enumerate(labels) if f"{known}/".startswith(f"{label}/")]
+        if not some:
+            raise ValueError(f"{name} has labels [{label!r}]; the features have {labels}.")
+        start, stop = X.column_ranges[some[0]][0], X.column_ranges[some[-1]][1]
+        size = stop - start
+        if single and values.ndim == 1 and values.shape != (1,):
+            values = values[:, None]
+        if values.shape not in ((), (n,), (size, n)):
+            raise ValueError(
+                f"{name}[{label!r}] has shape {values.shape}; expected a number, (n_receivers,) = "
+                f"({n},), or (n_features, n_receivers) of the block, ({size}, {n})."
+            )
+        out[start:stop] = values
+    return out
+
+
+def _of_features(strength, X, free, single):
+    """A strength or ratio; one that is given by block as an array (n_features, n_receivers)."""
+    if not isinstance(strength, Mapping):
+        return strength
+    name = "regularizer_strength"
+    parts = {k: as_dense_numbers(v, name).astype(np.float64) for k, v in _blocks(strength).items()}
+    full = _by_block(name, parts, X, np.full(free.shape, np.nan), single)
+    if np.isnan(full).any():
+        first = np.flatnonzero(np.isnan(full).any(axis=1))[0]
+        missing = X.labels[np.searchsorted([stop for _, stop in X.column_ranges], first, "right")]
+        raise ValueError(
+            f"{name} has none for {missing!r}; expected one for each of {X.labels}, 0 for no "
+            "penalty."
+        )
     return full
 
 
@@ -320,6 +400,8 @@ def read_counts(model, y, X=None) -> Events:
         y = as_numbers(y, "y") if trials is None else join(trials)
     y = _shape_counts(y, model.single_receiver)
     family, columns = as_observation_model(model.observation_model), columns_of(given, timeline)
+    if family.positive and not isinstance(y, np.ndarray):  # what a sparse table leaves out is 0
+        y = y.toarray()
     if isinstance(y, np.ndarray) and not family.event_based:
         events = Traces(y)
         for start in range(0, y.shape[0], _ROWS):
@@ -388,7 +470,7 @@ def read_start(init_params, n_features, n):
         return None
     if not isinstance(init_params, tuple | list) or len(init_params) != 2:
         raise ValueError("init_params is not a pair; expected (coef, intercept).")
-    coef, intercept = (_read("init_params", part) for part in init_params)
+    coef, intercept = (_read("init_params", stack(part)) for part in init_params)
     intercept = intercept.ravel()
     coef = coef[:, None] if coef.ndim == 1 else coef
     if coef.shape != (n_features, n) or intercept.shape != (n,):

@@ -8,9 +8,10 @@ that pynapple is never imported before the user imports it.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -80,6 +81,8 @@ class Timeline:
         In place of t: from each start (seconds) on, ``lengths`` bins of ``bin_size``.
     columns : Columns, optional
         Columns of the array.
+    bin_size : float, optional
+        Seconds of a bin, where the times are of some bins only. Default: the step of the times.
     """
 
     def __init__(
@@ -88,8 +91,10 @@ class Timeline:
         t: np.ndarray | None = None,
         grid: tuple | None = None,
         columns: Columns | None = None,
+        bin_size: float | None = None,
     ) -> None:
         self.support, self._t, self._grid, self.columns = support, t, grid, columns
+        self._bin_size = bin_size
 
     @property
     def t(self) -> np.ndarray:
@@ -111,13 +116,22 @@ class Timeline:
         """Seconds from one bin to the next; None if there is only one bin."""
         if self._grid is not None:
             return self._grid[2]
-        if self.n_bins < 2:
-            return None
+        if self._bin_size is not None or self.n_bins < 2:
+            return self._bin_size
         steps = np.diff(self._t)
         size = float(np.median(steps))
         if rounding(self._t) > 1e-6 * size:  # Unix times: the rounded steps are right on average
             size = float(steps[np.abs(steps - size) <= _slack(self._t, size)].mean())
         return size
+
+    @property
+    def pynapple(self) -> object:
+        """The module of pynapple that the times came from."""
+        return importlib.import_module(type(self.support).__module__.partition(".")[0])
+
+    def at(self, index: np.ndarray) -> Timeline:
+        """The times of some bins, ascending."""
+        return Timeline(self.support, self.t[index], bin_size=self.bin_size)
 
     @property
     def epochs(self) -> np.ndarray:
@@ -137,6 +151,20 @@ class Timeline:
         first[1:] = np.maximum(first[1:], stop[:-1])  # a bin at a border counts once
         return np.column_stack([first, np.maximum(first, stop)])
 
+    def split_at_gaps(self) -> Timeline:
+        """The same times, with a support that ends where bins are missing inside an interval."""
+        size = self.bin_size
+        if self._t is None or size is None:
+            return self
+        last = np.flatnonzero(np.diff(self._t) > 1.5 * size)
+        last = np.setdiff1d(last, self.epochs[:-1, 1] - 1)
+        if last.size == 0:
+            return self
+        edges = self._t[last] + size / 2, self._t[last + 1] - size / 2
+        support = self.support.values
+        free = np.column_stack([[-np.inf, *edges[1]], [*edges[0], np.inf]])
+        return Timeline(make_support(self.support, intersect(support, free)), self._t)
+
     def check_regular(self, name: str) -> None:
         """Raise ValueError if bins inside an epoch are not equally spaced."""
         if self._t is None or self.n_bins < 2:
@@ -153,24 +181,20 @@ class Timeline:
                 "history crosses."
             )
 
-    def wrap(
-        self,
-        values: np.ndarray,
-        columns: Columns | None = None,
-        rows: slice | np.ndarray = slice(None),
-    ) -> object:
-        """Values of some rows as a Tsd, TsdFrame or TsdTensor with these times."""
-        pynapple = importlib.import_module(type(self.support).__module__.partition(".")[0])
-        arguments = {"t": self.t[rows], "d": values, "time_support": self.support}
+    def wrap(self, values: np.ndarray, columns: Columns | None = None) -> object:
+        """Values as a Tsd, TsdFrame or TsdTensor with these times."""
+        arguments = {"t": self.t, "d": values, "time_support": self.support}
         if np.ndim(values) == 1:
-            return pynapple.Tsd(**arguments)
+            return self.pynapple.Tsd(**arguments)
         if np.ndim(values) > 2:
-            return pynapple.TsdTensor(**arguments)
+            return self.pynapple.TsdTensor(**arguments)
         if columns is not None:
             arguments |= {"columns": columns.names, "metadata": columns.metadata}
-        return pynapple.TsdFrame(**arguments)
+        return self.pynapple.TsdFrame(**arguments)
 
     def __str__(self) -> str:
+        if self.n_bins == 0:
+            return "no bins"
         start, stop = self.support.values[0, 0], self.support.values[-1, 1]
         size = "" if self.bin_size is None else f" of {self.bin_size:.6g} s"
         return (
@@ -216,6 +240,19 @@ def read_values(values: object, name: str) -> tuple[object, Timeline | None]:
             ) from None
     columns = Columns.of(values) if pynapple_type(values) == "TsdFrame" else None
     return values.values, Timeline(values.time_support, values.t, columns=columns)
+
+
+def keeps_times(method: Callable) -> Callable:
+    """A method of arrays that gives an object of pynapple where it is given some."""
+
+    @functools.wraps(method)
+    def of_any(self, *inputs):
+        values, timelines = zip(*(read_values(x, "Samples") for x in inputs), strict=True)
+        names = [f"input {k}" for k in range(len(values))]
+        timeline, out = common_timeline(timelines, names), method(self, *values)
+        return out if timeline is None else timeline.wrap(out)
+
+    return of_any
 
 
 def read_intervals(intervals: object) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 
 import numpy as np
 
@@ -41,14 +42,14 @@ def score(fit: Fitted, score_type="log-likelihood", aggregate=np.mean, skip_impo
         raise ValueError("No bin has finite X and y, so there is nothing to score.")
     against_null = score_type != "log-likelihood"
     null = null_rates(fit.loss, Observed(y, weight, fit.offset), kept) if against_null else None
-    total = _RunningMean if aggregate is np.mean else _Collect
+    total = _RunningMean if aggregate is np.mean else partial(_Collect, fit.single)
     model, base, impossible = total(), total(), Impossible()
     cohen = score_type == "pseudo-r2-Cohen"
 
     def value(counts, mu):
         with np.errstate(divide="ignore", invalid="ignore"):
             if cohen:
-                return family.deviance(counts, mu)
+                return family.deviance(counts, mu, fit.scale)
             return family.log_likelihood(counts, mu, fit.scale)
 
     for index, mu in fit.rates(kept):
@@ -125,7 +126,8 @@ def warn_impossible(n_impossible, columns, what, level):
     more = f" and {receivers.size - _SHOWN} more" if receivers.size > _SHOWN else ""
     warnings.warn(
         f"{what}. The fit gives probability 0 to counts of receiver {listed}{more} (number of "
-        "bins), such as an event inside the dead time that it has learned.",
+        "bins), such as an event inside the dead time that it has learned, or a bin whose eta is "
+        "outside of the range of the link.",
         UserWarning,
         stacklevel=level,
     )
@@ -219,11 +221,12 @@ class _RunningMean:
 class _Collect:
     """All entries, for an aggregate of the user's."""
 
-    def __init__(self):
-        self.parts = []
+    def __init__(self, single):
+        self.single, self.parts = single, []
 
     def add(self, values, weights=None):
         self.parts.append(values)
 
     def result(self, aggregate):
-        return aggregate(np.concatenate(self.parts))
+        values = np.concatenate(self.parts)
+        return aggregate(values[:, 0] if self.single else values)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
 import warnings
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +19,9 @@ from fastglm._checks import check_memory
 from fastglm._files import check_declared, describe, one_line
 from fastglm.observation_models import FAMILIES, as_observation_model
 
-_FAMILIES = {name.lower(): name for name in FAMILIES}
+_LOGGER = logging.getLogger("fastglm")
+# Counts of spikes are not all above 0.
+_FAMILIES = {name.lower(): name for name in FAMILIES if not as_observation_model(name).positive}
 _BASES = {
     "raised-cosine-log": "RaisedCosineLogConv",
     "raised-cosine-linear": "RaisedCosineLinearConv",
@@ -108,12 +112,15 @@ def demo(out: Path, cells: int, seconds: float, seed: int) -> None:
 @click.option(
     "--link",
     default=None,
-    help="exp or softplus (poisson), logistic or cloglog (bernoulli), identity (gaussian). "
+    help="exp or softplus (poisson, negativebinomial), logistic or cloglog (bernoulli), identity "
+    "(gaussian). "
     "[default: the first]",
 )
 @click.option("--clip", is_flag=True, help="Count several spikes of a unit in a bin as one.")
 @click.option(
-    "--where", default=None, help="Units of NWB files, such as \"quality == 'good' and rate > 1\"."
+    "--where",
+    default=None,
+    help="Units to read, a condition on their columns, such as \"quality == 'good' and rate > 1\".",
 )
 @click.option(
     "--epochs",
@@ -146,7 +153,7 @@ def fit(
     report: Path | None,
     **options: object,
 ) -> None:
-    """Fit all-to-all coupling to recordings, NWB or .npz.
+    """Fit all-to-all coupling to recordings: NWB, folders of Kilosort or Phy, or .npz.
 
     With several FILEs, --out, --plot and --report are folders. If a file fails, the error is
     reported, all other files are fitted, and the exit code is 1.
@@ -229,7 +236,7 @@ def _outputs(files, options, plotting):
 
     given = {name: path for name, path in options.items() if path is not None}
     if len(files) > 1 and given:
-        stems = [file.stem for file in files]
+        stems = [file.absolute().stem for file in files]
         twice = sorted({stem for stem in stems if stems.count(stem) > 1})
         if twice:
             raise ValueError(
@@ -245,7 +252,7 @@ def _outputs(files, options, plotting):
         one = dict.fromkeys(options)
         for name, path in given.items():
             ending = {"out": ".npz", "plot": ".png", "report": ".html"}[name]
-            one[name] = path / f"{file.stem}{ending}" if len(files) > 1 else path
+            one[name] = path / f"{file.absolute().stem}{ending}" if len(files) > 1 else path
         if one["out"] is not None:
             one["out"] = model_path(one["out"])
         if one["plot"] is not None:
@@ -306,7 +313,7 @@ def _load(file, job):
     from fastglm.recordings.intervals import full_bins
     from fastglm.recordings.trains import check_n_bins
 
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught, _shown_log():
         warnings.simplefilter("always")
         spikes = fastglm.load_spikes(file, job.where, job.epochs)
         lengths = full_bins(spikes.segments, job.bin_size, spikes.resolution)
@@ -314,6 +321,26 @@ def _load(file, job):
     for one in caught:
         warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
     return spikes
+
+
+@contextmanager
+def _shown_log():
+    """Shows what the library logs: what it left out by a rule of its own."""
+    handler, level = _Echo(logging.INFO), _LOGGER.level
+    _LOGGER.addHandler(handler)
+    _LOGGER.setLevel(min(level or logging.INFO, logging.INFO))
+    try:
+        yield
+    finally:
+        _LOGGER.setLevel(level)
+        _LOGGER.removeHandler(handler)
+
+
+class _Echo(logging.Handler):
+    """A line on standard error for each record."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(record.getMessage(), err=True)
 
 
 def _fit_spikes(spikes, job):
@@ -366,7 +393,7 @@ def _write(file, job, paths, spikes, model, couplings, seconds):
         from fastglm.io import save_model
 
         metadata = {
-            "recording": file.name,
+            "recording": file.absolute().name,
             "bin_size": job.bin_size,
             "basis": type(job.basis).__name__,
             "basis_params": dict(job.basis.get_params(deep=False)),
@@ -391,7 +418,7 @@ def _write(file, job, paths, spikes, model, couplings, seconds):
             model.counts_,
             bin_size=job.bin_size,
             basis=job.basis,
-            recording=file.name,
+            recording=file.absolute().name,
             seconds=seconds,
             settings={name: value for name, value in chosen.items() if value is not None},
             names=spikes.names,

@@ -15,10 +15,11 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 
 from fastglm import connectivity, inference
+from fastglm._absent import OneCall, refuse
 from fastglm._batches.checkpoint import Checkpoint
 from fastglm._batches.cost import TYPICAL, events_a_feature, is_large, measure_rates
 from fastglm._batches.fit import by_missing, fit_tasks, key_of, tasks_of
@@ -26,9 +27,10 @@ from fastglm._batches.monitor import Monitor
 from fastglm._batches.plan import Plan, plan_fit
 from fastglm._checks import check_choice
 from fastglm._engine.result import STATUSES, Result
-from fastglm._fitted import Fitted, fitted_scale, store
+from fastglm._fitted import Fitted, fitted_scale, residual_dof, store
 from fastglm._inputs import read_loss, read_problem, read_start
 from fastglm._kernels.threads import single_threaded_blas
+from fastglm._parameters import Parameters
 from fastglm._products.local import Local
 from fastglm._scores import score
 from fastglm.io import save_model
@@ -39,22 +41,24 @@ from fastglm.simulation import read_key
 _COARSE, _SOME_ROWS = 1e-8, 1000
 
 
-class PopulationGLM(RegressorMixin, BaseEstimator):
+class PopulationGLM(RegressorMixin, Parameters, OneCall):
     """GLMs of a population: every receiver its own exact fit on the same features.
 
     Parameters
     ----------
-    observation_model : "Poisson", "Bernoulli", "Gaussian" or object
+    observation_model : "Poisson", "Bernoulli", "Gaussian", "Gamma", "NegativeBinomial" or object
         Family of the counts; see `fastglm.observation_models`.
     inverse_link_function : None, str or function
-        "exp" or "softplus" (Poisson), "logistic" or "cloglog" (Bernoulli), "identity" (Gaussian),
-        or a function of that name. None is the first of the family.
+        "exp" or "softplus" (Poisson, NegativeBinomial), "logistic" or "cloglog" (Bernoulli),
+        "identity" (Gaussian), "one_over_x", "exp" or "softplus" (Gamma), or a function of that
+        name. None is the first of the family.
     regularizer : None, str or object of `fastglm.regularizer`
         "UnRegularized", "Ridge", "Lasso", "ElasticNet" or "GroupLasso". Ridge adds
         ``0.5 * strength * |coef|^2`` to the mean loss; see `fastglm.regularizer` for the others.
-    regularizer_strength : float or array, optional
+    regularizer_strength : float, array or dict, optional
         A number, one for each receiver, or one for each coefficient, shape (n_features,
-        n_receivers). ElasticNet takes a pair ``(strength, ratio)`` too. Default 1.0, as in NeMoS.
+        n_receivers); ``{label: strength}`` for blocks of features. ElasticNet takes a pair
+        ``(strength, ratio)`` too. Default 1.0, as in NeMoS.
     solver_name : None, "auto", "newton-cholesky" or "newton-cg"
         Exact Hessians, or quasi-Newton steps whose passes see all events. "auto" takes the
         cheaper for each receiver; without ridge, exact Hessians take over where these steps
@@ -66,7 +70,8 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         100; ``products``: "auto", "events" or "rows", how ``X C`` and ``X' R`` are computed.
     feature_mask : array of shape (n_features, n_receivers) or dict, optional
         True or 1 where a feature is in the fit of a receiver; elsewhere the coefficient is
-        exactly 0. ``{label: (n_receivers,)}`` switches whole blocks of features.
+        exactly 0. ``{label: (n_receivers,)}`` switches whole blocks of features;
+        ``{label: (n_features, n_receivers)}`` those of a block.
     memory_budget : float or str, optional
         Bytes, or a string such as "2GB", that a fit may use beside the counts and events; it sets
         how many receivers are fitted at a time. Default: two fifths of the memory of the machine or
@@ -77,14 +82,18 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
     coef_ : ndarray of shape (n_features, n_receivers)
     intercept_ : ndarray of shape (n_receivers,)
     scale_ : ndarray of shape (n_receivers,)
-        Dispersion: for Gaussian observations the residual sum of squares over ``n - p``, with p
-        free coefficients, the intercept included; else 1.
+        For Gaussian observations the residual sum of squares over ``n - p``, with p free
+        coefficients, the intercept included; for Gamma observations Pearson's statistic over
+        ``n - p``; for negative binomial observations the scale of the fit; else 1.
+    dof_resid_ : ndarray of shape (n_receivers,)
+        ``n - p``. NaN where the coefficients come from elsewhere.
     status_ : ndarray of str, shape (n_receivers,)
-        "converged", "silent", "saturated", "separated", "max_iter", "stalled", "overflow" or
-        "no_bins"; one warning says what to do. "imported" after `fastglm.from_nemos`.
+        "converged", "silent", "saturated", "separated", "underdispersed", "max_iter", "stalled",
+        "overflow" or "no_bins"; one warning says what to do. "imported" after `fastglm.from_nemos`.
     converged_ : ndarray of bool, shape (n_receivers,)
-        The objective is at its minimum or infimum: "converged", "silent", "saturated" or
-        "separated".
+        The objective is at its minimum or infimum: "converged", "silent", "saturated",
+        "separated" or "underdispersed". With Gamma and negative binomial observations and the
+        softplus link, whose loss is not convex, it is a local minimum.
     newton_decrement_, grad_norm_, objective_ : ndarrays of shape (n_receivers,)
         Predicted gap to the optimum; largest gradient entry; mean loss plus penalty.
     n_iter_ : ndarray of int, shape (n_receivers,)
@@ -123,26 +132,6 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
 
     single_receiver = False
 
-    def __init__(
-        self,
-        observation_model="Poisson",
-        inverse_link_function=None,
-        regularizer=None,
-        regularizer_strength=None,
-        solver_name=None,
-        solver_kwargs=None,
-        feature_mask=None,
-        memory_budget=None,
-    ):
-        self.observation_model = observation_model
-        self.inverse_link_function = inverse_link_function
-        self.regularizer = regularizer
-        self.regularizer_strength = regularizer_strength
-        self.solver_name = solver_name
-        self.solver_kwargs = solver_kwargs
-        self.feature_mask = feature_mask
-        self.memory_budget = memory_budget
-
     def __repr__(self, N_CHAR_MAX=700) -> str:
         with np.printoptions(threshold=8, edgeitems=2):  # of a mask its corners and its shape
             text = super().__repr__(N_CHAR_MAX)
@@ -180,8 +169,9 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : FeatureMatrix or array of shape (n_bins, n_features)
-            From ``basis.compute_features``: never stored.
+        X : FeatureMatrix, array of shape (n_bins, n_features), or a tree of them
+            From ``basis.compute_features``: never stored. A dict or list of features is a tree,
+            whose shape ``coef_`` has (`fastglm.pytrees`).
         y : array of shape (n_bins, n_receivers), or a list of such arrays (trials)
             Events per bin, or what the observation model has in their place; a SciPy sparse array,
             `Events` or pynapple's TsdFrame will do. Bins where X or a receiver's y is NaN are
@@ -227,10 +217,12 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
             self,
             problem.uncenter(result),
             scale=scale,
+            dof=residual_dof(problem, result),
             weighted=sample_weight is not None,
             shifted=offset is not None,
             names=problem.names,
             receivers=problem.y.columns,
+            shape=problem.shape,
         )
         if interrupted:
             n_done = int((result.status != "interrupted").sum())
@@ -276,7 +268,8 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
     def predict(self, X, offset=None):
         """Expected events per bin, ``mu``, of shape (n_bins, n_receivers).
 
-        Every row is kept: NaN where X has NaN. Features that have times (`FeatureMatrix.timeline`,
+        Every row is kept: NaN where X has NaN, and where eta is outside of the range of one_over_x
+        (Gamma), with one warning. Features that have times (`FeatureMatrix.timeline`,
         or a TsdFrame) give a TsdFrame, with the columns and metadata of the counts of the fit.
         ``offset`` is added to eta, as in `fit`; without it, it is 0.
         """
@@ -308,7 +301,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         aggregate_sample_scores : callable, default np.mean
             Replaces the mean: it is given an array of shape (n_bins_kept, n_receivers), NaN where
             only that receiver's count is missing. ``lambda x: x.mean(axis=0)`` scores each
-            receiver.
+            receiver. Of a GLM the shape is (n_bins_kept,).
         sample_weight, offset
             As in `fit`; without them they are 1 and 0. Scores are then those of repeated rows; the
             null model has the same offsets, and an intercept.
@@ -367,6 +360,8 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         fit = Fitted.of(self, X, y, offset=offset, needs=("offset",))
         out = np.full((fit.X.shape[0], fit.n_receivers), np.nan)
         for index, mu in fit.rates():
+            if fit.loss.least is not None:
+                mu = np.where(np.isinf(mu), np.nan, mu)
             out[index] = fit.family.residuals(fit.y.rows(index), mu, kind, fit.scale)
         return _with_times(fit, out[:, 0] if fit.single else out)
 
@@ -439,7 +434,7 @@ class PopulationGLM(RegressorMixin, BaseEstimator):
         return _with_times(fit, drawn), _with_times(fit, rates)
 
     def save_params(self, filename) -> None:
-        """Write the fitted model to a ``.npz`` file; `fastglm.load_model` reads it."""
+        """Write the model, fitted or not, to a ``.npz`` file; `fastglm.load_model` reads it."""
         save_model(self, filename)
 
 
@@ -460,6 +455,10 @@ class GLM(PopulationGLM):
     """
 
     single_receiver = True
+
+
+def __getattr__(name: str):
+    refuse(name, __name__)
 
 
 def _has_no_negative_counts(model):
@@ -528,11 +527,31 @@ def _expected(fit):
     out = np.full((fit.X.shape[0], fit.n_receivers), np.nan)
     for index, mu in fit.rates():
         out[index] = mu
+    if fit.loss.least is not None:
+        out[np.isinf(out)] = np.nan
+        _warn_outside(fit, out)
     return out[:, 0] if fit.single else out
 
 
+def _warn_outside(fit, mu):
+    """One warning where rows have no mean; it names the receivers and the numbers of rows."""
+    n_outside = (np.isnan(mu) & fit.kept[:, None] & np.isfinite(fit.intercept)).sum(axis=0)
+    if n_outside.any():
+        receivers = np.flatnonzero(n_outside)
+        names = range(mu.shape[1]) if fit.receivers is None else fit.receivers.names
+        listed = ", ".join(f"{names[j]} ({n_outside[j]} rows)" for j in receivers[:10])
+        more = f" and {receivers.size - 10} more" if receivers.size > 10 else ""
+        warnings.warn(
+            f"eta is not above {fit.loss.least:g} in rows of receiver {listed}{more}, where "
+            f"{fit.loss.link} has no mean: these predictions are NaN. Fit with "
+            'inverse_link_function="exp", or leave these rows out.',
+            UserWarning,
+            stacklevel=4,
+        )
+
+
 def _with_times(fit, values):
-    timeline = fit.X.timeline
+    values, timeline = fit.by_row(values), fit.timeline
     return values if timeline is None else timeline.wrap(values, fit.receivers)
 
 

@@ -57,7 +57,7 @@ those outside the fit (masked, or set to zero by the penalty) have NaN.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -471,7 +471,7 @@ def _without(fit, problem, features, receivers):
         problem.valid,
         free[:, receivers],
         [penalty],
-        problem.settings,
+        replace(problem.settings, loss=fit.loss.select(receivers)),
         log="test",
     )
     coef, intercept = fit.coef.copy(), np.array(fit.model.intercept_, float)
@@ -619,7 +619,7 @@ def _covariance(bread, meat, floor):
 
     ``floor`` is what a coefficient's own information must exceed.
     """
-    scale = np.sqrt(np.diag(bread))
+    scale = np.sqrt(np.diag(bread).clip(min=0))  # beside a lasso a Hessian may bend down
     empty = ~(scale**2 > floor)
     inverse = np.where(empty, 0, 1 / np.where(empty, 1, scale))
     marked = empty.copy()

@@ -6,13 +6,16 @@ or built elsewhere will do.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from fastglm._engine.result import Result
-from fastglm._fitted import store
+from fastglm._fitted import store_imported
 from fastglm.glm import GLM, PopulationGLM
 from fastglm.observation_models import as_observation_model
-from fastglm.regularizer import GroupLasso, as_regularizer
+from fastglm.regularizer import GroupLasso, as_regularizer, same_groups
+
+_CLASSES = {"GLM": GLM, "PopulationGLM": PopulationGLM}
 
 
 def from_nemos(model) -> GLM | PopulationGLM:
@@ -44,7 +47,7 @@ def from_nemos(model) -> GLM | PopulationGLM:
         If it is not a GLM of NeMoS.
     ValueError
         If it has what fastglm has not: other observations, another link, groups that bind
-        receivers to each other, parameters that are trees of arrays.
+        receivers to each other.
 
     Notes
     -----
@@ -62,13 +65,62 @@ def from_nemos(model) -> GLM | PopulationGLM:
     >>> fastglm.from_nemos(fastglm.GLM(regularizer="Ridge", regularizer_strength=0.1))
     GLM(inverse_link_function='exp', regularizer='Ridge', regularizer_strength=0.1)
     """
-    classes = {"GLM": GLM, "PopulationGLM": PopulationGLM}
-    kinds = [classes[c.__name__] for c in type(model).__mro__ if c.__name__ in classes]
-    if not kinds or not hasattr(model, "get_params"):
+    names = [c.__name__ for c in type(model).__mro__ if c.__name__ in _CLASSES]
+    if not names or not hasattr(model, "get_params"):
         raise TypeError(
             f"model is of type {type(model).__name__}; expected a GLM or PopulationGLM of NeMoS."
         )
-    given = model.get_params(deep=False)
+    fit = {name: getattr(model, name, None) for name in ("coef_", "intercept_", "scale_")}
+    return _convert(_CLASSES[names[0]], model.get_params(deep=False), fit)
+
+
+def read_nemos(path, data: dict, mapping: dict | None = None) -> GLM | PopulationGLM:
+    """The model of fastglm that is the same as one that NeMoS's ``save_params`` wrote.
+
+    Parameters
+    ----------
+    path : str or Path
+        For errors.
+    data : dict of arrays
+        What the file holds.
+    mapping : dict, optional
+        The link and the regularizer by their names, where they are the user's own.
+
+    Raises
+    ------
+    ValueError
+        As `from_nemos`, and if the file is not one of NeMoS.
+    """
+    saved = _unfold(data)
+    kind = _CLASSES.get(str(saved.get("model_class")).rpartition(".")[2])
+    if kind is None:
+        raise ValueError(f"{path} holds a {saved.get('model_class')}; expected a GLM of NeMoS.")
+    for name in ("observation_model", "regularizer"):
+        saved[name] = str(saved[name]["class"]).rpartition(".")[2]
+    saved |= mapping or {}
+    fit = {name: saved.get(name) for name in ("coef_", "intercept_", "scale_")}
+    return _convert(kind, saved, fit)
+
+
+def is_nemos(data: dict) -> bool:
+    """Whether the arrays of a file are a model that NeMoS wrote."""
+    return any(name.endswith("strkey:model_class") for name in data)
+
+
+def _unfold(data):
+    """The nested dict whose paths NeMoS writes as "dict::strkey:a::item::strkey:b"."""
+    found = {}
+    for path, value in data.items():
+        keys, place = [part.removeprefix("strkey:") for part in path.split("::")[1::2]], found
+        for key in keys[:-1]:
+            place = place.setdefault(key, {})
+        nothing = value.ndim == 0 and value.dtype.kind == "f" and np.isnan(value)
+        place[keys[-1]] = None if nothing else value.item() if value.ndim == 0 else value
+    return found
+
+
+def _convert(kind, given, fit):
+    """A model of fastglm from the parameters and the fit of one of NeMoS."""
     try:
         family = as_observation_model(given["observation_model"])
     except ValueError:
@@ -77,35 +129,31 @@ def from_nemos(model) -> GLM | PopulationGLM:
             f"The model has {name} observations, which fastglm has not. Keep NeMoS for this model."
         ) from None
     settings = {"inverse_link_function": family.loss(given["inverse_link_function"]).link}
-    if family.name != PopulationGLM().observation_model:
-        settings["observation_model"] = family.name
-    mask, coef = _array(given.get("feature_mask"), "feature_mask"), getattr(model, "coef_", None)
-    coef = _array(coef, "coef_")
-    regularizer, strength = (
-        as_regularizer(_name(given["regularizer"])),
-        given["regularizer_strength"],
+    if family.name != PopulationGLM().observation_model.name:
+        settings["observation_model"] = family if family.get_params() else family.name
+    mask, coef = (
+        _array(values, name)
+        for values, name in ((given.get("feature_mask"), "feature_mask"), (fit["coef_"], "coef_"))
     )
+    own = given["regularizer"]
+    regularizer = as_regularizer(own() if isinstance(own, type) else _name(own))
+    strength = given["regularizer_strength"]
     if isinstance(strength, tuple):  # of an elastic net, with its ratio
         strength = tuple(_array(part, "regularizer_strength") for part in strength)
     else:
         strength = _array(strength, "regularizer_strength")
-    regularizer, settings["regularizer"] = str(regularizer), str(regularizer)
-    if regularizer == "GroupLasso":
-        groups = getattr(given["regularizer"], "mask", None)
+    name = str(regularizer)
+    settings["regularizer"] = regularizer if isinstance(own, type) else name
+    if name == "GroupLasso":
+        groups = getattr(own, "mask", None)
         groups, strength = _groups(groups, strength, mask, coef)
         settings["regularizer"] = GroupLasso(groups)
-    if regularizer != "UnRegularized":
+    if name != "UnRegularized":
         settings["regularizer_strength"] = strength
-    ours = kinds[0](feature_mask=mask, **settings)
+    ours = kind(feature_mask=mask, **settings)
     if coef is not None:
-        coef = coef.reshape(len(coef), -1).astype(np.float64)
-        result = Result.empty(*coef.shape)
-        result.coef[:], result.intercept[:] = coef, np.asarray(model.intercept_)
-        result.status[:] = "imported"
-        scale = getattr(model, "scale_", None) if family.estimates_scale else None
-        if scale is not None:
-            scale = np.broadcast_to(np.asarray(scale, np.float64), result.intercept.shape).copy()
-        store(ours, result, scale=scale)
+        scale = fit["scale_"] if family.has_scale else None
+        store_imported(ours, coef, fit["intercept_"], scale)
     return ours
 
 
@@ -115,12 +163,14 @@ def _name(given):
 
 
 def _array(value, name):
-    """An array of NumPy, or a number; dictionaries are only masks."""
+    """An array of NumPy, a number, or a dict of them."""
     if value is None or isinstance(value, int | float):
         return value
-    if isinstance(value, dict) and name == "feature_mask":
-        return {label: np.asarray(part) for label, part in value.items()}
-    if isinstance(value, dict) or not hasattr(value, "shape"):
+    if isinstance(value, Mapping):
+        return {label: _array(part, name) for label, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_array(part, name) for part in value]
+    if not hasattr(value, "shape"):
         raise ValueError(
             f"{name} of the model is a {type(value).__name__}; expected an array. Stack the "
             "features to one array of shape (n_bins, n_features) and fit the model to that."
@@ -145,31 +195,11 @@ def _groups(groups, strength, feature_mask, coef):
             )
         groups = np.ones((1, len(shaped)))
     groups = np.asarray(groups)
-    each = groups[:, :, None] if groups.ndim == 2 else groups  # of every receiver, maybe of all
-    if groups.ndim == 3 and ((groups != 0).any(axis=1).sum(axis=1) > 1).any():
-        raise ValueError(
-            "Some group of GroupLasso holds features of several receivers; in fastglm every "
-            "receiver is fitted on its own. Give each receiver its own groups."
-        )
-    order = [_sorted(each[:, :, j]) for j in range(each.shape[2])]
-    first = each[order[0], :, 0]
-    if not all(np.array_equal(each[o, :, j], first) for j, o in enumerate(order)):
-        raise ValueError(
-            "The groups of GroupLasso differ between receivers; fastglm has the same groups for "
-            "all. Fit receivers with other groups as models of their own."
-        )
-    strength = 1.0 if strength is None else strength
+    first, strength = same_groups(groups, 1.0 if strength is None else strength)
     masked = isinstance(feature_mask, np.ndarray) and not feature_mask.all()
-    if masked or np.ndim(strength):
-        strength = np.broadcast_to(strength, len(each))
-        strength = np.stack([strength[o] for o in order], axis=1)
+    if np.ndim(strength) == 1:
+        strength = np.asarray(strength)[:, None]
     if masked:
         left = first @ (feature_mask.reshape(len(feature_mask), -1) != 0)
         strength = strength * np.sqrt(first.sum(axis=1)[:, None] / np.maximum(left, 1))
     return first, strength
-
-
-def _sorted(groups):
-    """Groups that hold something, by their first feature."""
-    there = np.flatnonzero(groups.any(axis=1))
-    return there[np.argsort(groups[there].argmax(axis=1))]

@@ -287,7 +287,8 @@ def cross_validate(
     check_choice("rule", rule, RULES)
     problem = read_problem(model, X, y, sample_weight, offset)
     strengths = _strengths(model, problem, strengths)
-    parts = list(split(problem.X, folds, problem.y, problem.valid, groups))
+    rest = problem.y, problem.valid, groups, problem.places
+    parts = list(split(problem.X, folds, *rest))
     scores, possible, n_impossible = _held_out_scores(model, problem, strengths, parts)
     chosen = _choose(scores, rule)
     lost = np.isneginf(_mean_and_error(scores)[0]).all(axis=0)
@@ -334,25 +335,19 @@ def _held_out_scores(model, problem, strengths, parts):
     return scores[0], scores[1], scores[2].astype(int)
 
 
-def split(X, folds, y=None, valid=None, groups=None):
+def split(X, folds, y=None, valid=None, groups=None, places=None):
     """Bins to fit and bins to score of every fold, as boolean arrays.
 
     A bin whose window reaches from one part into the other is in neither. ``valid`` are the bins of
     the whole fit, by default those of X. ``y`` are the counts, which splitters that stratify see.
+    ``places`` are the bins that folds are about; see `Problem`.
     """
     valid, reach = X.valid if valid is None else valid, X.reach
-    if hasattr(folds, "split") and not isinstance(folds, str):
-        labels = _masks(_split_by(folds, y, valid.size, groups), valid.size)
-    elif groups is not None:
-        raise ValueError(
-            f"groups go with a splitter such as GroupKFold(), but folds is {folds!r}. Pass the "
-            "fold of every bin as folds?"
-        )
-    elif _are_pairs(folds):
-        labels = _masks(folds, valid.size)
-    else:
-        labels = _blocks(folds, valid)
-    for k, (train, test) in enumerate(labels):
+    rows = slice(None) if places is None else places
+    for k, labels in enumerate(_labels(folds, y, valid[rows], groups, rows)):
+        # Bins in gaps between the rows belong to neither part, and may be seen by both.
+        train, test = np.ones((2, valid.size), bool)
+        train[rows], test[rows] = labels
         parts = (
             valid & train & ~_sees(~train, *reach),
             valid & test & ~_sees(~test, *reach),
@@ -365,7 +360,21 @@ def split(X, folds, y=None, valid=None, groups=None):
         yield parts
 
 
-def _split_by(splitter, y, n_bins, groups):
+def _labels(folds, y, valid, groups, rows):
+    """Pairs of boolean arrays over the rows, to fit and to score, as the folds say."""
+    if hasattr(folds, "split") and not isinstance(folds, str):
+        return _masks(_split_by(folds, y, valid.size, groups, rows), valid.size)
+    if groups is not None:
+        raise ValueError(
+            f"groups go with a splitter such as GroupKFold(), but folds is {folds!r}. Pass the "
+            "fold of every bin as folds?"
+        )
+    if _are_pairs(folds):
+        return _masks(folds, valid.size)
+    return _blocks(folds, valid)
+
+
+def _split_by(splitter, y, n_bins, groups, rows):
     """Pairs of bins to fit and bins to score, of a splitter of scikit-learn."""
     if groups is not None:
         groups = np.asarray(groups)
@@ -374,8 +383,8 @@ def _split_by(splitter, y, n_bins, groups):
                 f"groups has shape {groups.shape}; expected a group for each of the {n_bins} bins."
             )
     target = None
-    if y is not None and y.n_units == 1 and not y.missing(np.ones(n_bins)).any():
-        target = y.rows(np.arange(n_bins))[:, 0]  # splitters that stratify need it
+    if y is not None and y.n_units == 1 and not np.isnan(y.amplitudes).any():
+        target = y.rows(np.arange(y.n_bins)[rows])[:, 0]  # splitters that stratify need it
     try:
         return list(splitter.split(np.zeros((n_bins, 1)), target, groups))
     except (TypeError, ValueError) as error:

@@ -21,13 +21,16 @@ shape (n_receivers,), or an array of shape (n_features, n_receivers). A `GroupLa
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from fastglm._absent import refuse
 from fastglm._checks import as_dense_numbers, as_numbers, shown
 from fastglm._penalty import Penalty, as_matrix
+from fastglm.pytrees import leaves
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -38,6 +41,15 @@ class _Regularizer(BaseEstimator):
 
     def __str__(self) -> str:
         return type(self).__name__
+
+    @classmethod
+    def allow_solver(cls, name: str) -> NoReturn:
+        """Not available: raises NotImplementedError, since there is no registry of solvers."""
+        refuse("solvers", __name__)
+
+    def of_blocks(self, strength: np.ndarray, X: object) -> np.ndarray:
+        """Strengths as `penalty` takes them, from one for each feature and receiver."""
+        return strength
 
     def penalty(self, strength: ArrayLike | tuple | None, X: object, free: np.ndarray) -> Penalty:
         """The penalty of every receiver at a strength.
@@ -122,10 +134,12 @@ class GroupLasso(_Regularizer):
 
     Parameters
     ----------
-    mask : array of shape (n_groups, n_features), optional
+    mask : array of shape (n_groups, n_features) or (n_groups, n_features, n_receivers), optional
         1 where a feature belongs to a group. A feature belongs to one group at most; a feature of
-        no group is not penalised. By default every filter from one sender to one receiver is a
-        group, and every block of ordinary columns is a group.
+        no group is not penalised. With three axes a group belongs to one receiver, as in NeMoS; the
+        groups of all receivers are the same sets of features. ``{label: mask}`` has the columns of
+        each block of features. By default every filter from one sender to one receiver is a group,
+        and every block of ordinary columns is a group.
 
     Notes
     -----
@@ -135,11 +149,21 @@ class GroupLasso(_Regularizer):
     def __init__(self, mask: ArrayLike | None = None) -> None:
         self.mask = mask
 
+    def of_blocks(self, strength: np.ndarray, X: object) -> np.ndarray:
+        """Strengths of the groups: each that of its first feature."""
+        if self.mask is None:
+            return strength[np.unique(X.filters, return_index=True)[1]]
+        mask, _ = same_groups(_side_by_side(self.mask, X), 1.0)
+        return strength[np.argmax(mask != 0, axis=1)]
+
     def _penalty(self, strength, X, free):
-        group_of = X.filters if self.mask is None else _read_groups(self.mask, len(free))
-        n, n_groups = free.shape[1], int(group_of.max()) + 1
-        if self.mask is not None:
-            n_groups = len(self.mask)
+        n = free.shape[1]
+        if self.mask is None:
+            group_of = X.filters
+            n_groups = int(group_of.max()) + 1
+        else:
+            mask, strength = same_groups(_side_by_side(self.mask, X), strength, n)
+            group_of, n_groups = _read_groups(mask, len(free)), len(mask)
         strength = _read(strength, (n_groups, n), each="group")
         member = np.zeros((n_groups + 1, len(free)))  # the last row: features of no group
         member[group_of, np.arange(len(free))] = 1
@@ -227,6 +251,74 @@ def _read(strength, shape, name="regularizer_strength", each="coefficient"):
     if not (np.isfinite(strength).all() and (strength >= 0).all()):
         raise ValueError(f"{name} must be finite and not negative; 0 is no penalty.")
     return strength
+
+
+def _side_by_side(mask, X):
+    """A mask as an array; that of a dict is put together in the order of the features."""
+    if not isinstance(mask, Mapping):
+        return mask
+    parts = leaves(mask, lambda node: isinstance(node, Mapping))
+    if sorted(parts) != sorted(X.labels):
+        raise ValueError(
+            f"mask of GroupLasso has labels {sorted(parts)}; expected {X.labels}, one for each "
+            "block of features."
+        )
+    return np.concatenate([as_dense_numbers(parts[label], "mask") for label in X.labels], axis=1)
+
+
+def same_groups(
+    mask: ArrayLike, strength: ArrayLike, n: int | None = None
+) -> tuple[np.ndarray, ArrayLike]:
+    """Groups that all receivers have, from groups that belong to one receiver each.
+
+    Parameters
+    ----------
+    mask : array of shape (n_groups, n_features, n_receivers)
+        An array of two axes is returned as it is.
+    strength : number, or array with one for each group
+    n : int, optional
+        Number of receivers that the mask must have.
+
+    Returns
+    -------
+    mask : ndarray of shape (n_groups, n_features)
+        The groups of a receiver, in the order of their first features.
+    strength : number, or ndarray of shape (n_groups, n_receivers)
+
+    Raises
+    ------
+    ValueError
+        If a group holds features of several receivers, or receivers have other groups.
+    """
+    mask = as_numbers(mask, "mask of GroupLasso")
+    if mask.ndim != 3:
+        return mask, strength
+    if n not in (None, mask.shape[2]):
+        raise ValueError(
+            f"mask of GroupLasso has shape {mask.shape}; expected (n_groups, n_features, "
+            f"n_receivers) with n_receivers = {n}."
+        )
+    if ((mask != 0).any(axis=1).sum(axis=1) > 1).any():
+        raise ValueError(
+            "Some group of GroupLasso holds features of several receivers; in fastglm every "
+            "receiver is fitted on its own. Give each receiver its own groups."
+        )
+    order = [_by_first_feature(mask[:, :, j]) for j in range(mask.shape[2])]
+    first = mask[order[0], :, 0]
+    if not all(np.array_equal(mask[o, :, j], first) for j, o in enumerate(order)):
+        raise ValueError(
+            "The groups of GroupLasso differ between receivers; fastglm has the same groups for "
+            "all. Fit receivers with other groups as models of their own."
+        )
+    if np.shape(strength) == (len(mask),):
+        strength = np.stack([np.asarray(strength)[o] for o in order], axis=1)
+    return first, strength
+
+
+def _by_first_feature(groups):
+    """Groups that hold something, by their first feature."""
+    there = np.flatnonzero(groups.any(axis=1))
+    return there[np.argsort(groups[there].argmax(axis=1))]
 
 
 def _read_groups(mask, n_features):

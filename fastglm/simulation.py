@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse
+from scipy.special import gammaincinv, gammaln, xlogy
 
 from fastglm import _kernels as kernels
-from fastglm._checks import as_numbers
+from fastglm._checks import as_numbers, positive_int
 from fastglm.observation_models import (
     ObservationModel,
     PoissonExp,
@@ -152,6 +153,98 @@ def random_network(
     return Network(coef, np.log(rates) - rates @ area, kernel, adjacency)
 
 
+def difference_of_gammas(
+    ws: int,
+    upper_percentile: float = 0.99,
+    inhib_a: float = 1.0,
+    excit_a: float = 2.0,
+    inhib_b: float = 1.0,
+    excit_b: float = 2.0,
+) -> np.ndarray:
+    """A coupling filter with an exciting and an inhibiting lobe, of norm 1.
+
+    ``p(x; excit_a, excit_b) - p(x; inhib_a, inhib_b)`` with the density of the Gamma distribution
+    ``p(x; a, b) = b^a x^(a-1) exp(-b x) / Gamma(a)``.
+
+    Parameters
+    ----------
+    ws : int
+        Length of the filter in bins. They go from 0 to the larger of the two quantiles.
+    upper_percentile : float in [0, 1)
+        Quantile at the last bin.
+    inhib_a, excit_a : float above 0
+        Shapes a.
+    inhib_b, excit_b : float above 0
+        Rates b.
+
+    Returns
+    -------
+    ndarray of shape (ws,)
+
+    Raises
+    ------
+    ValueError
+        If a shape or rate is not above 0, or the quantile is not in [0, 1).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastglm.simulation import difference_of_gammas
+    >>> filter_ = difference_of_gammas(100)
+    >>> filter_.shape, bool(abs(np.linalg.norm(filter_) - 1) < 1e-12)
+    ((100,), True)
+    """
+    given = {"inhib_a": inhib_a, "excit_a": excit_a, "inhib_b": inhib_b, "excit_b": excit_b}
+    for name, value in given.items():
+        if not value > 0:
+            raise ValueError(f"{name} is {value!r}; expected a number above 0.")
+    if not 0 <= upper_percentile < 1:
+        raise ValueError(f"upper_percentile is {upper_percentile!r}; expected 0 <= it < 1.")
+    lobes = (excit_a, excit_b), (inhib_a, inhib_b)
+    last = max(gammaincinv(a, upper_percentile) / b for a, b in lobes)
+    x = np.linspace(0, last, positive_int("ws", ws))
+    excite, inhibit = (b * np.exp(xlogy(a - 1, b * x) - b * x - gammaln(a)) for a, b in lobes)
+    return (excite - inhibit) / np.linalg.norm(excite - inhibit)
+
+
+def regress_filter(coupling_filters: ArrayLike, eval_basis: ArrayLike) -> np.ndarray:
+    """Coefficients of filters in a basis, by least squares.
+
+    Parameters
+    ----------
+    coupling_filters : array of shape (window_size, n_receivers, n_senders)
+    eval_basis : array of shape (window_size, n_basis_funcs)
+        ``basis.kernel_``, or the values of ``evaluate_on_grid``.
+
+    Returns
+    -------
+    ndarray of shape (n_receivers, n_senders, n_basis_funcs)
+        As `simulate_recurrent` takes them. Of several solutions the one of least norm.
+
+    Raises
+    ------
+    ValueError
+        If the numbers of dimensions or the windows differ from these.
+
+    Examples
+    --------
+    >>> import fastglm
+    >>> from fastglm.simulation import difference_of_gammas, regress_filter
+    >>> kernel = fastglm.basis.RaisedCosineLogConv(10, 100).kernel_
+    >>> regress_filter(difference_of_gammas(100)[:, None, None], kernel).shape
+    (1, 1, 10)
+    """
+    filters = as_numbers(coupling_filters, "coupling_filters").astype(np.float64)
+    kernel = as_numbers(eval_basis, "eval_basis").astype(np.float64)
+    if filters.ndim != 3 or kernel.ndim != 2 or len(filters) != len(kernel):
+        raise ValueError(
+            f"coupling_filters has shape {filters.shape} and eval_basis {kernel.shape}; expected "
+            "(window_size, n_receivers, n_senders) and (window_size, n_basis_funcs)."
+        )
+    weights = np.linalg.lstsq(kernel, filters.reshape(len(filters), -1), rcond=None)[0]
+    return np.moveaxis(weights.reshape(-1, *filters.shape[1:]), 0, -1)
+
+
 def gain_eigenvalues(area: np.ndarray, slopes: np.ndarray) -> np.ndarray:
     """Eigenvalues of the gain ``area[i, j] * slopes[j]`` of a linearised network.
 
@@ -216,12 +309,12 @@ def simulate_recurrent(
         Counts before the first bin; the last row is the most recent. Default: zeros.
     inverse_link_function : str or a function of that name, optional
         A link of the family. Default: "softplus" for Poisson, as in NeMoS; "logistic" for
-        Bernoulli; "identity" for Gaussian.
+        Bernoulli; else that of a fit.
     observation_model : str or ObservationModel, default "Poisson"
-        "Poisson", "Bernoulli" or "Gaussian".
+        A name such as "Poisson", or an object of `fastglm.observation_models`.
     scale : float or array of shape (n_neurons,), optional
-        Variance of Gaussian counts, such as ``model.scale_``. Default: 1. The scale of other
-        families is always 1.
+        Scale of Gaussian, Gamma and negative binomial counts, such as ``model.scale_``. Default:
+        that of the family, 1. The scale of Poisson and Bernoulli counts is always 1.
     n_bins : int, optional
     max_rate : float, optional
         Mean of a bin, for Gaussian its absolute value, above which the network counts as running
@@ -230,7 +323,7 @@ def simulate_recurrent(
     Returns
     -------
     counts : ndarray of shape (n_bins, n_neurons)
-        int64; float64 for Gaussian.
+        int64; float64 for Gaussian and Gamma.
     rates : ndarray of float64, shape (n_bins, n_neurons)
         The mean of every bin: expected events, or the probability of an event for Bernoulli.
 
@@ -324,14 +417,20 @@ def _read_drive(inputs, weights, n_bins, n_neurons):
 
 
 def _read_scale(scale, family, n_neurons):
-    """Scale of every neuron; None stands for 1."""
-    values = np.asarray(1.0 if scale is None else scale, np.float64)
+    """Scale of every neuron; None stands for that of the family."""
+    if scale is None and family.fits_scale:
+        raise ValueError(
+            f"scale is None, and the scale of {family!r} is estimated by a fit; pass scale, such "
+            "as scale_ of a fitted model."
+        )
+    values = np.asarray(family.scale if scale is None else scale, np.float64)
     if values.ndim == 0:
         values = np.full(n_neurons, float(values))
     values = _expect("scale", values, (n_neurons,))
-    if not (values > 0).all():
+    # Scale 0 of a family that fits its scale stands for Poisson counts.
+    if not ((values > 0) | (family.has_scale and not family.estimates_scale and values == 0)).all():
         raise ValueError(f"scale is {scale!r}; expected variances above 0.")
-    if not family.estimates_scale and (values != 1).any():
+    if scale is not None and not family.has_scale and (values != 1).any():
         raise ValueError(
             f"scale is {scale!r}; {family.name} observations have the scale 1. Leave scale out."
         )

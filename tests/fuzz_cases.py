@@ -1,18 +1,20 @@
 """Random problems for `fuzz.py`: what `fit` is given, and the same by the formulas.
 
-A case is drawn from its seed alone. Features are made twice: as fastglm makes them, and as an array
-from the formulas of the conventions.
+A case is drawn from its seed alone, and of the families that came later if ``more`` is asked for.
+Features are made twice: as fastglm makes them, and as an array from the formulas of the
+conventions.
 """
 
 from dataclasses import dataclass, field
 
 import numpy as np
-from oracle import LINKS, Receiver, mean
+from oracle import FAMILIES, MORE, Receiver, mean
 from scipy.interpolate import BSpline
 
 import fastglm
 from fastglm import basis as bases
 from fastglm import regularizer as regularizers
+from fastglm.observation_models import NegativeBinomialObservations
 
 
 @dataclass
@@ -34,6 +36,8 @@ class Case:
     mask: np.ndarray | None = None
     single: bool = False
     tags: set = field(default_factory=set)
+    scale: float | str = 1.0  # of the observation model
+    scales: np.ndarray | None = None  # of each receiver, once they are known
 
     @property
     def counts(self):
@@ -47,8 +51,10 @@ class Case:
         return rows if self.weight is None else rows & (self.weight > 0)
 
     def model(self):
-        kind = fastglm.GLM if self.single else fastglm.PopulationGLM
-        return kind(LINKS[self.link], self.link, **self.params)
+        kind, family = fastglm.GLM if self.single else fastglm.PopulationGLM, FAMILIES[self.link]
+        if family == "NegativeBinomial":
+            family = NegativeBinomialObservations(self.scale)
+        return kind(family, self.link.split()[-1], **self.params)
 
     def adjust(self):
         return {"sample_weight": self.weight, "offset": self.offset}
@@ -84,6 +90,7 @@ class Case:
             self.link,
             self.ridge[free, j],
             groups,
+            1.0 if self.scales is None else float(self.scales[j]),
         )
 
     def describe(self):
@@ -406,14 +413,16 @@ class _Features:
 class Draw(_Features):
     """Draws a case."""
 
+    LINKS = "exp", "exp", "exp", "softplus", "logistic", "cloglog", "identity"
+
     def case(self) -> Case:
         rng = self.rng
         if self.chance(0.25):
             edges = np.sort(rng.choice(self.T + 1, size=2 * self.pick(1, 2, 3), replace=False))
             self.epochs = edges.reshape(-1, 2)
             self.tags.add("epochs")
-        self.link = self.pick("exp", "exp", "exp", "softplus", "logistic", "cloglog", "identity")
-        self.family = LINKS[self.link]
+        self.link = self.pick(*self.LINKS)
+        self.family = FAMILIES[self.link]
         self.n = self.pick(1, 1, 2, 3, 4)
         self.senders = self._senders()
         X, design, groups = self._features()
@@ -661,6 +670,37 @@ class Draw(_Features):
             case.y = case.y[:, 0]
 
 
-def draw(seed, largest=3000) -> Case:
+class DrawMore(Draw):
+    """Draws a case of the families that came later."""
+
+    LINKS = MORE
+
+    def case(self) -> Case:
+        case = super().case()
+        if self.family == "NegativeBinomial":
+            case.scale = self.pick("estimate", "estimate", 1.0, 0.05, 4.0)
+            self.tags.add(f"scale {case.scale}")
+        return case
+
+    def _draw(self, eta):
+        rng, b = self.rng, self.rng.uniform(-3, 2)
+        with np.errstate(over="ignore"):
+            mu = mean((eta + b).clip(max=5), "exp" if "over" in self.link else self.link)
+        if self.family == "Gamma":
+            shape = self.pick(0.3, 1.0, 5.0, 100.0)
+            drawn = self.pick(1.0, 1.0, self.power(-4, 4)) * rng.gamma(shape, mu / shape)
+            return np.maximum(drawn, 1e-30)
+        kind, scale = self.pick("over", "over", "over", "poisson", "under"), self.power(-1.5, 0.7)
+        if kind == "under":
+            return rng.binomial(4, (mu / 4).clip(max=0.95)).astype(float)
+        rate = mu * rng.gamma(1 / scale, scale, size=mu.shape) if kind == "over" else mu
+        return rng.poisson(rate).astype(float)
+
+    def _special(self, y):
+        y = super()._special(y)
+        return np.where(y <= 0, 1.0, y) if self.family == "Gamma" else y
+
+
+def draw(seed, largest=3000, more=False) -> Case:
     """The case of a seed."""
-    return Draw(seed, largest).case()
+    return (DrawMore if more else Draw)(seed, largest).case()

@@ -1,7 +1,8 @@
 """Damaged and hostile files: every one is refused in one line of ours, or read right.
 
 ``python tests/fuzz_files.py --n 1000 --seed 0`` tries a thousand files of each kind (recordings in
-``.npz`` and NWB, models, checkpoints) and prints what it covered. A file fails if reading it
+``.npz``, NWB, folders of Kilosort, tables; models; checkpoints) and prints what it covered. A file
+fails if reading it
 
 - raises anything but a ValueError of one line that names the file,
 - warns of anything but what a user should know (UserWarning),
@@ -68,6 +69,8 @@ def other(array, rng):
     """An array of another shape, type or content."""
     array, size = np.asarray(array), int(rng.integers(0, 6))
     numbers = [np.nan, np.inf, -np.inf, 1e300, -1.0, 0.5, 2.0**31, 2.0**63, 5e-324]
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16) if array.dtype.kind in "fiu" else array
     made = [
         np.full(array.shape, rng.choice(numbers)),
         np.full(array.shape, [2**63 - 1, -(2**63), 10**7, -1, 2**31][rng.integers(5)]),
@@ -85,7 +88,7 @@ def other(array, rng):
         array[:-1] if array.ndim else array[None],
         array[::-1].copy() if array.ndim else array,
         np.concatenate([array, array]) if array.ndim else np.stack([array, array]),
-        array.astype(np.float16) if array.dtype.kind in "fiu" else array,
+        half,
     ]
     return made[int(rng.integers(len(made)))]
 
@@ -145,6 +148,10 @@ class Kind:
         if rng.random() < 0.5:
             return change(self.data, rng)
         return self.hostile(rng), "hostile"
+
+    def write(self, data):
+        """Write a case."""
+        self.path.write_bytes(data)
 
 
 def check_spikes(spikes):
@@ -253,6 +260,74 @@ class Nwb(Kind):
         check_spikes(spikes)
 
 
+class Kilosort(Kind):
+    """A folder of Kilosort and Phy, of which a case changes one file."""
+
+    def __init__(self, folder):
+        self.path = Path(folder, "kilosort")
+        self.path.mkdir()
+        rng = np.random.default_rng(0)
+        arrays = {
+            "spike_times": np.sort(rng.integers(0, 10**6, 60)),
+            "spike_clusters": rng.integers(0, 3, 60).astype(np.int32),
+            "spike_templates": rng.integers(0, 3, 60).astype(np.uint32),
+            "templates": rng.normal(size=(3, 8, 4)).astype(np.float32),
+            "templates_ind": np.tile(np.arange(4), (3, 1)),
+            "channel_map": np.arange(4),
+        }
+        for name, values in arrays.items():
+            np.save(self.path / f"{name}.npy", values)
+        texts = {
+            "params.py": "dat_path = 'raw.dat'\nn_channels_dat = 4\nsample_rate = 30000.\n",
+            "cluster_group.tsv": "cluster_id\tgroup\n0\tgood\n1\tnoise\n",
+        }
+        for name, text in texts.items():
+            (self.path / name).write_text(text)
+        self.data = {path.name: path.read_bytes() for path in self.path.iterdir()}
+
+    def case(self, rng):
+        name = str(rng.choice(sorted(self.data)))
+        content, how = self.data[name], "hostile"
+        if name.endswith(".npy") and rng.random() < 0.5:
+            content = hostile(np.load(io.BytesIO(content)), rng)
+        else:
+            content, how = change(content, rng)
+        return self.data | {name: content}, how
+
+    def write(self, data):
+        for name, content in data.items():
+            (self.path / name).write_bytes(content)
+
+    read = staticmethod(fastglm.load_spikes)
+
+    def check(self, spikes, name):
+        check_spikes(spikes)
+
+
+class Table(Kind):
+    """A table of units and times, in text."""
+
+    suffix = ".csv"
+
+    def make(self, path):
+        rows = [f"{'ab'[k % 2]},{k / 10},CA{k % 2}" for k in range(60)]
+        path.write_text("\n".join(["unit,time,area", *rows, ""]))
+
+    read = staticmethod(fastglm.load_spikes)
+
+    def hostile(self, rng):
+        values = ["", "nan", "1e999", "-1", "x" * 10**6, '"', "9" * 400, "\x00", "0.1,0.2,0.3"]
+        lines = self.data.decode().split("\n")
+        cells = lines[int(rng.integers(len(lines) - 1))].split(",")
+        row = int(rng.integers(len(lines) - 1))
+        cells[int(rng.integers(3))] = values[rng.integers(len(values))]
+        lines[row] = ",".join(cells)
+        return "\n".join(lines).encode()
+
+    def check(self, spikes, name):
+        check_spikes(spikes)
+
+
 class Model(Kind):
     """A saved model."""
 
@@ -328,7 +403,8 @@ class Saved(Kind):
         assert (result.coef[:, ~done] == 0).all()
 
 
-KINDS = {"npz": Recording, "nwb": Nwb, "model": Model, "checkpoint": Saved}
+KINDS = {"npz": Recording, "nwb": Nwb, "kilosort": Kilosort, "table": Table}
+KINDS |= {"model": Model, "checkpoint": Saved}
 
 
 def judge(kind, name):
@@ -369,7 +445,7 @@ def fuzz(name, n, seed):
             for k in range(n):
                 rng = np.random.default_rng([seed, k])
                 data, how = kind.case(rng)
-                kind.path.write_bytes(data)
+                kind.write(data)
                 outcome, wrong = judge(kind, how)
                 counts[how, outcome] += 1
                 if wrong is not None:

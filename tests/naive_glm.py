@@ -1,6 +1,8 @@
 """Fits from the textbook: dense, one receiver at a time, numpy only."""
 
 import numpy as np
+import scipy.optimize
+from scipy.special import digamma, gammaln
 
 
 def objective(X, y, coef, intercept, ridge=0.0, link="exp"):
@@ -137,15 +139,20 @@ def newton_fit(X, y, matrix, n_iter=100):
 
 
 # --- families: independent Newton and accelerated gradients, dense, with weights and offsets ---
-# ``link`` tells the family. Z has the column of ones last, theta is (coef, intercept). Weights are
-# how often each row is there.
+# ``link`` tells the family, with its name where several have the link: "Gamma exp". Negative
+# binomial counts have the scale `SCALE`. Z has the column of ones last, theta is (coef, intercept).
+# Weights are how often each row is there.
+SCALE = 0.8
 
 
 def family_mean(eta, link):
+    link = link.split()[-1]
     if link == "exp":
         return np.exp(eta)
     if link == "softplus":
         return np.log1p(np.exp(eta))
+    if link == "one_over_x":
+        return 1 / np.where(np.asarray(eta) > 0, eta, np.nan)
     if link == "logistic":
         return 1 / (1 + np.exp(-eta))
     if link == "cloglog":
@@ -162,6 +169,11 @@ def family_loss(eta, y, link):
         return np.log1p(np.exp(eta)) - y * eta
     if link == "cloglog":  # log(1 - mu) = -exp(eta)
         return -y * np.log(mu) + (1 - y) * np.exp(eta)
+    if link.startswith("Gamma"):
+        return y / mu + np.log(mu)
+    if link.startswith("NegativeBinomial"):
+        v = 1 + SCALE * mu
+        return -y * np.log(SCALE * mu / v) + np.log(v) / SCALE
     return (y - mu) ** 2
 
 
@@ -181,7 +193,22 @@ def family_derivatives(eta, y, link):
         slope = m * np.exp(-m)
         bend = slope * (1 - m)
         return (1 - y) * m - y * slope / mu, (1 - y) * m - y * (bend / mu - slope**2 / mu**2)
-    return 2 * (mu - y), np.full(len(eta), 2.0)
+    if link == "identity":
+        return 2 * (mu - y), np.full(len(eta), 2.0)
+    if link.endswith("one_over_x"):
+        first, second = -(mu**2), 2 * mu**3  # of the mean in eta
+    elif link.endswith("exp"):
+        first, second = mu, mu
+    else:
+        first = 1 / (1 + np.exp(-eta))
+        second = first * (1 - first)
+    if link.startswith("Gamma"):
+        slope, bend = (mu - y) / mu**2, (2 * y - mu) / mu**3  # of the loss in the mean
+    else:
+        v = 1 + SCALE * mu
+        slope = (mu - y) / (mu * v)
+        bend = (y * (1 + 2 * SCALE * mu) - SCALE * mu**2) / (mu * v) ** 2
+    return slope * first, bend * first**2 + slope * second
 
 
 def family_objective(Z, y, theta, link, weight=1.0, offset=0.0, ridge=0.0, groups=()):
@@ -210,7 +237,8 @@ def family_fit(X, y, link, weight=1.0, offset=0.0, ridge=0.0, groups=()):
         "logistic": lambda: np.log(rate / (1 - rate)),
         "cloglog": lambda: np.log(-np.log1p(-rate)),
         "identity": lambda: rate,
-    }[link]()
+        "one_over_x": lambda: 1 / rate - np.minimum(np.min(offset), 0.0),
+    }[link.split()[-1]]()
 
     def value(theta, groups=groups):
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
@@ -268,3 +296,29 @@ def _accelerated(theta, derivatives, value, groups, tol=1e-11):
         ahead = new + (momentum - 1) / following * (new - point)
         point, momentum = new, following
     raise RuntimeError("the reference has not converged")
+
+
+def negative_binomial_fit(X, y, weight=1.0, offset=0.0, ridge=0.0, link="exp"):
+    """The joint optimum (coef, intercept, scale) of likelihood and ridge, by its gradient."""
+    Z = np.column_stack([X, np.ones(len(y))])
+    weight = np.broadcast_to(np.asarray(weight, float), len(y)) / np.sum(weight + np.zeros(len(y)))
+    pull = np.append(np.full(X.shape[1], ridge), 0.0)
+
+    def value(theta):
+        mu, k = family_mean(Z @ theta[:-1] + offset, link), np.exp(-theta[-1])
+        each = gammaln(y + k) - gammaln(k) + y * np.log(mu / (k + mu)) + k * np.log(k / (k + mu))
+        return -weight @ each + 0.5 * pull @ theta[:-1] ** 2
+
+    def gradient(theta):
+        eta, k = Z @ theta[:-1] + offset, np.exp(-theta[-1])
+        mu = family_mean(eta, link)
+        slope = mu if link == "exp" else 1 / (1 + np.exp(-eta))
+        coef = Z.T @ (weight * slope * (mu - y) / (mu * (1 + mu / k))) + pull * theta[:-1]
+        of_k = digamma(y + k) - digamma(k) + np.log(k / (k + mu)) + (mu - y) / (k + mu)
+        return np.append(coef, k * (weight @ of_k))
+
+    start = np.zeros(Z.shape[1] + 1)
+    start[-2] = np.log(np.average(y, weights=weight)) if link == "exp" else 0.0
+    found = scipy.optimize.minimize(value, start, jac=gradient, method="BFGS").x
+    found = scipy.optimize.root(gradient, found, tol=1e-14).x
+    return found[: X.shape[1]], found[-2], np.exp(found[-1])

@@ -31,16 +31,23 @@ LINKS = {
     "cloglog": "Bernoulli",
     "identity": "Gaussian",
 }
+# Links that several families have, with the name of the family.
+MORE = ("Gamma one_over_x", "Gamma exp", "Gamma softplus")
+MORE += ("NegativeBinomial exp", "NegativeBinomial softplus")
+FAMILIES = {**LINKS, **{link: link.split()[0] for link in MORE}}
 
 # --- formulas of a bin --------------------------------------------------------------------------
 
 
 def mean(eta, link):
     """Expected count of a bin."""
+    link = link.split()[-1]
     if link == "exp":
         return np.exp(eta)
     if link == "softplus":
         return np.logaddexp(0, eta)
+    if link == "one_over_x":
+        return 1 / np.where(eta > 0, eta, np.nan)
     if link == "logistic":
         return expit(eta)
     return -np.expm1(-np.exp(eta)) if link == "cloglog" else eta
@@ -48,6 +55,9 @@ def mean(eta, link):
 
 def log_mean(eta, link):
     """``log(mean)``, with all digits where the mean is near 0 or 1."""
+    link = link.split()[-1]
+    if link == "one_over_x":
+        return -np.log(np.where(eta > 0, eta, np.nan))
     if link == "exp":
         return eta
     if link == "softplus":
@@ -60,8 +70,17 @@ def log_mean(eta, link):
     return np.where(eta < -30, low - np.exp(low) / 2, high)
 
 
-def parts(eta, y, link):
-    """Two terms whose sum is the loss of a bin."""
+def parts(eta, y, link, scale=1.0):
+    """Two terms whose sum is the loss of a bin; the scale is that of negative binomial counts."""
+    if link.startswith("Gamma"):
+        middle = log_mean(eta, link)
+        ratio = y * (eta if link.endswith("one_over_x") else np.exp(-middle))
+        return tuple(np.where(np.isnan(middle), np.inf, part) for part in (ratio, middle))
+    if link.startswith("NegativeBinomial"):
+        rest = np.log1p(scale * mean(eta, link)) if scale else 0.0 * eta
+        first = rest / scale if scale else mean(eta, link)
+        log_scale = np.log(scale) if scale else 0.0
+        return first, -np.where(y == 0, 0, y * (log_scale + log_mean(eta, link) - rest))
     if link in ("exp", "softplus"):
         return mean(eta, link), -np.where(y == 0, 0, y * log_mean(eta, link))
     if link == "logistic":
@@ -72,8 +91,10 @@ def parts(eta, y, link):
     return (y - eta) ** 2, np.zeros_like(eta)
 
 
-def derivatives(eta, y, link):
+def derivatives(eta, y, link, scale=1.0):
     """First and second derivative of the loss of a bin."""
+    if link in MORE:
+        return _by_the_chain(eta, y, link, scale)
     if link == "exp":
         return np.exp(eta) - y, np.exp(eta)
     if link == "identity":
@@ -94,7 +115,31 @@ def derivatives(eta, y, link):
     return (1 - y) * np.exp(eta) - y * ratio, (1 - y) * np.exp(eta) + y * ratio * excess
 
 
-def expected_curvature(eta, link):
+def _by_the_chain(eta, y, link, scale):
+    """From the derivatives of ``log(mean)`` in eta, and those of the loss in ``log(mean)``."""
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        mu = mean(eta, link)
+        if link.endswith("one_over_x"):
+            slope, bend = -mu, mu**2
+        elif link.endswith("exp"):
+            slope, bend = np.ones(len(eta)), np.zeros(len(eta))
+        else:
+            near = np.maximum(eta, -20)
+            logistic = expit(near)
+            slope = np.where(eta < -20, 1 - np.exp(eta) / 2, logistic / mean(near, link))
+            bend = np.where(eta < -20, -np.exp(eta) / 2, slope * (1 - logistic - slope))
+        if link.startswith("Gamma"):
+            first, second = 1 - y / mu, y / mu
+        else:
+            v = 1 + scale * mu
+            first, second = (mu - y) / v, mu * (1 + scale * y) / v / v
+        return first * slope, second * slope**2 + first * bend
+
+
+def expected_curvature(eta, link, scale=1.0):
+    if link in MORE:
+        y = mean(eta, link)
+        return _by_the_chain(eta, y, link, scale)[1]
     if link == "softplus":
         return expit(eta) ** 2 / mean(eta, link)
     if link == "cloglog":
@@ -104,7 +149,16 @@ def expected_curvature(eta, link):
 
 
 def log_likelihood(y, mu, link, scale=1.0):
-    family = LINKS[link]
+    family = FAMILIES[link]
+    if family == "Gamma":
+        k = 1 / np.asarray(scale)
+        return (k - 1) * np.log(y) - k * (y / mu + np.log(mu / k)) - gammaln(k)
+    if family == "NegativeBinomial":
+        small = np.asarray(scale) < 1e-5  # where logarithms of gamma functions cancel
+        k = 1 / np.where(small, 1.0, scale)
+        value = gammaln(y + k) - gammaln(k) - gammaln(y + 1) + k * np.log(k / (k + mu))
+        near = xlogy(y, mu) - mu - gammaln(y + 1) + scale / 2 * ((y - mu) ** 2 - y)
+        return np.where(small, near, value + xlogy(y, mu / (k + mu)))
     if family == "Poisson":
         return xlogy(y, mu) - mu - gammaln(y + 1)
     if family == "Bernoulli":
@@ -112,8 +166,14 @@ def log_likelihood(y, mu, link, scale=1.0):
     return -0.5 * np.log(2 * np.pi * scale) - (y - mu) ** 2 / (2 * scale)
 
 
-def deviance(y, mu, link):
-    family = LINKS[link]
+def deviance(y, mu, link, scale=1.0):
+    family = FAMILIES[link]
+    if family == "Gamma":
+        return 2 * (y / mu - 1 - np.log(y / mu))
+    if family == "NegativeBinomial":
+        s = np.maximum(scale, 1e-12)
+        ratio = np.log1p(s * (y - mu) / (1 + s * mu))
+        return 2 * (xlogy(y, y) - xlogy(y, mu) - (y + 1 / s) * ratio)
     if family == "Poisson":
         return 2 * (xlogy(y, y) - xlogy(y, mu) - (y - mu))
     if family == "Bernoulli":
@@ -126,9 +186,16 @@ def residuals(eta, y, kind, link, scale=1.0):
     mu = mean(eta, link)
     if kind == "response":
         return y - mu
-    if LINKS[link] == "Gaussian":
+    if link in MORE:
+        if kind == "pearson":
+            by_scale = scale * mu**2
+            return (y - mu) / np.sqrt(by_scale + (0 if FAMILIES[link] == "Gamma" else mu))
+        dispersion = scale if FAMILIES[link] == "Gamma" else 1.0
+        size = np.maximum(deviance(y, mu, link, scale), 0) / dispersion
+        return np.sign(y - mu) * np.sqrt(size)
+    if FAMILIES[link] == "Gaussian":
         return (y - eta) / np.sqrt(scale)
-    if LINKS[link] == "Bernoulli":
+    if FAMILIES[link] == "Bernoulli":
         log_odds = eta if link == "logistic" else log_mean(eta, link) + np.exp(eta)
         if kind == "pearson":
             return np.where(y == 1, np.exp(-log_odds / 2), -np.exp(log_odds / 2))
@@ -156,6 +223,7 @@ class Receiver:
     link: str
     ridge: np.ndarray
     groups: list  # of (features, size)
+    scale: float = 1.0
 
     @property
     def share(self):
@@ -167,7 +235,7 @@ class Receiver:
 
     def terms(self, eta):
         with np.errstate(over="ignore"):
-            return parts(eta, self.y.astype(eta.dtype), self.link)
+            return parts(eta, self.y.astype(eta.dtype), self.link, self.scale)
 
     def loss(self, eta):
         first, second = self.terms(eta)
@@ -183,7 +251,7 @@ class Receiver:
         """Gradient of the smooth part, the intercept last, and a bound of its rounding."""
         coef = np.asarray(coef, np.longdouble)
         eta = self.X.astype(np.longdouble) @ coef + np.longdouble(intercept) + self.offset
-        slope, bend = derivatives(eta.astype(float), self.y, self.link)
+        slope, bend = derivatives(eta.astype(float), self.y, self.link, self.scale)
         error = EPS * (np.abs(self.X) @ np.abs(coef) + abs(intercept) + np.abs(self.offset))
         noise = self.share * (4 * EPS * (np.abs(slope) + self.y + 1) + 4 * bend * error)
         Z = np.column_stack([self.X, np.ones(len(self.y))])
@@ -234,21 +302,23 @@ class Optimum:
     noise: np.ndarray | None = None
 
 
-def null_intercept(y, share, offset, link):
+def null_intercept(y, share, offset, link, scale=1.0):
     """Optimal intercept without features; infinite where all counts are at an end."""
     rate = np.sum(share * y)
+    if FAMILIES[link] == "Gamma":
+        return _null_gamma(y, share, offset, link)
     if link == "identity":
         return np.sum(share * (y - offset))
     if rate == 0:
         return -np.inf
-    if LINKS[link] == "Bernoulli" and np.all(y == 1):
+    if FAMILIES[link] == "Bernoulli" and np.all(y == 1):
         return np.inf
     if link == "exp":
         top = offset.max()
         return np.log(rate) - top - np.log(np.sum(share * np.exp(offset - top)))
 
     def slope(b):
-        return np.sum(share * derivatives(b + offset, y, link)[0])
+        return np.sum(share * derivatives(b + offset, y, link, scale)[0])
 
     low, high = -offset.max() - 1.0, -offset.min() + 1.0
     while slope(low) > 0:
@@ -258,17 +328,37 @@ def null_intercept(y, share, offset, link):
     return brentq(slope, low, high, xtol=1e-13, rtol=1e-13)
 
 
+def _null_gamma(y, share, offset, link):
+    if link.endswith("exp"):
+        top = -offset.min()
+        return np.log(np.sum(share * y * np.exp(-offset - top))) + top
+
+    def slope(b):
+        return np.sum(share * derivatives(b + offset, y, link)[0])
+
+    if link.endswith("one_over_x"):
+        low = -offset.min() + 1e-13 * (np.abs(offset).max() + 1 / y.max())
+        high = -offset.min() + 2 / y.min()
+    else:
+        low, high = -offset.max() - 1.0, -offset.min() + 1.0
+        while slope(low) > 0:
+            low -= max(1.0, abs(low))
+        while slope(high) < 0:
+            high += max(1.0, abs(high))
+    return brentq(slope, low, high, xtol=1e-13, rtol=1e-13)
+
+
 def solve(receiver: Receiver) -> Optimum:
     r, n = receiver, len(receiver.y)
-    start = null_intercept(r.y, r.share, r.offset, r.link)
+    start = null_intercept(r.y, r.share, r.offset, r.link, r.scale)
     if np.isinf(start):  # silent or saturated
         return Optimum(0.0, 0.0, 1.0 / n, separated=n, coef=np.zeros(r.X.shape[1]), intercept=start)
     Z, shift, size = centred(r.X, r.share)
-    level = np.sum(r.share * derivatives(start + r.offset, r.y, r.link)[1])
+    level = np.sum(r.share * expected_curvature(start + r.offset, r.link, r.scale))
     frame = _Frame(r, Z, size, max(level, 1e-300), shift)
     fit = frame.fit(r, start)
     found = fit
-    if LINKS[r.link] != "Gaussian" and fit.curvature < 1e-5:
+    if FAMILIES[r.link] not in ("Gaussian", "Gamma") and fit.curvature < 1e-5:
         for least in (1e-8, 1e-6, 1e-4):
             limit = _at_infinity(r, frame, start, least)
             if limit is None:
@@ -470,20 +560,24 @@ class _Barrier:
 def _newton(G, r, theta, penalty, steps=150):
     """Damped Newton steps; point, predicted gap, smallest scaled eigenvalue, whether it ended."""
     share, link = r.share, r.link
+    crooked = link in MORE and link.endswith("softplus")  # not convex
 
     def value(theta):
         with np.errstate(over="ignore", invalid="ignore"):
-            first, second = parts(G @ theta + r.offset, r.y, link)
+            first, second = parts(G @ theta + r.offset, r.y, link, r.scale)
             rough = np.sum(share * np.abs(first)) + np.sum(share * np.abs(second))
             return np.sum(share * (first + second)) + penalty(theta), rough
 
     now, rough = value(theta)
     gap, smallest = np.inf, 1.0
     for _ in range(steps):
-        slope, bend = derivatives(G @ theta + r.offset, r.y, link)
-        grad, hess = penalty.derivatives(theta)
+        slope, bend = derivatives(G @ theta + r.offset, r.y, link, r.scale)
+        grad, of_penalty = penalty.derivatives(theta)
         grad = grad + G.T @ (share * slope)
-        hess = hess + (G * (share * bend)[:, None]).T @ G
+        hess = of_penalty + (G * (share * bend)[:, None]).T @ G
+        if crooked and np.isfinite(hess).all() and np.linalg.eigvalsh(hess)[0] <= 0:
+            bend = expected_curvature(G @ theta + r.offset, link, r.scale)
+            hess = of_penalty + (G * (share * bend)[:, None]).T @ G
         if not np.isfinite(hess).all():
             break
         jacobi = 1 / np.sqrt(np.maximum(np.diag(hess), 1e-290))
@@ -497,7 +591,7 @@ def _newton(G, r, theta, penalty, steps=150):
         step = -jacobi * (V @ ((V.T @ (jacobi * grad)) / np.maximum(values, 1e-15)))
         gap = -grad @ step / 2
         far = np.abs(G @ step).max()
-        if link in ("exp", "cloglog") and far > 8:
+        if link.endswith(("exp", "cloglog")) and far > 8:
             step *= 8 / far
         length, floor = 1.0, 4 * EPS * (rough + abs(now))
         while True:
@@ -531,7 +625,7 @@ def _at_infinity(r, frame, start, least):
     U, S, Vt = np.linalg.svd(A, full_matrices=False)
     keep = CUT * S.max(initial=0) < S
     G = np.column_stack([U[:, keep] * np.sqrt(len(r.y)), np.ones(len(r.y))])
-    direction, away = _recession(G, r.y, LINKS[r.link] == "Poisson", least)
+    direction, away = _recession(G, r.y, FAMILIES[r.link] != "Bernoulli", least)
     if not away.any():
         return None
     move = np.zeros(len(free), np.longdouble)
@@ -548,7 +642,7 @@ def _at_infinity(r, frame, start, least):
         point = frame_of(rest, frame).fit(rest, _start_of(rest, start))
         point.gap *= part
     best = None
-    sign = np.where((r.y > 0) & (LINKS[r.link] == "Bernoulli"), -1.0, 1.0)
+    sign = np.where((r.y > 0) & (FAMILIES[r.link] == "Bernoulli"), -1.0, 1.0)
     slack = -(sign * (G @ direction))[away].max()
     for reach in (3.0, 10.0, 30.0, 60.0):
         length = reach / max(slack, 1e-11)
@@ -574,7 +668,8 @@ def frame_of(rest, frame):
 
 def _start_of(rest, start):
     inside = rest.weight > 0
-    level = null_intercept(rest.y[inside], rest.share[inside], rest.offset[inside], rest.link)
+    own = rest.y[inside], rest.share[inside], rest.offset[inside]
+    level = null_intercept(*own, rest.link, rest.scale)
     return level if np.isfinite(level) else start
 
 
@@ -626,18 +721,21 @@ def _of_few_events(r, G, eta, bend, filters, away, scale):
     G, back = G.copy(), np.eye(G.shape[1])
     G[:, :-1] += away
     back[:-1, -1] = -away
-    h, mu = expected_curvature(eta, r.link), mean(eta, r.link)
-    family = LINKS[r.link]
+    h, mu = expected_curvature(eta, r.link, r.scale), mean(eta, r.link)
+    family = FAMILIES[r.link]
     with np.errstate(all="ignore"):
-        spread = {"Poisson": mu, "Bernoulli": mu * (1 - mu), "Gaussian": np.inf}[family]
+        spread = {"Poisson": mu, "Bernoulli": mu * (1 - mu)}.get(family, np.inf)
+        if family == "NegativeBinomial":
+            spread = mu + r.scale * mu**2
         kurtosis = np.where(spread > 0, h * (h / spread), 0.0)
+        kurtosis += {"Gamma": 6 * scale, "NegativeBinomial": 6 * r.scale}.get(family, 0.0) * h**2
         size = np.append(np.sum(filters[:, None] == filters, axis=1), 1)
         variance, fourth = (r.weight * h) @ G**2, (r.weight * kurtosis) @ G**4
         n = variance**2 / (fourth + (size + 1) * ((r.weight * h**2) @ G**4))
         share = np.clip(30 / n - 1, 0, 1)
     fisher = (G * (r.weight * bend)[:, None]).T @ G
     root = np.sqrt(share * variance / np.diag(fisher))
-    part = fisher * np.outer(root, root) * (2 * scale if family == "Gaussian" else 1.0)
+    part = fisher * np.outer(root, root) * {"Gaussian": 2 * scale, "Gamma": scale}.get(family, 1.0)
     return back @ part @ back.T
 
 
@@ -654,9 +752,9 @@ def standard_errors(r, coef, intercept, kind, scale=1.0, filters=None, center=No
         return None
     away = np.zeros(len(size)) if center is None else (shift - center) / size
     eta = (r.X.astype(np.longdouble) @ coef + np.longdouble(intercept) + r.offset).astype(float)
-    slope, bend = derivatives(eta, r.y, r.link)
+    slope, bend = derivatives(eta, r.y, r.link, r.scale)
     if kind == "expected":
-        bend = expected_curvature(eta, r.link)
+        bend = expected_curvature(eta, r.link, r.scale)
     G = np.column_stack([Z / size, np.ones(len(r.y))])
     A = (G * (r.weight * bend)[:, None]).T @ G
     A += r.weight.sum() * np.diag(np.append(r.ridge / size**2, 0.0))
@@ -671,6 +769,6 @@ def standard_errors(r, coef, intercept, kind, scale=1.0, filters=None, center=No
         middle += _of_few_events(r, G, eta, bend, filters, away, scale)
         middle += 1e-11 * r.weight.sum() * np.diag(np.append(r.ridge / size**2, 0.0))
         inverse = inverse @ middle @ inverse
-    elif LINKS[r.link] == "Gaussian":
-        inverse = inverse * 2 * scale
+    else:
+        inverse = inverse * {"Gaussian": 2 * scale, "Gamma": scale}.get(FAMILIES[r.link], 1.0)
     return np.sqrt(np.diag(inverse))[:-1] / size

@@ -34,7 +34,7 @@ def by_hand(X, counts, model, i, j):
     covariance = naive.covariance(z, counts[WINDOW:, j], theta)
     part = slice(N_FUNCS * i, N_FUNCS * (i + 1))
     c, v = model.coef_[part, j], covariance[part, part]
-    kernel = X.columns[0].kernel
+    kernel = X.blocks[0].kernel
     area = kernel.sum(axis=0)
     p = stats.chi2.sf(c @ np.linalg.solve(v, c), N_FUNCS)
     return kernel @ c, area @ c, np.sqrt(area @ v @ area), p
@@ -73,7 +73,7 @@ def test_the_links_and_their_signs_are_found(fitted):
 def test_the_kind_of_errors_is_the_one_asked_for(fitted, kind):
     counts, X, model = fitted
     u = inference.uncertainty(model, X, counts, kind)
-    area = X.columns[0].kernel.sum(axis=0, keepdims=True)
+    area = X.blocks[0].kernel.sum(axis=0, keepdims=True)
     expected = np.vstack([u.linear(i, area)[1] for i in range(N_CELLS)])
     couplings = model.coupling_map(X, counts, kind)
     np.testing.assert_array_equal(couplings.standard_error, expected)
@@ -212,7 +212,7 @@ def test_public_names():
 def test_couplings_without_tests_have_the_same_estimates(fitted):
     counts, X, model = fitted
     tested = model.coupling_map(X, counts)
-    plain = connectivity.point_estimates(model.coef_, X.columns[0].kernel, model=model)
+    plain = connectivity.point_estimates(model.coef_, X.blocks[0].kernel, model=model)
     for name in ("strength", "peak", "gain"):
         np.testing.assert_allclose(getattr(plain, name), getattr(tested, name), rtol=1e-12)
     np.testing.assert_array_equal(plain.own_history, np.eye(N_CELLS, dtype=bool))
@@ -224,13 +224,13 @@ def test_couplings_without_tests_have_the_same_estimates(fitted):
     assert plain.strongest(5) == order
     model = fastglm.PopulationGLM().fit(X, counts)
     model.status_ = np.where(np.arange(N_CELLS) == 1, "separated", model.status_)
-    some = connectivity.point_estimates(model.coef_, X.columns[0].kernel, model=model)
+    some = connectivity.point_estimates(model.coef_, X.blocks[0].kernel, model=model)
     assert np.isinf(some.standard_error[:, 1]).all()
     assert not any(j == 1 for _, j in some.strongest(20))
     assert np.isnan(
         connectivity.point_estimates(
             model.coef_,
-            X.columns[0].kernel,
+            X.blocks[0].kernel,
             loss=as_observation_model("Gaussian").loss(),
         ).gain
     ).all()

@@ -119,7 +119,7 @@ def test_settings_reach_the_model(times):
     model = fastglm.fit_coupling(
         times, BIN, None, make_basis(), None, feature_mask=mask, solver_name="newton-cholesky"
     )
-    assert model.regularizer is None
+    assert model.get_params()["regularizer"] is None
     assert model.regularizer_strength is None
     assert (model.coef_[~mask] == 0).all()
     assert clone(model).get_params()["solver_name"] == "newton-cholesky"

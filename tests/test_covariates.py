@@ -191,7 +191,7 @@ def test_a_held_covariate_is_kept_at_its_own_rate():
     features = BSplineEval(10).compute_features(X)
     assert features.shape == (200_000, 40)
     assert features.nbytes - features.valid.nbytes == 2000 * 40 * 8 + 2 * 2000 * 8
-    assert features.columns[0].values.shape == (2000, 40)
+    assert features.blocks[0].values.shape == (2000, 40)
 
 
 @pytest.mark.parametrize("b", [b for b in EVALS if not isinstance(b, OrthExponentialEval)])
@@ -199,7 +199,7 @@ def test_features_of_a_held_covariate(b):
     values = rng(1).random(size=(60, 2))
     values[3, 0] = np.nan
     X = b.compute_features(hold(values, N, every=10))
-    assert isinstance(X.columns[0], SlowColumns)
+    assert isinstance(X.blocks[0], SlowColumns)
     expected = b.compute_features(values[np.arange(N) // 10])
     np.testing.assert_array_equal(X.valid, expected.valid)
     np.testing.assert_allclose(np.asarray(X), np.asarray(expected), atol=1e-14)
@@ -222,14 +222,14 @@ def test_held_covariates_with_several_inputs():
     fine = rng(2).random(N)
     expected = fourier.compute_features(np.repeat(x, 10), np.repeat(y, 10))
     held = fourier.compute_features(hold(x, N, every=10), hold(y, N, every=10))
-    assert isinstance(held.columns[0], SlowColumns)
+    assert isinstance(held.blocks[0], SlowColumns)
     np.testing.assert_allclose(np.asarray(held), np.asarray(expected), atol=1e-13)
     for other, dense in (
         (fine, fine),
         (hold(y[:30], N, every=20), np.repeat(y[:30], 20)),
     ):
         mixed = fourier.compute_features(hold(x, N, every=10), other)
-        assert isinstance(mixed.columns[0], DenseColumns)
+        assert isinstance(mixed.blocks[0], DenseColumns)
         expected = fourier.compute_features(np.repeat(x, 10), dense)
         np.testing.assert_allclose(np.asarray(mixed), np.asarray(expected), atol=1e-13)
 

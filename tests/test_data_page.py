@@ -59,6 +59,10 @@ def test_pynapple(tmp_path, monkeypatch):
     run(second, names)
     assert isinstance(names["residuals"], nap.TsdFrame)
     assert names["both"].coef_.shape == (29, 3)
+    assert isinstance(names["part"], nap.TsdFrame)
+    assert names["half"].coef_.shape == (29, 3)
+    assert isinstance(names["hz"], nap.TsdFrame)
+    assert names["drive"].shape == (50_000, 24)
     assert names["X"].valid.sum() == 40_000 - 20 + 10_000 - 20
 
 

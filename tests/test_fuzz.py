@@ -24,32 +24,41 @@ def data():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(400, 4)) * [1.0, 3.0, 0.1, 1.0]
     eta = X @ [0.5, -0.1, 2.0, 0.0] - 0.3
+    more = np.random.default_rng(1)
     y = {
         "exp": rng.poisson(np.exp(eta)),
         "softplus": rng.poisson(np.log1p(np.exp(eta))),
         "logistic": rng.random(400) < 1 / (1 + np.exp(-eta)),
         "cloglog": rng.random(400) < -np.expm1(-np.exp(eta)),
         "identity": eta + rng.normal(size=400),
+        "Gamma one_over_x": more.gamma(2.0, 0.5 / (0.2 + np.abs(eta))),
+        "Gamma exp": more.gamma(2.0, np.exp(eta) / 2),
+        "Gamma softplus": more.gamma(2.0, np.log1p(np.exp(eta)) / 2),
+        "NegativeBinomial exp": more.poisson(np.exp(eta) * more.gamma(2.0, 0.5, 400)),
+        "NegativeBinomial softplus": more.poisson(
+            np.log1p(np.exp(eta)) * more.gamma(2.0, 0.5, 400)
+        ),
     }
     return X, {link: np.asarray(v, float) for link, v in y.items()}, rng
 
 
-@pytest.mark.parametrize("link", oracle.LINKS)
+@pytest.mark.parametrize("link", oracle.FAMILIES)
 def test_the_derivatives_are_those_of_the_loss(link):
-    eta = np.r_[np.linspace(-40, 4, 80), 5.5].astype(np.longdouble)
+    low = {"Gamma": -3.0}.get(oracle.FAMILIES[link], -40.0)
+    eta = np.r_[np.linspace(0.1 if "over" in link else low, 4, 80), 5.5].astype(np.longdouble)
     h = np.longdouble(1e-6)
     for count in (0.0, 1.0):
         y = np.full(len(eta), count)
-        slope, bend = oracle.derivatives(eta.astype(float), y, link)
-        low, high = (sum(oracle.parts(eta + s * h, y, link)) for s in (-1, 1))
+        slope, bend = oracle.derivatives(eta.astype(float), y, link, 0.6)
+        low, high = (sum(oracle.parts(eta + s * h, y, link, 0.6)) for s in (-1, 1))
         np.testing.assert_allclose(slope, (high - low) / (2 * h), rtol=1e-7, atol=1e-10)
         before, after = (
-            oracle.derivatives((eta + s * h).astype(float), y, link)[0] for s in (-1, 1)
+            oracle.derivatives((eta + s * h).astype(float), y, link, 0.6)[0] for s in (-1, 1)
         )
         np.testing.assert_allclose(bend, (after - before) / 2e-6, rtol=1e-4, atol=1e-8)
 
 
-@pytest.mark.parametrize("link", oracle.LINKS)
+@pytest.mark.parametrize("link", oracle.FAMILIES)
 def test_the_oracle_agrees_with_statsmodels(data, link):
     sm = pytest.importorskip("statsmodels.api")
     X, y, rng = data
@@ -60,6 +69,8 @@ def test_the_oracle_agrees_with_statsmodels(data, link):
         "logistic": lambda: sm.families.Binomial(),
         "cloglog": lambda: sm.families.Binomial(links.CLogLog()),
         "identity": lambda: sm.families.Gaussian(),
+        "Gamma exp": lambda: sm.families.Gamma(links.Log()),
+        "NegativeBinomial exp": lambda: sm.families.NegativeBinomial(alpha=1.0),
     }
     if link not in family:
         pytest.skip("statsmodels has no such link")
@@ -97,7 +108,7 @@ def test_the_oracle_agrees_with_scikit_learn(data):
     np.testing.assert_allclose(ours.coef, theirs.coef_, rtol=1e-6, atol=1e-7)
 
 
-@pytest.mark.parametrize("link", ["exp", "logistic", "softplus"])
+@pytest.mark.parametrize("link", ["exp", "logistic", "softplus", "Gamma one_over_x"])
 def test_norms_of_groups_agree_with_proximal_gradients(data, link):
     import naive_glm
 

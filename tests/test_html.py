@@ -278,6 +278,7 @@ def test_every_basis_is_shown(name):
         "funcs": [np.sin, np.cos],
         "basis1": HistoryConv(3),
         "basis2": IdentityEval(),
+        "categories": ["a", "b", "c"],
     }
     cls = getattr(fastglm.basis, name)
     needed = inspect.signature(cls).parameters.values()

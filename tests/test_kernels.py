@@ -167,10 +167,10 @@ def test_products_from_rows_equal_those_from_events(dtype):
 def test_groups_of_senders_add_up(monkeypatch):
     counts, kernel, coef, _ = make_problem((300, 20, 9, 3))
     whole = history_matrix(counts, kernel)
-    assert len(products.sender_groups(whole.columns[0])) == 1
+    assert len(products.sender_groups(whole.blocks[0])) == 1
     monkeypatch.setattr(products, "_GROUP_BYTES", 0)
     grouped = history_matrix(counts, kernel)
-    assert len(products.sender_groups(grouped.columns[0])) == 3
+    assert len(products.sender_groups(grouped.blocks[0])) == 3
     np.testing.assert_allclose(forward(grouped, coef), forward(whole, coef), rtol=1e-12, atol=1e-12)
 
 
@@ -492,7 +492,19 @@ def run_poisson(loss, eta, counts, intercept=None, valid=None, start=0, lanes=LA
     values, y = pack(eta, lanes, dtype), pack(counts, lanes, dtype)
     tiles = np.arange(n_tiles)
     with np.errstate(all="ignore"):
-        kernels.launch(loss.kernel, values, y, offsets, valid, start, n_rows, lanes, tiles, sums)
+        kernels.launch(
+            loss.kernel,
+            values,
+            y,
+            offsets,
+            np.ones_like(offsets),
+            valid,
+            start,
+            n_rows,
+            lanes,
+            tiles,
+            sums,
+        )
     pads = np.concatenate([values[:, : PAD * lanes], values[:, (PAD + n_rows) * lanes :]], axis=1)
     sums = sums.transpose(1, 2, 0, 3).reshape(n_segments, 2, -1)[:, :, :n]
     return unpack(values, lanes, n), pads, sums
@@ -592,7 +604,7 @@ def test_poisson_exp_ignores_what_stands_in_invalid_rows(dtype, lanes):
 def test_pointwise_kernels_leave_other_tiles_alone():
     eta = pack(np.zeros((3, 3)), 1, float)
     sums = np.full((3, 1, 2, 1), -7.0)
-    args = np.zeros(3), np.ones(3, bool), 0, 3, 1, np.array([1]), sums
+    args = np.zeros(3), np.ones(3), np.ones(3, bool), 0, 3, 1, np.array([1]), sums
     kernels.launch(kernels.poisson_exp, eta, eta, *args)
     np.testing.assert_array_equal(unpack(eta, 1, 3), [[0, 1, 0]] * 3)
     np.testing.assert_array_equal(sums[:, 0, 0, 0], [-7, 3, -7])

@@ -191,7 +191,7 @@ from test_monitor import model, problem
 X, counts = problem(n_cells=32, n_bins=30_000)
 print("begun", flush=True)
 while True:
-    tight = dict(solver_kwargs=dict(tol=1e-20), memory_budget="75MB")
+    tight = dict(solver_kwargs=dict(tol=1e-20), memory_budget="95MB")
     model(**tight).fit(X, counts, checkpoint={path!r})
 """
 
@@ -210,7 +210,7 @@ def test_a_checkpoint_survives_kill_9(tmp_path):
     assert path.exists()
     process.stdout.close()
     X, counts = problem(n_cells=32, n_bins=30_000)
-    tight = {"solver_kwargs": {"tol": 1e-20}, "memory_budget": "75MB"}
+    tight = {"solver_kwargs": {"tol": 1e-20}, "memory_budget": "95MB"}
     again = model(**tight).fit(X, counts, checkpoint=path)
     whole = model(**tight).fit(X, counts)
     assert again.converged_.all()

@@ -136,13 +136,13 @@ def test_receivers_in_another_order_are_refused(fitted):
 def test_trials_covariates_and_data_arrays_have_names():
     parts = [COUNTS[:100], COUNTS[100:]]
     X = HistoryConv(2).compute_features(parts)
-    assert X.columns[0].inputs.names == NAMES
+    assert X.blocks[0].inputs.names == NAMES
     assert PopulationGLM(**RIDGE).fit(X, parts).receivers_.names == NAMES
     X = BSplineEval(4, bounds=(-9, 9)).compute_features(COVARIATES)
-    assert X.columns[0].inputs.names == ["speed", "heading"]
+    assert X.blocks[0].inputs.names == ["speed", "heading"]
     xarray = pytest.importorskip("xarray")
     array = xarray.DataArray(COUNTS.to_numpy(), dims=("time", "unit"), coords={"unit": NAMES})
-    assert HistoryConv(2).compute_features(array).columns[0].inputs.names == NAMES
+    assert HistoryConv(2).compute_features(array).blocks[0].inputs.names == NAMES
 
 
 def test_ids_of_a_recording_reach_the_fit():

@@ -25,7 +25,7 @@ def test_drift_is_splines_of_time_at_their_own_rate():
     np.testing.assert_allclose(values.sum(axis=1), 1, rtol=1e-12)
     exact = fastglm.basis.BSplineEval(12, bounds=(0, 90_000)).evaluate(np.arange(90_000) + 0.5)
     assert np.abs(values - exact).max() < 0.1  # a twentieth of a span
-    assert X.columns[0].values.shape[0] == 180
+    assert X.blocks[0].values.shape[0] == 180
     assert (values > 0).sum(axis=1).max() == 4
     assert slow_drift(7, 1.0, timescale=60).shape == (7, 4)
     for wrong in (0.5, "x"):

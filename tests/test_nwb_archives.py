@@ -339,17 +339,6 @@ def test_what_is_no_file_is_refused(given, message):
         fastglm.load_spikes(given)
 
 
-def test_folders_and_objects_of_pynwb_are_refused(tmp_path):
-    (tmp_path / "a.nwb.zarr").mkdir()
-    message = r"no file at .*a.nwb.zarr, which is a folder. Zarr stores of NWB are not read"
-    with pytest.raises(FileNotFoundError, match=message):
-        fastglm.load_spikes(tmp_path / "a.nwb.zarr")
-    pynwb = pytest.importorskip("pynwb")
-    units = pynwb.misc.Units(name="units", description="none")
-    with pytest.raises(ValueError, match="load_spikes got a Units of pynwb; expected the path"):
-        fastglm.load_spikes(units)
-
-
 def test_a_data_set_that_is_only_declared_takes_no_memory(path):
     write(path, make_times())
     with h5py.File(path, "a") as file:

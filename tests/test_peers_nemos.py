@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import fastglm
+from fastglm.observation_models import as_observation_model
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -177,54 +178,213 @@ def test_standard_errors_of_what_was_carried_over(data):
     np.testing.assert_allclose(imported[0], fitted[0], rtol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["Bernoulli", "Gaussian"])
+@pytest.mark.parametrize("family", ["Bernoulli", "Gaussian", "Gamma", "NegativeBinomial"])
 def test_families(data, family):
     """Same predictions, scores and scale; a fit of ours has the same optimum."""
     X, counts = (part[8:] for part in data)  # NeMoS counts rows of NaN in the scale
     noise = np.random.default_rng(1).normal(size=counts.shape)
-    y = counts.clip(max=1) if family == "Bernoulli" else counts + noise
+    y = {
+        "Bernoulli": counts.clip(max=1),
+        "Gaussian": counts + noise,
+        "Gamma": counts + np.exp(noise),
+        "NegativeBinomial": counts,
+    }[family]
     settings = {"regularizer": "Ridge", "regularizer_strength": 0.02, **EXACT}
-    theirs = peer(observation_model=family, **settings)
+    model = family
+    if family == "NegativeBinomial":
+        model = nemos.observation_models.NegativeBinomialObservations(scale=0.3)
+    theirs = peer(observation_model=model, **settings)
     quietly(theirs.fit, X, y)
     ours = fastglm.from_nemos(theirs)
-    assert ours.observation_model == family
+    assert as_observation_model(ours.observation_model).name == family
     assert set(ours.status_) == {"imported"}
     np.testing.assert_allclose(ours.predict(X), np.asarray(theirs.predict(X)), rtol=1e-10)
     for score in ("log-likelihood", "pseudo-r2-McFadden", "pseudo-r2-Cohen"):
         expected = float(quietly(lambda s=score: theirs.score(X, y, score_type=s)))
         assert ours.score(X, y, score) == pytest.approx(expected, rel=1e-8)
     scale = np.broadcast_to(np.asarray(theirs.scale_), 3)
-    np.testing.assert_allclose(ours.scale_, scale if family == "Gaussian" else 1.0)
+    np.testing.assert_allclose(ours.scale_, scale)
     ours.fit(X, y)
     np.testing.assert_allclose(ours.coef_, np.asarray(theirs.coef_), atol=1e-6)
-    if family == "Gaussian":
-        np.testing.assert_allclose(ours.scale_, scale, rtol=1e-6)
+    np.testing.assert_allclose(ours.scale_, scale, rtol=1e-6)
 
 
 def test_what_fastglm_has_not_is_said():
     with pytest.raises(TypeError, match="model is of type dict; expected a GLM or PopulationGLM"):
         fastglm.from_nemos({})
-    with pytest.raises(ValueError, match="The model has Gamma observations, which"):
-        fastglm.from_nemos(peer(observation_model="Gamma"))
+    theirs = peer()
+    theirs.get_params = lambda deep=True: {"observation_model": "CategoricalObservations"}
+    with pytest.raises(ValueError, match="The model has Categorical observations, which"):
+        fastglm.from_nemos(theirs)
     with pytest.raises(ValueError, match=r"inverse_link_function is .*take 'exp', 'softplus'"):
         fastglm.from_nemos(peer(inverse_link_function=jax.nn.relu))
     with pytest.raises(ValueError, match="without a fit the number of features is not known"):
         fastglm.from_nemos(peer(regularizer="GroupLasso"))
-    strength = {"speed": 0.1, "coupling": 0.2}
-    with pytest.raises(ValueError, match="regularizer_strength of the model is a dict; expected"):
-        fastglm.from_nemos(peer(regularizer="Ridge", regularizer_strength=strength))
 
 
 @pytest.mark.filterwarnings("ignore:FeaturePytree is deprecated:FutureWarning")
-def test_trees_of_features():
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"regularizer": "Ridge", "regularizer_strength": 0.2},
+        {"regularizer": "Ridge", "regularizer_strength": {"a": 0.1, "b": 0.5}},
+        {
+            "regularizer": "Ridge",
+            "regularizer_strength": {"a": [[0.1, 0.2], [0.3, 0.4]], "b": [[0.5, 0.1]]},
+        },
+        {"feature_mask": {"a": np.array([1, 0]), "b": np.array([1, 1])}},
+    ],
+)
+def test_trees_of_features(settings):
+    """The same coefficients in the same shape, from a tree of either package, and carried over."""
     rng = np.random.default_rng(0)
-    tree = nemos.pytrees.FeaturePytree(a=rng.normal(size=(50, 2)), b=rng.normal(size=(50, 1)))
-    mask = {"a": np.array([1, 0]), "b": np.array([1, 1])}
-    theirs = peer(feature_mask=mask)
-    assert sorted(fastglm.from_nemos(theirs).feature_mask) == ["a", "b"]
-    quietly(theirs.fit, tree, rng.poisson(1, size=(50, 2)))
-    with pytest.raises(ValueError, match="coef_ of the model is a dict; expected an array"):
-        fastglm.from_nemos(theirs)
+    leaves = {"b": rng.normal(size=(80, 1)), "a": rng.normal(size=(80, 2))}
+    y = rng.poisson(1, size=(80, 2))
+    theirs = peer(**settings, **EXACT)
+    quietly(theirs.fit, nemos.pytrees.FeaturePytree(**leaves), y)
+    carried = fastglm.from_nemos(theirs)
+    for X in (leaves, fastglm.pytrees.FeaturePytree(**leaves)):
+        ours = fastglm.PopulationGLM(**settings).fit(X, y)
+        for name, coef in theirs.coef_.items():
+            np.testing.assert_allclose(ours.coef_[name], coef, atol=1e-6)
+            np.testing.assert_array_equal(carried.coef_[name], coef)
+        np.testing.assert_allclose(ours.predict(X), carried.predict(X), rtol=1e-5)
+    np.testing.assert_allclose(carried.fit(leaves, y).coef_["a"], ours.coef_["a"], atol=1e-8)
+
+
+def test_groups_of_three_axes():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(200, 4)), rng.poisson(1, size=(200, 2))
+    mask = np.zeros((4, 4, 2))
+    mask[0, :2, 0] = mask[1, 2:, 0] = mask[2, :2, 1] = mask[3, 2:, 1] = 1
+    strength = np.array([0.02, 0.05, 0.03, 0.01])
+    theirs = peer(
+        regularizer=nemos.regularizer.GroupLasso(mask=mask),
+        regularizer_strength=strength,
+        **PROXIMAL,
+    )
+    quietly(theirs.fit, X, y)
+    group_lasso = fastglm.regularizer.GroupLasso(mask)
+    ours = fastglm.PopulationGLM(regularizer=group_lasso, regularizer_strength=strength)
+    np.testing.assert_allclose(ours.fit(X, y).coef_, theirs.coef_, atol=1e-6)
+
+
+# --- files that NeMoS wrote ---
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"regularizer": "Ridge", "regularizer_strength": 0.1, **EXACT},
+        {"inverse_link_function": jax.nn.softplus, **EXACT},
+        {"observation_model": "Gaussian", "feature_mask": MASK, **EXACT},
+    ],
+)
+def test_a_file_of_nemos_is_read(data, tmp_path, settings):
+    X, y = (part[8:] for part in data)
+    theirs = peer(**settings)
+    theirs.save_params(tmp_path / "before.npz")
+    assert not hasattr(fastglm.load_model(tmp_path / "before.npz"), "coef_")
+    quietly(theirs.fit, X, y)
+    theirs.save_params(tmp_path / "model.npz")
+    ours = fastglm.load_model(tmp_path / "model.npz")
+    np.testing.assert_array_equal(ours.coef_, theirs.coef_)
+    np.testing.assert_allclose(ours.predict(X), theirs.predict(X), rtol=1e-9)
+    np.testing.assert_allclose(ours.score(X, y), theirs.score(X, y), rtol=1e-9)
+    for name in ("regularizer", "observation_model"):
+        assert type(getattr(ours, name)).__name__ == type(getattr(theirs, name)).__name__
+
+
+# --- functions ---
+
+
+@pytest.mark.parametrize("causality", ["causal", "anti-causal", "acausal"])
+@pytest.mark.parametrize("shape", [(40,), (40, 3), (40, 2, 3)])
+def test_convolutions(causality, shape):
+    rng = np.random.default_rng(0)
+    kernel, series = rng.normal(size=(7, 2)), rng.normal(size=shape)
+    args = kernel, series, causality
+    expected = nemos.convolve.create_convolutional_predictor(*args)
+    found = fastglm.convolve.create_convolutional_predictor(*args)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    if len(shape) == 2:
+        args = kernel, {"a": series.T, "b": [series.T]}
+        expected = nemos.convolve.create_convolutional_predictor(*args, axis=1)
+        found = fastglm.convolve.create_convolutional_predictor(*args, axis=1)
+        np.testing.assert_allclose(found["a"], expected["a"], atol=1e-12)
+        np.testing.assert_allclose(found["b"][0], expected["b"][0], atol=1e-12)
+
+
+def test_filters_of_a_simulation():
+    for given in ({}, {"excit_a": 4.3, "inhib_b": 2.0}, {"upper_percentile": 0.9}):
+        expected = nemos.simulation.difference_of_gammas(50, **given)
+        found = fastglm.simulation.difference_of_gammas(50, **given)
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+    filters = np.random.default_rng(0).normal(size=(50, 2, 3))
+    kernel = fastglm.basis.RaisedCosineLogConv(6, 50).kernel_
+    np.testing.assert_allclose(
+        fastglm.simulation.regress_filter(filters, kernel),
+        nemos.simulation.regress_filter(filters, kernel),
+        atol=1e-12,
+    )
+
+
+@pytest.mark.parametrize("add_intercept", [True, False])
+def test_columns_that_identify_a_model(add_intercept):
+    x = np.random.default_rng(0).random((2, 200))
+    x[0, 3] = np.nan
+    basis = fastglm.basis.BSplineEval(5) + fastglm.basis.CyclicBSplineEval(6)
+    X = basis.compute_features(*x)
+    theirs, ours = nemos.identifiability_constraints, fastglm.identifiability_constraints
+    _, columns = theirs.apply_identifiability_constraints(np.asarray(X), add_intercept)
+    found, kept = ours.apply_identifiability_constraints(X, add_intercept)
+    np.testing.assert_array_equal(kept, columns)
+    np.testing.assert_allclose(found, np.asarray(X)[:, kept])
+    by_part = nemos.basis.BSplineEval(5) + nemos.basis.CyclicBSplineEval(6)
+    by_part.compute_features(*x)
+    _, columns = theirs.apply_identifiability_constraints_by_basis_component(
+        by_part, np.asarray(X), add_intercept
+    )
+    _, kept = ours.apply_identifiability_constraints_by_basis_component(basis, X, add_intercept)
+    np.testing.assert_array_equal(kept, columns)
+
+
+def test_scores_of_predictions():
+    rng = np.random.default_rng(0)
+    y, mu = rng.poisson(1.0, 50), rng.gamma(1.0, size=50)
+    ours, theirs = (
+        m.PoissonObservations() for m in (fastglm.observation_models, nemos.observation_models)
+    )
+    for kind in ("pseudo-r2-McFadden", "pseudo-r2-Cohen"):
+        expected = theirs.pseudo_r2(jax.numpy.array(y), jax.numpy.array(mu), kind)
+        np.testing.assert_allclose(ours.pseudo_r2(y, mu, kind), expected, rtol=1e-9)
+    unknown = np.r_[mu, np.nan]
+    np.testing.assert_allclose(ours.pseudo_r2(np.r_[y, 3], unknown), ours.pseudo_r2(y, mu))
+
+
+def test_degrees_of_freedom_of_the_residuals(data):
+    X, y = (part[8:] for part in data)
+    for settings in ({}, {"regularizer": "Ridge"}):
+        theirs = peer(**settings)
+        quietly(theirs.fit, X, y)
+        ours = fastglm.PopulationGLM(**settings).fit(X, y)
+        np.testing.assert_array_equal(ours.dof_resid_, theirs.dof_resid_)
+
+
+def test_defaults_are_the_same_objects_by_name():
+    for name in ("UnRegularized", "Ridge", "Lasso", "ElasticNet", "GroupLasso"):
+        ours, theirs = fastglm.GLM(regularizer=name), peer("GLM", regularizer=name)
+        assert ours.regularizer_strength == theirs.regularizer_strength
+        for attribute in ("regularizer", "observation_model"):
+            pair = getattr(ours, attribute), getattr(theirs, attribute)
+            assert type(pair[0]).__name__ == type(pair[1]).__name__
+    eta = np.linspace(-2, 2, 5)
+    np.testing.assert_allclose(ours.inverse_link_function(eta), theirs.inverse_link_function(eta))
+    for model in (ours, theirs):
+        model.set_params(regularizer="Ridge", regularizer_strength=2.0)
+        model.set_params(regularizer="Lasso")
+        assert model.regularizer_strength == 1.0
 
 
 def test_nothing_of_nemos_is_imported():

@@ -80,7 +80,7 @@ def mixed():
     stimulus, few = rng.normal(size=(n_bins, 11)), rng.normal(size=(n_bins, 2))
     stimulus[20:25] = np.nan
     slow = hold(rng.normal(size=(16, 2)), n_bins, every=9.7)
-    product = FeatureMatrix([ProductColumns(slow.columns, recording.X.columns, 1)])
+    product = FeatureMatrix([ProductColumns(slow.blocks, recording.X.blocks, 1)])
     recording.X = np.hstack([recording.X, stimulus, slow, few, product])
     dense = np.asarray(recording.X)
     assert dense.shape[1] == 4 + 11 + 2 + 2 + 8

@@ -73,7 +73,7 @@ def test_the_own_history_has_a_window_and_a_basis_of_its_own(default):
     mask[:18] = np.repeat(~np.eye(3, dtype=bool), 6, axis=0)
     mask[18:36] = np.repeat(np.eye(3, dtype=bool), 6, axis=0)
     np.testing.assert_array_equal(given.model.feature_mask, mask)
-    area = population.columns[0].kernel.sum(axis=0)
+    area = population.blocks[0].kernel.sum(axis=0)
     strength = given.model.regularizer_strength * X.valid.sum()
     np.testing.assert_allclose(strength[6:12, 0], (area / area.mean()) ** 2 / 0.04)
     np.testing.assert_allclose(strength[18:24, 0], 1.0)

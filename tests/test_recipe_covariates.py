@@ -94,9 +94,9 @@ def test_a_covariate_is_the_matrix_made_by_hand(form):
 
 def test_samples_stay_at_their_own_rate_and_names_stay():
     X = read((SPLINES, (TIMES, VALUES)))
-    assert X.columns[0].values.shape[0] < 65
+    assert X.blocks[0].values.shape[0] < 65
     X = read((KERNEL, {"left": EVENTS[::2], "right": EVENTS[1::2]}))
-    assert X.columns[0].inputs.names == ["left", "right"]
+    assert X.blocks[0].inputs.names == ["left", "right"]
     fast = np.arange(0.9, 7.6, 0.004)
     X = read((fast, np.sin(fast)))  # faster than the bins
     np.testing.assert_allclose(np.asarray(X)[:, 0], held(fast, np.sin(fast)))
@@ -123,7 +123,7 @@ def test_objects_of_pynapple_are_their_times_and_values():
     group = nap.TsGroup({3: nap.Ts(EVENTS), 5: nap.Ts(EVENTS[::2])})
     X = read((KERNEL, group))
     np.testing.assert_array_equal(np.asarray(X)[:, :4], events)
-    assert X.columns[0].inputs.names == [3, 5]
+    assert X.blocks[0].inputs.names == [3, 5]
 
 
 def test_bins_of_a_group_and_of_its_counts_see_the_same():
@@ -227,7 +227,7 @@ def test_rows_that_are_turned_with_the_cells():
     for start, stop in EPOCHS:
         expected[start:stop] = expected[start:stop][::-1].copy()
     np.testing.assert_array_equal(np.asarray(turned), expected)
-    assert turned.columns[1].values.shape[0] < 65  # still at its own rate
+    assert turned.blocks[1].values.shape[0] < 65  # still at its own rate
 
 
 # --- what does not fit ---

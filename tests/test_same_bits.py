@@ -142,7 +142,7 @@ def interrupt_after(monkeypatch, n_batches):
 @pytest.mark.parametrize(
     ("mask", "budget", "n_done"),
     [
-        (None, "60MB", 16),  # two batches
+        (None, "58MB", 16),  # two batches
         (one_mask(18), "54MB", 16),  # the second batch has two receivers, too few for a tile
         (own_masks(18), "1GB", 15),  # the sums of all features serve 18 receivers, and would not 3
     ],

@@ -308,7 +308,7 @@ def test_what_is_outside_the_fit_or_not_determined_has_none(cells):
     assert "it is not in the fit" in found.sentence(0, 1)
     assert "the data do not determine it" in found.sentence(3, 0)
     assert np.isfinite(found.sensitivity[1:3, 0]).all()
-    plain = connectivity.point_estimates(model.coef_, X.columns[0].kernel, model=model)
+    plain = connectivity.point_estimates(model.coef_, X.blocks[0].kernel, model=model)
     assert np.isnan(plain.sensitivity).all()
     assert "couplings were not tested" in plain.sentence(0, 1)
 

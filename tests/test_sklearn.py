@@ -67,7 +67,7 @@ ESTIMATORS = [
 def not_met(estimator):
     """The checks that an estimator need not meet."""
     exceptions = dict(NOT_MET[type(estimator).__name__.removeprefix("Binary")])
-    if estimator.observation_model != "Poisson":
+    if estimator.observation_model.name != "Poisson":
         exceptions.pop("check_regressor_multioutput", None)
     return exceptions
 

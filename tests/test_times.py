@@ -343,9 +343,10 @@ def test_nothing_of_it_is_imported_without_its_objects():
         "import numpy as np, fastglm\n"
         "counts = np.random.default_rng(0).poisson(0.2, (300, 2))\n"
         "X = fastglm.basis.HistoryConv(2).compute_features(counts, epochs=[[0, 100], [150, 300]])\n"
-        "print(fastglm.PopulationGLM().fit(X, counts).predict(X).shape)"
+        "np.nanmean(X[5:], axis=0), X[5:] + 1, X[::2, :3].T\n"
+        "print(fastglm.PopulationGLM().fit(X, counts).predict(X).shape, 'jax' in sys.modules)"
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert out.stdout.strip() == "(300, 2)", out.stderr
+    assert out.stdout.strip() == "(300, 2) False", out.stderr

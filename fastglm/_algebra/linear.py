@@ -13,6 +13,7 @@ NEAR = 1e-7  # a smaller eigenvalue is below the resolution of float32
 _NO_SIZE = 1e-14  # a size of a direction, as a part of the largest, that is rounding
 CONSTANT = 1e-13  # variance, as a part of the mean square, that is rounding
 _JITTER = 1e-14  # first part of the diagonal that is added to a matrix without a factor
+_BENT = 1e-10  # minus an eigenvalue, in units of a reference, that is rounding
 
 
 def centre(gram, mean):
@@ -182,6 +183,20 @@ def cholesky(matrix):
         except LinAlgError:
             jitter = max(_JITTER, 100 * jitter)
     return Factor(np.eye(unit.size), unit, 1.0)
+
+
+def never_bends_down(matrix, reference):
+    """Whether no eigenvalue of a symmetric matrix is below 0 by more than rounding.
+
+    Its units are those in which a reference, which has no negative eigenvalue, has a unit diagonal.
+    """
+    size = np.diag(reference)
+    kept = np.flatnonzero(size > 0)
+    if not np.isfinite(matrix).all():
+        return False
+    unit = np.sqrt(size[kept])
+    scaled = matrix[np.ix_(kept, kept)] / unit / unit[:, None]
+    return kept.size == 0 or scipy.linalg.eigvalsh(scaled)[0] > -_BENT
 
 
 def _lower(matrix):

@@ -21,6 +21,7 @@ from fastglm._engine.lbfgs import Steps
 from fastglm._engine.shared import SKETCH
 from fastglm._kernels.threads import run_threads, single_threaded_blas
 from fastglm._products.kinds import kind_of
+from fastglm._products.rows import chunk_of_rows
 from fastglm._products.sweep import CHUNK, Sweep
 from fastglm.features.history import HistoryColumns
 from fastglm.features.matrix import FeatureMatrix
@@ -58,7 +59,7 @@ def measure_rates() -> Rates:
     counts = (rng.random((CHUNK, 64)) < 0.02).astype(np.uint8)
     window_size, n_funcs, n = 100, 8, 32
     X = FeatureMatrix([HistoryColumns(counts, rng.random((window_size, n_funcs)))])
-    additions = 2 * X.columns[0].n_events * window_size * n
+    additions = 2 * X.blocks[0].n_events * window_size * n
     coef = rng.normal(size=(X.shape[1], n))
 
     def one_pass(dtype):
@@ -121,7 +122,7 @@ def events_a_feature(
         Sum of the counts in those bins, and strength of the ridge.
     """
     n_features = np.zeros(sums.size)
-    for c in X.columns:
+    for c in X.blocks:
         values, n_senders = kind_of(c).curvature(c, X.shape[0])
         with np.errstate(divide="ignore", invalid="ignore"):
             part = 1 / (1 + ridge[:, None] / (values * (sums / n_bins)[:, None]))
@@ -196,6 +197,8 @@ class Cost:
         """
         if self.settings.products != "auto":
             return self.settings.products
+        if not any(kind_of(c).from_events for c in self.products.columns):
+            return "rows"
         from_events, from_rows = work[0] / TYPICAL.events, work[1] / TYPICAL.rows
         return "events" if from_events <= from_rows else "rows"
 
@@ -247,13 +250,30 @@ class Cost:
         )
 
     def pairs(self, n_features: int) -> float:
-        """Seconds to count pairs of events within a window, for some features: 3 ns a pair."""
+        """Seconds of ``X'X`` for some features: 3 ns for a pair of events within a window."""
         seconds = 0.0
         for c in self.products.columns:
             additions = kind_of(c).work(c, None, self.n_bins).additions
             n_events = additions / max(c.lags, 1) * min(1, n_features / self.products.shape[1])
             seconds += 3e-9 * n_events**2 * c.lags / max(self.n_bins, 1)
-        return seconds
+        built = self.built(n_features)
+        return seconds + self.n_bins * built * (n_features - built / 2) / self.rates.hessian
+
+    def built(self, n_features: int, multiply: str = "events") -> int:
+        """Columns whose rows are built for a product, of a matrix with so many features."""
+        if multiply == "rows":
+            return n_features
+        columns = self.products.columns
+        n = sum(c.n_columns for c in columns if not kind_of(c).from_events)
+        return -(-n * n_features // self.products.shape[1])
+
+    def chunk_bytes(self, n_features: int, multiply: str = "events") -> float:
+        """Bytes of the rows that are built for a chunk of bins, in float32 and in float64."""
+        n, n_bins = self.built(n_features, multiply), self.products.shape[0]
+        return sum(
+            np.dtype(dtype).itemsize * n * min(n_bins, chunk_of_rows(n, dtype))
+            for dtype in (np.float32, np.float64)
+        )
 
     def shared(self, n_features: int) -> float:
         """Seconds of the parts that all receivers of a matrix share: spectrum and sample.
@@ -338,7 +358,8 @@ class Cost:
         if receivers.size == 0:
             return []
         n_features, budget = self.products.shape[1], self.settings.memory_budget
-        fixed, each = 36 * n_features**2 + 1e7, 12 * 8 * n_features
+        fixed = 36 * n_features**2 + 1e7 + self.chunk_bytes(n_features)
+        each = 12 * 8 * n_features + (24 * CHUNK if dense else 0)
         if fixed + each > 0.8 * budget:
             return []
         size = int(min(receivers.size, (budget - fixed) // each))
@@ -377,15 +398,18 @@ class Cost:
         n_free = int(free[:, receivers].sum(axis=0).max())
         n_features = n_free if selected else self.products.shape[1]
         if method == "newton-cholesky":
-            fixed, each = 3e8 if n_free > 100 else 1e6, 40 * n_free**2 + 1e4
+            matrices = (
+                40 if self.settings.loss.convex else 56
+            )  # bytes: another Hessian, and its copy
+            fixed, each = 3e8 if n_free > 100 else 1e6, matrices * n_free**2 + 1e4
             making, lanes = fixed, 1
         else:
             making, fixed = self.shared_bytes(n_features)
             if alone:
                 making = fixed = self.alone_bytes(n_features, common)
             each = self.lane_bytes(n_features)
-            if self.multiply(self.work(free[:, receivers].any(axis=1))) == "rows":
-                fixed += 8 * CHUNK * n_features
+            way = self.multiply(self.work(free[:, receivers].any(axis=1)))
+            fixed += self.chunk_bytes(n_features, way)
         budget = self.settings.memory_budget
         if method == "newton-cg":
             n_own = n_own_factors(n_features, budget)

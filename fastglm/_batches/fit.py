@@ -2,7 +2,7 @@
 
 import gc
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from fastglm._engine.batch import Task, fit_task
 from fastglm._engine.observed import Observed
 from fastglm._engine.quadratic import normal_equations
 from fastglm._engine.result import Result
+from fastglm._engine.scales import fit_scales
 from fastglm._engine.shared import Common, share
 from fastglm._kernels.threads import single_threaded_blas
 from fastglm._products.local import Local
@@ -151,18 +152,20 @@ def _set_ends(
     monitor: Monitor,
 ) -> np.ndarray:
     """Write the results of those left whose optimum lies at infinity; returns all others."""
-    sums, loss = tasks.observed.sums(tasks.products)[receivers], tasks.settings.loss
+    sums = tasks.observed.sums(tasks.products)[receivers]
+    loss = tasks.settings.loss.select(receivers)
     status, intercept = loss.ends(sums, tasks.products.n_bins)
     done = status != ""
     others = receivers[~done]
     done &= np.isin(receivers, left)
-    ended = receivers[done]
+    ended, own = receivers[done], loss.select(done)
     intercept[done] = tasks.observed.beyond(intercept[done], ended, tasks.products.valid)
     for result in results:
         result.status[ended] = status[done]
         result.intercept[ended] = intercept[done]
         result.objective[ended] = result.grad_norm[ended] = 0.0
         result.newton_decrement[ended] = 0.0
+        result.scale[ended] = own.scale
     monitor.end(ended)
     return others
 
@@ -204,7 +207,7 @@ class Tasks:
             free,
             [penalty.select(features, receivers) for penalty in self.penalties],
             batch,
-            self.settings,
+            replace(self.settings, loss=self.settings.loss.select(receivers)),
             start,
             shared,
             self.guide and [g.of(receivers, features) for g in self.guide],
@@ -250,7 +253,8 @@ class Execution:
     def _fit(self, batch):
         task = self.tasks.of(batch)
         watch = self.monitor.watch(batch.receivers, task.features)
-        return fit_task(task, watch), task.features
+        solve = fit_scales if task.settings.loss.open_scale else fit_task
+        return solve(task, watch), task.features
 
     def _take(self, batch, done):
         solved, features = done
@@ -283,7 +287,7 @@ def key_of(X, observed: Observed, free: np.ndarray, penalty, start: tuple | None
     """Fingerprint of all data and settings of a fit."""
     y = observed.events
     parts = [X.valid, free, *penalty.arrays(), y.n_units, *y.arrays()]
-    for c in X.columns:
+    for c in X.blocks:
         parts += c.arrays()
     parts += list(start or ())
     parts += [given for given in (observed.weight, observed.offset) if given is not None]

@@ -14,6 +14,9 @@ their penalties. `batch.fit_task` fits it:
    on its own, and gives it a status and a certificate (`result`).
 5. It adds what is left in bins on their way to infinity to the certificate (`limits`).
 
+A family whose scale is fitted with the coefficients has `scales.fit_scales` in the place of
+`fit_task`: a loop around such fits, at one scale after another.
+
 `events.EventProblem` has the parts that many features need. `objective` is one pass over the
 events. `lbfgs` turns gradients into steps. `preconditioner` inverts the Hessian on the sample.
 `shared` holds the covariance, its spectrum and the sample, which all receivers use. `late` gives

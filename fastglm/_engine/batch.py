@@ -363,7 +363,9 @@ class _Fit:
         for result in results:
             unresolved |= np.isin(result.status, ("max_iter", "stalled"))
         last = np.nan_to_num(results[-1].coef), np.nan_to_num(results[-1].intercept)
-        unresolved |= problem.unresolved(*last)
+        # A sampled model that steps have corrected far from the optimum keeps that curvature.
+        uncertain = self._saddles or not self.loss.predictable
+        unresolved |= problem.unresolved(*last) | uncertain
         if self.by_events and self.settings.tol >= _LOOSE:  # see `_end_exactly`
             unresolved |= self._cheap(results[-1], 0.1)
         if fixed is not None and self.by_events:
@@ -484,7 +486,7 @@ class _Fit:
         """
         problem, cheap = self.problem, self._cheap(result)
         rest = problem.unresolved(result.coef, result.intercept, cheap)
-        rest |= np.isin(result.status, ("max_iter", "stalled"))
+        rest |= np.isin(result.status, ("max_iter", "stalled")) | self._saddles
         if self.by_events:
             rest |= problem.plain & (problem.theta < _SOFT)
             rest |= limited & cheap
@@ -568,6 +570,11 @@ class _Fit:
         few = self.products.shape[1] <= MAX_FALLBACK
         return few and self.problem.method != DenseProblem.method
 
+    @property
+    def _saddles(self) -> bool:
+        """Whether an optimum needs the Hessian of all bins: quasi-Newton steps see its span."""
+        return not self.loss.convex
+
     def _at_once(self, rest: np.ndarray, result: Result) -> list[np.ndarray]:
         """Some receivers, in groups whose Hessians and factors fit into a quarter of the memory."""
         rest = np.flatnonzero(rest & (result.status != "interrupted"))
@@ -578,7 +585,8 @@ class _Fit:
     def _exact(self, rest: np.ndarray, penalty) -> DenseProblem:
         """The problem of some receivers with exact Hessians."""
         observed, penalty = self.observed.select(rest), penalty.select(receivers=rest)
-        return DenseProblem(self.products, observed, self.free[:, rest], penalty, self.loss)
+        loss = self.loss.select(rest)
+        return DenseProblem(self.products, observed, self.free[:, rest], penalty, loss)
 
 
 def _start_noise(shared, level: np.ndarray) -> np.ndarray:

@@ -258,12 +258,13 @@ class EventProblem(Uncentred):
         This is half a pass.
         """
         objective, found = self.objective, np.zeros(receivers.size, bool)
+        loss = self.loss.select(receivers)
         for chunk in objective.passes.forward(coef, precise=False):
             eta = chunk.eta + intercept
             shift = objective.observed.shift(chunk.index, False, receivers)
             eta = eta if shift is None else eta + shift
             with np.errstate(over="ignore"):
-                found |= (self.loss.expected_curvature(eta) < least)[chunk.valid].any(axis=0)
+                found |= (loss.expected_curvature(eta) < least)[chunk.valid].any(axis=0)
         return found
 
     def largest_change(self, receivers, step, coef, intercept):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fastglm._algebra.linear import CONSTANT, cho_solve, cholesky
+from fastglm._algebra.linear import CONSTANT, cho_solve, cholesky, never_bends_down
 from fastglm._algebra.space import ROUNDED, find_space
 from fastglm._kernels.dots import column_dot
 from fastglm._kernels.threads import run_threads
@@ -44,6 +44,7 @@ class DenseProblem:
 
     def __init__(self, products, observed, free, penalty, loss):
         self.products, self.observed, self.loss = products, observed, loss
+        self.own = [loss.select(j) for j in range(free.shape[1])]  # of every receiver
         self.free, self.features = free, [np.flatnonzero(column) for column in free.T]
         index = np.flatnonzero(products.valid)
         self.n_bins = index.size
@@ -53,7 +54,8 @@ class DenseProblem:
         self._kept = {} if self.n_bins * row_bytes <= _DENSE_BYTES else None
         n = penalty.n_receivers
         self.hess, self.last_hess = [None] * n, [None] * n
-        self.certain = np.ones(n, bool)  # always float64
+        self.expected = [None] * n  # Hessians of the expected curvature, if the loss is not convex
+        self.certain = np.ones(n, bool)  # False where the Hessian has no factor; see `_reduce`
         self.rounding, self.floor = np.full(n, 1e-13), np.zeros(n)
         self.shift = np.zeros(products.shape[1])  # what is taken off the columns
         self.size, self.shift = self._sizes()
@@ -117,7 +119,8 @@ class DenseProblem:
         level = intercept + self.shift @ coef  # eta beside the centred columns
         grad, reach = np.zeros_like(coef), self._reach(coef, level)
         for j in active:
-            self.hess[j], self.slope[j], self.load[j], self.left[j] = None, 0.0, 0.0, 0.0
+            self.hess[j] = self.expected[j] = None
+            self.slope[j], self.load[j], self.left[j] = 0.0, 0.0, 0.0
         # Features outside a receiver's fit whose fixed coefficients are not 0: they add to eta.
         fixed = [
             np.setdiff1d(np.flatnonzero(coef[:, k]), self.features[j]) for k, j in enumerate(active)
@@ -132,7 +135,7 @@ class DenseProblem:
                 eta += rows[:, fixed[k]] @ coef[fixed[k], k]
             if shift is not None:
                 eta += shift[:, j if shift.shape[1] > 1 else 0]
-            loss, residual, curvature = self.loss.derivatives(eta, counts[:, j])
+            loss, residual, curvature = self.own[j].derivatives(eta, counts[:, j])
             if weight is not None:
                 loss, residual, curvature = weight * loss, weight * residual, weight * curvature
             objective[k] += loss.sum()
@@ -141,8 +144,9 @@ class DenseProblem:
             terms = np.abs(residual)
             self.left[j] += terms.sum()
             if self.loss.high is None:  # else the residual has no rounding of the counts
-                terms = terms + 2 * np.abs(counts[:, j]) * (1.0 if weight is None else weight)
-            own, terms = terms.sum(), terms + curvature * reach[k]
+                part = 2 * self.own[j].count_part(eta, counts[:, j])
+                terms = terms + part * (1.0 if weight is None else weight)
+            own, terms = terms.sum(), terms + np.abs(curvature) * reach[k]
             grad[free, k] += Z.T @ residual
             grad_intercept[k] += residual.sum()
             if self.space[j] is not None:
@@ -150,7 +154,11 @@ class DenseProblem:
                 self.slope[j] = self.slope[j] + Z.T @ residual
             self.load[j] += np.append(np.abs(Z).T @ terms, [terms.sum(), own])
             if self.due[j]:
-                self._add_hessian(j, gram, Z, curvature)
+                self._add_hessian(self.hess, j, gram, Z, curvature)
+                if not self.loss.convex:
+                    curvature = self.own[j].expected_curvature(eta)
+                    curvature = curvature if weight is None else weight * curvature
+                    self._add_hessian(self.expected, j, gram, Z, curvature)
 
         for block in range(len(self.blocks)):
             gram, counts = self._block(block)
@@ -184,16 +192,16 @@ class DenseProblem:
         with np.errstate(over="ignore", invalid="ignore"):
             return self.size @ np.abs(coef) + np.abs(level)
 
-    def _add_hessian(self, j, gram, Z, curvature):
+    def _add_hessian(self, sums, j, gram, Z, curvature):
         """Add the Hessian of the summed loss over some rows, the intercept last."""
         space, n = self.space[j], Z.shape[1] + 1
-        if self.hess[j] is None:
-            self.hess[j] = np.zeros((n, n))
+        if sums[j] is None:
+            sums[j] = np.zeros((n, n))
         if space is None:
-            gram.add(curvature, np.append(self.features[j], gram.rows.shape[1] - 1), self.hess[j])
+            gram.add(curvature, np.append(self.features[j], gram.rows.shape[1] - 1), sums[j])
         else:
             own = WeightedGram(np.column_stack([Z, np.ones(len(Z))]), pack=False)
-            own.add(curvature, np.arange(n), self.hess[j])
+            own.add(curvature, np.arange(n), sums[j])
 
     @np.errstate(divide="ignore")  # curvatures that underflow
     def step(self, moved, grad, grad_intercept, tol, polishing):
@@ -274,17 +282,28 @@ class DenseProblem:
     def curvature(self, j, coef, intercept, features):
         """Schur complement of the Hessian of the last pass that made one; see `Curvature`."""
         if self.hess[j] is not None:
-            self.last_hess[j] = symmetric(self.hess[j]) / self.n_bins
+            known = [sums for sums in (self.hess[j], self.expected[j]) if sums is not None]
+            self.last_hess[j] = [symmetric(sums) / self.n_bins for sums in known]
             self.hess[j] = None
         place = np.searchsorted(self.features[j], features)
-        data = self.last_hess[j]
-        total, mean = data[-1, -1], data[-1, place] / data[-1, -1]
-        schur = data[np.ix_(place, place)] - np.outer(total * mean, mean)
+        schur, mean, total = self._complement(self.last_hess[j][0], place)
+        if not self.loss.convex:
+            expected = self._complement(self.last_hess[j][1], place)
+            pull = self.penalty.hessian(j, features)
+            self.certain[j] = total > 0 and never_bends_down(schur + pull, expected[0] + pull)
+            if not self.certain[j]:
+                schur, mean, total = expected
         curved = np.diag(schur)
         unit = np.where(curved > CONSTANT * total * mean**2, np.sqrt(curved.clip(min=0)), np.inf)
         load = self.load[j][np.append(place, -2)] / self.n_bins
         self.floor[j] = self._hidden(load, unit, total, coef, intercept)
         return schur, mean + self.shift[features], total
+
+    @staticmethod
+    def _complement(data, place):
+        """Schur complement over some features, the mean row of the intercept, and its entry."""
+        total, mean = data[-1, -1], data[-1, place] / data[-1, -1]
+        return data[np.ix_(place, place)] - np.outer(total * mean, mean), mean, total
 
     def noise(self, j, features):
         """Rounding of the gradient of receiver j at the last point, for some features."""
@@ -303,18 +322,10 @@ class DenseProblem:
         """A bound of the mean loss of receiver j from below: every bin at its own optimum."""
         total = 0.0
         for block, index in enumerate(self.blocks):
-            least = self._least(self._block(block)[1][:, j])
+            least = self.own[j].least_loss(self._block(block)[1][:, j])
             weight = self.observed.weight
             total += (least if weight is None else weight[index] * least).sum()
         return total / self.n_bins
-
-    def _least(self, y):
-        """The least loss of bins with some counts."""
-        least = np.zeros(y.size)
-        if self.loss.low is not None and self.loss.high is None:  # else 0: squares, or 0 and 1
-            some = y > 0
-            least[some] = self.loss.derivatives(self.loss.eta(y[some]), y[some])[0]
-        return least
 
     # --- for bins at infinity ---
 
@@ -336,10 +347,11 @@ class DenseProblem:
             if self.observed.offset is not None:
                 offset = self.observed.offset[index]
                 eta += offset[:, j if offset.shape[1] > 1 else 0]
-            loss, residual, curvature = self.loss.derivatives(eta, y)
+            loss, residual, curvature = self.own[j].derivatives(eta, y)
             share = np.ones(index.size) if weight is None else weight[index]
             away = np.zeros(index.size, bool)
-            yield eta, share / self.n_bins, loss - self._least(y), residual, curvature, away
+            excess = loss - self.own[j].least_loss(y)
+            yield eta, share / self.n_bins, excess, residual, curvature, away
 
     def learn(self, receivers, step, step_intercept, change, change_intercept):
         """Nothing: Hessians are exact."""
@@ -351,6 +363,9 @@ class DenseProblem:
     def trust(self, j):
         """Lower bound of the true curvature, as a part of the model's."""
         return 1.0
+
+    def expect(self, receivers, decrement):
+        """Nothing: sums are always in float64."""
 
     def announce(self, receivers, decrement):
         """Ask the next pass for new Hessians where the decrement is large, or hardly falls."""
@@ -371,11 +386,26 @@ class DenseProblem:
             self._reduce(j)
 
     def _reduce(self, j):
-        """Eliminate the intercept from a Hessian and factorise it; returns the smallest pivot."""
-        bordered, self.factor[j] = self.hess[j], None
-        if not np.isfinite(bordered).all():
-            return None
+        """Eliminate the intercept from a Hessian and factorise it; returns the smallest pivot.
+
+        Where the Hessian of a loss that is not convex has no factor, that of the expected curvature
+        gives the step, and nothing is certain.
+        """
+        self.factor[j] = None
+        if self.loss.convex:
+            self._eliminate(j, self.hess[j])
+        else:
+            self.certain[j] = self._eliminate(j, self.hess[j])
+            if not self.certain[j]:
+                self._eliminate(j, self.expected[j])
+        factor = self.factor[j]
+        return None if factor is None else 0.0 if factor.jitter else factor.pivot
+
+    def _eliminate(self, j, bordered):
+        """Factorise a Hessian; returns whether it is positive definite."""
         hess, moment, total = bordered[:-1, :-1], bordered[-1, :-1], bordered[-1, -1]
+        if not np.isfinite(bordered).all() or not (self.loss.convex or total > 0):
+            return False
         mean = moment / total
         schur, pull = hess - np.outer(moment, mean), self._pull(j)
         if self.space[j] is not None:
@@ -385,7 +415,7 @@ class DenseProblem:
             mean = mean + self.shift[self.features[j]]
         self.mean[j], self.total[j] = mean, total / self.n_bins
         self.factor[j] = cholesky(schur)
-        return 0.0 if self.factor[j].jitter else self.factor[j].pivot
+        return not self.factor[j].jitter
 
     def _find_space(self, j):
         """The `Space` of a receiver's free features; receivers with the same features share it."""

@@ -109,8 +109,8 @@ class Observed:
         mean = moments.sum_y / products.n_bins
         if self.offset is not None:
             squares = np.zeros(mean.size)
-            for some, off in self._residuals(products.valid, mean):
-                factor = self.factor(some, False)
+            for some in _blocks(products.valid):
+                off, factor = self.around(some, mean), self.factor(some, False)
                 squares += (off**2 if factor is None else factor * off**2).sum(axis=0)
         else:
 
@@ -120,24 +120,20 @@ class Observed:
             squares = sum(self.over(products, squares_of))
         xty = moments.xty - np.outer(moments.x, mean)
         far = np.flatnonzero(mean**2 * products.n_bins > _FAR**2 * squares)
-        for some in np.array_split(far, -(-far.size // 8)) if far.size else ():
-            xty[:, some] = self._centred(products, moments, some, mean[some])
+        if far.size:
+            xty[:, far] = self._centred(products, moments, far, mean)
         return xty, mean, squares
 
     def _centred(self, products, moments, receivers, mean):
         """``X'w(y - o - m)`` of some receivers from counts that are centred bin by bin."""
-        values = np.zeros((products.valid.size, receivers.size))
-        for some, off in self.select(receivers)._residuals(products.valid, mean):
-            values[some] = off
-        values *= np.reshape(self.weight_of_bins, (-1, 1))
-        left = np.outer(moments.x, values.sum(axis=0) / products.n_bins)  # the mean was rounded
-        return products.project(values) - left
+        off = _Centred(self, receivers, mean)
+        rounded = sum(off[some].sum(axis=0) for some in _blocks(products.valid)) / products.n_bins
+        return products.project(off) - np.outer(moments.x, rounded)
 
-    def _residuals(self, valid, mean):
-        """Bins of the fit, some at a time, and ``y - o - m`` there."""
-        for some in _blocks(valid):
-            y = self(some)
-            yield some, (y if self.offset is None else y - self.offset[some]) - mean
+    def around(self, index, mean):
+        """``y - o - m`` in some bins."""
+        y = self(index)
+        return (y if self.offset is None else y - self.offset[index]) - mean
 
     def _weights(self, valid):
         """Weight of every bin, 0 where it is not in the fit."""
@@ -163,9 +159,12 @@ class Observed:
 
         The log of the mean of ``w * exp(o)`` is subtracted, by which offsets o raise the log of a
         mean rate. This is exact for an exponential loss without features. A loss without a limit at
-        low eta keeps its intercept: its offsets are about 0.
+        low eta keeps its intercept: its offsets are about 0. Where eta must be above a least one,
+        all offsets leave it there.
         """
         intercept = loss.eta(mean)
+        if self.offset is not None and loss.least is not None:
+            return intercept - np.minimum(self.offset[valid].min(axis=0), 0.0)
         if self.offset is None or loss.low is None:
             return intercept
         shift = self.shift(np.flatnonzero(valid), True)
@@ -206,6 +205,19 @@ class Observed:
             return np.bincount(units, values, self.events.n_units)
 
         return sum(self.over(products, constant_of))
+
+
+class _Centred:
+    """``w(y - o - m)`` of some receivers, as an array that is made for the bins that are read."""
+
+    def __init__(self, observed, receivers, mean):
+        self.observed, self.receivers, self.mean = observed, receivers, mean
+        self.shape = observed.events.n_bins, receivers.size
+
+    def __getitem__(self, bins):
+        index = np.arange(*bins.indices(self.shape[0])) if isinstance(bins, slice) else bins
+        weight = np.broadcast_to(self.observed.weight_of_bins, self.shape[:1])[index]
+        return weight[:, None] * self.observed.around(index, self.mean)[:, self.receivers]
 
 
 def _blocks(valid):

@@ -199,8 +199,11 @@ class SampleProblem:
         self.active = active
         # Cumulant and mean are needed beside the curvature if they differ from it.
         own = self.alone and not loss.exponential
+        if np.ndim(loss.scale):
+            loss = loss.at(self._lane(loss.scale))
         coef = self._pad(coef, 0.0).astype(np.float32)
-        intercept = self._pad(intercept, LOG_ZERO).astype(np.float32)
+        idle = LOG_ZERO if loss.least is None else loss.least + 1  # of lanes without a receiver
+        intercept = self._pad(intercept, idle).astype(np.float32)
         self.weights = np.empty((n, coef.shape[1]), np.float32)
         shift = self._active_shift()
 
@@ -269,7 +272,7 @@ class SampleProblem:
         if self._shift is not None:
             eta += columns(self._shift, [j])[part, 0]
         with np.errstate(over="ignore", invalid="ignore"):  # a trial point may be far off
-            weights = self.loss.expected_curvature(eta)
+            weights = self.loss.select(j).expected_curvature(eta)
             return weights * self._share[part, 0]
 
     def _sampled_hessian(self, j, features, weights):

@@ -48,6 +48,13 @@ STATUSES = {
         settled=True,
         usable=True,
     ),
+    "underdispersed": Status(
+        "the counts vary less than Poisson counts around the fitted means, so the likelihood is "
+        "largest at scale 0: the fit is the Poisson fit, at its optimum; use "
+        "PoissonObservations() for this receiver",
+        settled=True,
+        usable=True,
+    ),
     "max_iter": Status(
         "the iteration limit was reached before the tolerance; raise "
         "solver_kwargs={'maxiter': ...} or use a stronger ridge",
@@ -99,6 +106,8 @@ class Result:
         A key of `STATUSES`.
     method : (n_receivers,)
         "newton-cholesky", "newton-cg" or "normal-equations".
+    scale : (n_receivers,)
+        Scale of the family in the loss: 1 where the loss has none.
     """
 
     coef: np.ndarray
@@ -110,6 +119,7 @@ class Result:
     n_passes: np.ndarray
     status: np.ndarray
     method: np.ndarray
+    scale: np.ndarray
 
     @classmethod
     def empty(cls, n_features, n):
@@ -124,6 +134,7 @@ class Result:
             n_passes=np.zeros(n, np.int64),
             status=np.full(n, "", dtype="<U16"),
             method=np.full(n, "", dtype="<U16"),
+            scale=np.ones(n),
         )
 
     def __repr__(self):

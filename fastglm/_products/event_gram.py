@@ -19,7 +19,7 @@ _ROWS = 1 << 15  # bins whose rows are built at a time
 # Time of a multiply-add, relative to one of a product of rows by BLAS: of packed rows, of a pair of
 # events, of the kernels, and of an event with a row.
 _PACKED, _PAIR, _KERNEL, _ROW = 3.0, 4.0, 3.0, 4.0
-_MOST_ROWS = 64  # columns without events, beside which products of rows are as fast
+MOST_ROWS = 64  # columns without events, beside which products of rows are as fast
 
 
 class EventGram:
@@ -48,8 +48,8 @@ class EventGram:
         self.size = X.shape[1] + 1
         if wanted is None:
             wanted = np.ones((X.shape[1], 1), bool)
-        paired = [_is_sparse(block) for block in X.columns]
-        ranges = list(zip(X.columns, X.column_ranges, paired, strict=True))
+        paired = [_is_sparse(block) for block in X.blocks]
+        ranges = list(zip(X.blocks, X.column_ranges, paired, strict=True))
         self.histories = [(block, begin) for block, (begin, _), by in ranges if by]
         self.others = [block for block, _, by in ranges if not by]
         columns = [np.arange(*bounds) for _, bounds, by in ranges if not by]
@@ -127,12 +127,17 @@ def triangle_bytes(n_features):
     return 4 * LANES * (n_features + 1) * (n_features + 2)
 
 
+def n_rows_of(X):
+    """Number of columns that are not multiplied by pairs of events, the intercept's included."""
+    return 1 + sum(block.n_columns for block in X.blocks if not _is_sparse(block))
+
+
 def event_work(X, wanted):
     """Time of the matrices of at most `LANES` receivers, in multiply-adds by BLAS."""
-    blocks = list(zip(X.columns, X.column_ranges, strict=True))
+    blocks = list(zip(X.blocks, X.column_ranges, strict=True))
     histories = [(block, begin) for block, (begin, _) in blocks if _is_sparse(block)]
-    n_rows = 1 + sum(block.n_columns for block in X.columns if not _is_sparse(block))
-    if n_rows > _MOST_ROWS:
+    n_rows = n_rows_of(X)
+    if n_rows > MOST_ROWS:
         return np.inf
     total = _ROW * X.shape[0] * n_rows**2
     for block, _ in histories:
@@ -155,9 +160,9 @@ def row_work(X, sizes):
         )
         if kind_of(block).from_events
         else 1.0
-        for block in X.columns
+        for block in X.blocks
     ]
-    part = np.average(active, weights=[block.n_columns for block in X.columns]) ** 2
+    part = np.average(active, weights=[block.n_columns for block in X.blocks]) ** 2
     return X.shape[0] * (sizes**2).sum() / 2 * min(1.0, _PACKED * part)
 
 

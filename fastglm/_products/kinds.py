@@ -11,8 +11,14 @@ import numpy as np
 
 from fastglm import _kernels as kernels
 from fastglm._products.history import HistorySweep, history_moments
-from fastglm._products.rows import RowSweep, RunSweep, row_moments
-from fastglm.features import DenseColumns, HistoryColumns, ProductColumns, SlowColumns
+from fastglm._products.rows import RowSweep, RunSweep, row_bytes, row_moments
+from fastglm.features import (
+    DenseColumns,
+    HistoryColumns,
+    ProductColumns,
+    SlowColumns,
+    TraceColumns,
+)
 
 _FEW_COLUMNS = 8  # most columns of a dense block that is multiplied without BLAS
 
@@ -38,8 +44,9 @@ class Kind:
         Whether products and correlograms are sums over events.
     sweep : function of (block, n_tiles, lanes, dtype, products)
         ``X C`` and ``X' R`` chunk by chunk.
-    moments : function of (block, events)
-        ``X'Y`` from the events of Y.
+    moments : function of (block, events), or None
+        ``X'Y`` from the events of Y. None for rows that cost more than a product with Y: they are
+        multiplied in every bin, for all receivers.
     work : function of (block, used, n_bins)
         `Work` of the columns of a boolean array, or of all (None).
     span : function of (block, n_bins)
@@ -55,7 +62,7 @@ class Kind:
 
     from_events: bool
     sweep: Callable
-    moments: Callable
+    moments: Callable | None
     work: Callable
     span: Callable
     curvature: Callable
@@ -102,8 +109,12 @@ def _history_seen(block, total):
     events = block.events
     per_unit = np.bincount(events.units, np.abs(events.amplitudes), events.n_units)
     weight = np.abs(events.amplitudes) / per_unit[events.units]
-    first = events.bins + 1
-    for at, sign in ((first, 1), (first + block.lags, -1)):
+    _add_windows(events.bins + 1, block.lags, weight, total)
+
+
+def _add_windows(first, n_bins, weight, total):
+    """Add weights to the bins of a window, as increments, from the first bin of each window on."""
+    for at, sign in ((first, 1), (first + n_bins, -1)):
         inside = at < total.size
         counted = np.bincount(np.maximum(at[inside], 0), weight[inside], total.size)
         total += sign * counted.astype(np.float32)
@@ -127,7 +138,7 @@ def _slow_sweep(block, n_tiles, lanes, dtype, products):
     return RunSweep(block, n_tiles, lanes, dtype)
 
 
-def _product_sweep(block, n_tiles, lanes, dtype, products):
+def _row_sweep(block, n_tiles, lanes, dtype, products):
     return RowSweep(block, n_tiles, lanes, dtype)
 
 
@@ -152,6 +163,25 @@ def _row_bytes(block, n_features):
     return 0
 
 
+# --- traces ---
+
+
+def _trace_work(block, used, n_bins):
+    n_columns = block.n_columns if used is None else int(used.sum())
+    # The rows of a chunk are convolved once for the two products of a tile.
+    both = n_bins * n_columns * (1 + block.lags / (2 * kernels.LANES))
+    return Work(0, both, both)
+
+
+def _trace_bytes(block, n_features):
+    return row_bytes(min(block.n_columns, n_features))
+
+
+def _trace_seen(block, total):
+    bins = np.arange(block.n_bins) + (1 - block.shift)
+    _add_windows(bins, block.lags, block.activity() / max(block.n_bins, 1), total)
+
+
 _HISTORY = Kind(
     True,
     _history_sweep,
@@ -163,9 +193,11 @@ _HISTORY = Kind(
     _history_bytes,
 )
 _ROWS = row_moments, _row_work, _row_span, _row_curvature, _row_seen, _row_bytes
+_TRACES = None, _trace_work, _row_span, _row_curvature, _trace_seen, _trace_bytes
 KINDS = {
     HistoryColumns: _HISTORY,
+    TraceColumns: Kind(False, _row_sweep, *_TRACES),
     DenseColumns: Kind(False, _dense_sweep, *_ROWS),
     SlowColumns: Kind(False, _slow_sweep, *_ROWS),
-    ProductColumns: Kind(False, _product_sweep, *_ROWS),
+    ProductColumns: Kind(False, _row_sweep, *_ROWS),
 }

@@ -1,7 +1,7 @@
 """X in memory: the products of a feature matrix, from its events and from blocks of its rows."""
 
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from fastglm._products.kinds import Work, kind_of
 from fastglm._products.protocol import Chunk, Sums
 from fastglm._products.sweep import Sweep
 
-_NOBODY = 0.0  # intercept of lanes without a receiver, at which all numbers are normal
+_NOBODY = 1.0  # intercept of lanes without a receiver, at which all numbers are normal
 
 
 class Local:
@@ -27,9 +27,11 @@ class Local:
     concurrent = True
 
     def __init__(self, X, valid: np.ndarray | None = None):
+        if X.bins is not None:
+            raise ValueError("X has the rows of some bins alone; expected the matrix of X.cut().")
         self.X, self.valid = X, X.valid if valid is None else valid
         self.n_bins = int(self.valid.sum())
-        self.shape, self.columns = X.shape, X.columns
+        self.shape, self.columns = X.shape, X.blocks
 
     @property
     def nonnegative(self) -> np.ndarray:
@@ -149,6 +151,8 @@ class LocalPasses:
         tiles = np.arange(-(-n // lanes))
         offsets = np.full(tiles.size * lanes, _NOBODY, sweep.eta.dtype)
         offsets[:n] = intercept
+        scales = np.ones_like(offsets)
+        scales[:n] = loss.select(receivers).scale
         sweep.set_coef(coef, tiles)
         weights = valid
         if not loss.exponential:
@@ -166,7 +170,7 @@ class LocalPasses:
             if shift is not None:
                 sweep.add(shift)
             kernels.launch(
-                kernel, eta, counts, offsets, weights, start, n_rows, lanes, tiles, found
+                kernel, eta, counts, offsets, scales, weights, start, n_rows, lanes, tiles, found
             )
             sums = found[:, : -(-n_rows // kernels.SEGMENT)]
             totals += sums.sum(axis=1).transpose(1, 0, 2).reshape(2, -1)
@@ -178,10 +182,12 @@ class LocalPasses:
         if loss.linear_counts:  # the kernel does not read them
             return lambda start, n_rows: sweep.eta
         events, dtype = observed.events, sweep.eta.dtype
+        out = self._counts.setdefault(dtype, np.zeros_like(sweep.eta))
+        if events.values is not None:
+            return partial(_copy_rows, events.values, receivers, self.lanes, out)
         places = np.full(events.n_units, -1)
         places[receivers] = np.arange(len(receivers))
         places = places[events.units]
-        out = self._counts.setdefault(dtype, np.zeros_like(sweep.eta))
 
         def count(start, n_rows):
             own = events.bins, places, events.amplitudes, self.lanes
@@ -204,10 +210,20 @@ class LocalPasses:
             yield Chunk(bins, sweep.get(n_rows, n), valid[bins], activity)
 
 
+def _copy_rows(values, receivers, lanes, out, start, n_rows):
+    """The counts of a chunk in the layout of the kernels, from a table of all of them."""
+    some = slice(kernels.PAD * lanes, (kernels.PAD + n_rows) * lanes)
+    for tile, first in enumerate(range(0, len(receivers), lanes)):
+        rows, own = out[tile, some].reshape(n_rows, lanes), receivers[first : first + lanes]
+        rows[:, : len(own)] = values[start : start + n_rows, own]
+        rows[:, len(own) :] = 0
+    return out
+
+
 def _numpy_kernel(loss):
     """The kernel of a loss that has no compiled one; see `fastglm._kernels.pointwise`."""
 
-    def kernel(eta, counts, intercept, weight, start, n_rows, lanes, tiles, sums):
+    def kernel(eta, counts, intercept, scale, weight, start, n_rows, lanes, tiles, sums):
         rows, of_bin = (
             slice(kernels.PAD, kernels.PAD + n_rows),
             weight[start : start + n_rows, None],
@@ -215,11 +231,12 @@ def _numpy_kernel(loss):
         for tile in tiles:
             values, y = (array[tile].reshape(-1, lanes)[rows] for array in (eta, counts))
             x = values.astype(np.float64) + intercept[tile * lanes : (tile + 1) * lanes]
+            own = loss.at(scale[tile * lanes : (tile + 1) * lanes])
             with np.errstate(all="ignore"):
                 if loss.linear_counts:
                     found = loss.cumulant(x), loss.count_factor * loss.mean(x)
                 else:
-                    found = loss.derivatives(x, y.astype(np.float64))[:2]
+                    found = own.derivatives(x, y.astype(np.float64))[:2]
                 value, residual = (np.where(of_bin == 0, 0.0, of_bin * part) for part in found)
             values[:] = residual
             sums[tile] = 0

@@ -7,7 +7,9 @@ from fastglm._kernels.dots import tiled_dot
 from fastglm._kernels.threads import run_threads
 
 _ROWS = 512  # rows that one thread multiplies at a time
+_AT_ONCE = 16  # blocks of rows whose sums are held at a time
 _EVENTS = 4096  # events whose rows are built at a time
+_CHUNK_BYTES = 1 << 25  # rows that are kept from `forward` to `backward`
 
 
 class RowSweep:
@@ -18,24 +20,27 @@ class RowSweep:
     built once for `forward` and `backward`.
     """
 
-    _at, _rows = None, None
+    _at = None
 
     def __init__(self, block, n_tiles, lanes, dtype):
         self.block, self.lanes, self.dtype = block, lanes, dtype
         self.coef = np.zeros((block.n_columns, 0), dtype)
         self.grad = np.zeros((block.n_columns, n_tiles * lanes))
+        self._buffer = np.empty((0, block.n_columns), dtype)
 
     def set_coef(self, coef, tiles):
         self.coef = np.ascontiguousarray(coef[:, lanes_of(tiles, self.lanes)], self.dtype)
 
     def _values(self, start, n_rows):
         if self._at != (start, n_rows):
-            self._rows = np.empty((n_rows, self.block.n_columns), self.dtype)
-            self.block.rows(np.arange(start, start + n_rows), self._rows)
+            if len(self._buffer) < n_rows:
+                self._buffer = np.empty((n_rows, self.block.n_columns), self.dtype)
+            rows = self._buffer[:n_rows]
+            self.block.rows(np.arange(start, start + n_rows), rows)
             if self.block.may_be_nan:  # rows with NaN are not valid
-                self._rows[~np.isfinite(self._rows)] = 0
+                rows[~np.isfinite(rows)] = 0
             self._at = start, n_rows
-        return self._rows
+        return self._buffer[:n_rows]
 
     def _interior(self, eta, n_rows):
         eta = eta.reshape(eta.shape[0], -1, self.lanes)
@@ -61,8 +66,10 @@ class RowSweep:
             stacked = residual[tiles, part].transpose(1, 0, 2).reshape(-1, tiles.size * self.lanes)
             return tiled_dot(values[part].T, stacked, self.lanes)
 
-        for part in run_threads(block, range(0, n_rows, _ROWS), values.size):
-            self.grad[:, lanes_of(tiles, self.lanes)] += part
+        starts = range(0, n_rows, _ROWS)
+        for first in range(0, len(starts), _AT_ONCE):
+            for part in run_threads(block, starts[first : first + _AT_ONCE], values.size):
+                self.grad[:, lanes_of(tiles, self.lanes)] += part
 
     def collect(self, grad):
         grad += self.grad
@@ -116,6 +123,17 @@ class RunSweep:
         tiles = self.grad.reshape(len(self.grad), n, self.lanes)
         grad += tiles.transpose(1, 0, 2).reshape(n, len(tiles) * self.lanes)
         self.grad[:] = 0
+
+
+def chunk_of_rows(n_columns, dtype=np.float64):
+    """Most bins of a chunk whose rows are built, a multiple of `_ROWS`."""
+    n_rows = _CHUNK_BYTES // (np.dtype(dtype).itemsize * max(n_columns, 1))
+    return max(n_rows // _ROWS, 1) * _ROWS
+
+
+def row_bytes(n_columns):
+    """Bytes of a receiver beside the rows: coefficients, gradients, and sums of single blocks."""
+    return n_columns * (28 + 8 * _AT_ONCE)
 
 
 def lanes_of(tiles, lanes):

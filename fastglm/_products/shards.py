@@ -204,7 +204,7 @@ class Shards:
             )
         if self.columns_used is not None:
             silent, _ = silent.select(self.columns_used)
-        self.columns = silent.columns  # for the memory of a plan, which does not depend on events
+        self.columns = silent.blocks  # for the memory of a plan, which does not depend on events
         self.shape = self.sources[-1].stop, silent.shape[1]
         work, self.nonnegative, self._least = Work(0, 0, 0), True, np.inf
         for _, part in self.parts():

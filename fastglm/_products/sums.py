@@ -11,13 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastglm._kernels import LANES
+from fastglm._kernels.threads import run_threads
 from fastglm._products.history import history_gram
 from fastglm._products.kinds import kind_of
 from fastglm._products.rows import finite_rows, rows_of
 from fastglm._products.sweep import Sweep
-from fastglm.features import FeatureMatrix
+from fastglm._products.weighted_gram import mirror
+from fastglm.features import Events, FeatureMatrix
 
 _ROWS = 4096  # rows that are built at a time
+_ROW_BYTES = 1 << 23  # the same where features are many
+_PANEL = 256  # columns of X'X that one thread adds up at a time
 _CROSS = 32  # most columns (two tiles) that are multiplied as receivers; more columns take BLAS
 
 
@@ -48,8 +52,12 @@ def moments(X, valid, events, weight=None, sums=None):
         events = events.take(slice(None))
         events.amplitudes = events.amplitudes * weight[events.bins]
     xty = np.zeros((X.shape[1], events.n_units))
-    for block, (start, stop) in zip(X.columns, X.column_ranges, strict=True):
-        xty[start:stop] = kind_of(block).moments(block, events)
+    for block, (start, stop) in zip(X.blocks, X.column_ranges, strict=True):
+        of_events = kind_of(block).moments
+        if of_events is None:
+            xty[start:stop] = project(FeatureMatrix([block], valid), valid, events)
+        else:
+            xty[start:stop] = of_events(block, events)
     return Moments(xty, x, sum_y)
 
 
@@ -65,7 +73,7 @@ def gram(X, valid, weight=None):
     result = np.zeros((X.shape[1],) * 2)
     edges = _uncounted_rows(X, valid)
     few = edges.size < 0.5 * valid.sum() and weight is None
-    ranges = list(zip(X.columns, X.column_ranges, strict=True))
+    ranges = list(zip(X.blocks, X.column_ranges, strict=True))
     for a, (block, (start, stop)) in enumerate(ranges):
         for other, (begin, end) in ranges[a:]:
             part = result[start:stop, begin:end]
@@ -80,16 +88,32 @@ def gram(X, valid, weight=None):
             elif few and right and block.n_columns <= _CROSS:
                 part[:] = _history_cross(other, block, valid).T
             else:
-                index = np.flatnonzero(valid)
-                for first in range(0, index.size, _ROWS):
-                    some = index[first : first + _ROWS]
-                    right = finite_rows(other, some)
-                    if weight is not None:
-                        right *= weight[some, None]
-                    part += finite_rows(block, some).T @ right
+                _add_rows(block, other, valid, weight, part)
             if other is not block:
                 result[begin:end, start:stop] = part.T
     return result
+
+
+def _add_rows(block, other, valid, weight, out):
+    """Add ``X' diag(weight) Z`` of the rows of two blocks, which may be the same."""
+    index, same = np.flatnonzero(valid), other is block
+    n_rows = _ROW_BYTES // (8 * max(block.n_columns, other.n_columns))
+    n_rows = min(max(n_rows, _PANEL), _ROWS)
+    for first in range(0, index.size, n_rows):
+        some = index[first : first + n_rows]
+        left = finite_rows(block, some)
+        right = left if same else finite_rows(other, some)
+        if weight is not None:
+            right = right * weight[some, None]
+
+        def add(begin, left=left, right=right):
+            columns = slice(begin, begin + _PANEL)
+            below = slice(begin if same else 0, None)
+            out[below, columns] += left[:, below].T @ right[:, columns]
+
+        run_threads(add, range(0, other.n_columns, _PANEL), left.size)
+    if same:
+        mirror(out)
 
 
 def _history_cross(block, other, valid):
@@ -106,7 +130,7 @@ def _uncounted_rows(X, valid):
     """Bins with rows that a sum must leave out; they may lie outside the recording."""
     n_bins = valid.shape[0]
     low, high = 0, n_bins
-    for block in X.columns:
+    for block in X.blocks:
         begin, end = kind_of(block).span(block, n_bins)
         low, high = min(low, begin), max(high, end)
     return np.concatenate([np.arange(low, 0), np.flatnonzero(~valid), np.arange(n_bins, high)])
@@ -121,13 +145,14 @@ def column_sums(X, valid, weight=None):
 def project(X, valid, values, weight=None, lanes=LANES):
     """``X' diag(weight) values`` over the valid bins, for n columns of values, in float64.
 
-    ``values`` is an array of shape (n_bins, n), or `Traces`.
+    ``values`` has shape (n_bins, n): an array, what gives one for a slice of bins, or `Events`.
     """
-    n = values.shape[1]
-    sweep, values = Sweep(X, n, lanes=lanes), getattr(values, "values", values)
+    n, sweep = values.shape[1], Sweep(X, values.shape[1], lanes=lanes)
     for start, n_rows in sweep.chunks():
         bins = slice(start, start + n_rows)
-        chunk = np.where(valid[bins, None], values[bins], 0.0)
+        by_rows = isinstance(values, Events)
+        some = values.rows(np.arange(bins.start, bins.stop)) if by_rows else values[bins]
+        chunk = np.where(valid[bins, None], some, 0.0)
         if weight is not None:
             chunk = chunk * weight[bins, None]  # float64, also where the values are not
         sweep.backward(start, n_rows, sweep.put(chunk))

@@ -4,6 +4,7 @@ import numpy as np
 
 from fastglm import _kernels as kernels
 from fastglm._products.kinds import kind_of
+from fastglm._products.rows import RowSweep, chunk_of_rows
 
 CHUNK = 8192  # bins of a chunk of a full tile: 512 KB of float32, half of a core's L2
 
@@ -21,10 +22,13 @@ class Sweep:
         self.n_tiles = -(-n_receivers // lanes)
         self.n_receivers = self.n_tiles * lanes  # padded
         self.tiles = np.arange(self.n_tiles)
-        self.parts = [kind_of(c).sweep(c, self.n_tiles, lanes, dtype, products) for c in X.columns]
+        self.parts = [kind_of(c).sweep(c, self.n_tiles, lanes, dtype, products) for c in X.blocks]
         # A tile of any width fills the same memory.
         block = kernels.NARROW_BLOCK
         self.n_rows = min(CHUNK * kernels.LANES // lanes, -(-X.shape[0] // block) * block)
+        built = sum(part.block.n_columns for part in self.parts if isinstance(part, RowSweep))
+        if built:
+            self.n_rows = min(self.n_rows, chunk_of_rows(built, dtype))
         self.eta = kernels.aligned_zeros(
             (self.n_tiles, (self.n_rows + 2 * kernels.PAD) * lanes), dtype
         )

@@ -45,6 +45,9 @@ class WeightedGram:
             kernels.add_weighted_gram(self.sizes, self.columns, self.values, padded, place, out)
             return
         z = self.rows if chosen.size == self.rows.shape[1] else self.rows[:, chosen]
+        if weights.min(initial=0.0) < 0:  # of a loss that is not convex
+            out += z.T @ (z * weights[:, None])
+            return
         weighted = z * np.sqrt(weights)[:, None]
         out += weighted.T @ weighted
 

@@ -16,6 +16,7 @@ Bases can be added and multiplied (`AdditiveBasis`, `MultiplicativeBasis`). Name
 defaults are the same as in NeMoS (Balzani et al., 2024); values agree to 1e-12.
 """
 
+from fastglm.basis.category import Category
 from fastglm.basis.composition import AdditiveBasis, MultiplicativeBasis
 from fastglm.basis.cosines import (
     RaisedCosineLinearConv,
@@ -41,6 +42,7 @@ __all__ = [
     "AdditiveBasis",
     "BSplineConv",
     "BSplineEval",
+    "Category",
     "CustomBasis",
     "CyclicBSplineConv",
     "CyclicBSplineEval",

@@ -8,6 +8,7 @@ given in the order of the leaves.
 from __future__ import annotations
 
 import copy
+import itertools
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Self
@@ -16,7 +17,8 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from fastglm import _html
-from fastglm._pynapple import common_timeline
+from fastglm._checks import positive_int
+from fastglm._pynapple import common_timeline, keeps_times
 from fastglm.basis.transformer import TransformerBasis
 from fastglm.features.matrix import FeatureMatrix, hstack
 from fastglm.features.product import ProductColumns
@@ -32,6 +34,7 @@ class Basis(BaseEstimator):
 
     _input_shape = None  # of one sample of every input
     _n_inputs = 1
+    _parent = None  # the sum or product that the basis is a part of
     is_complex = False
 
     # --- labels and the tree ---
@@ -43,7 +46,30 @@ class Basis(BaseEstimator):
 
     @label.setter
     def label(self, value: str | None) -> None:
+        self._check_label(value)
         self._label = type(self).__name__ if value is None else str(value)
+        self._root()._number_labels()
+
+    def _root(self):
+        """The whole that the basis is a part of."""
+        return self if self._parent is None else self._parent._root()
+
+    def _check_label(self, label):
+        """Raise ValueError if another part of the whole has the label."""
+        taken = [node.label for node in self._root()._nodes() if node is not self]
+        if label is not None and str(label) in taken:
+            raise ValueError(
+                f"Another part of {self._root().label} has the label {label!r}; there are {taken}. "
+                "Give this one another label."
+            )
+
+    def _number_labels(self):
+        """A single basis has no labels to tell apart."""
+
+    def __getstate__(self):
+        # A copy of a part stands on its own; a copy of a whole tells its parts anew.
+        state = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "_parent"}
 
     @property
     def _has_default_label(self):
@@ -194,6 +220,10 @@ class Basis(BaseEstimator):
         self._input_shape = self._one_shape(shapes)
         return self
 
+    def setup_basis(self, *xi: object) -> Self:
+        """As `set_input_shape`, with NeMoS's name: kernels are made when they are used."""
+        return self.set_input_shape(*xi)
+
     def _one_shape(self, shapes):
         if len(shapes) > 1:
             raise ValueError(
@@ -266,10 +296,36 @@ class _Composite(Basis):
         for name, basis in (("basis1", basis1), ("basis2", basis2)):
             if not isinstance(basis, Basis):
                 raise TypeError(f"{name} is {basis!r}; expected a basis.")
-        self.basis1 = copy.deepcopy(basis1)
-        self.basis2 = copy.deepcopy(basis2)
+        self._label = None
+        self._parts = [copy.deepcopy(basis1), copy.deepcopy(basis2)]
+        self._adopt()
         self.label = label
-        self._number_labels()
+
+    @property
+    def basis1(self):
+        """The left part. A basis that is set is copied."""
+        return self._parts[0]
+
+    @basis1.setter
+    def basis1(self, value):
+        self.set_params(basis1=value)
+
+    @property
+    def basis2(self):
+        """The right part. A basis that is set is copied."""
+        return self._parts[1]
+
+    @basis2.setter
+    def basis2(self, value):
+        self.set_params(basis2=value)
+
+    def _adopt(self):
+        for part in self._parts:
+            part._parent = self
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        self._adopt()
 
     @property
     def label(self):
@@ -278,7 +334,9 @@ class _Composite(Basis):
 
     @label.setter
     def label(self, value):
+        self._check_label(value)
         self._label = None if value is None else str(value)
+        self._root()._number_labels()
 
     @property
     def _has_default_label(self):
@@ -286,18 +344,20 @@ class _Composite(Basis):
 
     def _number_labels(self):
         """Give every default label its number, in order; chosen labels must differ."""
-        numbers, chosen = {}, set()
-        for node in self._nodes():
-            name = type(node).__name__
+        nodes, taken = self._nodes(), set()
+        for node in nodes:
             if not node._has_default_label:
-                if node.label in chosen:
+                if node.label in taken:
                     raise ValueError(
                         f"Two bases have the label {node.label!r}; give one of them another label."
                     )
-                chosen.add(node.label)
-            elif not isinstance(node, _Composite):
-                n = numbers.get(name, 0)
-                node._label, numbers[name] = f"{name}_{n}" if n else name, n + 1
+                taken.add(node.label)
+        for node in nodes:
+            if node._has_default_label and not isinstance(node, _Composite):
+                name = type(node).__name__
+                names = itertools.chain([name], (f"{name}_{n}" for n in itertools.count(1)))
+                node._label = next(name for name in names if name not in taken)
+                taken.add(node._label)
 
     def _leaves(self):
         return self.basis1._leaves() + self.basis2._leaves()
@@ -364,19 +424,30 @@ class _Composite(Basis):
                     new.label = old.label
                 if new._input_shape is None and new._n_inputs == old._n_inputs:
                     new._input_shape = old._input_shape
-            for node in self._nodes():
-                for side in ("basis1", "basis2"):
-                    if getattr(node, side, None) is old:
-                        setattr(node, side, new)
-        if replaced:
-            self._number_labels()
+            old._parent._replace(old, new)
         return self
+
+    def _replace(self, old, new):
+        """Put a basis in the place of a part; nothing changes if its labels are taken."""
+        before, self._parts = self._parts, [new if part is old else part for part in self._parts]
+        self._adopt()
+        try:
+            self._root()._number_labels()
+        except ValueError:
+            self._parts = before
+            raise
 
     # --- inputs ---
 
     @property
     def _n_inputs(self):
         return self.basis1._n_inputs + self.basis2._n_inputs
+
+    @property
+    def bounds(self):
+        """Bounds of every input, in order; None where an input has none."""
+        given = [leaf.bounds for leaf in self._leaves()]
+        return [b for own in given for b in (own if isinstance(own, list) else [own])]
 
     @property
     def is_complex(self):
@@ -477,6 +548,7 @@ class AdditiveBasis(_Composite):
         """
         return hstack([b.compute_features(*x, epochs=epochs) for b, x in self._halves(xi)])
 
+    @keeps_times
     def evaluate(self, *sample_pts: ArrayLike) -> np.ndarray:
         """The functions of all summands at samples, from an array (n_samples,) for each input.
 
@@ -591,10 +663,11 @@ class MultiplicativeBasis(_Composite):
                 f"The factors of {self.label} have {left.shape[0]} and {right.shape[0]} samples; "
                 "expected the same number in each."
             )
-        block = ProductColumns(left.columns, right.columns, n_inputs, self.label)
-        block.inputs = left.columns[0].inputs if n_inputs > 1 else None
+        block = ProductColumns(left.blocks, right.blocks, n_inputs, self.label)
+        block.inputs = left.blocks[0].inputs if n_inputs > 1 else None
         return FeatureMatrix([block], timeline=timeline)
 
+    @keeps_times
     def evaluate(self, *sample_pts: ArrayLike) -> np.ndarray:
         """Products of the functions at samples, from one array for each input, of one shape.
 
@@ -615,7 +688,8 @@ class MultiplicativeBasis(_Composite):
 def sample_shape(xi: object) -> tuple[int, ...]:
     """Shape of one sample, from a number, a shape or an array of samples."""
     if isinstance(xi, tuple):
-        return xi
+        return tuple(positive_int("A number of columns", n) for n in xi)
     if getattr(xi, "shape", ()):
         return tuple(xi.shape[1:])
-    return () if int(xi) == 1 else (int(xi),)
+    n = positive_int("A number of columns", xi)
+    return () if n == 1 else (n,)

@@ -187,7 +187,8 @@ class RaisedCosineLinearEval(RaisedCosineLinear, Eval):
     --------
     >>> import numpy as np, fastglm
     >>> speed = np.array([0.0, 2.0, 4.0, 9.0])
-    >>> fastglm.basis.RaisedCosineLinearEval(3, bounds=(0, 4)).compute_features(speed)[:]
+    >>> X = fastglm.basis.RaisedCosineLinearEval(3, bounds=(0, 4)).compute_features(speed)
+    >>> np.asarray(X)
     array([[1. , 0.5, 0. ],
            [0.5, 1. , 0.5],
            [0. , 0.5, 1. ],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fastglm._checks import positive_int
+from fastglm._pynapple import keeps_times
 from fastglm.basis.composition import sample_shape
 from fastglm.basis.leaf import Eval, read_points
 
@@ -51,7 +52,7 @@ class CustomBasis(Eval):
     --------
     >>> import numpy as np, fastglm
     >>> basis = fastglm.basis.CustomBasis([lambda x: x, lambda x: x**2], label="powers")
-    >>> basis.compute_features(np.arange(1.0, 4.0))[:]
+    >>> np.asarray(basis.compute_features(np.arange(1.0, 4.0)))
     array([[1., 1.],
            [2., 4.],
            [3., 9.]])
@@ -141,6 +142,7 @@ class CustomBasis(Eval):
             return None
         return (*self.output_shape, *self._vector_shape, self.n_basis_funcs)
 
+    @keeps_times
     def evaluate(self, *sample_pts: ArrayLike) -> np.ndarray:
         """The functions at samples.
 

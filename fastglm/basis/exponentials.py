@@ -33,7 +33,7 @@ class OrthExponential(Family):
             raise ValueError("decay_rates holds a rate twice, which makes the functions dependent.")
         self._decay_rates = value
 
-    def _check(self):
+    def _check_rates(self):
         shape = np.shape(self.decay_rates)
         if shape != (self.n_basis_funcs,):
             raise ValueError(
@@ -50,6 +50,7 @@ class OrthExponential(Family):
         return scipy.linalg.orth(self._exponentials(u))
 
     def _exponentials(self, u):
+        self._check_rates()  # the number of functions and the rates may be set one by one
         rates = np.asarray(self.decay_rates, dtype=np.float64)
         return np.exp(-u[:, None] * rates)
 
@@ -83,7 +84,7 @@ class OrthExponentialConv(OrthExponential, Conv):
         self.decay_rates = decay_rates
         self.label = label
         self.conv_kwargs = conv_kwargs
-        self._check()
+        self._check_rates()
 
     @property
     def _n_columns(self):
@@ -114,7 +115,7 @@ class OrthExponentialEval(OrthExponential, Eval):
     >>> import numpy as np, fastglm
     >>> basis = fastglm.basis.OrthExponentialEval(2, decay_rates=[1.0, 5.0])
     >>> X = basis.compute_features(np.linspace(0, 1, 50))
-    >>> (X.T @ X[:]).round(6) + 0.0
+    >>> (X.T @ X).round(6) + 0.0
     array([[1., 0.],
            [0., 1.]])
     """
@@ -132,7 +133,7 @@ class OrthExponentialEval(OrthExponential, Eval):
         self.bounds = bounds
         self.fill_value = fill_value
         self.label = label
-        self._check()
+        self._check_rates()
 
     _mixing = ()  # of every column, from `learn`
 

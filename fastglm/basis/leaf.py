@@ -19,12 +19,20 @@ from fastglm._checks import (
     read_trials,
     shown,
 )
-from fastglm._pynapple import Timeline, common_timeline, intersect, pynapple_type, read_values
+from fastglm._pynapple import (
+    Timeline,
+    common_timeline,
+    intersect,
+    keeps_times,
+    pynapple_type,
+    read_values,
+)
 from fastglm.basis.composition import Basis
 from fastglm.features.dense import DenseColumns, SlowColumns
 from fastglm.features.events import Events, columns_of
 from fastglm.features.history import HistoryColumns
 from fastglm.features.matrix import FeatureMatrix
+from fastglm.features.traces import TraceColumns, is_dense
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -94,6 +102,7 @@ class Leaf(Basis):
         """Divisor of the functions on a domain of length ``scale``."""
         return np.ones_like(scale)
 
+    @keeps_times
     def evaluate(self, *sample_pts: ArrayLike) -> np.ndarray:
         """The functions at the samples; each column of samples is rescaled to [0, 1].
 
@@ -269,9 +278,10 @@ class Conv(Leaf):
         Parameters
         ----------
         xi : array of shape (n_bins, n_senders) or (n_bins,), or a list of such NumPy arrays
-            Events per bin. A SciPy sparse array, `Events` of a recording, and pynapple's TsdFrame
-            or Tsd are accepted. A list holds trials: they are put end to end, and no history
-            crosses from one trial to the next.
+            Events per bin, or values such as calcium traces and field potentials. A SciPy sparse
+            array, `Events` of a recording, and pynapple's TsdFrame or Tsd are accepted. A list
+            holds trials: they are put end to end, and no history crosses from one trial to the
+            next.
         epochs : array-like of shape (n_epochs, 2), or IntervalSet, optional
             First bin and one past the last of every epoch, ascending, not overlapping. Rows of bins
             outside all epochs are NaN. Default: one epoch, or the time support of a TsdFrame.
@@ -280,7 +290,9 @@ class Conv(Leaf):
         Returns
         -------
         FeatureMatrix of shape (n_bins, n_senders * n_basis_funcs)
-            Keeps 32 bytes for every count that is not zero; the window has no effect on memory.
+            Keeps 28 bytes for every count that is not zero. Where more than half of them are not
+            zero (traces), it keeps a copy of the numbers: 8 bytes each, or 4 in float32. The window
+            has no effect on memory.
 
         Raises
         ------
@@ -297,11 +309,6 @@ class Conv(Leaf):
         self._check_size(int((epochs[:, 1] - epochs[:, 0]).max()))
         kernel, shift = self.kernel_, self._shift()
         window_size = kernel.shape[0]
-        events, missing = Events.of(counts), None
-        unknown = ~np.isfinite(events.amplitudes)
-        if unknown.any():
-            missing = np.column_stack([events.bins[unknown], events.units[unknown]])
-            events = events.take(~unknown)
         complete = np.zeros(n_bins, bool)
         for begin, end in epochs:
             first = begin + max(0, window_size - shift)
@@ -314,9 +321,11 @@ class Conv(Leaf):
                 UserWarning,
                 stacklevel=2,
             )
-        block = HistoryColumns(
-            events, kernel, shift, self.label, complete=complete, missing=missing
-        )
+        rest = kernel, shift, self.label, complete
+        if isinstance(counts, np.ndarray) and is_dense(counts):
+            block = TraceColumns(counts, *rest)
+        else:
+            block = _of_events(Events.of(counts), *rest)
         block.inputs = columns_of(xi, timeline)
         return FeatureMatrix([block], timeline=timeline)
 
@@ -484,8 +493,8 @@ def _as_floats(array):
 
 def _held(x):
     """The slow block of a matrix that `hold` made; None for all other inputs."""
-    if isinstance(x, FeatureMatrix) and len(x.columns) == 1:
-        return x.columns[0] if isinstance(x.columns[0], SlowColumns) else None
+    if isinstance(x, FeatureMatrix) and len(x.blocks) == 1 and x.bins is None:
+        return x.blocks[0] if isinstance(x.blocks[0], SlowColumns) else None
     return None
 
 
@@ -496,6 +505,15 @@ def _same_runs(block, other):
         and np.array_equal(block.starts, other.starts)
         and np.array_equal(block.samples, other.samples)
     )
+
+
+def _of_events(events, *rest):
+    """The history of counts that are 0 in most bins."""
+    unknown, missing = ~np.isfinite(events.amplitudes), None
+    if unknown.any():
+        missing = np.column_stack([events.bins[unknown], events.units[unknown]])
+        events = events.take(~unknown)
+    return HistoryColumns(events, *rest, missing=missing)
 
 
 def _read_samples(counts, epochs, name):
@@ -513,6 +531,8 @@ def _read_samples(counts, epochs, name):
         epochs = np.column_stack([np.concatenate([[0], stops[:-1]]), stops])
         counts = join(trials)
     counts = as_numbers(counts, name)
+    if name == "Samples" and counts.ndim == 0:  # a single sample
+        counts = counts[None]
     if counts.ndim == 0 or 0 in counts.shape:
         raise ValueError(
             f"{name} have shape {counts.shape}; expected (n_bins, n_senders), at least 1 by 1."

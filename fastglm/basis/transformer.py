@@ -12,6 +12,7 @@ from sklearn import get_config
 from sklearn.base import BaseEstimator, TransformerMixin
 
 from fastglm._checks import as_numbers
+from fastglm._pynapple import read_values
 from fastglm.features.matrix import as_feature_matrix
 
 if TYPE_CHECKING:
@@ -36,8 +37,12 @@ class TransformerBasis(TransformerMixin, BaseEstimator):
     An Eval basis without ``bounds`` learns its domain in `fit`: the range of every column of these
     samples. A sample beyond it becomes ``fill_value``, as beyond bounds that were given: by default
     its prediction is NaN. Apart from that `transform` computes the features of its samples alone,
-    as ``compute_features``. A convolution does not see the bins that a fold leaves out: splits that
-    keep bins together (``KFold`` without shuffling) lose one window at every edge.
+    as ``compute_features``.
+
+    Samples with times (a Tsd or TsdFrame) keep them through a pipeline: features and predictions
+    have the same times. No history crosses from one interval of their time support to the next, nor
+    the bins that a fold leaves out: splits that keep bins together (``KFold`` without shuffling)
+    lose one window at every edge. Samples without times are taken as consecutive bins.
     `fastglm.model_selection` takes epochs and windows into account.
     """
 
@@ -67,32 +72,45 @@ class TransformerBasis(TransformerMixin, BaseEstimator):
         ----------
         X : array of shape (n_bins, n_columns)
             The inputs of the basis side by side.
-        y : ignored
+        y : array of shape (n_bins, ...), optional
+            Only its length is looked at.
 
         Raises
         ------
         ValueError
-            If X does not have one column for each input of the basis, or a basis that needs a
-            range finds no finite sample.
+            If X does not have one column for each input of the basis, a basis that needs a range
+            finds no finite sample, or y has another number of bins.
         """
-        inputs = iter(self._split(X))
+        inputs, _ = self._split(X)
+        _check_length(inputs[0], y)
+        inputs = iter(inputs)
         for leaf in self._basis._leaves():
             leaf.learn(*itertools.islice(inputs, leaf._n_inputs))
         return self
 
-    def transform(self, X: ArrayLike) -> object:
-        """The features, a `FeatureMatrix`; after `set_output` a DataFrame."""
-        inputs = self._split(X)
+    def transform(self, X: ArrayLike, y: object = None) -> object:
+        """The features, a `FeatureMatrix` with the times of X; after `set_output` a DataFrame.
+
+        Of ``y`` only the length is looked at.
+        """
+        inputs, timeline = self._split(X)
+        _check_length(inputs[0], y)
         if inputs[0].shape[0] == 0:
             features = as_feature_matrix(np.zeros((0, self.basis.n_output_features)))
-        else:
+        elif timeline is None:
             features = self.basis.compute_features(*inputs)
+        else:
+            features = self.basis.compute_features(*map(timeline.wrap, inputs))
         own = getattr(self, "_sklearn_output_config", {})
         if own.get("transform", get_config()["transform_output"]) == "default":
             return features
         return np.asarray(features)  # scikit-learn makes a DataFrame of it
 
     def _split(self, X):
+        """The inputs of the leaves, and the times of the samples or None."""
+        timeline = getattr(X, "timeline", None)
+        if timeline is None:
+            X, timeline = read_values(X, "X")
         X = X if hasattr(X, "toarray") else as_numbers(X, "X")
         shapes = self.basis.input_shape
         edges = np.cumsum([0] + [int(np.prod(s, dtype=int)) for s in shapes])
@@ -102,10 +120,11 @@ class TransformerBasis(TransformerMixin, BaseEstimator):
                 f"{self.basis.label} side by side. Call set_input_shape to change their number."
             )
         parts = [X[:, a:b] for a, b in itertools.pairwise(edges)]
-        return [
+        inputs = [
             part if hasattr(part, "toarray") else part.reshape(X.shape[0], *shape)
             for part, shape in zip(parts, shapes, strict=True)
         ]
+        return inputs, None if timeline is None else timeline.split_at_gaps()
 
     def __sklearn_is_fitted__(self):
         return True
@@ -116,6 +135,9 @@ class TransformerBasis(TransformerMixin, BaseEstimator):
         if name.startswith("_") or "_basis" not in self.__dict__:
             raise AttributeError(f"TransformerBasis has no attribute {name!r}")
         return getattr(self._basis, name)
+
+    def __dir__(self):
+        return sorted({*super().__dir__(), *(n for n in dir(self._basis) if n[0] != "_")})
 
     def __setattr__(self, name, value):
         if name == "basis" or name.startswith("_"):
@@ -190,3 +212,10 @@ class TransformerBasis(TransformerMixin, BaseEstimator):
 
     def __pow__(self, exponent: int) -> TransformerBasis:
         return TransformerBasis(self._basis**exponent)
+
+
+def _check_length(X, y):
+    if y is not None and len(y) != X.shape[0]:
+        raise ValueError(
+            f"X has {X.shape[0]} bins and y {len(y)}; X and y must have the same number of samples."
+        )

@@ -70,10 +70,10 @@ def turned_rows(X: FeatureMatrix, epochs: np.ndarray) -> FeatureMatrix:
     for start, stop in np.asarray(epochs, np.int64).reshape(-1, 2):
         rows[start:stop] = rows[start:stop][::-1]
     blocks = []
-    for block in X.columns:
+    for block in X.blocks:
         if isinstance(block, SlowColumns):
             samples = np.repeat(block.samples, np.diff(block.starts, append=block.n_bins))[rows]
-            turned = hold(block.values, samples=samples, label=block.label).columns
+            turned = hold(block.values, samples=samples, label=block.label).blocks
         else:
             turned = [DenseColumns(np.asarray(FeatureMatrix([block]))[rows], block.label)]
         blocks.extend(turned)

@@ -462,7 +462,7 @@ def coupling_map(
     u = inference.uncertainty(model, X, y, kind, sample_weight=sample_weight, offset=offset)
     fit = Fitted.of(model, X, y, sample_weight=sample_weight, offset=offset)
     block, first = history_of(X, label)
-    itself = block.is_of(read_counts(model, y))
+    itself = block.is_history_of(read_counts(model, y), X.bins)
     senders = _names(senders, block.inputs, block.n_senders, "senders")
     receivers = _names(receivers, fit.receivers, fit.n_receivers, "receivers")
     couplings = _summarise(fit, u, block.kernel, first, itself, senders, receivers)

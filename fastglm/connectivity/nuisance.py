@@ -68,7 +68,7 @@ def slow_drift(
     --------
     >>> from fastglm.connectivity import slow_drift
     >>> drift = slow_drift(600_000, 0.001, timescale=60)  # ten minutes
-    >>> drift.shape, drift.columns[0].values.shape
+    >>> drift.shape, drift.blocks[0].values.shape
     ((600000, 13), (200, 13))
     """
     check_bin_size(bin_size)
@@ -126,7 +126,8 @@ def population_activity(
     """
     check_bin_size(bin_size)
     window = max(round(_WINDOW / bin_size), 1)
-    (block,) = HistoryConv(window).compute_features(counts, epochs).columns
+    (block,) = HistoryConv(window).compute_features(counts, epochs).blocks
+    block = block.by_events()
     parts, masks, n = [], [], block.n_senders
     for timescale in timescales:
         tau = round(_in_bins(timescale, bin_size), 3)
@@ -212,7 +213,9 @@ def residual_factors(
     scores = (table @ axes)[:, None, :] - table[:, :, None] * axes
     spread = scores.std(axis=0)
     factors = hold(scores / np.where(spread > 0, spread, 1.0), n_bins, every=every, label="factors")
-    factors.columns[0].n_funcs = k
+    factors.blocks[0].n_funcs = k
+    if fit.places is not None:
+        factors = factors.take_rows(fit.places)
     return factors, np.repeat(np.eye(n, dtype=bool), k, axis=0)
 
 
@@ -248,6 +251,7 @@ def pooled(block: HistoryColumns, tau: float) -> FeatureMatrix | None:
     A timescale within the window is one more sender. A longer timescale has mean 0 and is kept at a
     quarter of the timescale.
     """
+    block = block.by_events()
     events = block.events
     if events.n_events == 0:
         return None
@@ -299,7 +303,7 @@ def _slow(events, epochs, tau, label):
         return None
     values = (values - values.mean(axis=1, keepdims=True)) / np.where(spread > 0, spread, 1.0)
     held = hold(np.ascontiguousarray(values.T), events.n_bins, starts=starts, label=label)
-    held.columns[0].n_funcs = 1
+    held.blocks[0].n_funcs = 1
     return held
 
 

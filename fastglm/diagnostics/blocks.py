@@ -10,8 +10,9 @@ import numpy as np
 
 from fastglm import _html
 from fastglm._checks import check_choice, import_extra, shown
-from fastglm._inputs import read_penalty, read_problem
+from fastglm._inputs import read_counts, read_penalty, read_problem
 from fastglm.diagnostics.explained import HeldOut, held_out
+from fastglm.features.matrix import as_feature_matrix
 from fastglm.model_selection import split
 
 if TYPE_CHECKING:
@@ -206,8 +207,11 @@ def contributions(
     ((4,), True)
     """
     problem = read_problem(model, X, y, sample_weight, offset)
-    left_out = _blocks_of(problem) if blocks is None else _read_blocks(blocks, problem)
-    parts = list(split(problem.X, folds, problem.y, groups=groups))
+    if blocks is None:
+        left_out = _blocks_of(as_feature_matrix(X), read_counts(model, y), problem.free)
+    else:
+        left_out = _read_blocks(blocks, problem)
+    parts = list(split(problem.X, folds, problem.y, groups=groups, places=problem.places))
     full = held_out(problem, parts)
     without = {}
     for name, features in left_out.items():
@@ -220,19 +224,19 @@ def contributions(
     return Contributions(full, without, names)
 
 
-def _blocks_of(problem):
+def _blocks_of(X, y, free):
     """The features of every block, by name; see `contributions`."""
-    X, shape, found = problem.X, problem.free.shape, {}
-    for block, (start, stop) in zip(X.columns, X.column_ranges, strict=True):
-        if block.lags and block.is_of(problem.y) and problem.n_receivers > 1:
+    n, found = y.n_units, {}
+    for block, (start, stop) in zip(X.blocks, X.column_ranges, strict=True):
+        if block.lags and n > 1 and block.is_history_of(y, X.bins):
             sender = np.arange(block.n_columns) // block.n_funcs
-            own = sender[:, None] == np.arange(problem.n_receivers)
+            own = sender[:, None] == np.arange(n)
             named = {COUPLING: ~own, OWN: own}
         else:
             named = {block.label: np.ones((block.n_columns, 1), bool)}
         for name, features in named.items():
-            found.setdefault(name, np.zeros(shape, bool))[start:stop] |= features
-    return {name: features for name, features in found.items() if (features & problem.free).any()}
+            found.setdefault(name, np.zeros(free.shape, bool))[start:stop] |= features
+    return {name: features for name, features in found.items() if (features & free).any()}
 
 
 def _read_blocks(blocks, problem):
@@ -260,7 +264,7 @@ def _read_features(name, given, problem):
         unknown = [label for label in labels if label not in X.labels]
         if unknown:
             raise ValueError(f"blocks[{name!r}] names {unknown}; X has the labels {X.labels}.")
-        inside = np.concatenate([[c.label in labels] * c.n_columns for c in X.columns])
+        inside = np.concatenate([[c.label in labels] * c.n_columns for c in X.blocks])
         return np.broadcast_to(inside[:, None], (n_features, n))
     features = np.asarray(given)
     if features.dtype == bool and features.ndim == 1 and features.size == n_features:

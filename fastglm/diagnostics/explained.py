@@ -148,8 +148,8 @@ def bits_per_spike(
     fit = read_fit(model, X, y, sample_weight, offset)
     if not fit.family.event_based:
         raise ValueError(
-            f"{fit.family.name} observations are not events; bits per spike need Poisson or "
-            "Bernoulli observations. deviance_explained gives R2."
+            f"{fit.family.name} observations are not events; bits per spike need Poisson, "
+            "Bernoulli or negative binomial observations. deviance_explained has no such limit."
         )
     return _possible(fit, skip_impossible).bits_per_spike()
 
@@ -217,7 +217,8 @@ def cross_validated(
     ((3, 4), True)
     """
     problem = read_problem(model, X, y, sample_weight, offset)
-    return held_out(problem, split(problem.X, folds, problem.y, groups=groups))
+    parts = split(problem.X, folds, problem.y, groups=groups, places=problem.places)
+    return held_out(problem, parts)
 
 
 def held_out(problem: Problem, parts: Iterable, what: str = "") -> HeldOut:
@@ -250,6 +251,7 @@ def _score_fold(problem, train, test, log):
         X, observed, train, problem.free, [problem.penalty], settings, log=log
     )
     scale = fitted_scale(replace(problem, valid=train), result)
+    loss = loss.at(scale)
     null = null_rates(loss, observed, train)
     lost = _without_null(loss, null(np.flatnonzero(train)[:1]))
 
@@ -285,7 +287,7 @@ class _Sums:
     null: np.ndarray  # deviance of the null model
     varies: np.ndarray  # bool: whether the counts vary
     events: np.ndarray  # 0 if counts are not events
-    scale: np.ndarray
+    dispersion: np.ndarray
     log_likelihood: np.ndarray  # mean over the bins
     impossible: Impossible
 
@@ -293,8 +295,8 @@ class _Sums:
         return 1 - _divide(self.deviance, np.where(self.varies, self.null, 0.0))
 
     def bits_per_spike(self):
-        # The log likelihood is -deviance / (2 scale) plus terms that are the same for all models.
-        gain = (self.null - self.deviance) / (2 * self.scale)
+        # The log likelihood is -deviance / (2 dispersion) plus terms that all models share.
+        gain = (self.null - self.deviance) / (2 * self.dispersion)
         return _divide(gain, self.events * np.log(2))
 
 
@@ -322,10 +324,12 @@ def _sum_up(family, observed, kept, chunks, null, scale, likelihood=False) -> _S
             continue
         counts = y.rows(index)
         with np.errstate(divide="ignore", invalid="ignore"):
-            value = impossible.add(index, counts, mu, family.deviance(counts, mu), np.inf)
+            value = family.deviance(counts, mu, scale)
+            value = impossible.add(index, counts, mu, value, np.inf)
             deviance += _total(value, observed.weight, index)
             if not constant:
-                base += _total(family.deviance(counts, null(index)), observed.weight, index)
+                value = family.deviance(counts, null(index), scale)
+                base += _total(value, observed.weight, index)
             if likelihood:
                 value = family.log_likelihood(counts, mu, scale)
                 value = np.where(np.isinf(mu) & ~np.isnan(counts), -np.inf, value)
@@ -334,11 +338,12 @@ def _sum_up(family, observed, kept, chunks, null, scale, likelihood=False) -> _S
             low = np.fmin(low, np.fmin.reduce(counts, axis=0))
             high = np.fmax(high, np.fmax.reduce(counts, axis=0))
     if constant:
-        base = counted.deviance(family, null(np.flatnonzero(kept)[:1]))
+        base = counted.deviance(family, null(np.flatnonzero(kept)[:1]), scale)
     varies = counted.vary() if family.event_based else high > low
     events = counted.sum if family.event_based else np.zeros(y.n_units)
     size = counted.size
-    return _Sums(deviance, base, varies, events, scale, _divide(total, size), impossible)
+    dispersion, mean = family.dispersion(scale), _divide(total, size)
+    return _Sums(deviance, base, varies, events, dispersion, mean, impossible)
 
 
 def _total(values, weight, index):
@@ -378,12 +383,12 @@ class _Counted:
         np.fmax.at(high, self.units, self.counts)
         return np.where(self.empty > 0, np.fmax(high, 0) > np.fmin(low, 0), high > low)
 
-    def deviance(self, family, mean):
+    def deviance(self, family, mean, scale):
         """Deviance from one mean of every receiver."""
-        mean = np.broadcast_to(mean, (1, self.n))[0]
+        mean, units = np.broadcast_to(mean, (1, self.n))[0], self.units
         with np.errstate(divide="ignore", invalid="ignore"):
-            empty = np.where(self.empty > 0, self.empty * family.deviance(0.0, mean), 0.0)
-            value = self.weights * family.deviance(self.counts, mean[self.units])
+            empty = np.where(self.empty > 0, self.empty * family.deviance(0.0, mean, scale), 0.0)
+            value = self.weights * family.deviance(self.counts, mean[units], scale[units])
         return empty + self._add(np.where(self.known, value, 0.0))
 
 

@@ -239,7 +239,9 @@ def _stretches(fit):
         is_open &= ~cut
         end = event | ~known
         end[:, :-1] |= ~known[:, 1:] | (np.diff(index) != 1)
-        hazard = np.minimum(fit.family.hazard(mu).T, 1e300)  # infinity stands for an edge
+        hazard = np.minimum(
+            fit.family.hazard(mu, fit.scale).T, 1e300
+        )  # infinity stands for an edge
         hazard = np.where(known, hazard, 0.0)
         starts = np.ones(end.shape, bool)
         starts[:, 1:] = end[:, :-1]

@@ -6,11 +6,14 @@ the solver multiplies with it through `fastglm._products`, block by block and ch
 | block | it keeps |
 |---|---|
 | `HistoryColumns` | the events of some senders, and a kernel |
+| `TraceColumns` | the values of senders that are not 0 in most bins, and a kernel |
 | `DenseColumns` | an ordinary array: stimulus, position, running speed |
 | `SlowColumns` | one row for each sample of a covariate slower than the bins (`hold`) |
 | `ProductColumns` | its two factors |
 
-`hstack` puts matrices and arrays side by side.
+`hstack` puts matrices and arrays side by side. Selections of rows and columns share the events of
+their matrix. What an array does is in `arrays`, block by block where it can be. `frame` makes a
+matrix of pynapple's counts a TsdFrame. `ranges` serves blocks whose rows or columns are selected.
 """
 
 from fastglm.features.dense import DenseColumns, SlowColumns
@@ -19,6 +22,7 @@ from fastglm.features.held import hold
 from fastglm.features.history import HistoryColumns
 from fastglm.features.matrix import FeatureMatrix, as_feature_matrix, hstack
 from fastglm.features.product import ProductColumns
+from fastglm.features.traces import TraceColumns
 
 __all__ = [
     "DenseColumns",
@@ -27,6 +31,7 @@ __all__ = [
     "HistoryColumns",
     "ProductColumns",
     "SlowColumns",
+    "TraceColumns",
     "Traces",
     "as_feature_matrix",
     "hold",

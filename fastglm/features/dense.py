@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
+from fastglm.features.ranges import as_slice, end_to_end, offsets, runs_of, spans
+
 _ROWS = 8192  # rows checked together
-_ROUNDING = 8 * np.finfo(np.float64).eps  # a deviation, as a part of the mean, that is rounding
-_FAR = 3.0  # standard deviations from zero beyond which a column is centred for a fit
+ROUNDING = 8 * np.finfo(np.float64).eps  # a deviation, as a part of the mean, that is rounding
+FAR = 3.0  # standard deviations from zero beyond which a column is centred for a fit
 
 
 class DenseColumns:
@@ -58,7 +62,7 @@ class DenseColumns:
     @property
     def valid(self) -> np.ndarray:
         """Rows that lie inside an epoch and hold neither NaN nor infinity."""
-        valid = self._spread(_finite(self.values))
+        valid = self._spread(finite_rows(self.values))
         return valid if self.complete is None else valid & self.complete
 
     def _spread(self, of_row):
@@ -84,7 +88,7 @@ class DenseColumns:
 
     def rows(self, index: np.ndarray, out: np.ndarray) -> None:
         """Write the rows at the ascending bins ``index``, which may repeat, into ``out``."""
-        some = slice(index[0], index[-1] + 1) if _is_range(index) else index
+        some = slice(index[0], index[-1] + 1) if is_range(index) else index
         out[:] = self._shifted(self.values[some])
 
     def _shifted(self, values: np.ndarray) -> np.ndarray:
@@ -102,22 +106,20 @@ class DenseColumns:
         standard deviation keep their digits. A column that is constant, but for rounding, becomes
         exactly 0.
         """
-        known = _finite(self.values)
-        first = self.values[np.argmax(known)].astype(np.float64) if known.any() else 0.0
-        total = squares = np.zeros(self.n_columns)
-        with np.errstate(over="ignore", invalid="ignore"):
-            for start in range(0, known.size, _ROWS):
-                some = self.values[start : start + _ROWS][known[start : start + _ROWS]] - first
-                total, squares = total + some.sum(axis=0), squares + (some**2).sum(axis=0)
-            off = total / max(int(known.sum()), 1)
-            spread = np.sqrt(np.maximum(squares / max(int(known.sum()), 1) - off**2, 0))
-            mean = first + off
-            far = np.isfinite(spread) & (np.abs(mean) > _FAR * spread)
+        known = finite_rows(self.values)
+        mean, spread = mean_and_spread(
+            (
+                self.values[start : start + _ROWS][known[start : start + _ROWS]]
+                for start in range(0, known.size, _ROWS)
+            ),
+            self.n_columns,
+        )
+        far = np.isfinite(spread) & (np.abs(mean) > FAR * spread)
         if not far.any():
             return self, np.zeros(self.n_columns)
         block = object.__new__(type(self))
         shift = np.where(far, mean, 0.0)
-        flat = far & (spread <= _ROUNDING * np.abs(mean))
+        flat = far & (spread <= ROUNDING * np.abs(mean))
         block.__dict__.update(self.__dict__, shift=shift, flat=flat, taken=shift)
         return block, shift
 
@@ -126,12 +128,33 @@ class DenseColumns:
         index = np.flatnonzero(columns)
         if index.size == self.n_columns:
             return self, index
-        block = object.__new__(type(self))
-        block.__dict__.update(self.__dict__, values=self.values[:, index], n_funcs=index.size)
+        return self._of_columns(index, index.size), index
+
+    def _of_columns(self, index, n_funcs):
+        block, index = object.__new__(type(self)), as_slice(index)
+        block.__dict__.update(self.__dict__, values=self.values[:, index], n_funcs=n_funcs)
         for name in ("shift", "flat", "taken"):
             if getattr(self, name) is not None:
                 setattr(block, name, getattr(self, name)[index])
-        return block, index
+        return block
+
+    def pick(self, columns: np.ndarray) -> list[DenseColumns]:
+        """Blocks with the given columns, in the given order, side by side."""
+        n_funcs, blocks = max(self.n_funcs, 1), []
+        for inputs, funcs in runs_of(columns, n_funcs):
+            block = self._of_columns((inputs[:, None] * n_funcs + funcs).ravel(), funcs.size)
+            if self.inputs is not None and len(self.inputs.names) * n_funcs == self.n_columns:
+                block.inputs = self.inputs.take(inputs)
+            blocks.append(block)
+        return blocks
+
+    def cut(self, ranges: np.ndarray) -> DenseColumns:
+        """The columns over some ranges of bins, put end to end; a view of a single range."""
+        block = object.__new__(type(self))
+        block.__dict__.update(self.__dict__, values=end_to_end(self.values, ranges))
+        if self.complete is not None:
+            block.complete = end_to_end(self.complete, ranges)
+        return block
 
     def runs(self, start: int, n_rows: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Values, edges and samples of the runs that cover some bins, as the kernels take them."""
@@ -193,6 +216,23 @@ class SlowColumns(DenseColumns):
         known = np.append(of_row, False)  # the last entry is sample -1
         return np.repeat(known[self.samples], np.diff(self.starts, append=self.n_bins))
 
+    def cut(self, ranges: np.ndarray) -> SlowColumns:
+        """The columns over some ranges of bins, put end to end, with the same samples."""
+        low = np.searchsorted(self.starts, ranges[:, 0], side="right") - 1
+        high = np.maximum(np.searchsorted(self.starts, ranges[:, 1]), low + 1)
+        some, n_runs = spans(low, high), high - low
+        starts = np.maximum(self.starts[some], np.repeat(ranges[:, 0], n_runs))
+        block = object.__new__(SlowColumns)
+        block.__dict__.update(
+            self.__dict__,
+            starts=starts + np.repeat(offsets(ranges), n_runs),
+            samples=self.samples[some],
+            n_bins=int((ranges[:, 1] - ranges[:, 0]).sum()),
+        )
+        if self.complete is not None:
+            block.complete = end_to_end(self.complete, ranges)
+        return block
+
     def with_values(
         self, values: np.ndarray, label: str, n_funcs: int, complete: np.ndarray | None
     ) -> SlowColumns:
@@ -201,7 +241,7 @@ class SlowColumns(DenseColumns):
 
     def rows(self, index: np.ndarray, out: np.ndarray) -> None:
         """Write the rows at the ascending bins ``index``, which may repeat, into ``out``."""
-        if _is_range(index):
+        if is_range(index):
             _, edges, samples = self.runs(index[0], index.size)
             samples = np.repeat(samples, np.diff(edges))
         else:
@@ -217,15 +257,37 @@ class SlowColumns(DenseColumns):
         return self.values, edges, self.samples[low - 1 : high]
 
 
-def _is_range(index):
+def is_range(index: np.ndarray) -> bool:
     """True for bins that follow each other without a gap or a repetition."""
     if index.size == 0 or index[-1] - index[0] + 1 != index.size:
         return False
     return bool((np.diff(index) == 1).all())
 
 
-def _finite(values):
-    """Rows without NaN or infinity."""
+def mean_and_spread(blocks: Iterable[np.ndarray], n_columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of the finite numbers of each column, from blocks of rows.
+
+    Numbers are read relative to the first one of their column, so that the standard deviation of a
+    column far from zero keeps its digits.
+    """
+    first, (n, total, squares) = np.full(n_columns, np.nan), np.zeros((3, n_columns))
+    with np.errstate(over="ignore", invalid="ignore"):
+        for block in blocks:
+            known = np.isfinite(block)
+            begins = np.flatnonzero(np.isnan(first) & known.any(axis=0))
+            if begins.size:
+                first[begins] = block[known[:, begins].argmax(axis=0), begins]
+            some = np.where(known, block - first, 0.0)
+            n += known.sum(axis=0)
+            total += some.sum(axis=0)
+            squares += (some**2).sum(axis=0)
+        off = total / np.maximum(n, 1)
+        spread = np.sqrt(np.maximum(squares / np.maximum(n, 1) - off**2, 0))
+        return np.nan_to_num(first) + off, spread
+
+
+def finite_rows(values: np.ndarray) -> np.ndarray:
+    """Rows without NaN or infinity, (n_rows,)."""
     finite = np.ones(values.shape[0], bool)
     if values.dtype.kind == "f":
         for start in range(0, finite.shape[0], _ROWS):

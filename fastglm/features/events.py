@@ -9,6 +9,7 @@ import scipy.sparse
 
 from fastglm._checks import column_names
 from fastglm._pynapple import Columns, Timeline
+from fastglm.features.ranges import offsets, spans, spread
 
 _BLOCK = 4096  # events that are added up at a time
 _WIDEST = 2**31 - 1  # the largest sum of products of counts in int32
@@ -183,6 +184,33 @@ class Events:
         bins, shape = self.bins[low:high] - np.int32(first), (stop - first, self.n_units)
         return Events(bins, self.units[low:high], self.amplitudes[low:high], shape)
 
+    def cut(self, ranges: np.ndarray, before: int) -> Events:
+        """The events of some ranges of bins, put end to end; the first with the bins ``before``."""
+        first = ranges[:, 0].copy()
+        first[0] -= before
+        low = np.searchsorted(self.bins, first)
+        high = np.searchsorted(self.bins, ranges[:, 1])
+        some, moved = spans(low, high), np.repeat(offsets(ranges), high - low)
+        shape = int((ranges[:, 1] - ranges[:, 0]).sum()), self.n_units
+        bins = (self.bins[some] + moved).astype(np.int32)
+        return Events(bins, self.units[some], self.amplitudes[some], shape)
+
+    def at(self, bins: np.ndarray) -> Events:
+        """The events of some ascending bins, renumbered from 0."""
+        place = np.searchsorted(bins, self.bins)
+        kept = np.append(bins, -1)[place] == self.bins
+        shape = bins.size, self.n_units
+        return Events(place[kept].astype(np.int32), self.units[kept], self.amplitudes[kept], shape)
+
+    def spread(self, places: np.ndarray | None, n_bins: int) -> Events:
+        """The events with bin t at ``places[t]`` of ``n_bins``; other bins have none."""
+        if places is None:
+            return self
+        bins, shape = places[self.bins].astype(np.int32), (n_bins, self.n_units)
+        events = Events(bins, self.units, self.amplitudes, shape)
+        events.columns = self.columns
+        return events
+
     def shift(self, n_bins: int) -> Events:
         """The events moved ``n_bins`` bins later."""
         shape = self.n_bins, self.n_units
@@ -264,6 +292,14 @@ class Traces(Events):
     def part(self, first: int, stop: int) -> Traces:
         """The numbers of the bins from ``first`` to ``stop``."""
         return self if (first, stop) == (0, self.n_bins) else Traces(self.values[first:stop])
+
+    def spread(self, places: np.ndarray | None, n_bins: int) -> Traces:
+        """The numbers with bin t at ``places[t]`` of ``n_bins``; others are 0."""
+        if places is None:
+            return self
+        events = Traces(spread(self.values, places, n_bins))
+        events.columns = self.columns
+        return events
 
     def sums(self, weight: np.ndarray) -> np.ndarray:
         """Sum of every unit's known numbers, weighted by bin, (n_units,)."""

@@ -69,7 +69,7 @@ def hold(
     >>> held.shape, bool((held[250:260, 0] == speed[25]).all())
     ((1000, 1), True)
     >>> X = fastglm.basis.BSplineEval(5).compute_features(held)
-    >>> X.shape, X.columns[0].values.shape
+    >>> X.shape, X.blocks[0].values.shape
     ((1000, 5), (100, 5))
     """
     array = as_numbers(values, "values")

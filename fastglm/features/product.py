@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from fastglm.features.ranges import runs_of
+
 
 class ProductColumns:
     """Products of the columns of two factors, input by input, built on demand.
@@ -31,8 +33,7 @@ class ProductColumns:
     ) -> None:
         self.factors = tuple(left), tuple(right)
         self.n_inputs, self.label = n_inputs, label
-        sizes = [sum(c.n_columns for c in blocks) // n_inputs for blocks in self.factors]
-        self.n_funcs = sizes[0] * sizes[1]
+        self.n_funcs = self._n_funcs_of(0) * self._n_funcs_of(1)
 
     @property
     def n_columns(self) -> int:
@@ -114,6 +115,48 @@ class ProductColumns:
         block = ProductColumns(left, right, int(inputs.sum()), self.label)
         return block, np.flatnonzero(np.repeat(inputs, self.n_funcs))
 
+    def pick(self, columns: np.ndarray) -> list[ProductColumns]:
+        """Blocks with the given columns, in the given order, side by side."""
+        n_left, n_right = (self._n_funcs_of(side) for side in (0, 1))
+        blocks = []
+        for inputs, funcs in runs_of(columns, self.n_funcs):
+            if np.array_equal(funcs, np.arange(self.n_funcs)):
+                blocks.append(self._pick(inputs, np.arange(n_left), np.arange(n_right)))
+                continue
+            for i in inputs:
+                runs = runs_of(funcs, n_right)
+                blocks += [self._pick(np.array([i]), left, right) for left, right in runs]
+        return blocks
+
+    def _n_funcs_of(self, side):
+        return sum(c.n_columns for c in self.factors[side]) // self.n_inputs
+
+    def _pick(self, inputs, left, right):
+        """Products of some functions of both factors, for some inputs."""
+        factors = []
+        for blocks, funcs in zip(self.factors, (left, right), strict=True):
+            sizes = [c.n_columns // self.n_inputs for c in blocks]
+            first = np.cumsum([0, *sizes])
+            of_block = np.searchsorted(first, funcs, side="right") - 1
+            cuts = np.flatnonzero(np.diff(of_block)) + 1
+            parts = []
+            for some in np.split(np.arange(funcs.size), cuts):
+                k = of_block[some[0]]
+                parts += blocks[k].pick(
+                    (inputs[:, None] * sizes[k] + funcs[some] - first[k]).ravel()
+                )
+            factors.append(parts)
+        block = ProductColumns(*factors, inputs.size, self.label)
+        block.inputs = self.inputs and self.inputs.take(inputs)
+        return block
+
+    def cut(self, ranges: np.ndarray) -> ProductColumns:
+        """The columns over some ranges of bins, put end to end; see the factors."""
+        left, right = ([c.cut(ranges) for c in blocks] for blocks in self.factors)
+        block = ProductColumns(left, right, self.n_inputs, self.label)
+        block.inputs = self.inputs
+        return block
+
 
 def farthest(blocks: Iterable[object]) -> tuple[int, int]:
     """The longest reach of some blocks, back and ahead."""
@@ -122,3 +165,9 @@ def farthest(blocks: Iterable[object]) -> tuple[int, int]:
 
 def _by_input(values, n_inputs, n_columns):
     return values.reshape(*values.shape[:-1], n_inputs, n_columns // n_inputs)
+
+
+def window(blocks: Iterable[object]) -> int:
+    """The most bins of history that a row of some blocks sees, those of factors included."""
+    own = [max(c.lags, *(window(f) for f in getattr(c, "factors", ((), ())))) for c in blocks]
+    return max(own, default=0)

@@ -2,8 +2,17 @@
 
 | file | what it holds |
 |---|---|
-| `spikes` | `SpikeTimes`, `load_spikes`, `bin_spikes` |
-| `nwb` | the units of NWB files |
+| `spikes` | `SpikeTimes`, `bin_spikes` |
+| `load` | `load_spikes`, which finds the reader of a file or object |
+| `table` | the table of units that every format gives, and the recording that it makes |
+| `conditions` | conditions on the columns of units |
+| `nwb` | the units of NWB, wherever they are kept |
+| `nwb_hdf5`, `nwb_objects`, `nwb_zarr` | where they are kept: HDF5 files, PyNWB's objects, Zarr |
+| `kilosort` | folders of Kilosort and Phy |
+| `tables` | tables of units and times, CSV and parquet |
+| `sortings` | SpikeInterface's sortings and analyzers |
+| `blocks` | Neo's spike trains, segments and blocks |
+| `npz` | recordings in `.npz` files |
 | `units` | spike times of units, from any container |
 | `covariates` | what else drives the cells, at the bins of a recording |
 | `bins` | bins in seconds: when a bin is, and what it holds |
@@ -13,6 +22,7 @@
 | `times` | units of time, their resolution, and whether times can be seconds |
 """
 
-from fastglm.recordings.spikes import SpikeTimes, bin_spikes, load_spikes
+from fastglm.recordings.load import load_spikes
+from fastglm.recordings.spikes import SpikeTimes, bin_spikes
 
 __all__ = ["SpikeTimes", "bin_spikes", "load_spikes"]

@@ -45,3 +45,20 @@ def number_labels(labels: Sequence) -> np.ndarray:
         empty = label is None or label != label or label == ""
         numbers.append(-1 if empty else found.setdefault(label, len(found)))
     return np.array(numbers, dtype=np.int64)
+
+
+def largest_channel(template: np.ndarray, index: np.ndarray | None = None) -> int:
+    """The channel on which a template is largest from peak to peak.
+
+    Parameters
+    ----------
+    template : ndarray of shape (n_samples, n_channels)
+    index : ndarray of int, shape (n_channels,), optional
+        The channel of each column; below 0 where a column is empty. Default: 0, 1, 2, ...
+    """
+    with np.errstate(invalid="ignore", over="ignore"):  # of a template that is not finite
+        size = np.ptp(template.astype(np.float64), axis=0)
+    size[~np.isfinite(size)] = -1
+    if index is None:
+        return int(size.argmax())
+    return int(index[np.where(index < 0, -1.0, size).argmax()])

@@ -111,7 +111,7 @@ def _features(name, given, bins):
         raise ValueError(f"covariate {name!r}: {error}") from None
     if not X.valid.any():
         raise ValueError(f"covariate {name!r} is known in none of the {bins.n_bins} bins.")
-    blocks = [copy.copy(block) for block in X.columns]
+    blocks = [copy.copy(block) for block in X.blocks]
     for block in blocks:
         block.label = name if len(blocks) == 1 else f"{name}.{block.label}"
     return FeatureMatrix(blocks, timeline=X.timeline)
@@ -160,7 +160,7 @@ def _check_rows(name, X, bins):
             f"{name} is a FeatureMatrix of {X.shape[0]} rows; expected {bins.n_bins}, one for each "
             "bin. Compute it from the same bins."
         )
-    return X
+    return X.unselected()
 
 
 def _trials(name, value, bins):

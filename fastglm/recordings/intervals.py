@@ -148,6 +148,22 @@ def subtract(intervals: np.ndarray, other: np.ndarray) -> np.ndarray:
     return intersect(intervals, gaps[gaps[:, 1] > gaps[:, 0]])
 
 
+def end_to_end(ranges: np.ndarray) -> np.ndarray:
+    """What to add to the times of each segment, so that segments follow each other, (n_segments,).
+
+    It is 0 where the segments follow each other already. Else each begins where the last one ends.
+
+    Parameters
+    ----------
+    ranges : ndarray of shape (n_segments, 2)
+        Start and stop of each segment in its own clock, seconds.
+    """
+    if not overlap(ranges):
+        return np.zeros(len(ranges))
+    stops = ranges[0, 1] + np.cumsum(np.append(0.0, np.diff(ranges[1:])[:, 0]))
+    return np.append(0.0, stops[:-1] - ranges[1:, 0])
+
+
 # --- bins ---
 
 

@@ -9,7 +9,9 @@ import numpy as np
 from fastglm import connectivity, diagnostics
 from fastglm._engine.result import STATUSES
 from fastglm._fitted import Fitted
+from fastglm._inputs import read_counts
 from fastglm.diagnostics.explained import explained, read_fit
+from fastglm.features.matrix import as_feature_matrix
 from fastglm.plotting.common import names_of
 
 LEVEL = 0.95  # level of bands
@@ -78,8 +80,9 @@ def _names(names, fit):
 
 def _add_couplings(facts, model, X, y, standard_errors, how):
     fit, free = facts.fit, facts.n_free
-    block, first = connectivity.history_of(fit.X)
-    facts.itself = block.is_of(fit.y)
+    given = as_feature_matrix(X)
+    block, first = connectivity.history_of(given)
+    facts.itself = block.is_history_of(read_counts(model, y), given.bins)
     senders = facts.names if facts.itself else None
     if senders is None and block.inputs is not None:
         senders = np.array([str(name) for name in block.inputs.names])
@@ -135,7 +138,11 @@ def _notes_of_data(facts):
     for status, (sentence, *_) in STATUSES.items():
         found = fit.status == status
         if status != "converged" and found.any():
-            level = "note" if status in ("silent", "saturated", "separated") else "warning"
+            level = (
+                "note"
+                if status in ("silent", "saturated", "separated", "underdispersed")
+                else "warning"
+            )
             yield level, f"{_these(found, names, ('is', 'are'))} {status}: {sentence}."
     few, what = _few(facts)
     if few.any():

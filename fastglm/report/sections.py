@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from fastglm import _html, plotting
 from fastglm.plotting.common import lags_of, plain
 from fastglm.plotting.couplings import arrow
-from fastglm.regularizer import as_regularizer
 from fastglm.report.facts import LEVEL, Facts
 from fastglm.report.page import listed, picture, section, table
 
@@ -62,11 +61,12 @@ def fitted(facts: Facts, bin_size: float | None, basis: object, recording: str |
     """Data, features, family and penalty."""
     fit, X = facts.fit, facts.fit.X
     n_stretches = int((np.diff(fit.kept.astype(np.int8), prepend=0) == 1).sum())
-    bins = f"{fit.kept.size:,}"
+    n_bins = fit.by_row(fit.kept).size
+    bins = f"{n_bins:,}"
     if bin_size is not None:
-        bins += f" of {1e3 * bin_size:g} ms, {_html.duration(fit.kept.size * bin_size)}"
+        bins += f" of {1e3 * bin_size:g} ms, {_html.duration(n_bins * bin_size)}"
     what = "bins with complete history" + (" and a weight above 0" if fit.weighted else "")
-    blocks = "; ".join(f"{c.label}: {_columns(c, bin_size)}" for c in X.columns)
+    blocks = "; ".join(f"{c.label}: {_columns(c, bin_size)}" for c in X.blocks)
     rows = [
         *([("recording", recording)] if recording else []),
         ("bins", bins),
@@ -80,7 +80,11 @@ def fitted(facts: Facts, bin_size: float | None, basis: object, recording: str |
         ("in the fit of a receiver", _span(facts.n_free, "features")),
         ("observations", fit.family.name),
         ("link", fit.loss.link),
-        *([("scale", _span(fit.scale))] if fit.family.estimates_scale else []),
+        *(
+            [("scale", _span(fit.scale))]
+            if fit.family.estimates_scale or fit.family.fits_scale
+            else []
+        ),
         ("penalty", _penalty(fit)),
         *([("offset", "given")] if fit.shifted else []),
     ]
@@ -357,8 +361,6 @@ def _penalty(fit):
     if fit.regularizer == "UnRegularized":
         return "none"
     strength = fit.strength
-    if strength is None:
-        strength = as_regularizer(fit.model.regularizer).default_strength
     if isinstance(strength, tuple):
         return f"{fit.regularizer}, strength {strength[0]:g}, ratio {strength[1]:g}"
     return f"{fit.regularizer}, strength {_span(np.asarray(strength, np.float64).ravel())}"

@@ -6,12 +6,12 @@
 | `recipe` | `infer_connectivity` |
 | `controls` | what the recipe finds where nothing can be |
 | `design` | histories and covariates side by side, and which couplings are fitted |
-| `files` | `load_model` |
+| `files` | `load_model`, `inspect_npz` |
 """
 
 from fastglm.workflow.coupling import cut_counts as cut_counts
 from fastglm.workflow.coupling import fit_coupling
-from fastglm.workflow.files import load_model
+from fastglm.workflow.files import inspect_npz, load_model
 from fastglm.workflow.recipe import infer_connectivity
 
-__all__ = ["fit_coupling", "infer_connectivity", "load_model"]
+__all__ = ["fit_coupling", "infer_connectivity", "inspect_npz", "load_model"]

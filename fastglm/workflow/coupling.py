@@ -14,6 +14,7 @@ from fastglm.glm import PopulationGLM
 from fastglm.observation_models import ObservationModel, as_observation_model
 from fastglm.recordings.bins import Bins
 from fastglm.recordings.covariates import read_covariates
+from fastglm.recordings.load import as_recording
 from fastglm.recordings.spikes import SpikeTimes
 from fastglm.recordings.times import check_bin_size, read_number
 from fastglm.recordings.units import read_trains, read_units
@@ -56,11 +57,12 @@ def fit_coupling(
 
     Parameters
     ----------
-    units : TsGroup, SpikeTimes, dict of arrays, or list of arrays
+    units : TsGroup, SpikeTimes, dict of arrays, list of arrays, or a recording
         Spike times in seconds, ascending: pynapple's TsGroup, the result of `fastglm.load_spikes`,
-        or an array (or Ts, or Neo's SpikeTrain) for each unit. Keys of a dict, ids of a file and
-        the index of a TsGroup name the cells of the coupling map. Times with a unit (quantities,
-        Neo, pint, astropy) are converted to seconds, here and in all other arguments.
+        a path or an object that it reads (NWB, Kilosort, Phy, SpikeInterface, Neo, ...), or an
+        array (or Ts, or Neo's SpikeTrain) for each unit. Keys of a dict, ids of a file and the
+        index of a TsGroup name the cells of the coupling map. Times with a unit (quantities, Neo,
+        pint, astropy) are converted to seconds, here and in all other arguments.
     bin_size : float
         Seconds.
     window : float, optional
@@ -139,6 +141,7 @@ def fit_coupling(
     """
     bin_size = read_number(bin_size, "bin_size")
     check_bin_size(bin_size)
+    units = as_recording(units)
     events, bounds, columns = read_units(units, bin_size, epochs, t_start, t_stop)
     events = cut_counts(events, clip, observation_model, units, bin_size, columns.names)
     basis = read_basis(basis, window, bin_size, _WINDOW, _N_FUNCS)

@@ -41,10 +41,10 @@ class Design:
     def of(cls, counts: object, epochs: object, basis: object, own_basis: object | None) -> Design:
         """The histories of counts."""
         X = basis.compute_features(counts, epochs)
-        (population,), own = X.columns, None
+        (population,), own = X.blocks, None
         if own_basis is not None:
             itself = own_basis.compute_features(counts, epochs)
-            (own,) = itself.columns
+            (own,) = itself.blocks
             own.label = OWN
             X = hstack([X, itself])
         return cls(X, population, own)

@@ -19,6 +19,7 @@ from fastglm.glm import PopulationGLM
 from fastglm.observation_models import ObservationModel, as_observation_model
 from fastglm.recordings.bins import Bins, Grid
 from fastglm.recordings.covariates import read_covariates
+from fastglm.recordings.load import as_recording
 from fastglm.recordings.spikes import SpikeTimes
 from fastglm.recordings.times import check_bin_size, has_unit, read_number
 from fastglm.recordings.units import read_units
@@ -68,9 +69,10 @@ def infer_connectivity(
     ----------
     counts : array of shape (n_bins, n_cells), or spike times
         Counts: events per bin, dense or sparse, a list of trials, or a TsdFrame. Spike times: a
-        TsGroup, the result of `fastglm.load_spikes`, or a dict or list with the spike times
-        (seconds) of each cell. A list of one-dimensional arrays holds spike times, and so does a
-        list of lists that differ in length or hold numbers that are not whole.
+        TsGroup, the result of `fastglm.load_spikes`, a path or object that it reads (NWB, Kilosort,
+        Phy, SpikeInterface, Neo, ...), or a dict or list with the spike times (seconds) of each
+        cell. A list of one-dimensional arrays holds spike times, and so does a list of lists that
+        differ in length or hold numbers that are not whole.
     bin_size : float
         Seconds. A TsdFrame has its own bin size.
     epochs : array of shape (n_epochs, 2) or IntervalSet, optional
@@ -221,6 +223,7 @@ class _Data(NamedTuple):
 
 def _read(counts, epochs, bin_size, clip, observation_model):
     """What `infer_connectivity` is given, as counts."""
+    counts = as_recording(counts)
     if _are_spike_times(counts):
         events, bounds, columns = read_units(counts, bin_size, epochs)
         events = cut_counts(events, clip, observation_model, counts, bin_size, columns.names)
@@ -355,7 +358,7 @@ class Recipe:
             own = f"{self._window(self.own_basis)}, {_functions(self.own_basis)}"
             settings["own history"] = own
         if covariates is not None:
-            parts = zip(covariates.labels, covariates.columns, strict=True)
+            parts = zip(covariates.labels, covariates.blocks, strict=True)
             shared += "".join(f"; {label} ({block.n_columns})" for label, block in parts)
             valid = model.X_.valid
             settings["bins"] = f"{int(valid.sum()):,} of {valid.size:,} are known and used"
@@ -440,8 +443,6 @@ def _spread(X, valid):
 
 def _are_spike_times(counts):
     if isinstance(counts, SpikeTimes | dict) or pynapple_type(counts) == "TsGroup":
-        return True
-    if type(counts).__name__ == "SpikeTrainList":  # Neo
         return True
     if not isinstance(counts, list | tuple) or len(counts) == 0:
         return False

@@ -1,0 +1,180 @@
+"""NWB in HDF5 files, read with h5py alone.
+
+The units table is five data sets of the file, and their layout has not changed since NWB 2.0. PyNWB
+would bring pandas and the schemas of all extensions, and would read the whole file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from fastglm.recordings import nwb
+from fastglm.recordings.table import Units
+
+_TEXTS = 1 << 25  # bytes of texts that are read before their length is looked at
+
+
+def read_units(source: object, where: str | None = None, epochs: str | None = None) -> Units:
+    """The units of a file: a Path, an ``h5py.File``, or a binary file object."""
+    with _opened(source) as (file, path):
+        return nwb.read_units(_File(file, path), where, epochs)
+
+
+@contextmanager
+def _opened(source) -> Iterator[tuple[object, str]]:
+    """The file and its name; a file that was given open stays open."""
+    try:
+        import h5py
+    except ImportError:
+        raise ImportError("NWB files need h5py: pip install 'fastglm[nwb]'") from None
+    if isinstance(source, h5py.Group):
+        if not source:
+            raise ValueError("The h5py.File is closed; open it again, or give its path.")
+        yield source, f"{source.file.filename}"
+        return
+    path = str(source if isinstance(source, Path) else getattr(source, "name", source))
+    try:
+        file = h5py.File(source, "r")
+    except Exception as error:  # a file object may raise anything
+        raise ValueError(f"{path} could not be read as NWB: {_reason(error)}") from None
+    with file:
+        yield file, path
+
+
+def _reason(error):
+    """Why HDF5 could not open a file, and what to do."""
+    text = str(error)
+    if "lock" in text:
+        return (
+            "another process holds a lock on it, because it is open for writing there (a "
+            "notebook?). Close it there, or read a copy of the file."
+        )
+    if "already open" in text:
+        return (
+            "it is open for writing, here or in another process, or was not closed. Close it "
+            "there; after a crash, h5clear -s FILE takes the mark away."
+        )
+    if isinstance(error, PermissionError):
+        return "permission denied."
+    return "it is not an HDF5 file, or it is damaged."
+
+
+@contextmanager
+def _reading(path):
+    """Any error of h5py as a ValueError that names the file; h5py raises many types."""
+    try:
+        yield
+    except Exception as error:
+        text = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{path} could not be read as NWB: it is damaged ({text}).") from None
+
+
+class _File:
+    """A `Store` in a file."""
+
+    def __init__(self, file, path):
+        self._file, self.path = file, path
+
+    def table(self, name):
+        with _reading(self.path):
+            found = self._file.get(name)
+            return _Group(found, self._file, self.path) if hasattr(found, "items") else None
+
+    def interval_names(self):
+        with _reading(self.path):
+            return list(self._file.get("intervals", {}))
+
+
+class _Group:
+    """A `Table` in a file."""
+
+    def __init__(self, group, file, path):
+        self._group, self._file, self._path = group, file, path
+
+    def get(self, name):
+        with _reading(self._path):
+            if name not in self._group:
+                return None
+            return _Data(self._group[name], self._file, self._path)
+
+    def columns(self):
+        import h5py
+
+        with _reading(self._path):
+            found = {k: v for k, v in self._group.items() if isinstance(v, h5py.Dataset)}
+        return {name: _Data(data, self._file, self._path) for name, data in found.items()}
+
+
+class _Data:
+    """A `Column` in a file."""
+
+    def __init__(self, data, file, path):
+        self._data, self._file, self._path = data, file, path
+        self.kind = data.dtype.kind if hasattr(data, "dtype") else ""
+        self.shape = getattr(data, "shape", None)
+
+    def __getitem__(self, index):
+        with _reading(self._path):
+            return self._data[index]
+
+    def check(self, n_values):
+        with _reading(self._path):
+            declared = n_values * self._data.dtype.itemsize
+            stored = declared if self._data.is_virtual else self._data.id.get_storage_size()
+        nwb.check_stored(self._path, self._data.name, declared, stored)
+
+    def values(self):
+        self.check(self._data.size)
+        return self[()]
+
+    def plain(self):
+        import h5py
+
+        if h5py.check_string_dtype(self._data.dtype) is not None:
+            return self._texts()
+        if "elements" in self._data.attrs:  # indices into a list of names
+            with _reading(self._path):
+                names = self._file[self._data.attrs["elements"]]
+            names, values = _Data(names, self._file, self._path)._texts(), self.values()
+            with _reading(self._path):
+                return names[values]
+        return self.values() if self.kind in "fiub" else None
+
+    def labels(self):
+        import h5py
+
+        if h5py.check_ref_dtype(self._data.dtype) is not h5py.Reference:
+            return self.plain()
+        links = self.values()
+        with _reading(self._path):
+            return [self._file[one].name.rpartition("/")[2] for one in links]
+
+    def _texts(self):
+        """All texts, an array of objects; raises ValueError as `values` does.
+
+        A text of variable length stands elsewhere in the file, and many entries may refer to one.
+        They are read in parts, until they are longer than the file.
+        """
+        data, path = self._data, self._path
+        with _reading(path):
+            texts = data.asstr()
+            size = data.file.id.get_filesize()
+        self.check(data.size)
+        if data.ndim != 1 or data.dtype.kind != "O":
+            with _reading(path):
+                return texts[()]
+        parts, n_read, step = [], 0, max(_TEXTS // max(size, 1), 8)
+        for first in range(0, data.size, step):
+            with _reading(path):
+                parts.append(texts[first : first + step])
+            n_read += sum(map(len, parts[-1]))
+            if n_read > nwb.SMALL + size:
+                raise ValueError(
+                    f"{path} could not be read as NWB: the texts of {data.name} are longer than "
+                    f"the file, which holds {size} bytes."
+                )
+        return np.concatenate([np.zeros(0, object), *parts])
