@@ -438,8 +438,8 @@ helps to predict a receiver, be it through a third cell.
 {sparse_networks} networks of {sparse_cells} independent cells have 20 to 20,000 events in
 {sparse_minutes:.0f} minutes. They are fitted at 1 ms with the defaults of `fastglm.fit_coupling`, a
 ridge among them, and every pair is tested by Wald's test. Under "sandwich alone" is what "robust"
-would be without the model's part for sparse cells. `python benchmarks/sparse.py --write` makes the
-numbers and the figure.
+would be without the model's part for sparse cells. `python benchmarks/sparse_cells.py --write`
+makes the numbers and the figure.
 
 {sparse}
 
@@ -553,7 +553,7 @@ def page(results):
     head_of_unrecorded = ["population", "cells", "links", "found at q = 0.05 (false)",
                           "of the links", "against zero", "of the links",
                           "confounding"]  # fmt: skip
-    m, sparse = results["machine"], json.loads((HERE / "sparse.json").read_text())
+    m, sparse = results["machine"], json.loads((HERE / "sparse_cells.json").read_text())
     return PAGE.format(
         sparse=table_of_sparse(sparse),
         sparse_networks=sparse["networks"],

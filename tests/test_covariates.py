@@ -513,7 +513,6 @@ def test_bounds_are_a_pair(value):
 @pytest.mark.parametrize(
     ("x", "match"),
     [
-        (3.0, r"Samples have shape \(\)"),
         (np.zeros((0, 2)), r"Samples have shape \(0, 2\)"),
         (["a", "b"], "Samples could not be read as numbers"),
     ],
@@ -521,6 +520,12 @@ def test_bounds_are_a_pair(value):
 def test_samples_that_cannot_be_read(x, match):
     with pytest.raises(ValueError, match=match):
         BSplineEval(4).compute_features(x)
+
+
+def test_a_number_is_one_sample():
+    basis = BSplineEval(4, bounds=(0, 5))
+    one, many = (np.asarray(basis.compute_features(x)) for x in (3.0, np.array([3.0])))
+    np.testing.assert_array_equal(one, many)
 
 
 def test_evaluate_says_what_it_wants():

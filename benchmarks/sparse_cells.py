@@ -1,11 +1,11 @@
 """P-values of pairs without a coupling, among cells of 20 to 20,000 events.
 
-    python benchmarks/sparse.py [--seeds 2] [--cells 20] [--seconds 1440] [--write]
+    python benchmarks/sparse_cells.py [--seeds 2] [--cells 20] [--seconds 1440] [--write]
 
 Independent Poisson cells at 1 ms are fitted all to all with the defaults of
 `fastglm.fit_coupling`. The Wald tests of every kind of standard error are counted by the events of
-the sparser cell of a pair. With ``--write`` the numbers go to ``sparse.json`` and the figure to
-``docs/images``; ``validate.py`` puts them on the page.
+the sparser cell of a pair. With ``--write`` the numbers go to ``sparse_cells.json`` and the figure
+to ``docs/images``; ``validate.py`` puts them on the page.
 """
 
 import argparse
@@ -22,7 +22,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 HERE = Path(__file__).resolve().parent
-NUMBERS, FIGURE = HERE / "sparse.json", "validation-sparse.png"
+NUMBERS, FIGURE = HERE / "sparse_cells.json", "validation-sparse.png"
 BARE = "sandwich alone"  # "robust" without the model's part
 # Events of the sparser cell: edges of the groups of pairs.
 EDGES = 20, 60, 200, 600, 2000, 20_001
