@@ -53,6 +53,20 @@ def check_output(path: str | Path) -> Path:
     return path
 
 
+def npz_path(path: str | Path) -> Path:
+    """The ``.npz`` file that is written to: the ending is appended where it is missing.
+
+    Raises
+    ------
+    ValueError
+        If the path is a folder, or no file can be written there.
+    """
+    path = as_path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; expected the name of a file.")
+    return check_output(path if path.suffix == ".npz" else path.with_name(path.name + ".npz"))
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     """A file to write beside the path; it takes the place of the path when the block ends.
@@ -119,6 +133,15 @@ def one_line(error: object) -> str:
 def describe(error: Exception) -> str:
     """Type and text of an error in one line."""
     return f"{type(error).__name__}: {one_line(error)}".removesuffix(": ")
+
+
+def check_version(path: str | Path, version: int, newest: int) -> None:
+    """Raise ValueError if the format of a file is newer than the newest that is known."""
+    if version > newest:
+        raise ValueError(
+            f"{path} has format version {version}; this fastglm reads up to {newest}. Upgrade "
+            "fastglm."
+        )
 
 
 def read_npz(path: str | Path, what: str) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ import numpy as np
 
 from fastglm import __version__
 from fastglm._checks import check_memory
-from fastglm._files import check_declared, describe, one_line
+from fastglm._files import check_declared, describe, npz_path, one_line
 from fastglm.observation_models import FAMILIES, as_observation_model
 
 _LOGGER = logging.getLogger("fastglm")
@@ -232,7 +232,6 @@ def _make_basis(name, n_basis, window_size):
 
 def _outputs(files, options, plotting):
     """Paths of model, picture and page for every file, all checked before the first fit."""
-    from fastglm.io import model_path
 
     given = {name: path for name, path in options.items() if path is not None}
     if len(files) > 1 and given:
@@ -254,7 +253,7 @@ def _outputs(files, options, plotting):
             ending = {"out": ".npz", "plot": ".png", "report": ".html"}[name]
             one[name] = path / f"{file.absolute().stem}{ending}" if len(files) > 1 else path
         if one["out"] is not None:
-            one["out"] = model_path(one["out"])
+            one["out"] = npz_path(one["out"])
         if one["plot"] is not None:
             plotting.check_path(one["plot"])
         if one["report"] is not None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import fields
-from pathlib import Path
 
 import numpy as np
 from scipy.sparse import csr_array, issparse
 
 from fastglm._checks import as_dense_numbers, shown, whole_numbers
 from fastglm._engine.result import STATUSES, Result
-from fastglm._files import as_path, check_output, describe, replacing
+from fastglm._files import check_version, describe, npz_path, replacing
 from fastglm._fitted import Fitted, store
 from fastglm._inputs import read_mask, read_settings
 from fastglm._pynapple import Columns
@@ -23,20 +22,6 @@ from fastglm.regularizer import REGULARIZERS, ElasticNet, as_regularizer
 _FORMAT = "fastglm-model"
 _VERSION = 1
 _LATER = {"scale": 1.0, "dof": np.nan}  # arrays that files of earlier versions have not
-
-
-def model_path(path) -> Path:
-    """The file that a model is written to: ``.npz`` is appended where it is missing.
-
-    Raises
-    ------
-    ValueError
-        If the path is a folder, or no file can be written there.
-    """
-    path = as_path(path)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; expected the name of a file.")
-    return check_output(path if path.suffix == ".npz" else path.with_name(path.name + ".npz"))
 
 
 def save_model(model, path, metadata=None) -> None:
@@ -58,7 +43,7 @@ def save_model(model, path, metadata=None) -> None:
     ValueError
         If the observation model or the regularizer is not known, or no file can be written there.
     """
-    path = model_path(path)
+    path = npz_path(path)
     fit = Fitted.of(model) if hasattr(model, "coef_") else None
     params, arrays = model.get_params(deep=False), {}
     _put(arrays, "mask", params.pop("feature_mask"))
@@ -211,11 +196,7 @@ def read_model(path, data, classes, mapping=None):
         params, metadata = dict(header["params"]), header["metadata"]
     except Exception:  # whatever the values of a foreign header raise
         raise _foreign(path) from None
-    if version > _VERSION:
-        raise ValueError(
-            f"{path} has format version {version}; this fastglm reads up to {_VERSION}. Upgrade "
-            "fastglm."
-        )
+    check_version(path, version, _VERSION)
     _check_own(path, params, mapping)
     try:
         fitted = header.get("fit", {}) is not None
@@ -402,4 +383,4 @@ def _number(array):
     return array if array is None or array.ndim else float(array)
 
 
-__all__ = ["describe_model", "model_path", "read_mapping", "read_model", "save_model"]
+__all__ = ["describe_model", "read_mapping", "read_model", "save_model"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastglm._files import as_path, check_output, describe, read_npz, replacing
+from fastglm._files import check_version, describe, npz_path, read_npz, replacing
 from fastglm.connectivity.couplings import CouplingMap
 from fastglm.connectivity.empirical import Null
 from fastglm.connectivity.sensitivity import Explained
@@ -21,8 +21,7 @@ _EXPLAINED = ("total", "part", "degrees")
 
 def save_couplings(couplings: CouplingMap, path: str | Path) -> None:
     """Write a map to ``.npz``; see `CouplingMap.save`."""
-    path = as_path(path)
-    path = check_output(path if path.suffix == ".npz" else path.with_name(path.name + ".npz"))
+    path = npz_path(path)
     arrays = {
         name: getattr(couplings, name) for name in (*_PAIRS, "same_channel", "kernel", "coef")
     }
@@ -102,11 +101,7 @@ def load_couplings(path: str | Path) -> CouplingMap:
         raise ValueError(
             f"{path} is not a map of fastglm; expected a file that CouplingMap.save wrote."
         ) from None
-    if version > _VERSION:
-        raise ValueError(
-            f"{path} has format version {version}; this fastglm reads up to {_VERSION}. Upgrade "
-            "fastglm."
-        )
+    check_version(path, version, _VERSION)
     try:
         return _read(header, data)
     except Exception as error:  # whatever foreign values raise on their way
