@@ -1,7 +1,6 @@
 """What blocks of features add to held-out scores, against fits with masks."""
 
 import numpy as np
-import pandas
 import pytest
 from sklearn.model_selection import GroupKFold
 
@@ -150,6 +149,7 @@ def test_impossible_counts_are_left_out_of_both_scores():
 
 
 def test_names_reach_the_table(data):
+    pandas = pytest.importorskip("pandas")
     _, counts = data
     frame = pandas.DataFrame(counts, columns=["a", "b", "c"])
     X = HISTORY.compute_features(frame)
