@@ -97,3 +97,12 @@ def test_nwb_and_the_command_line(tmp_path, monkeypatch, capsys):
         "tuesday.html",
     ]
     assert capsys.readouterr().out.splitlines()[-1].startswith("tuesday.nwb")
+
+
+def test_a_table_of_units_and_times():
+    pytest.importorskip("pandas")
+    (code,), _ = blocks("A table of units and times")
+    names = {}
+    run(code, names)
+    assert names["spikes"].names == ["a", "b"]
+    assert names["spikes"].metadata["area"] == ["CA1", "CA3"]
