@@ -755,9 +755,77 @@ def test_a_hidden_slope_counts_where_the_rows_see_the_direction():
     model = Model(schur, zero, zero, np.arange(3), zero)
     rounding = zero, np.full(2, 1e-12)
     asked = []
-    assert model.gap(zero, zero, 1e3, rounding, lambda least: asked.append(least)) == 0
-    assert 0 < asked[0] < 1e-13
-    assert model.gap(zero, zero, 1e3, rounding, lambda least: True) > 1e-10
+    assert model.gap(zero, zero, 1e3, rounding, lambda *of: asked.append(of)) == 0
+    n, least = asked[0]
+    assert n == 1
+    assert 0 < least < 1e-13
+    assert model.gap(zero, zero, 1e3, rounding, lambda *of: True) > 1e-10
+
+
+def test_rows_see_directions_that_are_not_theirs_alone():
+    """Curvatures take a hundredth of a square; a direction that is collinear in rows counts not."""
+    rng = np.random.default_rng(0)
+    a, b, c = rng.normal(size=(3, 200))
+    X = np.column_stack([a, a + 1e-6 * b, c, c])
+    problem = exact_of(fastglm.PopulationGLM(), X, rng.poisson(1.0, size=200))
+    features = np.arange(4)
+    assert problem.sees(features, 2, 1e-13)
+    assert not problem.sees(features, 2, 1e-15)
+    assert not problem.sees(features, 1, 1e-13)  # the copies
+    assert not problem.sees(features[2:], 1, 1.0)
+
+
+@pytest.mark.parametrize("regularizer", ["UnRegularized", "Ridge", "Lasso", "GroupLasso"])
+@pytest.mark.parametrize("products", ["events", "rows"])
+@pytest.mark.parametrize("unit", [1e-25, 1e-19, 1e19, 1e25])
+def test_units_whose_squares_float32_does_not_hold(regularizer, products, unit):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(500, 4))
+    X[:, 1] += X[:, 0]
+    y = rng.poisson(np.exp(X @ [0.4, -0.3, 0.2, 0.0] - 1)).astype(float)
+    power = {"UnRegularized": 0, "Ridge": 2}.get(regularizer, 1)
+    objectives = []
+    for size in (1.0, unit):
+        chosen = GroupLasso(mask=np.kron(np.eye(2), np.ones(2)))
+        model = fastglm.GLM(
+            regularizer=chosen if regularizer == "GroupLasso" else regularizer,
+            regularizer_strength=0.03 * size**power if power else None,
+            solver_name="newton-cg",
+            solver_kwargs={"products": products},
+        ).fit(X * size, y)
+        assert model.converged_.all()
+        objectives.append(model.objective_[0])
+    np.testing.assert_allclose(*objectives, rtol=1e-12)
+
+
+def test_a_column_whose_square_float32_does_not_hold_among_others():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 3))
+    y = rng.poisson(np.exp(X @ [0.4, -0.3, 0.0] - 0.5)).astype(float)
+    X[:, 0] *= 1e20
+    model = fastglm.GLM(
+        regularizer="Ridge", regularizer_strength=1e36, solver_name="newton-cg"
+    ).fit(X, y)
+    holds(model, receiver(X, y, "exp", ridge=1e36))
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize("seed", [0, 2])
+def test_what_rounding_hides_is_in_the_claim_of_a_separated_receiver(seed):
+    """Two columns differ by 3e-12 of themselves, and eta is a difference of terms of 1e12."""
+    rng = np.random.default_rng(seed)
+    a = rng.standard_normal(60)
+    w = rng.standard_normal(60)
+    far, rare = 4e3 + 10 * a, (np.arange(60) % 12 == 0) * 1.0
+    X = np.column_stack([far, np.linspace(-1, 1, 60), far * (1 + 3e-12 * w), a**2 - 1, rare])
+    y = rng.random(60) < 1 / (1 + np.exp(-X[:, 3] - 0.5 * a - w))
+    y[rare > 0] = 0
+    model = fastglm.GLM(observation_model="Bernoulli").fit(X, y.astype(float))
+    assert model.status_ == "separated"
+    gap, best = gap_of(model, receiver(X, y.astype(float), "logistic"))
+    claim = model.newton_decrement_[0]
+    assert 1e-9 < claim < 1e-6
+    assert gap <= 2 * claim + 1e-11 * best.scale
 
 
 def test_a_search_that_ends_above_constant_rates_begins_there_again(monkeypatch):

@@ -14,6 +14,8 @@ from fastglm._algebra.linear import cho_solve, cholesky
 
 _EPS = np.finfo(np.float64).eps
 _TINY = 1e-280  # a smaller size of a group is zero
+ONE = np.ones(1)  # the unit of features whose squares float32 holds
+_RANGE = 1e15  # largest square, and one over the smallest, of a feature without a unit of its own
 _STEPS = 30  # most steps with a barrier of one strength
 
 
@@ -25,6 +27,24 @@ class Model(NamedTuple):
     c: np.ndarray
     starts: np.ndarray  # of every group, and the number of features
     weight: np.ndarray  # of every group
+
+    def scaled(self):
+        """The model in units whose squares float32 holds, and the unit of each feature.
+
+        The features of a group have one unit, a power of two.
+        """
+        diagonal = np.einsum("ii->i", self.schur)
+        if not diagonal.size or (diagonal.min() >= 1 / _RANGE and diagonal.max() <= _RANGE):
+            return self, ONE
+        size = np.maximum.reduceat(diagonal.astype(np.float64), self.starts[:-1])
+        far = (size > _RANGE) | ((size < 1 / _RANGE) & (size > 0))
+        if not far.any():
+            return self, ONE
+        unit = np.where(far, np.exp2(np.round(0.5 * np.log2(np.where(far, size, 1.0)))), 1.0)
+        each = np.repeat(unit, np.diff(self.starts))
+        schur = self.schur / each / each[:, None]
+        model = Model(schur, self.g / each, self.c * each, self.starts, self.weight / unit)
+        return model, each
 
     def value(self, z, weight=None):
         """The model, or with other weights."""
@@ -48,7 +68,7 @@ class Model(NamedTuple):
             reach = np.fmin(excess / weight, np.sqrt(2 * excess / ridge))
         return np.fmin(reach, 1e300)
 
-    def gap(self, z, slope, reach, rounding, seen=lambda least: False):
+    def gap(self, z, slope, reach, rounding, seen=lambda n, least: False):
         """Bound of the distance from the minimum at z, where the quadratic has a slope.
 
         Along an eigenvector of S with value s, where the subgradient has the part a, the model
@@ -57,9 +77,9 @@ class Model(NamedTuple):
         Where it has, and a is rounding as well, the features are collinear.
 
         ``rounding`` holds the squares that were taken off the diagonal of S, to which its rounding
-        is in proportion, and the rounding of each entry of the gradient. ``seen(least)`` is whether
-        the rows see a direction whose square is below a part of the diagonal. Such a direction is
-        not collinear, and rounding may hide its slope as well.
+        is in proportion, and the rounding of each entry of the gradient. ``seen(n, least)`` is
+        whether the rows see one of n directions whose squares are below a part of the diagonal.
+        Such a direction is not collinear, and rounding may hide its slope as well.
         """
         left, diagonal = self._subgradient(slope, z), np.diag(self.schur).clip(min=0)
         unit = np.where(diagonal > 0, np.sqrt(diagonal), 1.0)
@@ -72,7 +92,7 @@ class Model(NamedTuple):
         values = values - rough
         hidden = np.abs(vectors).T @ (noise / unit)
         collinear = (values <= 0) & (part <= hidden)
-        if collinear.any() and seen(rough[collinear].max()):
+        if collinear.any() and seen(int(collinear.sum()), 2 * rough[collinear].max()):
             part = np.where(collinear, hidden, part)
             collinear[:] = False
         with np.errstate(divide="ignore", over="ignore"):

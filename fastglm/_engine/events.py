@@ -17,7 +17,9 @@ from fastglm._engine.protocols import Uncentred
 from fastglm._kernels.threads import run_threads
 
 _FAR = 3e-3  # standard deviation, as a part of the mean, that float32 does not hold
+_LEAST = 1e-30  # square of a feature that float32 holds
 _NO_SLOPE = 1e-20  # decrement along one feature that is rounding
+_MISSED = 1e3  # of a decrement: the curvature of one feature is known to within such a factor
 _PRECISE = 1e-11  # gradients of receivers with a smaller decrement are summed in float64
 
 
@@ -125,14 +127,24 @@ class EventProblem(Uncentred):
         if (not known and passes.any()) or (known and not self.late.has(self.active).all()):
             self._set_point(n, known)
         steps = self.steps.step(moved, self.point, grad, grad_intercept, tol, polishing)
-        lost = ~(steps[2] > 0)
-        if lost.any():  # no step was found: that proves an optimum only where the slope is none
-            unit = self.total[moved] * self.sample.shared.diagonal[:, None]
-            with np.errstate(divide="ignore", invalid="ignore"):
-                slope = np.where(unit > 0, grad**2 / unit, 0.0).max(axis=0, initial=0.0)
-            steps[2][lost & (slope > _NO_SLOPE)] = np.nan
+        lost = ~(steps[2] > tol)
+        if lost.any():  # a decrement of float32 sums: a feature may be out of their range
+            steps[2][lost & self._misses(moved, grad, grad_intercept, steps[2])] = np.nan
         self.late.judge(receivers, steps[2], tol)
         return *steps[:3], passes.astype(np.int64)
+
+    def _misses(self, moved, grad, grad_intercept, decrement):
+        """Whether the slope of one feature alone promises far more than a decrement says.
+
+        ``g' S^-1 g`` is at least ``g_f^2 / S_ff`` for every feature f.
+        """
+        mean, receivers = self.mean[:, moved], self.active[moved]
+        slope = np.where(self.free[:, receivers], grad - mean * grad_intercept, 0.0)
+        curved = self.total[moved] * self.sample.shared.diagonal[:, None]
+        curved += self.penalty.diagonal(receivers)
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            alone = np.where(curved > 0, slope**2 / curved, 0.0).max(axis=0, initial=0.0)
+        return alone > np.maximum(_NO_SLOPE, _MISSED * decrement)
 
     def _set_point(self, n, known=False):
         self.sample.set_point(self.active, self.point[:-1], self.point[-1])
@@ -146,8 +158,15 @@ class EventProblem(Uncentred):
     # --- for proximal steps ---
 
     def curvature(self, j, coef, intercept, features):
-        """Schur complement on the sample; see `SampleProblem.curvature`."""
-        return self.sample.curvature(j, coef, intercept, features)
+        """Schur complement on the sample; see `SampleProblem.curvature`.
+
+        It is NaN where the square of a feature is out of the range of float32.
+        """
+        schur, mean, total = self.sample.curvature(j, coef, intercept, features)
+        diagonal, known = np.diag(schur), self.sample.shared.diagonal[features]
+        if not ((diagonal > _LEAST) | (known == 0)).all():
+            schur[:] = np.nan
+        return schur, mean, total
 
     def learn(self, receivers, step, step_intercept, change, change_intercept):
         """Correct the kept Hessians by the changes of the gradients over steps (BFGS)."""

@@ -12,6 +12,7 @@ _DENSE_BYTES = 1 << 28  # rows that are kept between passes
 _EPS = np.finfo(np.float64).eps
 _ROUNDING = 4 * _EPS  # of a number that is computed from a few others
 _FLAT = 1e-13  # a smaller pivot may be rounding altogether
+_WEIGHED = 100.0  # most by which curvatures make a square smaller
 _NEAR = 1e-8  # a pivot of the Hessian, scaled to a unit diagonal, that may be rounding
 _FAR = 1e-4  # a column with a smaller standard deviation, as a part of its mean, is centred
 _BLOCK_BYTES = 1 << 21  # rows that are worked on at a time: a core's L2 and part of L3 hold them
@@ -310,13 +311,15 @@ class DenseProblem:
         place = np.searchsorted(self.features[j], features)
         return _ROUNDING * self.load[j][place] / self.n_bins
 
-    def sees(self, features, least):
-        """Whether rows see a direction of some features whose square is below a least one.
+    def sees(self, features, n, least):
+        """Whether rows see one of n directions of some features that ``X'X`` does not hold.
 
-        The features are scaled to a variance of 1. ``X'X`` does not hold such a square.
+        The features are scaled to a variance of 1. ``least`` is the largest square that rounding
+        can hide. Curvatures weigh the rows, by which a square that rounding hides may be larger in
+        the rows themselves.
         """
-        no_pull = np.zeros((features.size, features.size))
-        return self._space_of(features, no_pull).smallest ** 2 < least
+        space = self._space_of(features, np.zeros((features.size, features.size)))
+        return n > space.null.shape[1] and space.smallest**2 < _WEIGHED * least
 
     def lowest(self, j):
         """A bound of the mean loss of receiver j from below: every bin at its own optimum."""

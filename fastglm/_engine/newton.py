@@ -142,10 +142,11 @@ class Search:
     def settle(self) -> None:
         """Claims of at least the rounding, and sums in float64 where a search has not converged."""
         problem, result = self.problem, self.result
-        claimed = np.isin(result.status, ("converged", "max_iter", "stalled"))
-        rest = np.flatnonzero((claimed & (result.status != "converged")) & ~problem.certain)
+        ended = np.isin(result.status, ("max_iter", "stalled"))
+        rest = np.flatnonzero(ended & ~problem.certain)
         if rest.size:
             self._sum_again(rest)
+        claimed = ended | np.isin(result.status, ("converged", "separated"))
         claim = np.maximum(result.newton_decrement, problem.floor)
         result.newton_decrement = np.where(claimed, claim, result.newton_decrement)
 

@@ -80,7 +80,7 @@ class Uncentred:
         """None is known; see `Curvature`."""
         return np.zeros(features.size)
 
-    def sees(self, features, least):
+    def sees(self, features, n, least):
         """There are no rows to see with; see `Curvature`."""
         return False
 
@@ -111,8 +111,8 @@ class Curvature(Protocol):
     def noise(self, j, features) -> np.ndarray:
         """Rounding of the gradient of receiver j at the last point, 0 where it is not known."""
 
-    def sees(self, features, least) -> bool:
-        """Whether rows see a direction of scaled features whose square is below a least one."""
+    def sees(self, features, n, least) -> bool:
+        """Whether rows see one of n directions whose squares, of scaled features, are so small."""
 
     def lowest(self, j) -> float:
         """A bound of the mean loss of receiver j from below."""

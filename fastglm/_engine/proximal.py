@@ -23,7 +23,7 @@ import numpy as np
 
 from fastglm import _kernels as kernels
 from fastglm._algebra.linear import CONSTANT
-from fastglm._algebra.sparse_model import Model
+from fastglm._algebra.sparse_model import ONE, Model
 from fastglm._engine.newton import FALL, LEFT, falls_without_end, hardly_falls, within
 from fastglm._kernels.dots import column_dot
 from fastglm._kernels.threads import run_threads
@@ -251,9 +251,15 @@ class _Fit:
         diagonal += ridge
         if matrix is not None:
             schur += matrix
-        model, trust = Model(schur, g, c, starts, weight), problem.trust(j)
-        if problem.shift.any():  # the slope of the intercept is in that of a column far from zero
-            breach = model.breach(g, c)
+        if not np.isfinite(diagonal).all():  # out of the range of float32
+            self.step[:, j] = self.step_intercept[j] = self.promised[j] = 0
+            result.newton_decrement[j] = np.nan
+            return
+        model, unit = Model(schur, g, c, starts, weight).scaled()
+        trust = problem.trust(j)
+        # The slope of the intercept is in that of a column far from zero.
+        if problem.shift.any() or unit is not ONE:
+            breach = model.breach(model.g, model.c)
         goal = _INNER * max(breach, 1e-14)
         # A claim that ends the fit, or that is suddenly small, is examined.
         small = np.fmax(self.tol * trust, _SUDDEN * result.newton_decrement[j] * trust)
@@ -266,13 +272,13 @@ class _Fit:
             if claim > small or not (problem.exact and self._may_be_more(j, left)):
                 break
             excess = max(result.objective[j] - problem.lowest(j), 0.0)
-            rounding = squares, problem.noise(j, features)
-            seen = partial(problem.sees, features)
-            gap = model.gap(z, slope, model.reach(excess, ridge), rounding, seen)
+            seen = partial(problem.sees, features[~constant])
+            rounding = squares / unit**2, problem.noise(j, features) / unit
+            gap = model.gap(z, slope, model.reach(excess, ridge / unit**2), rounding, seen)
             claim = min(claim + gap, excess)
             if claim <= small or not self._may_solve(features):
                 break
-        d = z - c
+        d = z / unit - c
         self.step[:, j] = 0
         self.step[features, j] = d
         self.step_intercept[j] = -g_b / total - mean @ d

@@ -14,6 +14,7 @@ from fastglm._kernels.tiles import LANES
 BLOCK_BYTES = 1 << 22  # rows that one thread works on at a time
 _DOUBLE_SPECTRUM = 1500  # most features at which X'X is diagonalised in float64
 _APART = 1e3  # ratio of standard deviations beyond which features are scaled for a spectrum
+_FAR = 1e12  # a standard deviation whose products with others float32 may not hold
 SKETCH = 64  # random directions from which leverage is estimated
 
 
@@ -124,13 +125,18 @@ class Spectrum:
 
 
 def units(variance):
-    """A scale for each feature: 1 within a factor of `_APART` of the middle standard deviation."""
+    """A scale for each feature: 1 within a factor of `_APART` of the middle standard deviation.
+
+    Where float32 may not hold squares of the middle one, that is a part of every scale.
+    """
     spread = np.sqrt(variance.clip(min=0).astype(np.float64))
     varied = spread[spread > 0]
     if not varied.size:
         return np.ones(spread.size)
-    ratio = np.where(spread > 0, spread / np.median(varied), 1.0)
-    return np.where((ratio > _APART) | (ratio < 1 / _APART), ratio, 1.0)
+    middle = np.median(varied)
+    ratio = np.where(spread > 0, spread / middle, 1.0)
+    common = 1.0 if 1 / _FAR < middle < _FAR else middle
+    return common * np.where((ratio > _APART) | (ratio < 1 / _APART), ratio, 1.0)
 
 
 class Shared:
