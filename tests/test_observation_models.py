@@ -13,7 +13,6 @@ import fastglm
 from fastglm import _kernels
 from fastglm._engine.observed import Observed
 from fastglm._kernels import LANES, PAD, SEGMENT
-from fastglm._kernels import pointwise as kernels
 from fastglm._products.local import Local
 from fastglm.features import Events
 from fastglm.observation_models import (
@@ -889,7 +888,7 @@ def test_counts_are_scattered_into_tiles(dtype, lanes, start, n_rows):
     out = np.full((n_tiles, (room + 2 * PAD) * lanes), 5.0, dtype)
     args = bins, receivers, amplitudes, lanes, start, n_rows, out
     for _ in range(2):  # what was there is cleared
-        _kernels.launch(kernels.scatter_counts, *args)
+        _kernels.launch(_kernels.scatter_counts, *args)
         rows = unpack(out, lanes, n)[:n_rows]
         expected = np.zeros((n_rows, n))
         part = dense[start : start + n_rows]
@@ -903,7 +902,7 @@ def test_counts_are_scattered_into_tiles(dtype, lanes, start, n_rows):
 def test_no_events_scatter_nothing():
     out = np.full((1, (8 + 2 * PAD) * 1), 5.0)
     nothing = np.zeros(0, np.int64)
-    _kernels.launch(kernels.scatter_counts, nothing, nothing, np.zeros(0), 1, 0, 8, out)
+    _kernels.launch(_kernels.scatter_counts, nothing, nothing, np.zeros(0), 1, 0, 8, out)
     assert not out[:, PAD : PAD + 8].any()
 
 

@@ -3,7 +3,9 @@
 | file | contents |
 |---|---|
 | `tiles` | the compiler's policy and the layout; history of senders, columns over runs of bins |
-| `pointwise` | exp and log; loss and residual of every bin, with a kernel for each family |
+| `elementary` | exp, log and what follows from them |
+| `pointwise`, `pointwise_scaled` | loss and residual of every bin, with a kernel for each family |
+| `weigh` | weights and sums of these kernels |
 | `sums` | correlograms of events, weighted Gram matrices of rows |
 | `pairs` | weighted Gram matrices of histories, from pairs of events |
 | `groups` | sparse penalties: the minimum of one receiver's model over groups of features |
@@ -12,6 +14,7 @@
 | `compiler` | Numba's decorator, with a cache that may fail |
 """
 
+from fastglm._kernels.elementary import exp, exp32, exp_array, exp_of, log, log32, log_of
 from fastglm._kernels.groups import (
     group_leftover,
     learn_curvature,
@@ -23,22 +26,17 @@ from fastglm._kernels.pairs import PAIR_LANES, add_crossed, add_pairs, add_rows
 from fastglm._kernels.pointwise import (
     bernoulli_cloglog,
     bernoulli_logistic,
-    exp,
-    exp32,
-    exp_array,
-    exp_of,
-    gamma_exp,
-    gamma_one_over_x,
-    gamma_softplus,
     gaussian_identity,
-    log,
-    log32,
-    log_of,
-    negative_binomial_exp,
-    negative_binomial_softplus,
     poisson_exp,
     poisson_softplus,
     scatter_counts,
+)
+from fastglm._kernels.pointwise_scaled import (
+    gamma_exp,
+    gamma_one_over_x,
+    gamma_softplus,
+    negative_binomial_exp,
+    negative_binomial_softplus,
 )
 from fastglm._kernels.simulate import (
     send_counts,
