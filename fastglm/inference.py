@@ -83,6 +83,7 @@ _NULL = 1e-10  # eigenvalue of the scaled information below which a direction is
 # which features cancel but for rounding, and a sandwich there would be rounding.
 _LEAST = 1e-11
 _BLOCK_WINDOWS = 10  # windows in a block of time, unless said
+_MOST_FEATURES, _MOST_WORK = 1500, 3e12  # of one receiver, and of all; see `affordable`
 _SCORE_BINS = 100_000  # bins that the information of a score test is taken from, unless said
 
 
@@ -347,6 +348,13 @@ def uncertainty(
         for some, matrices in information(fit, kind, block_size):
             _fill(out, fit, some, matrices, block_size, floor)
     return out
+
+
+def affordable(fit: Fitted) -> bool:
+    """Whether standard errors from rows take minutes at most: 1,500 features, 3e12 operations."""
+    n_free = fit.mask.sum(axis=0).astype(float)
+    work = float(fit.kept.sum()) * float((n_free**2).sum())
+    return n_free.max() <= _MOST_FEATURES and work <= _MOST_WORK
 
 
 def _fill(out, fit, some, matrices, block_size, floor):

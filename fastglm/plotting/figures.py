@@ -51,7 +51,16 @@ def demo_figure(true: CouplingMap, fitted: CouplingMap, bin_size: float, path: s
     _save(figure, path)
 
 
-def fit_figure(couplings: CouplingMap, bin_size: float, path: str | Path) -> None:
+def fit_figure(
+    couplings: CouplingMap,
+    bin_size: float,
+    path: str | Path,
+    *,
+    q: float = 0.05,
+    value: str = "strength",
+    mark: str = "auto",
+    level: float = 0.95,
+) -> None:
     """Save the fitted connectivity beside six of its strongest filters.
 
     Parameters
@@ -60,12 +69,16 @@ def fit_figure(couplings: CouplingMap, bin_size: float, path: str | Path) -> Non
     bin_size : float
         Seconds.
     path : Path
+    q, value, mark
+        As in `plot_connectivity`.
+    level : float
+        Level of the bands of filters.
     """
     figure = Figure(figsize=(11, 5), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.15))
-    ax = plot_connectivity(couplings, ax=left.subplots())
+    ax = plot_connectivity(couplings, q, value, mark, ax=left.subplots())
     ax.set_title("fitted connectivity", fontsize=10)
-    draw_filters(couplings, _examples(couplings), right.subplots(2, 3), bin_size)
+    draw_filters(couplings, _examples(couplings), right.subplots(2, 3), bin_size, level)
     _save(figure, path)
 
 
