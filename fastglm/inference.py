@@ -73,6 +73,7 @@ from fastglm._information import information, n_penalty, squares
 from fastglm._inputs import read_penalty, read_problem
 from fastglm._kernels.threads import run_threads, single_threaded_blas
 from fastglm._products.weighted_gram import mirror
+from fastglm._progress import Progress
 
 SANDWICHES = ("robust", "blocks")
 KINDS = ("observed", "expected", *SANDWICHES)
@@ -343,9 +344,10 @@ def uncertainty(
     )
     if kind in SANDWICHES:
         out.effective_events = np.full((n_features, n), np.nan)
-    with single_threaded_blas():
+    n_usable = int(fit.usable.sum())
+    with single_threaded_blas(), Progress("standard errors", n_usable) as progress:
         floor = _floor(fit)
-        for some, matrices in information(fit, kind, block_size):
+        for some, matrices in information(fit, kind, block_size, progress):
             _fill(out, fit, some, matrices, block_size, floor)
     return out
 
