@@ -33,6 +33,7 @@ from fastglm._kernels.threads import single_threaded_blas
 from fastglm._parameters import Parameters
 from fastglm._products.local import Local
 from fastglm._scores import score
+from fastglm._summary import Summary, summarise
 from fastglm.io import save_model
 from fastglm.observation_models import RESIDUAL_KINDS
 from fastglm.simulation import read_key
@@ -365,6 +366,42 @@ class PopulationGLM(RegressorMixin, Parameters, OneCall):
                 mu = np.where(np.isinf(mu), np.nan, mu)
             out[index] = fit.family.residuals(fit.y.rows(index), mu, kind, fit.scale)
         return _with_times(fit, out[:, 0] if fit.single else out)
+
+    def summary(self, X=None, y=None, *, sample_weight=None, offset=None) -> Summary:
+        """A readable table of the fit, for a terminal and a notebook.
+
+        Family, link, penalty, receivers by status, and the gap to the optimum. With data also bins,
+        scores, and for a `GLM` standard errors, tests and intervals of its coefficients.
+
+        Parameters
+        ----------
+        X, y, sample_weight, offset : optional
+            As in `fit`. Default after `fastglm.fit_coupling` and `fastglm.infer_connectivity`: the
+            data of the fit.
+
+        Returns
+        -------
+        Summary
+            ``print`` shows it; ``as_text()`` and ``as_html()`` are texts.
+
+        Raises
+        ------
+        NotFittedError
+            If the model is not fitted.
+        ValueError
+            If one of X and y is given without the other, or they do not fit the model.
+
+        Examples
+        --------
+        >>> import numpy as np, fastglm
+        >>> rng = np.random.default_rng(0)
+        >>> X = rng.normal(size=(1000, 2))
+        >>> y = rng.poisson(np.exp(X @ [0.5, -0.2]))
+        >>> summary = fastglm.GLM().fit(X, y).summary(X, y)
+        >>> summary.title, summary.head[:3]
+        ('GLM: Poisson observations, link exp', ['', 'coef', 'std err'])
+        """
+        return summarise(self, X, y, sample_weight, offset)
 
     def standard_errors(self, X, y, kind="observed", *, sample_weight=None, offset=None):
         """Standard errors of the coefficients, shape of ``coef_``.
