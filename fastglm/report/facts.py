@@ -35,6 +35,7 @@ class Facts:
     itself: bool = False  # the population drives itself
     stability: diagnostics.Stability | None = None
     radius: float = np.nan
+    contributions: diagnostics.Contributions | None = None
     notes: list = field(default_factory=list)  # (level, sentence)
 
 
@@ -46,11 +47,12 @@ def gather(
     names: np.ndarray | list | None,
     adjust: dict,
     test: dict,
+    couplings: connectivity.CouplingMap | None = None,
 ) -> Facts:
     """All facts about a fit; see `fastglm.report.write_report`.
 
     ``adjust`` has its ``sample_weight`` and ``offset``, ``test`` its ``null``, ``bin_size`` and
-    ``channel``.
+    ``channel``. Without ``couplings`` the map is made here.
     """
     fit = read_fit(model, X, y, **adjust)
     sums = explained(fit)
@@ -65,8 +67,11 @@ def gather(
     if fit.family.event_based:
         facts.bits_per_spike = sums.bits_per_spike()
         facts.rescaling = diagnostics.time_rescaling(model, X, y, **adjust)
-    if fit.X.histories:
+    if couplings is not None:
+        facts.couplings, facts.itself = couplings, bool(couplings.own_history.any())
+    elif fit.X.histories:
         _add_couplings(facts, model, X, y, standard_errors, {**adjust, **test})
+    if facts.couplings is not None:
         _add_stability(facts)
     facts.notes = _notes(facts) + facts.notes
     return facts
