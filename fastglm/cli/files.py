@@ -120,20 +120,19 @@ def write_results(
     if paths["report"] is not None:
         from fastglm.report import write_report
 
+        source, how = couplings, {}
+        if not couplings.tested:
+            source, how = model, {"standard_errors": False}
         write_report(
             paths["report"],
-            model,
-            model.X_,
-            model.counts_,
+            source,
             bin_size=job.bin_size,
             basis=model.basis_,
             recording=file.absolute().name,
             seconds=seconds,
             settings={**settings, **job.chosen()},
-            standard_errors=couplings.uncertainty.kind if couplings.uncertainty else False,
-            null=job.null,
-            channel=job.channel,
             q=job.q,
+            **how,
         )
         click.echo(f"report: {paths['report']}")
 

@@ -39,7 +39,9 @@ def demo_figure(true: CouplingMap, fitted: CouplingMap, bin_size: float, path: s
     axes = top.subplots(1, 2)
     limit = colour_limit(true.strength[~true.own_history])
     for ax, couplings, title in zip(axes, (true, fitted), ("true", "fitted"), strict=True):
-        plot_connectivity(couplings, limit=limit, bar=False, ax=ax)
+        # One legend for both: the fitted map has every mark of the true one.
+        one = couplings is fitted
+        plot_connectivity(couplings, limit=limit, bar=False, legend=one, ax=ax)
         ax.set_title(f"{title} connectivity", fontsize=10)
     drawn = axes[1].images[0]
     draw_bar(drawn, drawn.get_array().compressed(), axes, _label(fitted))
