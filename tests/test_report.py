@@ -265,7 +265,7 @@ def test_point_estimates_alone(data, model, tmp_path):
 
 def test_standard_errors_wait_where_they_take_long(data, model, tmp_path, monkeypatch):
     _, X, counts = data
-    monkeypatch.setattr(fastglm.report.facts, "_MOST_WORK", 1.0)
+    monkeypatch.setattr(fastglm.inference, "_MOST_WORK", 1.0)
     page = Page(write_report(tmp_path / "fit.html", model, X, counts))
     assert any(f"{N * FUNCS} features and {N} receivers" in note for _, note in page.notes())
     page = Page(write_report(tmp_path / "fit.html", model, X, counts, standard_errors="robust"))
