@@ -9,7 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from fastglm._absent import refuse
-from fastglm.glm import GLM, PopulationGLM
 
 if TYPE_CHECKING:
     from fastglm import (
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from fastglm import plotting as plotting
     from fastglm import report as report
     from fastglm.connectivity import load_couplings
+    from fastglm.glm import GLM, PopulationGLM
     from fastglm.migration import from_nemos
     from fastglm.recordings import bin_spikes, load_spikes
     from fastglm.workflow import fit_coupling, infer_connectivity, inspect_npz, load_model
@@ -73,14 +73,16 @@ __all__ = [
     "workflow",
 ]
 
-# Modules and functions that are imported when they are first used.
+# Modules, classes and functions that are imported when they are first used.
 _MODULES = (
     *("basis", "connectivity", "convolve", "diagnostics", "features", "fetch", "glm"),
     *("identifiability_constraints", "inference", "model_selection", "observation_models"),
     *("pytrees", "recordings", "regularizer", "simulation", "styles", "utils", "workflow"),
 )
 _WITH_MATPLOTLIB = ("plotting", "report")  # of the extra "plot": not in __all__
-_FUNCTIONS = {
+_FROM = {
+    "GLM": "fastglm.glm",
+    "PopulationGLM": "fastglm.glm",
     "bin_spikes": "fastglm.recordings",
     "fit_coupling": "fastglm.workflow",
     "from_nemos": "fastglm.migration",
@@ -95,8 +97,8 @@ _FUNCTIONS = {
 def __getattr__(name: str) -> Any:
     if name in _MODULES or name in _WITH_MATPLOTLIB:
         return import_module(f"fastglm.{name}")
-    if name in _FUNCTIONS:
-        return getattr(import_module(_FUNCTIONS[name]), name)
+    if name in _FROM:
+        return getattr(import_module(_FROM[name]), name)
     refuse(name, __name__)
 
 

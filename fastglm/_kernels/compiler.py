@@ -11,6 +11,8 @@ import warnings
 import numba
 from numba.core import event
 
+from fastglm._kernels import ahead
+
 COMPILING = "compiling kernels, on this machine's first use only"
 _told = False  # one warning in a process
 
@@ -55,7 +57,10 @@ class _Tolerant:
 
 
 class _Compilations(event.Listener):
-    """Counts the kernels of fastglm that are being compiled; the log has the first one."""
+    """Counts the kernels of fastglm that are being compiled.
+
+    The first one is written to the log, and starts the process that compiles others ahead.
+    """
 
     def __init__(self):
         self.running, self.begun = 0, 0
@@ -65,6 +70,7 @@ class _Compilations(event.Listener):
             self.running, self.begun = self.running + 1, self.begun + 1
             if self.begun == 1:
                 logging.getLogger("fastglm").info(COMPILING)
+                ahead.start()
 
     def on_end(self, event):
         self.running -= self._is_ours(event)
