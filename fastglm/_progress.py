@@ -87,6 +87,7 @@ class Progress:
             if self._ended.wait(_AFTER):
                 return
             self._begin()
+            self._bar.start_t -= _AFTER
         self._look()
         while not self._ended.wait(_EVERY):
             self._look()

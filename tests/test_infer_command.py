@@ -186,6 +186,17 @@ def test_fit_computes_standard_errors_where_they_are_asked_for(recording, capsys
     assert "found (q <= 0.5)" in table(capsys.readouterr().out)["couplings"]
 
 
+def test_a_table_without_standard_errors_has_its_units(recording, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    path = tmp_path / "fit.csv"
+    arguments = ["fit", recording, "--bin-size", str(BIN), "--standard-errors", "none"]
+    main([*arguments, "--table", str(path)])
+    frame = pandas.read_csv(path)
+    np.testing.assert_allclose(frame.strength_ms, 1e3 * BIN * frame.strength)
+    assert np.isfinite(frame.added_spikes).all()
+    assert frame.standard_error.isna().all()
+
+
 def test_infer_draws_and_writes_a_page(recording, tmp_path, capsys):
     image = pytest.importorskip("matplotlib.image")
     plain, marked, page = (tmp_path / name for name in ("a.png", "b.png", "c.html"))

@@ -69,17 +69,18 @@ def _read(text):
     return Wanted(text, names, form, None if number is None else int(number))
 
 
-def covariates_of(file: Path, wanted: list[Wanted], window_size: int) -> dict | None:
+def covariates_of(file: Path, job: object) -> dict | None:
     """Covariates as `fastglm.infer_connectivity` takes them; None if there are none.
 
     Parameters
     ----------
     file : Path
-        With the series and events.
-    wanted : list of Wanted
-    window_size : int
-        Bins of the past of a covariate.
+        The recording.
+    job : Job
+        What is wanted, from which file, and the window of the past.
     """
+    file, wanted = job.covariates_from or file, job.covariates
+    window_size = round(job.covariate_window / job.bin_size)
     return {",".join(one.names): _covariate(file, one, window_size) for one in wanted} or None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -107,8 +108,7 @@ def _fit_spikes(file, spikes, job):
     import fastglm
 
     check_recording(spikes, job, WINDOW)
-    window_size = round(job.covariate_window / job.bin_size)
-    covariates = covariates_of(job.covariates_from or file, job.covariates, window_size)
+    covariates = covariates_of(file, job)
     begin = time.perf_counter()
     model = fastglm.fit_coupling(spikes, covariates=covariates, **job.arguments())
     return model, time.perf_counter() - begin
@@ -120,9 +120,8 @@ def _couplings(model, job, wanted):
     from fastglm.connectivity import coupling_map, point_estimates
     from fastglm.inference import affordable
 
-    kind = job.kind
+    kind, fit = job.kind, Fitted.of(model, model.X_, model.counts_)
     if kind is None:
-        fit = Fitted.of(model, model.X_, model.counts_)
         kind = "observed" if wanted and affordable(fit) else "none"
         if wanted and kind == "none":
             click.echo(
@@ -135,12 +134,17 @@ def _couplings(model, job, wanted):
         return coupling_map(
             model, model.X_, model.counts_, kind, null=job.null, channel=job.channel
         )
-    fit, history = Fitted.of(model), model.X_.histories[0][0]
+    history = model.X_.histories[0][0]
     names = None if model.receivers_ is None else np.asarray(model.receivers_.names)
-    own = fit.coef[: history.n_columns]
-    return point_estimates(
-        own, history.kernel, senders=names, receivers=names, model=model, loss=fit.loss
+    couplings = point_estimates(
+        fit.coef[: history.n_columns],
+        history.kernel,
+        senders=names,
+        receivers=names,
+        model=model,
+        loss=fit.loss,
     )
+    return replace(couplings, bin_size=job.bin_size, mean_count=fit.mean_count)
 
 
 def _write_model(file, job, path, spikes, model):

@@ -77,8 +77,7 @@ def _infer_file(file, job, paths, more):
 
     spikes = load(file, job)
     check_recording(spikes, job, WINDOW)
-    window_size = round(job.covariate_window / job.bin_size)
-    covariates = covariates_of(job.covariates_from or file, job.covariates, window_size)
+    covariates = covariates_of(file, job)
     begin = time.perf_counter()
     couplings = fastglm.infer_connectivity(
         spikes,

@@ -134,7 +134,15 @@ def read_units(store: Store, where: str | None = None, epochs: str | None = None
 
 
 def regular_times(start: float, rate: float, n_samples: int) -> np.ndarray:
-    """Seconds of samples that follow each other at a rate."""
+    """Seconds of samples that follow each other at a rate.
+
+    Raises
+    ------
+    ValueError
+        If the rate is not above 0.
+    """
+    if not rate > 0:
+        raise ValueError(f"A series has {rate} samples a second; expected a rate above 0.")
     return float(start) + np.arange(n_samples) / float(rate)
 
 

@@ -22,6 +22,7 @@ from fastglm._checks import shown
 from fastglm._files import read_npz
 from fastglm.recordings import nwb_hdf5, nwb_zarr, tables
 from fastglm.recordings.nwb import Series, Store
+from fastglm.recordings.table import INVALID
 
 _TIMES = "_time", "_times", "_timestamps"
 _RECORDING = ("spike_times", "unit", "n_units", "t_start", "t_stop", "segments", "adjacency")
@@ -203,7 +204,7 @@ def _names_of_store(store):
     small = [place for place, one in series.items() if _is_small(one)]
     ends = [place.rpartition("/")[2] for place in small]
     short = [e if ends.count(e) == 1 else p for e, p in zip(ends, small, strict=True)]
-    return [*short, *store.interval_names()]
+    return [*short, *(name for name in store.interval_names() if name != INVALID)]
 
 
 def _is_small(one: Series):
