@@ -17,7 +17,7 @@ from fastglm.regularizer import Ridge, as_regularizer
 
 # Rounding of a feature is named if it moves eta by more; its size is taken from some rows.
 _COARSE, _SOME_ROWS = 1e-8, 1000
-_NO_EFFECT = 0.05  # part of the likeliest effect below which a ridge has left nothing
+_NO_EFFECT = 0.02  # part of the likeliest effect below which a ridge has left nothing
 _SLOWER = 4.0  # a fit without a penalty takes so many times as long where features separate
 _LISTED = 10  # receivers that a sentence names
 
@@ -29,7 +29,7 @@ def before(model: object, problem: object) -> None:
     -----
     UserWarning
         If a large fit has no penalty and its data separate, or the default ridge of 1.0 leaves less
-        than a twentieth of any effect of a history.
+        than a fiftieth of any effect of a history.
     """
     for remark in (_long_way(problem), _no_effect(model, problem)):
         if remark:
