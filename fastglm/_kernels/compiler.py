@@ -70,14 +70,15 @@ class _Compilations(event.Listener):
             self.running, self.begun = self.running + 1, self.begun + 1
             if self.begun == 1:
                 logging.getLogger("fastglm").info(COMPILING)
-                ahead.start()
+                if not _told:  # without a cache the other process would work in vain
+                    ahead.start()
 
     def on_end(self, event):
         self.running -= self._is_ours(event)
 
     def _is_ours(self, event):
         function = getattr(event.data["dispatcher"], "py_func", None)
-        return getattr(function, "__module__", "").startswith("fastglm.")
+        return str(getattr(function, "__module__", "")).startswith("fastglm.")
 
 
 compilations = _Compilations()
