@@ -8,28 +8,35 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from fastglm import (
-    basis,
-    connectivity,
-    convolve,
-    features,
-    glm,
-    inference,
-    observation_models,
-    pytrees,
-    regularizer,
-    simulation,
-    styles,
-    utils,
-)
 from fastglm._absent import refuse
-from fastglm.connectivity import load_couplings
-from fastglm.glm import GLM, PopulationGLM
-from fastglm.recordings import bin_spikes, load_spikes
 
 if TYPE_CHECKING:
-    from fastglm import diagnostics, fetch, identifiability_constraints, model_selection
+    from fastglm import (
+        basis,
+        connectivity,
+        convolve,
+        diagnostics,
+        features,
+        fetch,
+        glm,
+        identifiability_constraints,
+        inference,
+        model_selection,
+        observation_models,
+        pytrees,
+        recordings,
+        regularizer,
+        simulation,
+        styles,
+        utils,
+        workflow,
+    )
+    from fastglm import plotting as plotting
+    from fastglm import report as report
+    from fastglm.connectivity import load_couplings
+    from fastglm.glm import GLM, PopulationGLM
     from fastglm.migration import from_nemos
+    from fastglm.recordings import bin_spikes, load_spikes
     from fastglm.workflow import fit_coupling, infer_connectivity, inspect_npz, load_model
 
 logging.getLogger("fastglm").addHandler(logging.NullHandler())
@@ -58,30 +65,42 @@ __all__ = [
     "model_selection",
     "observation_models",
     "pytrees",
+    "recordings",
     "regularizer",
     "simulation",
     "styles",
     "utils",
+    "workflow",
 ]
 
-# Imported when they are first used: no model needs them.
-_MODULES = ("diagnostics", "fetch", "identifiability_constraints", "model_selection")
-_FUNCTIONS = {
+# Modules, classes and functions that are imported when they are first used.
+_MODULES = (
+    *("basis", "connectivity", "convolve", "diagnostics", "features", "fetch", "glm"),
+    *("identifiability_constraints", "inference", "model_selection", "observation_models"),
+    *("pytrees", "recordings", "regularizer", "simulation", "styles", "utils", "workflow"),
+)
+_WITH_MATPLOTLIB = ("plotting", "report")  # of the extra "plot": not in __all__
+_FROM = {
+    "GLM": "fastglm.glm",
+    "PopulationGLM": "fastglm.glm",
+    "bin_spikes": "fastglm.recordings",
     "fit_coupling": "fastglm.workflow",
     "from_nemos": "fastglm.migration",
     "infer_connectivity": "fastglm.workflow",
     "inspect_npz": "fastglm.workflow",
+    "load_couplings": "fastglm.connectivity",
     "load_model": "fastglm.workflow",
+    "load_spikes": "fastglm.recordings",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULES:
+    if name in _MODULES or name in _WITH_MATPLOTLIB:
         return import_module(f"fastglm.{name}")
-    if name in _FUNCTIONS:
-        return getattr(import_module(_FUNCTIONS[name]), name)
+    if name in _FROM:
+        return getattr(import_module(_FROM[name]), name)
     refuse(name, __name__)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_WITH_MATPLOTLIB})

@@ -30,6 +30,7 @@ from fastglm._inputs import (
 from fastglm._kernels.threads import single_threaded_blas
 from fastglm._penalty import Penalty
 from fastglm._products.local import Local
+from fastglm._progress import Progress
 from fastglm._pynapple import Columns
 from fastglm.features.events import Events
 from fastglm.features.matrix import as_feature_matrix
@@ -278,9 +279,11 @@ class Fitted:
     def rows(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Bins of the fit and their rows of X in float64, block by block."""
         index = np.flatnonzero(self.kept)
-        for start in range(0, index.size, _ROWS):
-            block = index[start : start + _ROWS]
-            yield block, self.X.rows(block)
+        with Progress("reading the bins", index.size) as progress:
+            for start in range(0, index.size, _ROWS):
+                progress.to(start)
+                block = index[start : start + _ROWS]
+                yield block, self.X.rows(block)
 
     def weights(self, block) -> np.ndarray:
         """Weights of some bins, (n, 1)."""
@@ -324,8 +327,9 @@ def rates(X, coef, intercept, loss, offset, valid):
     """Yield the valid bins of each chunk and their expected counts, in float64."""
     if valid.size == 0:
         return
-    with single_threaded_blas():
+    with single_threaded_blas(), Progress("reading the bins", valid.size) as progress:
         for chunk in Local(X, valid).passes(coef.shape[1]).forward(coef):
+            progress.to(chunk.index.stop)
             inside = np.flatnonzero(chunk.valid)
             index = chunk.index.start + inside
             eta = chunk.eta[inside] + intercept

@@ -24,14 +24,19 @@ from fastglm._products.event_gram import (
 )
 from fastglm._products.local import Local
 from fastglm._products.weighted_gram import WeightedGram, symmetric
+from fastglm._progress import Progress
 
 MATRIX_BYTES = 1 << 29  # information matrices that are held at a time
 _TILES = 4  # most tiles of receivers at a time: pairs of events are sorted once for them
 _SMALL = 1e9  # multiply-adds of rows that take less time than to load the kernels of pairs
 
 
-def information(fit, kind: str, block_size: int) -> Iterator[tuple[np.ndarray, Callable]]:
+def information(
+    fit, kind: str, block_size: int, progress: Progress
+) -> Iterator[tuple[np.ndarray, Callable]]:
     """``H + n P`` of every usable receiver, and what stands between for a sandwich.
+
+    ``progress`` counts receivers.
 
     Yields
     ------
@@ -49,7 +54,11 @@ def information(fit, kind: str, block_size: int) -> Iterator[tuple[np.ndarray, C
         step, make = max(1, int(MATRIX_BYTES // (16 * p**2))), _from_rows
     for first in range(0, receivers.size, step):
         some = receivers[first : first + step]
-        yield some, make(fit, some, kind, block_size)
+
+        def reached(part, first=first, some=some):
+            progress.to(first + part * some.size, f"{first} of {receivers.size} receivers")
+
+        yield some, make(fit, some, kind, block_size, reached)
 
 
 def by_events(fit, receivers) -> bool:
@@ -78,8 +87,8 @@ def _n_sets(kind):
 # --- from pairs of events ---
 
 
-def _from_events(fit, receivers, kind, block_size):
-    """The matrices of some tiles of receivers; see `information`."""
+def _from_events(fit, receivers, kind, block_size, reached):
+    """The matrices of some tiles of receivers; ``reached`` is told the part of the bins."""
     used = _used(fit, receivers)
     X, index = fit.X.select(used.any(axis=1))
     grams = [EventGram(X, receivers.size, used[index]) for _ in range(_n_sets(kind))]
@@ -89,6 +98,7 @@ def _from_events(fit, receivers, kind, block_size):
         weights = _weights(fit, chunk, receivers, counts, kind)
         for gram, values in zip(grams, weights, strict=True):
             gram.add(chunk.index.start, values)
+        reached(chunk.index.stop / fit.kept.size)
     for gram in grams:
         gram.finish()
 
@@ -137,8 +147,8 @@ def _weights(fit, chunk, receivers, counts, kind):
 # --- from rows ---
 
 
-def _from_rows(fit, receivers, kind, block_size):
-    """The matrices of some receivers; see `information`."""
+def _from_rows(fit, receivers, kind, block_size, reached):
+    """The matrices of some receivers; ``reached`` is told the part of the bins."""
     bread = [np.zeros((fit.free[j].size + 1,) * 2) for j in receivers]
     meat = [np.zeros_like(matrix) for matrix in bread] if kind in ("robust", "blocks") else None
     scores = [{} for _ in receivers]
@@ -160,6 +170,7 @@ def _from_rows(fit, receivers, kind, block_size):
                 _add_scores(weighted, block // block_size, scores[k])
 
         run_threads(add, range(receivers.size))
+        reached((block[-1] + 1) / fit.kept.size)
 
     def matrices(k):
         own = symmetric(bread[k])

@@ -16,9 +16,9 @@ import warnings
 
 import numpy as np
 from sklearn.base import RegressorMixin
-from sklearn.exceptions import ConvergenceWarning
+from sklearn.exceptions import ConvergenceWarning as ConvergenceWarning
 
-from fastglm import connectivity, inference
+from fastglm import _remarks, connectivity, inference
 from fastglm._absent import OneCall, refuse
 from fastglm._batches.checkpoint import Checkpoint
 from fastglm._batches.cost import TYPICAL, events_a_feature, is_large, measure_rates
@@ -26,19 +26,17 @@ from fastglm._batches.fit import by_missing, fit_tasks, key_of, tasks_of
 from fastglm._batches.monitor import Monitor
 from fastglm._batches.plan import Plan, plan_fit
 from fastglm._checks import check_choice
-from fastglm._engine.result import STATUSES, Result
+from fastglm._engine.result import Result
 from fastglm._fitted import Fitted, fitted_scale, residual_dof, store
 from fastglm._inputs import read_loss, read_problem, read_start
 from fastglm._kernels.threads import single_threaded_blas
 from fastglm._parameters import Parameters
 from fastglm._products.local import Local
 from fastglm._scores import score
+from fastglm._summary import Summary, summarise
 from fastglm.io import save_model
 from fastglm.observation_models import RESIDUAL_KINDS
 from fastglm.simulation import read_key
-
-# Rounding of a feature is named if it moves eta by more; its size is taken from some rows.
-_COARSE, _SOME_ROWS = 1e-8, 1000
 
 
 class PopulationGLM(RegressorMixin, Parameters, OneCall):
@@ -178,9 +176,11 @@ class PopulationGLM(RegressorMixin, Parameters, OneCall):
             dropped.
         init_params : tuple (coef, intercept), optional
             Where to start; the optimum does not depend on it.
-        progress : True or callable, optional
-            True draws a bar with receivers done, passes and time left. A callable is given the
-            number of receivers done since its last call, from whatever thread fits them.
+        progress : bool or callable, optional
+            True draws a bar with receivers done, passes and time left, False none. By default it
+            appears in a terminal or notebook where a fit takes longer than two seconds; elsewhere
+            the log has what is done. A callable is given the number of receivers done since its
+            last call, from whatever thread fits them.
         checkpoint : path, optional
             File that keeps what is finished: a batch when it ends, and batches under way every
             20 s. A fit with the same data and settings goes on from there, however it ended.
@@ -203,7 +203,9 @@ class PopulationGLM(RegressorMixin, Parameters, OneCall):
         ConvergenceWarning
             Once, if a receiver has another status than "converged".
         UserWarning
-            Once, if the checkpoint cannot be written. The fit goes on.
+            Once, if the checkpoint cannot be written. The fit goes on. Before it begins, if a large
+            fit has no penalty and its data separate, or the default ridge of 1.0 leaves nothing of
+            the history.
 
         Notes
         -----
@@ -211,12 +213,12 @@ class PopulationGLM(RegressorMixin, Parameters, OneCall):
         ``8 * n_bins`` bytes a column.
         """
         problem = read_problem(self, X, y, sample_weight, offset)
+        _remarks.before(self, problem)
         result, interrupted = _solve(problem, init_params, progress, checkpoint)
-        scale, hint = fitted_scale(problem, result), _coarse_feature(problem, result)
         store(
             self,
             problem.uncenter(result),
-            scale=scale,
+            scale=fitted_scale(problem, result),
             dof=residual_dof(problem, result),
             weighted=sample_weight is not None,
             shifted=offset is not None,
@@ -230,7 +232,7 @@ class PopulationGLM(RegressorMixin, Parameters, OneCall):
                 f"fit interrupted with {n_done} of {problem.n_receivers} receivers finished; the "
                 "model keeps them, and status_ tells which"
             )
-        _warn(result.status, problem.y.columns, hint)
+        _remarks.after(problem, result)
         return self
 
     def plan(self, X, y) -> Plan:
@@ -365,6 +367,42 @@ class PopulationGLM(RegressorMixin, Parameters, OneCall):
             out[index] = fit.family.residuals(fit.y.rows(index), mu, kind, fit.scale)
         return _with_times(fit, out[:, 0] if fit.single else out)
 
+    def summary(self, X=None, y=None, *, sample_weight=None, offset=None) -> Summary:
+        """A readable table of the fit, for a terminal and a notebook.
+
+        Family, link, penalty, receivers by status, and the gap to the optimum. With data also bins,
+        scores, and for a `GLM` standard errors, tests and intervals of its coefficients.
+
+        Parameters
+        ----------
+        X, y, sample_weight, offset : optional
+            As in `fit`. Default after `fastglm.fit_coupling` and `fastglm.infer_connectivity`: the
+            data of the fit.
+
+        Returns
+        -------
+        Summary
+            ``print`` shows it; ``as_text()`` and ``as_html()`` are texts.
+
+        Raises
+        ------
+        NotFittedError
+            If the model is not fitted.
+        ValueError
+            If one of X and y is given without the other, or they do not fit the model.
+
+        Examples
+        --------
+        >>> import numpy as np, fastglm
+        >>> rng = np.random.default_rng(0)
+        >>> X = rng.normal(size=(1000, 2))
+        >>> y = rng.poisson(np.exp(X @ [0.5, -0.2]))
+        >>> summary = fastglm.GLM().fit(X, y).summary(X, y)
+        >>> summary.title, summary.head[:3]
+        ('GLM: Poisson observations, link exp', ['', 'coef', 'std err'])
+        """
+        return summarise(self, X, y, sample_weight, offset)
+
     def standard_errors(self, X, y, kind="observed", *, sample_weight=None, offset=None):
         """Standard errors of the coefficients, shape of ``coef_``.
 
@@ -409,7 +447,7 @@ class PopulationGLM(RegressorMixin, Parameters, OneCall):
         """
         return connectivity.coupling_map(self, X, y, kind, **kwargs)
 
-    def simulate(self, random_key, feedforward_input, offset=None):
+    def simulate(self, random_key=None, feedforward_input=None, offset=None, *, random_state=None):
         """Draw counts given features; for a network that hears itself see `simulate_recurrent`.
 
         Parameters
@@ -418,6 +456,8 @@ class PopulationGLM(RegressorMixin, Parameters, OneCall):
         feedforward_input : FeatureMatrix or array of shape (n_bins, n_features)
         offset : array, optional
             As in `fit`.
+        random_state : int, numpy RandomState or Generator, optional
+            The name of scikit-learn for ``random_key``; one of them.
 
         Returns
         -------
@@ -426,8 +466,13 @@ class PopulationGLM(RegressorMixin, Parameters, OneCall):
             observations.
         rates : ndarray of shape (n_bins, n_receivers)
         """
+        rng = read_key(random_key, random_state)
+        if feedforward_input is None:
+            raise ValueError(
+                "feedforward_input is missing; pass the features X of the bins to draw."
+            )
         fit = Fitted.of(self, feedforward_input, offset=offset)
-        rates, rng = _expected(fit), read_key(random_key)
+        rates = _expected(fit)
         known = np.isfinite(rates)
         drawn = fit.family.sample(rng, np.where(known, rates, 0.0), fit.scale)
         drawn = drawn if known.all() else np.where(known, drawn, np.nan)
@@ -553,38 +598,3 @@ def _warn_outside(fit, mu):
 def _with_times(fit, values):
     values, timeline = fit.by_row(values), fit.timeline
     return values if timeline is None else timeline.wrap(values, fit.receivers)
-
-
-def _coarse_feature(problem, result):
-    """A sentence on the feature whose rounding may have ended a search, or an empty text."""
-    lost = np.isin(result.status, ("stalled", "max_iter"))
-    if not lost.any():
-        return ""
-    some = np.flatnonzero(problem.valid)[:_SOME_ROWS]
-    with np.errstate(over="ignore", invalid="ignore"):
-        size = np.hypot(np.sqrt((problem.X.rows(some) ** 2).mean(axis=0)), problem.shift)
-        noise = np.finfo(np.float64).eps * size * np.abs(result.coef[:, lost]).max(axis=1)
-    worst = int(np.nan_to_num(noise).argmax())
-    if not noise[worst] > _COARSE:
-        return ""
-    name = worst if problem.names is None else repr(problem.names[worst])
-    return (
-        f" Rounding of feature {name} alone moves eta by {noise[worst]:.0e}: center or scale it, "
-        "or leave out a feature that is nearly collinear with it."
-    )
-
-
-def _warn(status, columns, hint):
-    """One warning that names the receivers and the remedy."""
-    names = range(status.size) if columns is None else columns.names
-    parts = []
-    for name, (sentence, *_) in STATUSES.items():
-        receivers = np.flatnonzero(status == name)
-        if name == "converged" or receivers.size == 0:
-            continue
-        listed = ", ".join(str(names[j]) for j in receivers[:10])
-        if receivers.size > 10:
-            listed += f" and {receivers.size - 10} more"
-        parts.append(f"{name} (receiver {listed}): {sentence}")
-    if parts:
-        warnings.warn("; ".join(parts) + "." + hint, ConvergenceWarning, stacklevel=3)

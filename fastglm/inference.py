@@ -73,6 +73,7 @@ from fastglm._information import information, n_penalty, squares
 from fastglm._inputs import read_penalty, read_problem
 from fastglm._kernels.threads import run_threads, single_threaded_blas
 from fastglm._products.weighted_gram import mirror
+from fastglm._progress import Progress
 
 SANDWICHES = ("robust", "blocks")
 KINDS = ("observed", "expected", *SANDWICHES)
@@ -83,6 +84,7 @@ _NULL = 1e-10  # eigenvalue of the scaled information below which a direction is
 # which features cancel but for rounding, and a sandwich there would be rounding.
 _LEAST = 1e-11
 _BLOCK_WINDOWS = 10  # windows in a block of time, unless said
+_MOST_FEATURES, _MOST_WORK = 1500, 3e12  # of one receiver, and of all; see `affordable`
 _SCORE_BINS = 100_000  # bins that the information of a score test is taken from, unless said
 
 
@@ -342,11 +344,19 @@ def uncertainty(
     )
     if kind in SANDWICHES:
         out.effective_events = np.full((n_features, n), np.nan)
-    with single_threaded_blas():
+    n_usable = int(fit.usable.sum())
+    with single_threaded_blas(), Progress("standard errors", n_usable) as progress:
         floor = _floor(fit)
-        for some, matrices in information(fit, kind, block_size):
+        for some, matrices in information(fit, kind, block_size, progress):
             _fill(out, fit, some, matrices, block_size, floor)
     return out
+
+
+def affordable(fit: Fitted) -> bool:
+    """Whether standard errors from rows take minutes at most: 1,500 features, 3e12 operations."""
+    n_free = fit.mask.sum(axis=0).astype(float)
+    work = float(fit.kept.sum()) * float((n_free**2).sum())
+    return n_free.max() <= _MOST_FEATURES and work <= _MOST_WORK
 
 
 def _fill(out, fit, some, matrices, block_size, floor):

@@ -26,6 +26,7 @@ from fastglm._inputs import read_penalty, read_problem
 from fastglm._kernels.threads import single_threaded_blas
 from fastglm._products.local import Local
 from fastglm._products.sums import moments
+from fastglm._progress import Progress
 from fastglm._scores import mean_log_likelihood, null_intercepts, null_rates, warn_impossible
 from fastglm.features.events import Events
 from fastglm.regularizer import ElasticNet, UnRegularized, as_regularizer
@@ -289,7 +290,9 @@ def cross_validate(
     strengths = _strengths(model, problem, strengths)
     rest = problem.y, problem.valid, groups, problem.places
     parts = list(split(problem.X, folds, *rest))
-    scores, possible, n_impossible = _held_out_scores(model, problem, strengths, parts)
+    with Progress("cross-validation", len(parts) + 1) as progress:
+        found = _held_out_scores(model, problem, strengths, parts, progress)
+    scores, possible, n_impossible = found
     chosen = _choose(scores, rule)
     lost = np.isneginf(_mean_and_error(scores)[0]).all(axis=0)
     if lost.any():
@@ -307,7 +310,7 @@ def cross_validate(
     return CrossValidation(strengths, scores, chosen, rule, final, possible, n_impossible)
 
 
-def _held_out_scores(model, problem, strengths, parts):
+def _held_out_scores(model, problem, strengths, parts, progress):
     """Mean log likelihoods of held-out bins, also without impossible counts, and their number.
 
     Three arrays of shape (n_strengths, n_folds, n_receivers).
@@ -323,6 +326,7 @@ def _held_out_scores(model, problem, strengths, parts):
             shared = share(Local(X, problem.valid), settings.memory_budget)
     if not all(penalty.sparse.all() for penalty in penalties):
         guide = _fit_path(rough, problem.valid, penalties, "path", shared)
+    progress.to(1, "the path of all bins is done")
     loss, scores = settings.loss, np.full((3, len(strengths), len(parts), y.n_units), np.nan)
     for k, (train, test) in enumerate(parts):
         log = f"fold {k + 1} of {len(parts)}"
@@ -332,6 +336,7 @@ def _held_out_scores(model, problem, strengths, parts):
             scores[:, s, k] = mean_log_likelihood(
                 mu, y, loss.observation_model, scale, observed.weight
             )
+        progress.to(k + 2, f"fold {k + 1} of {len(parts)} is done")
     return scores[0], scores[1], scores[2].astype(int)
 
 

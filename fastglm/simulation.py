@@ -20,6 +20,7 @@ from scipy.special import gammaincinv, gammaln, xlogy
 
 from fastglm import _kernels as kernels
 from fastglm._checks import as_numbers, positive_int
+from fastglm._progress import Progress
 from fastglm.observation_models import (
     ObservationModel,
     PoissonExp,
@@ -31,6 +32,13 @@ if TYPE_CHECKING:
 
 _CHUNK = 8192  # bins of one call of a compiled kernel; interrupts are seen between calls
 _MOST_EVENTS = 1000.0  # per bin, above which a network counts as running away
+
+
+class _DefaultKey(int):
+    """A seed that nobody gave, which `random_state` may replace."""
+
+
+DEFAULT_KEY = _DefaultKey(0)
 
 
 @dataclass
@@ -73,26 +81,30 @@ class Network:
         self,
         n_bins: int,
         random_key: object = None,
-        progress: Callable[[int], object] | None = None,
+        progress: bool | Callable[[int], object] | None = None,
         sparse: bool = False,
+        *,
+        random_state: object = None,
     ) -> np.ndarray | scipy.sparse.csr_array:
         """Counts of shape (n_bins, n_cells), int32, with the exponential link.
 
         The simulation stops with an error if a rate exceeds 50 events per bin. Memory: four bytes
         for each bin and cell. With ``sparse`` the counts are a SciPy sparse array: eight bytes for
-        each event and four for each bin. ``progress`` is called with the number of bins of each
-        chunk.
+        each event and four for each bin. ``progress`` may be called with the number of bins of
+        each chunk; else as in `PopulationGLM.fit`. ``random_state`` is the name of scikit-learn
+        for ``random_key``.
         """
         n_cells = self.intercepts.size
         counts = [] if sparse else np.zeros((n_bins, n_cells), np.int32)
         network = self.kernel, self.coupling_coef, self.intercepts
-        chunks = _simulate(network, n_bins, random_key, PoissonExp(), 50.0)
+        rng, show = read_key(random_key, random_state), False if callable(progress) else progress
+        chunks = _simulate(network, n_bins, rng, PoissonExp(), 50.0, show=show)
         for start, chunk, _ in chunks:
             if sparse:
                 counts.append(scipy.sparse.csr_array(chunk.astype(np.int32)))
             else:
                 counts[start : start + chunk.shape[0]] = chunk
-            if progress is not None:
+            if callable(progress):
                 progress(chunk.shape[0])
         return scipy.sparse.vstack(counts, format="csr") if sparse else counts
 
@@ -104,7 +116,9 @@ def random_network(
     bin_size: float = 0.001,
     connection_probability: float = 0.1,
     strength: float = 0.3,
-    random_key: object = 0,
+    random_key: object = DEFAULT_KEY,
+    *,
+    random_state: object = None,
 ) -> Network:
     """A sparse network with lognormal rates and refractory cells, for examples and tests.
 
@@ -125,12 +139,14 @@ def random_network(
     strength : float, default 0.3
         Scale of the coupling coefficients, in units of log rate (the link is exponential).
     random_key : int or numpy Generator, default 0
+    random_state : int, numpy RandomState or Generator, optional
+        The name of scikit-learn for ``random_key``; one of them.
 
     Returns
     -------
     Network
     """
-    rng = read_key(random_key)
+    rng = read_key(random_key, random_state)
     kernel = basis.kernel_
     n_funcs = kernel.shape[1]
     linked = rng.random((n_cells, n_cells)) < connection_probability
@@ -280,6 +296,7 @@ def simulate_recurrent(
     scale: ArrayLike | None = None,
     n_bins: int | None = None,
     max_rate: float | None = None,
+    random_state: object = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Simulate a population with recurrent coupling at compiled speed.
 
@@ -319,6 +336,8 @@ def simulate_recurrent(
     max_rate : float, optional
         Mean of a bin, for Gaussian its absolute value, above which the network counts as running
         away. Default: 1000 events per bin; 1e100 for Gaussian.
+    random_state : int, numpy RandomState or Generator, optional
+        The name of scikit-learn for ``random_key``; one of them.
 
     Returns
     -------
@@ -340,8 +359,10 @@ def simulate_recurrent(
         If the network, linearised at its baseline (no events, mean drive), sustains its own
         excitation. The gain then has an eigenvalue whose real part is at least 1.
 
-    Notes ----- Cost: ``n_events * window_size * n_neurons`` additions, and one draw and one exp for
-    each bin and neuron. For Gaussian observations every bin is an event.
+    Notes
+    -----
+    Cost: ``n_events * window_size * n_neurons`` additions, and one draw and one exp for each bin
+    and neuron. For Gaussian observations every bin is an event.
 
     Examples
     --------
@@ -372,7 +393,8 @@ def simulate_recurrent(
     counts = np.empty((n_bins, n_neurons), np.int64 if family.event_based else np.float64)
     rates = np.empty((n_bins, n_neurons))
     network = kernel, coupling, intercepts
-    chunks = _simulate(network, n_bins, random_key, loss, max_rate, drive, init_y, sd)
+    rng = read_key(random_key, random_state)
+    chunks = _simulate(network, n_bins, rng, loss, max_rate, drive, init_y, sd)
     for start, new_counts, new_rates in chunks:
         counts[start : start + new_counts.shape[0]] = new_counts
         rates[start : start + new_counts.shape[0]] = new_rates
@@ -454,13 +476,12 @@ def _warn_of_excitation(kernel, coupling, baseline, loss, max_rate):
         )
 
 
-def _simulate(network, n_bins, random_key, loss, max_rate, drive=None, init_y=None, sd=None):
+def _simulate(network, n_bins, rng, loss, max_rate, drive=None, init_y=None, sd=None, show=None):
     """Yield ``(start, counts, rates)`` for chunk after chunk of bins.
 
-    ``network`` is kernel, coupling and intercepts.
+    ``network`` is kernel, coupling and intercepts, ``show`` whether there is a bar.
     """
     kernel, coupling, intercepts = network
-    rng = read_key(random_key)
     window_size, n_neurons = kernel.shape[0], coupling.shape[0]
     pending = np.zeros((window_size, n_neurons))
     if init_y is not None:
@@ -472,18 +493,20 @@ def _simulate(network, n_bins, random_key, loss, max_rate, drive=None, init_y=No
     draw = loss.simulator or partial(_draw_bins, loss)
     sd = np.ones(n_neurons) if sd is None else sd
     dtype = np.int64 if loss.observation_model.event_based else np.float64
-    for start in range(0, n_bins, _CHUNK):
-        n_rows = min(_CHUNK, n_bins - start)
-        # pending is a ring: bin t uses row t % window_size, so chunks keep absolute bins.
-        eta = np.tile(np.asarray(intercepts, dtype=np.float64), (n_rows, 1))
-        if drive is not None:
-            eta += drive[start : start + n_rows]
-        counts = np.zeros((n_rows, n_neurons), dtype)
-        rates = np.zeros((n_rows, n_neurons))
-        stopped = draw(rng, links, sd, float(max_rate), pending, start, eta, counts, rates)
-        if stopped >= 0:
-            _raise_runaway(rates[stopped], start + stopped, max_rate, loss)
-        yield start, counts, rates
+    with Progress("simulating", n_bins, show) as progress:
+        for start in range(0, n_bins, _CHUNK):
+            n_rows = min(_CHUNK, n_bins - start)
+            # pending is a ring: bin t uses row t % window_size, so chunks keep absolute bins.
+            eta = np.tile(np.asarray(intercepts, dtype=np.float64), (n_rows, 1))
+            if drive is not None:
+                eta += drive[start : start + n_rows]
+            counts = np.zeros((n_rows, n_neurons), dtype)
+            rates = np.zeros((n_rows, n_neurons))
+            stopped = draw(rng, links, sd, float(max_rate), pending, start, eta, counts, rates)
+            if stopped >= 0:
+                _raise_runaway(rates[stopped], start + stopped, max_rate, loss)
+            progress.to(start + n_rows)
+            yield start, counts, rates
 
 
 def _draw_bins(loss, rng, network, sd, limit, pending, first, eta, counts, rates):
@@ -545,14 +568,25 @@ def _expect(name, value, shape):
     return array
 
 
-def read_key(random_key: object) -> np.random.Generator:
+def read_key(random_key: object, random_state: object = None) -> np.random.Generator:
     """A random generator from a seed, a generator, or a key of JAX (raw or typed).
+
+    ``random_state`` is the same by the name of scikit-learn, and may be a RandomState.
 
     Raises
     ------
     ValueError
-        If ``random_key`` is none of these.
+        If both are given, or it is none of these.
     """
+    if random_state is not None:
+        if random_key is not None and random_key is not DEFAULT_KEY:
+            raise ValueError(
+                f"random_key is {random_key!r} and random_state {random_state!r}; they are two "
+                "names of one argument, pass one of them."
+            )
+        if isinstance(random_state, np.random.RandomState):
+            return np.random.Generator(random_state._bit_generator)
+        random_key = random_state
     if str(getattr(random_key, "dtype", "")).startswith("key<"):
         # Only JAX can read a typed key; it is in memory if such a key exists.
         random_key = np.asarray(sys.modules["jax"].random.key_data(random_key))
@@ -561,7 +595,8 @@ def read_key(random_key: object) -> np.random.Generator:
     try:
         return np.random.default_rng(random_key)
     except (TypeError, ValueError):
+        name = "random_key" if random_state is None else "random_state"
         raise ValueError(
-            f"random_key is {random_key!r}; expected an integer, a NumPy generator, a key of JAX, "
+            f"{name} is {random_key!r}; expected an integer, a NumPy generator, a key of JAX, "
             "or None."
         ) from None

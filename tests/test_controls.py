@@ -85,12 +85,12 @@ def test_the_recipe_counts_what_controls_find():
     counts = rng.binomial(1, 0.03, size=(20_000, 15))
     counts[3:, 1] |= counts[:-3, 0] & rng.binomial(1, 0.6, size=19_997)
     family = {"observation_model": "Bernoulli", "inverse_link_function": "cloglog"}
-    found = fastglm.infer_connectivity(counts, controls=tuple(CONTROLS), **family)
+    found = fastglm.infer_connectivity(counts, 0.001, controls=tuple(CONTROLS), **family)
     assert found.significant().sum() == 1
     assert found.controls == {"jittered": 0, "shifted": 0, "reversed": 0, "reciprocal": 0}
     assert "1 in the data: jittered 0, shifted 0, reversed 0" in found.settings["controls"]
     with pytest.raises(ValueError, match="control is 'other'; expected one of"):
-        fastglm.infer_connectivity(counts, controls=["other"])
+        fastglm.infer_connectivity(counts, 0.001, controls=["other"])
 
 
 def test_a_control_that_finds_as_much_is_a_warning():
@@ -99,7 +99,7 @@ def test_a_control_that_finds_as_much_is_a_warning():
     drive = np.repeat(rng.choice([0.0, 0.1], size=200), 200)
     counts = rng.binomial(1, np.column_stack([drive, drive, 0.1 - drive, 0.1 - drive]))
     with pytest.warns(UserWarning, match="jittered: as many couplings as in the data"):
-        found = fastglm.infer_connectivity(counts, controls=["jittered"])
+        found = fastglm.infer_connectivity(counts, 0.001, controls=["jittered"])
     assert found.controls["jittered"] >= found.significant().sum()
 
 
@@ -110,14 +110,14 @@ def test_what_is_found_among_impossible_pairs():
     counts[3:, 1] += counts[:-3, 0] * rng.binomial(1, 0.5, size=19_997)
     impossible = np.zeros((3, 3), dtype=bool)
     impossible[2] = True
-    found = fastglm.infer_connectivity(counts, null="model", impossible=impossible)
+    found = fastglm.infer_connectivity(counts, 0.001, null="model", impossible=impossible)
     assert found.controls == {"impossible": 0}
     assert "impossible 0 of 2 such pairs" in found.settings["controls"]
     assert np.isfinite(found.p_value[2]).all()
     impossible[0, 1] = True
     with pytest.warns(UserWarning, match="impossible pairs: couplings are found as often as among"):
-        again = fastglm.infer_connectivity(counts, null="model", impossible=impossible)
+        again = fastglm.infer_connectivity(counts, 0.001, null="model", impossible=impossible)
     assert again.controls == {"impossible": 1}
     np.testing.assert_array_equal(again.p_value, found.p_value)
     with pytest.raises(ValueError, match=r"impossible has shape \(2, 2\) .* expected booleans"):
-        fastglm.infer_connectivity(counts, impossible=np.zeros((2, 2), bool))
+        fastglm.infer_connectivity(counts, 0.001, impossible=np.zeros((2, 2), bool))

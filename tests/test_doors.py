@@ -197,7 +197,8 @@ def test_lists_of_lists_of_times_are_spike_times():
     np.testing.assert_array_equal(found, fastglm.infer_connectivity(fewer, 0.1).strength)
     table = COUNTS.tolist()  # whole numbers, the same number in each row
     np.testing.assert_array_equal(
-        fastglm.infer_connectivity(table).strength, fastglm.infer_connectivity(COUNTS).strength
+        fastglm.infer_connectivity(table, 0.001).strength,
+        fastglm.infer_connectivity(COUNTS, 0.001).strength,
     )
 
 

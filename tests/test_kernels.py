@@ -379,6 +379,7 @@ def test_another_shape_compiles_nothing_anew(dtype, lanes):
         kernels.history_forward,
         kernels.history_forward_narrow,
         kernels.history_backward,
+        kernels.history_backward_narrow,
         kernels.poisson_exp,
         kernels.count_pairs,
     )

@@ -439,7 +439,7 @@ shell = types.SimpleNamespace(config={"IPKernelApp": {}})
 sys.modules["IPython"] = types.SimpleNamespace(get_ipython=lambda: shell)
 sys.modules["ipykernel.zmqshell"] = types.SimpleNamespace()
 sys.modules["ipywidgets"] = None
-from fastglm._batches.monitor import import_tqdm
+from fastglm._progress import import_tqdm
 print(import_tqdm().__module__)
 """
 

@@ -294,7 +294,7 @@ def counts():
 
 
 def test_the_recipe_uses_it_and_says_so(counts):
-    couplings = fastglm.infer_connectivity(counts)
+    couplings = fastglm.infer_connectivity(counts, 0.001)
     assert couplings.null.name == "empirical"
     assert "empirical null of 240 pairs" in repr(couplings)
     assert couplings.settings["null"] == couplings.null.sentence
@@ -303,12 +303,12 @@ def test_the_recipe_uses_it_and_says_so(counts):
     assert couplings.z[0, 1] > 8
     assert np.isnan(np.diag(couplings.z)).all()
     assert "delay" in couplings._repr_html_()
-    model = fastglm.infer_connectivity(counts, null="model")
+    model = fastglm.infer_connectivity(counts, 0.001, null="model")
     assert model.null.name == "model"
     assert not model.null.why
     np.testing.assert_array_equal(model.strength, couplings.strength)
     assert (model.p_value != couplings.p_value).any()
-    few = fastglm.infer_connectivity(counts[:, :4])
+    few = fastglm.infer_connectivity(counts[:, :4], 0.001)
     assert few.null.name == "model"
     assert "no empirical null: 12 pairs" in repr(few)
     np.testing.assert_array_equal(few.p_value, few.uncertainty.wald_test().p_value[:4])

@@ -97,6 +97,11 @@ def test_the_matrix_shows_the_strengths_and_a_dot_for_each_significant_one(n):
     significant = couplings.q_value <= 0.3
     assert significant.any()
     assert dots(ax) == {(i, j) for i, j in np.argwhere(significant)}
+    drawn = next(c for c in ax.collections if isinstance(c, EllipseCollection))
+    key = next(line for line in ax.get_legend().legend_handles if line.get_label().startswith("q"))
+    assert {to_rgb(colour) for colour in drawn.get_facecolor()} == {to_rgb("white")}
+    assert key.get_markerfacecolor() == "white"
+    assert plotting.plot_connectivity(couplings, legend=False).get_legend() is None
     size = np.quantile(np.abs(couplings.strength[significant]), 0.99)
     assert ax.images[0].get_clim() == (-size, size)  # the diagonal of -50 is not in it
     own = ax.images[1].get_array()[..., 3] == 1
@@ -260,7 +265,7 @@ def test_filters_are_multipliers_of_the_rate_with_their_bands(couplings):
         assert low * high == pytest.approx(1)  # doubling is as high as halving is deep
         assert ax.get_ylim() == axes[0].get_ylim()
         assert high > np.exp(np.abs([lower, upper])[:, :, i, j].max())
-        assert ax.get_xlabel() == "lag (ms)"
+        assert (ax.get_xlabel(), ax.get_ylabel()) == ("lag (ms)", "rate multiplier")
     assert axes[1].get_title(loc="left") == "2 \N{RIGHTWARDS ARROW} 2, own"
     own = plotting.plot_filters(couplings, pairs, share=False)
     assert len({ax.get_ylim() for ax in own}) == 3
@@ -509,11 +514,11 @@ def saved(monkeypatch):
     return figures
 
 
-def test_the_picture_of_a_fit_shows_the_map_and_its_strongest_filters(data, model, saved):
+def test_the_picture_of_a_fit_shows_the_map_and_its_strongest_filters(data, model, saved, tmp_path):
     coef = model.coef_.copy()
     couplings = point_estimates(coef, data[0].kernel_, receivers=np.array(list("abcd")))
     couplings.standard_error[:, 3] = np.inf  # a receiver without a regular optimum
-    plotting.fit_figure(couplings, 0.001, "fit.png")
+    plotting.fit_figure(couplings, 0.001, tmp_path / "fit.png")
     [figure] = saved
     matrix, *filters = (ax for ax in figure.axes if ax.get_visible() and ax.get_label() == "")
     hidden = np.eye(4, dtype=bool)
@@ -529,13 +534,14 @@ def test_the_picture_of_a_fit_shows_the_map_and_its_strongest_filters(data, mode
     assert sorted(t for t in titles if t) == sorted(expected)
 
 
-def test_the_picture_of_the_demo_lays_fitted_filters_over_true_ones(data, model, saved):
+def test_the_picture_of_the_demo_lays_fitted_filters_over_true_ones(data, model, saved, tmp_path):
     basis, *_ = data
     rng = np.random.default_rng(0)
     true = point_estimates(rng.normal(size=(N * FUNCS, N)), basis.kernel_)
     fitted = point_estimates(model.coef_, basis.kernel_)
-    plotting.demo_figure(true, fitted, 0.001, "demo.png")
+    plotting.demo_figure(true, fitted, 0.001, tmp_path / "demo.png")
     [figure] = saved
+    assert [ax.get_legend() is None for ax in figure.axes[:2]] == [True, False]
     titles = [ax.get_title() for ax in figure.axes[:2]]
     assert titles == ["true connectivity", "fitted connectivity"]
     assert figure.axes[0].images[0].get_clim() == figure.axes[1].images[0].get_clim()
@@ -550,10 +556,10 @@ def test_the_picture_of_the_demo_lays_fitted_filters_over_true_ones(data, model,
             assert ax.get_ylim()[1] > np.exp(np.abs(h).max()) or np.abs(h).max() > np.log(900)
 
 
-def test_a_network_without_links_can_be_drawn(data, saved):
+def test_a_network_without_links_can_be_drawn(data, saved, tmp_path):
     nothing = point_estimates(np.zeros((N * FUNCS, N)), data[0].kernel_)
-    plotting.demo_figure(nothing, nothing, 0.001, "demo.png")
-    plotting.fit_figure(nothing, 0.001, "fit.png")
+    plotting.demo_figure(nothing, nothing, 0.001, tmp_path / "demo.png")
+    plotting.fit_figure(nothing, 0.001, tmp_path / "fit.png")
     assert len(saved) == 2
 
 

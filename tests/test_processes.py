@@ -131,7 +131,7 @@ def test_an_installation_that_is_read_only_is_imported_without_a_home(tmp_path):
         (tmp_path / folder / "__pycache__").write_text("a file, so that no folder can be made")
     env = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA")}
     env |= {"HOME": os.devnull, "XDG_CACHE_HOME": os.devnull, "PYTHONPATH": str(tmp_path)}
-    code = "import fastglm, sys; print(fastglm.__file__)"
+    code = "import fastglm.glm, sys; print(fastglm.__file__)"
     done = subprocess.run(
         [sys.executable, "-B", "-c", code], env=env, cwd=tmp_path, capture_output=True, text=True
     )

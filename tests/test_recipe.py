@@ -22,7 +22,7 @@ def chain(n_bins=60_000, seed=0):
 @pytest.fixture(scope="module")
 def found():
     counts = chain()
-    return counts, fastglm.infer_connectivity(counts)
+    return counts, fastglm.infer_connectivity(counts, 0.001)
 
 
 def test_known_couplings_are_found_and_no_others(found):
@@ -71,15 +71,15 @@ def test_activity_is_the_filtered_past_of_all_cells(found):
 
 def test_trials_spike_times_and_sparse_counts_are_the_same(found):
     counts, couplings = found
-    sparse = fastglm.infer_connectivity(scipy.sparse.csr_array(counts))
+    sparse = fastglm.infer_connectivity(scipy.sparse.csr_array(counts), 0.001)
     np.testing.assert_allclose(sparse.strength, couplings.strength, rtol=1e-9, atol=1e-12)
     times = {name: (np.flatnonzero(counts[:, k]) + 0.5) * 1e-3 for k, name in enumerate("abcde")}
     named = fastglm.infer_connectivity(times, epochs=[[0, 60]])
     np.testing.assert_allclose(named.strength, couplings.strength, rtol=1e-9, atol=1e-12)
     assert named.senders.tolist() == list("abcde")
-    trials = fastglm.infer_connectivity(np.split(counts[:20_000], 4))
+    trials = fastglm.infer_connectivity(np.split(counts[:20_000], 4), 0.001)
     pieces = fastglm.infer_connectivity(
-        counts[:20_000], epochs=np.arange(0, 20_000, 5000)[:, None] + [0, 5000]
+        counts[:20_000], 0.001, epochs=np.arange(0, 20_000, 5000)[:, None] + [0, 5000]
     )
     np.testing.assert_array_equal(trials.strength, pieces.strength)
 
@@ -94,14 +94,14 @@ def test_silent_cells_and_silence():
     counts = chain(5000)
     counts[:, 4] = 0
     with pytest.warns(fastglm.glm.ConvergenceWarning, match="silent"):
-        couplings = fastglm.infer_connectivity(counts)
+        couplings = fastglm.infer_connectivity(counts, 0.001)
     assert np.isnan(couplings.q_value[0, 4])
     assert pooled(HistoryColumns(np.zeros((99, 2)), np.ones((5, 1))), 9) is None
 
 
 def test_bad_input_is_refused():
     with pytest.raises(ValueError, match="counts hold 1 cell; expected at least two"):
-        fastglm.infer_connectivity(chain(500)[:, :1])
+        fastglm.infer_connectivity(chain(500)[:, :1], 0.001)
     with pytest.raises(ValueError, match="bin_size"):
         fastglm.infer_connectivity(chain(500), bin_size=0)
 
@@ -109,9 +109,9 @@ def test_bad_input_is_refused():
 @pytest.mark.parametrize("link", [None, "cloglog"])
 def test_bernoulli_observations_find_the_same(link):
     counts = chain(20_000)
-    poisson = fastglm.infer_connectivity(counts)
+    poisson = fastglm.infer_connectivity(counts, 0.001)
     couplings = fastglm.infer_connectivity(
-        counts, observation_model="Bernoulli", inverse_link_function=link
+        counts, 0.001, observation_model="Bernoulli", inverse_link_function=link
     )
     assert np.argwhere(couplings.significant(0.01)).tolist() == [[0, 1], [2, 3]]
     assert couplings.settings["observations"] == f"Bernoulli, link {link or 'logistic'}"
@@ -124,8 +124,8 @@ def test_bernoulli_observations_find_the_same(link):
 def test_what_has_no_log_rate_and_no_spike_times_is_refused():
     counts = np.zeros((100, 2))
     with pytest.raises(ValueError, match="in log rate, which Gaussian observations do not have"):
-        fastglm.infer_connectivity(counts, observation_model="Gaussian")
+        fastglm.infer_connectivity(counts, 0.001, observation_model="Gaussian")
     with pytest.raises(ValueError, match=r"clip goes with spike times; for counts pass counts\."):
-        fastglm.infer_connectivity(counts, clip=True)
+        fastglm.infer_connectivity(counts, 0.001, clip=True)
     with pytest.raises(ValueError, match=r"y holds 2 in bin .* Pass counts\.clip\(max=1\)\?"):
-        fastglm.infer_connectivity(counts + 2, observation_model="Bernoulli")
+        fastglm.infer_connectivity(counts + 2, 0.001, observation_model="Bernoulli")

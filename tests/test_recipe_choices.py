@@ -20,7 +20,7 @@ COUNTS = three()
 
 
 def infer(**choices):
-    return fastglm.infer_connectivity(COUNTS, null="model", **choices)
+    return fastglm.infer_connectivity(COUNTS, 0.001, null="model", **choices)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +116,9 @@ def test_penalties_are_chosen():
     none = infer(regularizer=None)
     assert none.settings["penalty"] == "none"
     np.testing.assert_allclose(none.strength, weak.strength, rtol=0.05, atol=0.05)
-    lasso = fastglm.infer_connectivity(COUNTS, regularizer="Lasso", regularizer_strength=1e-3)
+    lasso = fastglm.infer_connectivity(
+        COUNTS, 0.001, regularizer="Lasso", regularizer_strength=1e-3
+    )
     assert "after Lasso" in lasso.settings["null"]
     with pytest.raises(ValueError, match="regularizer is 'Lasso' without regularizer_strength"):
         infer(regularizer="Lasso")

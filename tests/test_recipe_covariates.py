@@ -144,7 +144,7 @@ def test_bins_of_a_group_and_of_its_counts_see_the_same():
     by_hand = np.full((450, 10), np.nan)
     by_hand[rows] = np.asarray(SPLINES.compute_features(beside.values))
     np.testing.assert_allclose(X[known, 16:26], by_hand[known], rtol=0, atol=1e-8)
-    from_counts = fastglm.infer_connectivity(counts, covariates=given, null="model")
+    from_counts = fastglm.infer_connectivity(counts, 0.001, covariates=given, null="model")
     from_units = fastglm.infer_connectivity(units, BIN, covariates=given, null="model")
     np.testing.assert_allclose(from_counts.strength, from_units.strength, rtol=1e-6)
     np.testing.assert_allclose(
@@ -165,11 +165,12 @@ def driven(n_bins=40_000, seed=0):
 
 def test_a_shared_stimulus_is_a_coupling_without_it_and_none_with_it():
     counts, stimulus = driven()
-    without = fastglm.infer_connectivity(counts, null="model")
+    without = fastglm.infer_connectivity(counts, 0.001, null="model")
     assert without.q_value[0, 1] < 1e-6
     basis = HistoryConv(6, label="kernel")
     given = fastglm.infer_connectivity(
         counts,
+        0.001,
         covariates={"now": stimulus, "past": (basis, stimulus)},
         null="model",
         controls=["jittered", "reversed"],
@@ -185,9 +186,12 @@ def test_a_shared_stimulus_is_a_coupling_without_it_and_none_with_it():
 def test_covariates_have_a_prior_without_units():
     counts, _ = driven(10_000)
     speed = np.random.default_rng(1).gamma(2, 1.0, 10_000)
-    one = fastglm.infer_connectivity(counts, covariates={"speed": speed}, null="model")
+    one = fastglm.infer_connectivity(counts, 0.001, covariates={"speed": speed}, null="model")
     other = fastglm.infer_connectivity(
-        counts, covariates={"speed": 1e6 + 1e3 * speed, "still": np.full(10_000, 7.0)}, null="model"
+        counts,
+        0.001,
+        covariates={"speed": 1e6 + 1e3 * speed, "still": np.full(10_000, 7.0)},
+        null="model",
     )
     np.testing.assert_allclose(other.strength, one.strength, rtol=0, atol=2e-3)
     strength = one.model.regularizer_strength[-1]

@@ -13,6 +13,7 @@ from fastglm import _html
 pytest.importorskip("matplotlib")
 
 from fastglm.report import check_path, write_report
+from fastglm.report.look import SCRIPT
 
 N, FUNCS, WINDOW = 5, 3, 12
 MINUS = "\N{MINUS SIGN}"
@@ -89,10 +90,12 @@ def page(data, model, tmp_path_factory):
 
 
 def test_page_refers_to_nothing_outside(page):
-    assert "script" not in page.tags
+    assert page.tags.count("script") == 1
     assert "link" not in page.tags
+    assert not re.search(r"fetch|XMLHttp|import\(|eval|innerHTML|cookie", SCRIPT)
     for tag, name, value in page.attributes:
         assert not name.startswith("on")
+        assert (tag, name) != ("script", "src")
         if name in ("src", "href", "xlink:href", "srcset", "data", "action"):
             assert value.startswith(("#", "data:image/png")), (tag, name)
     assert not re.search(r"url\((?!#)|@import|javascript:", page.source)
@@ -262,7 +265,7 @@ def test_point_estimates_alone(data, model, tmp_path):
 
 def test_standard_errors_wait_where_they_take_long(data, model, tmp_path, monkeypatch):
     _, X, counts = data
-    monkeypatch.setattr(fastglm.report.facts, "_MOST_WORK", 1.0)
+    monkeypatch.setattr(fastglm.inference, "_MOST_WORK", 1.0)
     page = Page(write_report(tmp_path / "fit.html", model, X, counts))
     assert any(f"{N * FUNCS} features and {N} receivers" in note for _, note in page.notes())
     page = Page(write_report(tmp_path / "fit.html", model, X, counts, standard_errors="robust"))
@@ -270,6 +273,33 @@ def test_standard_errors_wait_where_they_take_long(data, model, tmp_path, monkey
     name, _, error, _, _ = page.table("Who drives whom")[0]
     i, j = map(int, name.split(" \N{RIGHTWARDS ARROW} "))
     assert error == f"{robust.standard_error[i, j]:.2g}"
+
+
+def test_a_map_brings_its_model_tests_and_controls(tmp_path):
+    rng = np.random.default_rng(0)
+    counts = rng.binomial(1, 0.05, size=(5000, 3))
+    counts[2:, 1] |= counts[:-2, 0] & rng.binomial(1, 0.5, size=4998)
+    couplings = fastglm.infer_connectivity(counts, 0.002, null="model", controls=("shifted",))
+    model = couplings.model
+    held_out = fastglm.diagnostics.contributions(
+        model, model.X_, model.counts_, 2, blocks={"coupling": "coupling"}
+    )
+    page = Page(write_report(tmp_path / "fit.html", couplings, contributions=held_out))
+    tested = page.list("Who drives whom")
+    assert tested["null"] == couplings.null.sentence
+    assert tested["controls"] == couplings.settings["controls"]
+    assert tested["synchrony"] == couplings.settings["synchrony"]
+    assert page.list("Settings and versions")["window"] == "50 ms (25 bins)"
+    rows = page.table("Who drives whom")
+    assert rows[0][0] == "0 \N{RIGHTWARDS ARROW} 1"
+    assert rows[0][1] == f"{couplings.strength[0, 1]:+.2f}"
+    assert "Cross-validated" in page.sections["Does coupling help?"]
+    assert page.list("What was fitted")["bins"].startswith("5,000 of 2 ms")
+
+
+def test_gains_have_no_powers_of_ten():
+    assert fastglm.report.sections._gain(1214.2) == "+1,210"
+    assert fastglm.report.sections._gain(-61.26) == f"{MINUS}61.3"
 
 
 def test_names_of_the_cells(data, model, tmp_path):
@@ -328,6 +358,14 @@ def test_raises(data, model, tmp_path):
         write_report(path, model, X, counts, standard_errors="some")
     with pytest.raises(ValueError, match=r"names has shape \(2,\); expected a name for each of 5"):
         write_report(path, model, X, counts, names=["a", "b"])
+    with pytest.raises(ValueError, match="X or y is missing; expected those of the fit"):
+        write_report(path, model)
+    found = model.coupling_map(X, counts)
+    with pytest.raises(ValueError, match="a CouplingMap has its tests; leave them out"):
+        write_report(path, found, X, counts, null="empirical")
+    found.save(tmp_path / "map.npz")
+    with pytest.raises(ValueError, match="This map has no model, as one from a file has none"):
+        write_report(path, fastglm.load_couplings(tmp_path / "map.npz"))
     with pytest.raises(ValueError, match="is not fitted yet"):
         write_report(path, fastglm.PopulationGLM(), X, counts)
     with pytest.raises(ValueError, match="is expecting 15 features"):
@@ -369,7 +407,7 @@ def test_a_page_of_gaussian_observations(tmp_path):
     assert fitted["scale"] == f"median {middle:.4g}, {low:.4g} to {high:.4g}"
     assert fitted["receivers"] == "3"
     shown = page.list("Does the model describe the data?")
-    assert set(shown) == {"deviance explained (R\u00b2)", "spectral radius"}
+    assert set(shown) == {"deviance explained (R\u00b2), in-sample", "spectral radius"}
     assert "one event" not in page.source
     assert "bits per spike" not in page.source
     assert "Change of mean, over the lag in bins" in page.source

@@ -7,6 +7,7 @@ import naive
 import numpy as np
 import pytest
 
+import fastglm
 from fastglm import simulation
 from fastglm.basis import HistoryConv, RaisedCosineLogConv
 from fastglm.observation_models import as_observation_model
@@ -601,3 +602,31 @@ def test_a_network_stops_before_it_runs_away():
 def test_what_is_no_seed_is_said(key):
     with pytest.raises(ValueError, match=r"random_key is .*; expected an integer, a NumPy gener"):
         simulate_recurrent(**make_network(), n_bins=5, random_key=key)
+
+
+# --- random_state, the name of scikit-learn ---
+
+
+def test_random_state_is_random_key():
+    basis = fastglm.basis.RaisedCosineLogConv(3, window_size=10)
+    network = fastglm.simulation.random_network(3, basis, random_state=5)
+    same = fastglm.simulation.random_network(3, basis, random_key=5)
+    np.testing.assert_array_equal(network.coupling_coef, same.coupling_coef)
+    counts = network.simulate(500, random_state=2)
+    np.testing.assert_array_equal(counts, network.simulate(500, 2))
+    X = np.zeros((50, 1))
+    model = fastglm.GLM().fit(np.arange(50.0)[:, None] / 50, np.ones(50, int))
+    drawn = model.simulate(feedforward_input=X, random_state=3)[0]
+    np.testing.assert_array_equal(drawn, model.simulate(3, X)[0])
+    legacy = np.random.RandomState(1)
+    assert fastglm.simulation.read_key(None, legacy).random() == np.random.RandomState(1).random()
+
+
+def test_two_names_of_one_key_are_refused():
+    basis = fastglm.basis.RaisedCosineLogConv(3, window_size=10)
+    with pytest.raises(ValueError, match="random_key is 0 and random_state 0; they are two names"):
+        fastglm.simulation.random_network(3, basis, random_key=0, random_state=0)
+    with pytest.raises(ValueError, match="random_state is 'a'; expected an integer"):
+        fastglm.simulation.random_network(3, basis, random_state="a")
+    with pytest.raises(ValueError, match="feedforward_input is missing"):
+        fastglm.GLM().simulate(random_state=0)

@@ -18,6 +18,7 @@ FLOORS = (
         "_html",
         "_checks",
         "_files",
+        "_progress",
         "_pynapple",
         "pytrees",
         "features",
@@ -40,9 +41,11 @@ FLOORS = (
         "_effective",
         "_scores",
         "_information",
+        "_remarks",
         "io",
         "simulation",
         "inference",
+        "_summary",
         "model_selection",
         "diagnostics",
     )
@@ -104,5 +107,22 @@ def test_import_leaves_what_a_fit_does_not_need():
         "assert all(hasattr(fastglm, name) for name in fastglm.__all__)\n"
         "assert not hasattr(fastglm, 'no_such_name')\n"
         "assert 'fastglm.workflow' in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_module_loads_on_first_use():
+    code = (
+        "import sys, fastglm\n"
+        "assert 'fastglm.simulation' in sys.modules or fastglm.simulation.random_network\n"
+        "assert fastglm.recordings.load_spikes is fastglm.load_spikes\n"
+        "names = [n for n in fastglm._MODULES if not hasattr(fastglm, n)]\n"
+        "assert names == [], names\n"
+        "assert {'plotting', 'report'} <= set(dir(fastglm)) - set(fastglm.__all__)\n"
+        "try:\n"
+        "    import matplotlib\n"
+        "except ImportError:\n"
+        "    sys.exit()\n"
+        "assert fastglm.plotting.plot_connectivity and fastglm.report.write_report\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastglm import _html
 from fastglm._files import one_line
+from fastglm._progress import Progress
 
 _SAVE_EVERY = 20.0  # least seconds between checkpoints inside a batch
 _SAVE_PART = 20  # least pause between them, in durations of the last one
@@ -24,8 +25,9 @@ class Monitor:
     result : Result
         Result of all receivers; it is filled as batches end.
     tol : float
-    progress : None, True or callable
-        True draws a bar. A callable gets the number of receivers done since its last call; the
+    progress : None, bool or callable
+        True draws a bar, False none; by default it appears by itself, see `Progress`. A callable
+        gets the number of receivers done since its last call; the
         thread that fits them calls it.
     checkpoint : Checkpoint or None
     log : str
@@ -41,15 +43,9 @@ class Monitor:
         self._saved = self._began = self._begun = time.monotonic()
         if checkpoint is not None:
             self._try(checkpoint.check)
-        self._report = progress if callable(progress) else None
-        self._bar = None
-        if progress is True:
-            tqdm = import_tqdm()
-            self._bar = tqdm(
-                total=result.intercept.size,
-                desc="fitting",
-                bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}",
-            )
+        self._report, self._told = (progress if callable(progress) else None), 0
+        show = False if callable(progress) else progress
+        self._bar = Progress("fitting", result.intercept.size, show)
 
     def watch(self, receivers: np.ndarray, columns) -> Callable:
         """A function to call after every pass with the result of a batch so far.
@@ -68,7 +64,7 @@ class Monitor:
     def _tell(self, receivers: np.ndarray, columns, solved) -> None:
         """Report the progress of a batch, and save its result if a checkpoint is due."""
         logs = bool(self._log) and logger.isEnabledFor(logging.DEBUG)
-        if not (logs or self._report or self._bar is not None or self.checkpoint is not None):
+        if not (logs or self._report or self._bar.shown or self.checkpoint is not None):
             return  # nobody listens
         running = solved.status == ""
         passes = int(solved.n_passes.max(initial=0))
@@ -139,13 +135,11 @@ class Monitor:
     def _show(self, n_more: int, part: float, passes: int) -> None:
         n = self._n_done + n_more
         if self._report is not None:
-            new = n - getattr(self, "_told", 0)
+            new = n - self._told
             if new > 0:
                 self._report(new)
                 self._told = n
-        if self._bar is not None:
-            self._bar.n = max(self._bar.n, n + part)
-            self._bar.set_postfix_str(f"{n} of {self._bar.total} receivers, pass {passes}")
+        self._bar.to(n + part, f"{n} of {self._bar.total} receivers, pass {passes}")
 
     def flush(self) -> None:
         """Save results that are not saved yet."""
@@ -155,20 +149,8 @@ class Monitor:
     def close(self) -> None:
         """End the bar, save results that are not saved yet, and write a last line to the log."""
         self.flush()
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()
         if self._log:
             logger.info(
                 "%s: ended after %.3g s: %r", self._log, time.monotonic() - self._began, self.result
             )
-
-
-def import_tqdm():
-    """``tqdm.auto.tqdm``: a widget in notebooks that have ipywidgets, else text.
-
-    The warning of tqdm about missing ipywidgets is silenced, since the text works as well.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="IProgress not found")
-        from tqdm.auto import tqdm
-    return tqdm

@@ -12,6 +12,7 @@
 | `simulate` | spikes of a recurrent network |
 | `dots`, `threads` | not compiled: products whose bits do not depend on other columns, threads |
 | `compiler` | Numba's decorator, with a cache that may fail |
+| `ahead` | kernels that another process compiles ahead |
 """
 
 from fastglm._kernels.elementary import exp, exp32, exp_array, exp_of, log, log32, log_of
@@ -58,6 +59,7 @@ from fastglm._kernels.tiles import (
     aligned_zeros,
     collect_filters,
     history_backward,
+    history_backward_narrow,
     history_forward,
     history_forward_narrow,
     history_rows,
@@ -98,6 +100,7 @@ __all__ = [
     "gaussian_identity",
     "group_leftover",
     "history_backward",
+    "history_backward_narrow",
     "history_forward",
     "history_forward_narrow",
     "history_rows",

@@ -5,10 +5,15 @@ can be written, an ordinary ``njit(cache=True)`` raises at import, and a disk th
 the first call. Here kernels are then compiled in every process, and one warning says so.
 """
 
+import logging
 import warnings
 
 import numba
+from numba.core import event
 
+from fastglm._kernels import ahead
+
+COMPILING = "compiling kernels, on this machine's first use only"
 _told = False  # one warning in a process
 
 
@@ -49,6 +54,35 @@ class _Tolerant:
 
     def __getattr__(self, name):
         return getattr(self._cache, name)
+
+
+class _Compilations(event.Listener):
+    """Counts the kernels of fastglm that are being compiled.
+
+    The first one is written to the log, and starts the process that compiles others ahead.
+    """
+
+    def __init__(self):
+        self.running, self.begun = 0, 0
+
+    def on_start(self, event):
+        if self._is_ours(event):
+            self.running, self.begun = self.running + 1, self.begun + 1
+            if self.begun == 1:
+                logging.getLogger("fastglm").info(COMPILING)
+                if not _told:  # without a cache the other process would work in vain
+                    ahead.start()
+
+    def on_end(self, event):
+        self.running -= self._is_ours(event)
+
+    def _is_ours(self, event):
+        function = getattr(event.data["dispatcher"], "py_func", None)
+        return str(getattr(function, "__module__", "")).startswith("fastglm.")
+
+
+compilations = _Compilations()
+event.register("numba:compile", compilations)
 
 
 def _tell(error):

@@ -13,7 +13,7 @@ import numpy as np
 from numba import prange
 
 from fastglm._kernels.compiler import njit
-from fastglm._kernels.tiles import FASTMATH
+from fastglm._kernels.tiles import FASTMATH, first_at
 
 PAIR_LANES = 8  # weights side by side: one AVX-512 register of float64
 _ROWS = 512  # rows that are multiplied with each other at a time; they stay in the first cache
@@ -31,12 +31,12 @@ def _sort_pairs(own_bins, own_amplitudes, two, wanted, reach, bounds):
     (bins, senders, amplitudes), (ahead, behind), (first, stop) = two, reach, bounds
     n_lags = ahead + behind - 1
     starts = np.zeros(wanted.shape[0] * n_lags + 1, np.int64)
-    low = np.searchsorted(own_bins, first - ahead)
-    high = np.searchsorted(own_bins, stop - 1)
+    low = first_at(own_bins, first - ahead)
+    high = first_at(own_bins, stop - 1)
     begin = 0
     if low < high:
-        begin = np.searchsorted(bins, max(own_bins[low] - behind + 1, first - behind))
-    last = np.searchsorted(bins, stop - 1)
+        begin = first_at(bins, max(own_bins[low] - behind + 1, first - behind))
+    last = first_at(bins, stop - 1)
     f = begin
     for e in range(low, high):
         while f < last and bins[f] <= own_bins[e] - behind:
@@ -118,10 +118,10 @@ def _apply_kernel(kernel, support, distance, n_lags, total, sums):
 
 @njit(cache=True, nogil=True, fastmath=FASTMATH)
 def _project(sums, kernel, support, out, turned):
-    """``out[a, b, :] += sum_l sums[a, l, :] * kernel[b, l]``, or ``out[b, a, :]`` if ``turned``."""
+    """``out[a, b, :] += sum_l sums[a, l, :] * kernel[b, l]``; ``out[b, a, :]`` if turned is 1."""
     for a in range(sums.shape[0]):
         for b in range(kernel.shape[0]):
-            target = out[b, a] if turned else out[a, b]
+            target = out[b, a] if turned > 0 else out[a, b]
             low, high = support[b, 0], support[b, 1]
             lag = low
             while lag + 4 <= high:
@@ -154,18 +154,19 @@ def _sum_pairs(starts, at, amplitude, own, other, weights, bounds, out):
             continue
         some = slice(starts[place], starts[place + 1])
         distance = place - behind + 1
+        shift = max(distance, 0) + 1
+        n_lags = min(ahead - max(distance, 0), behind + min(distance, 0))
+        _add_weights(at[some], amplitude[some], shift, n_lags, weights, bounds, total)
         if distance >= 0:
-            n_lags = min(ahead - distance, behind)
-            shift = distance + 1
-            _add_weights(at[some], amplitude[some], shift, n_lags, weights, bounds, total)
             _apply_kernel(own[0], own[1], distance, n_lags, total, later)
         else:
-            n_lags = min(behind + distance, ahead)
-            _add_weights(at[some], amplitude[some], 1, n_lags, weights, bounds, total)
             _apply_kernel(other[0], other[1], -distance, n_lags, total, before)
     out[:] = 0
-    _project(later, other[0], other[1], out, False)
-    _project(before, own[0], own[1], out, True)
+    for turned in range(2):  # a constant argument would be compiled for each value
+        if turned == 0:
+            _project(later, other[0], other[1], out, turned)
+        else:
+            _project(before, own[0], own[1], out, turned)
 
 
 @njit(cache=True, nogil=True, fastmath=FASTMATH)
@@ -228,8 +229,8 @@ def _meet_rows(bins, amplitudes, rows, weights, bounds, sums):
     """``sums[r, l, :] += sum_s amplitude * rows[r, s + 1 + l] * w[s + 1 + l, :]``."""
     first, stop = bounds
     n_lags = sums.shape[1] // PAIR_LANES
-    low = np.searchsorted(bins, first - n_lags)
-    high = np.searchsorted(bins, stop - 1)
+    low = first_at(bins, first - n_lags)
+    high = first_at(bins, stop - 1)
     for e in range(low, high):
         begin = bins[e] + 1
         start, size = max(begin, first), min(begin + n_lags, stop) - max(begin, first)
@@ -274,7 +275,7 @@ def add_crossed(one, own, rows, columns, weights, bounds, corner, out):
         sums = np.zeros((rows.shape[0], own[0].shape[1]))
         _meet_rows(one[0][begin:end], one[1][begin:end], rows, weights[tile], bounds, sums)
         block = np.zeros((rows.shape[0], n_funcs, PAIR_LANES))
-        _project(sums, own[0], own[1], block, False)
+        _project(sums, own[0], own[1], block, tile * 0)
         for r in range(rows.shape[0]):
             for b in range(n_funcs):
                 mine = corner + i * n_funcs + b

@@ -4,7 +4,7 @@ import numpy as np
 from numba import prange
 
 from fastglm._kernels.compiler import njit
-from fastglm._kernels.tiles import FASTMATH
+from fastglm._kernels.tiles import FASTMATH, first_at
 
 
 @njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH)
@@ -21,7 +21,7 @@ def count_pairs(starts, bins, amplitudes, later_bins, later_cells, later_amplitu
         table[:] = 0
         first = 0
         if starts[i] < starts[i + 1]:
-            first = np.searchsorted(later_bins, bins[starts[i]])
+            first = first_at(later_bins, bins[starts[i]])
         for e in range(starts[i], starts[i + 1]):
             begin = bins[e]
             amplitude = amplitudes[e]

@@ -65,6 +65,23 @@ def aligned_zeros(shape, dtype=np.float64):
     return raw[first : first + size].view(dtype).reshape(shape)
 
 
+@njit(cache=True)
+def first_at(values, limit):
+    """The first of ascending whole numbers that is at least a limit: ``np.searchsorted``.
+
+    Numba takes 0.7 s to compile that for each pair of types, this 0.1 s. Kernels of other files
+    call it, whose caches do not notice a change to it.
+    """
+    low, high = 0, values.shape[0]
+    while low < high:
+        middle = (low + high) >> 1
+        if values[middle] < limit:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
 @njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH)
 def history_rows(bins, senders, amplitudes, kernel, rows, out):
     """``out[r, i * B + b] = sum_l kernel[l, b] * counts[rows[r] - 1 - l, i]``, rows ascending.
@@ -75,7 +92,7 @@ def history_rows(bins, senders, amplitudes, kernel, rows, out):
     n_rows = rows.shape[0]
     n_events = bins.shape[0]
     for segment in prange((n_rows + 255) // 256):
-        first = np.searchsorted(bins, rows[segment * 256] - window_size)
+        first = first_at(bins, rows[segment * 256] - window_size)
         for r in range(segment * 256, min(n_rows, segment * 256 + 256)):
             t = rows[r]
             while first < n_events and bins[first] < t - window_size:
@@ -137,7 +154,7 @@ def _forward_segment(bins, senders, amplitudes, filters, window_size, start, beg
     """
     n_events = bins.shape[0]
     span = window_size + 2 * PAD  # lags stored per sender
-    low = np.searchsorted(bins, start + begin - window_size)
+    low = first_at(bins, start + begin - window_size)
     high = low
     for row in range(begin, end, BLOCK):
         t = start + row
@@ -191,7 +208,7 @@ def _forward_narrow(bins, starts, amplitudes, filters, window_size, start, begin
     span = window_size + 2 * PAD
     for i in range(starts.shape[0] - 1):
         stop = starts[i + 1]
-        e = starts[i] + np.searchsorted(bins[starts[i] : stop], start + begin - window_size)
+        e = starts[i] + first_at(bins[starts[i] : stop], start + begin - window_size)
         while e < stop and bins[e] < start + end - 1:
             first = bins[e] + 1 - start
             low, high = max(first, begin), min(first + window_size, end)
@@ -229,8 +246,8 @@ def _event_sums(lanes, block):
     @njit(cache=True, fastmath=FASTMATH)
     def backward_sender(bins, amplitudes, residual, window_size, start, n_rows, total, lag_sums):
         for lag in range(0, window_size, block):
-            low = np.searchsorted(bins, start - lag - block)
-            high = np.searchsorted(bins, start + n_rows - 1 - lag)
+            low = first_at(bins, start - lag - block)
+            high = first_at(bins, start + n_rows - 1 - lag)
             if low == high:
                 continue
             for k in range(size):
@@ -269,14 +286,34 @@ _backward_narrow = _event_sums(1, NARROW_BLOCK)
 
 @njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH)
 def history_backward(
-    bins, starts, amplitudes, residual, window_size, start, n_rows, lanes, tiles, lag_sums
+    bins, starts, amplitudes, residual, window_size, start, n_rows, tiles, lag_sums
 ):
     """``lag_sums[i, l, :] += sum over events (s, i) of amplitude * residual[s + 1 + l, :]``.
 
     Events are sorted by sender, then by bin; ``starts[i]`` is the first of sender i. Sums inside a
-    chunk run in the dtype of the residual, and sums over chunks in float64. A tile of one receiver
-    is summed by segments, whose residual stays in the first-level cache: 13 ns an event of 100 lags
-    in place of 22.
+    chunk run in the dtype of the residual, and sums over chunks in float64.
+    """
+    n_senders = lag_sums.shape[1]
+    n_groups = min(n_senders, 8)
+    for task in prange(tiles.shape[0] * n_groups):
+        tile = tiles[task // n_groups]
+        group = task % n_groups
+        total = np.empty(_TILE, residual.dtype)
+        window = window_size, start, n_rows
+        for i in range(group * n_senders // n_groups, (group + 1) * n_senders // n_groups):
+            events = slice(starts[i], starts[i + 1])
+            args = bins[events], amplitudes[events], residual[tile]
+            _backward_wide(*args, *window, total, lag_sums[tile, i])
+
+
+@njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH)
+def history_backward_narrow(
+    bins, starts, amplitudes, residual, window_size, start, n_rows, tiles, lag_sums
+):
+    """`history_backward` for tiles of one receiver.
+
+    They are summed by segments, whose residual stays in the first-level cache: 13 ns an event of
+    100 lags in place of 22.
     """
     n_senders = lag_sums.shape[1]
     n_groups = min(n_senders, 8)
@@ -286,16 +323,10 @@ def history_backward(
         total = np.empty(_TILE, residual.dtype)
         window = window_size, start, n_rows
         first, last = group * n_senders // n_groups, (group + 1) * n_senders // n_groups
-        if lanes > 1:
-            for i in range(first, last):
-                events = slice(starts[i], starts[i + 1])
-                args = bins[events], amplitudes[events], residual[tile]
-                _backward_wide(*args, *window, total, lag_sums[tile, i])
-            continue
         place = np.empty(last - first, np.int64)  # the next event of each sender
         for i in range(first, last):
             own = bins[starts[i] : starts[i + 1]]
-            place[i - first] = starts[i] + np.searchsorted(own, start - window_size)
+            place[i - first] = starts[i] + first_at(own, start - window_size)
         for begin in range(0, n_rows, NARROW_SEGMENT):
             end = start + min(n_rows, begin + NARROW_SEGMENT)
             for i in range(first, last):
@@ -326,7 +357,7 @@ def _run_kernels(lanes):
             begin = (task % n_segments) * SEGMENT
             end = min(n_rows, begin + SEGMENT)
             shift = np.empty(lanes, eta.dtype)
-            r = np.searchsorted(edges, begin, side="right") - 1
+            r = first_at(edges, begin + 1) - 1
             while begin < end:
                 stop = min(end, edges[r + 1])
                 if samples[r] >= 0:
@@ -358,7 +389,7 @@ def _run_kernels(lanes):
             out = sums[tile, segment]
             out[:] = 0
             total = np.empty(lanes, residual.dtype)
-            r = np.searchsorted(edges, begin, side="right") - 1
+            r = first_at(edges, begin + 1) - 1
             while begin < end:
                 stop = min(end, edges[r + 1])
                 if samples[r] >= 0:

@@ -65,8 +65,9 @@ class HistorySweep:
             kernels.launch(kernels.history_forward, *own, *rest)
 
     def backward(self, start, n_rows, tiles, residual):
+        wide, narrow = kernels.history_backward, kernels.history_backward_narrow
         kernels.launch(
-            kernels.history_backward,
+            wide if self.lanes > 1 else narrow,
             self.block.bins_by_sender,
             self.block.starts,
             self.amplitudes_by_sender,
@@ -74,7 +75,6 @@ class HistorySweep:
             self.window_size,
             start,
             n_rows,
-            self.lanes,
             tiles,
             self.lag_sums,
         )

@@ -10,7 +10,7 @@ from scipy import stats
 
 from fastglm._checks import check_share
 from fastglm.diagnostics.explained import read_fit
-from fastglm.simulation import read_key
+from fastglm.simulation import DEFAULT_KEY, read_key
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -117,8 +117,9 @@ def time_rescaling(
     model: object,
     X: object,
     y: object,
-    random_key: object = 0,
+    random_key: object = DEFAULT_KEY,
     *,
+    random_state: object = None,
     sample_weight: ArrayLike | None = None,
     offset: ArrayLike | None = None,
 ) -> Rescaling:
@@ -143,6 +144,8 @@ def time_rescaling(
         somewhat too large, because the parameters were fitted to these events.
     random_key : int, array of int, numpy Generator or None
         Seed of the random parts. The draws of a receiver do not depend on the other receivers.
+    random_state : int, numpy RandomState or Generator, optional
+        The name of scikit-learn for ``random_key``; one of them.
     sample_weight, offset
         As in `fit`. A bin of weight 0 is left out; other weights do not count.
 
@@ -156,13 +159,15 @@ def time_rescaling(
         If X or y does not fit the model, no row of X is finite, the fit had an offset and no offset
         is given, or the observations are Gaussian, which are not events.
 
-    Notes ----- Edges: a stretch is a run of bins with complete history and known counts. An
-    interval begins at an event or at the first bin of a stretch, and lies inside the stretch. The
-    last interval of a stretch has no event. If such intervals were left out, long intervals would
-    be missing, and a correct model would fail on short epochs (Wiener, 2003). Therefore an
-    exponential draw from the model completes them. ``n_censored`` is the number of completed
-    intervals; if they are a large part of all intervals, the test has little power. With ordinary
-    features a row of NaN separates epochs.
+    Notes
+    -----
+    Edges: a stretch is a run of bins with complete history and known counts. An interval begins at
+    an event or at the first bin of a stretch, and lies inside the stretch. The last interval of a
+    stretch has no event. If such intervals were left out, long intervals would be missing, and a
+    correct model would fail on short epochs (Wiener, 2003). Therefore an exponential draw from the
+    model completes them. ``n_censored`` is the number of completed intervals; if they are a large
+    part of all intervals, the test has little power. With ordinary features a row of NaN separates
+    epochs.
 
     Bins: a bin with several events counts as a bin with one event. If ``n_extra`` is a large part
     of the events, use smaller bins.
@@ -197,7 +202,7 @@ def time_rescaling(
     edges = np.searchsorted(receiver[order], np.arange(n + 1))
     statistic, p_value, n_censored = np.full(n, np.nan), np.full(n, np.nan), np.zeros(n, np.int64)
     intervals = []
-    for j, rng in enumerate(read_key(random_key).spawn(n)):
+    for j, rng in enumerate(read_key(random_key, random_state).spawn(n)):
         some = order[edges[j] : edges[j + 1]]
         p = -np.expm1(-chance[some])  # 1 after an edge
         u = -np.expm1(-total[some] + np.log1p(-rng.random(some.size) * p))

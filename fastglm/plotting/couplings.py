@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _MAP = "RdBu_r"
 _OWN, _ABSENT = (0.72, 0.72, 0.72, 1.0), (0.92, 0.92, 0.92, 1.0)
 _VEIL = (1.0, 1.0, 1.0, 0.72)  # over couplings that are not significant, if dots would be too small
+_RING = 0.6  # points, around a dot
 _MOST_DOTS = 40  # cells above which a dot is smaller than 3 points on a page
 
 
@@ -39,6 +40,7 @@ def plot_connectivity(
     mark: str = "auto",
     limit: float | None = None,
     bar: bool = True,
+    legend: bool = True,
     ax: Axes | None = None,
 ) -> Axes:
     """Matrix of couplings, senders down and receivers across.
@@ -65,6 +67,8 @@ def plot_connectivity(
         significant couplings; of all couplings if none is significant.
     bar : bool
         Whether to draw the bar of colours.
+    legend : bool
+        Whether to say below the matrix what marks and greys mean.
     ax : matplotlib Axes, optional
 
     Returns
@@ -124,10 +128,11 @@ def plot_connectivity(
     if over.any():
         _draw_image(ax, over)
     if mark == "dots":
-        _draw_dots(ax, significant, np.abs(shown.filled(0)) / limit)
+        _draw_dots(ax, significant)
     if open_.any():
         ax.patch.set(hatch="/////", edgecolor="0.6", facecolor="white")
-    _draw_keys(ax, _keys(mark, q, own, absent, open_), couplings.receivers)
+    if legend:
+        _draw_keys(ax, _keys(mark, q, own, absent, open_), couplings.receivers)
     if bar and shown.count():
         draw_bar(image, shown.compressed(), ax, labels[value])
     return ax
@@ -150,8 +155,8 @@ def _keys(mark, q, own, absent, open_):
     """Entries of the legend for marks and grounds."""
     keys = []
     if mark == "dots":
-        ink = matplotlib.rcParams["text.color"]
-        keys.append(Line2D([], [], ls="", marker="o", ms=4, color=ink, label=f"q \u2264 {q:g}"))
+        dot = {"marker": "o", "ms": 4.5, "mfc": "white", "mec": "black", "mew": _RING}
+        keys.append(Line2D([], [], ls="", **dot, label=f"q \u2264 {q:g}"))
     elif mark == "fade":
         keys.append(Patch(color="#B2182B", label=f"q \u2264 {q:g}, others faded"))
     if own.any():
@@ -276,11 +281,10 @@ def draw_filters(
     """Draw each filter into its own axes, over the true filter if ``true`` is given."""
     lag, lag_label = lags_of(couplings.kernel.shape[0], bin_size)
     factor = couplings.loss.multiplied
-    width = axes.shape[1] if axes.ndim == 2 else axes.size
     for ax in axes.ravel()[len(pairs) :]:
         ax.set_visible(False)
     ends = []
-    for k, (ax, pair) in enumerate(zip(axes.ravel(), pairs, strict=False)):
+    for ax, pair in zip(axes.ravel(), pairs, strict=False):
         ends.append(_draw_filter(ax, couplings, pair, lag, level))
         if true is not None:
             h = true.kernel @ true.coef[pair[0], :, pair[1]]
@@ -288,11 +292,9 @@ def draw_filters(
             ax.plot(lag, np.exp(h) if factor else h, color=GREY, lw=3, alpha=0.5, zorder=1,
                     label="true")  # fmt: skip
         ax.set_xlim(0, lag[-1])
-        if k + width >= len(pairs):
-            ax.set_xlabel(lag_label, fontsize=9)
-        if k % width == 0:
-            label = f"{factor} multiplier" if factor else f"change of {couplings.loss.eta_name}"
-            ax.set_ylabel(label, fontsize=9)
+        ax.set_xlabel(lag_label, fontsize=SMALL)
+        label = f"{factor} multiplier" if factor else f"change of {couplings.loss.eta_name}"
+        ax.set_ylabel(label, fontsize=SMALL)
         plain(ax)
         ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
     for ax, end in zip(axes.ravel(), ends, strict=False):
@@ -347,14 +349,13 @@ def _draw_image(ax, values, **kwargs):
     return ax.imshow(values, interpolation="nearest", aspect=ax.get_aspect(), **kwargs)
 
 
-def _draw_dots(ax, significant, darkness):
-    """Round dots of a third of a cell, white on dark colours."""
+def _draw_dots(ax, significant):
+    """Round dots of a third of a cell, alike on every colour, as in the legend."""
     n, m = significant.shape
     rows, columns = np.nonzero(significant)
     dots = EllipseCollection(
-        0.3, 0.3, 0, units="x" if m >= n else "y", lw=0,
-        offsets=np.column_stack([columns, rows]), offset_transform=ax.transData,
-        facecolors=np.where(darkness[rows, columns] > 0.6, "white", "black"),
+        0.3, 0.3, 0, units="x" if m >= n else "y", lw=_RING, facecolors="white",
+        edgecolors="black", offsets=np.column_stack([columns, rows]), offset_transform=ax.transData,
     )  # fmt: skip
     ax.add_collection(dots, autolim=False)
 

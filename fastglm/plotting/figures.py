@@ -39,7 +39,9 @@ def demo_figure(true: CouplingMap, fitted: CouplingMap, bin_size: float, path: s
     axes = top.subplots(1, 2)
     limit = colour_limit(true.strength[~true.own_history])
     for ax, couplings, title in zip(axes, (true, fitted), ("true", "fitted"), strict=True):
-        plot_connectivity(couplings, limit=limit, bar=False, ax=ax)
+        # One legend for both: the fitted map has every mark of the true one.
+        one = couplings is fitted
+        plot_connectivity(couplings, limit=limit, bar=False, legend=one, ax=ax)
         ax.set_title(f"{title} connectivity", fontsize=10)
     drawn = axes[1].images[0]
     draw_bar(drawn, drawn.get_array().compressed(), axes, _label(fitted))
@@ -51,7 +53,16 @@ def demo_figure(true: CouplingMap, fitted: CouplingMap, bin_size: float, path: s
     _save(figure, path)
 
 
-def fit_figure(couplings: CouplingMap, bin_size: float, path: str | Path) -> None:
+def fit_figure(
+    couplings: CouplingMap,
+    bin_size: float,
+    path: str | Path,
+    *,
+    q: float = 0.05,
+    value: str = "strength",
+    mark: str = "auto",
+    level: float = 0.95,
+) -> None:
     """Save the fitted connectivity beside six of its strongest filters.
 
     Parameters
@@ -60,12 +71,16 @@ def fit_figure(couplings: CouplingMap, bin_size: float, path: str | Path) -> Non
     bin_size : float
         Seconds.
     path : Path
+    q, value, mark
+        As in `plot_connectivity`.
+    level : float
+        Level of the bands of filters.
     """
     figure = Figure(figsize=(11, 5), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.15))
-    ax = plot_connectivity(couplings, ax=left.subplots())
+    ax = plot_connectivity(couplings, q, value, mark, ax=left.subplots())
     ax.set_title("fitted connectivity", fontsize=10)
-    draw_filters(couplings, _examples(couplings), right.subplots(2, 3), bin_size)
+    draw_filters(couplings, _examples(couplings), right.subplots(2, 3), bin_size, level)
     _save(figure, path)
 
 

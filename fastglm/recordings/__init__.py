@@ -13,6 +13,7 @@
 | `sortings` | SpikeInterface's sortings and analyzers |
 | `blocks` | Neo's spike trains, segments and blocks |
 | `npz` | recordings in `.npz` files |
+| `series` | `load_series`: position, speed, trials of a file |
 | `units` | spike times of units, from any container |
 | `covariates` | what else drives the cells, at the bins of a recording |
 | `bins` | bins in seconds: when a bin is, and what it holds |
@@ -23,6 +24,7 @@
 """
 
 from fastglm.recordings.load import load_spikes
+from fastglm.recordings.series import load_series
 from fastglm.recordings.spikes import SpikeTimes, bin_spikes
 
-__all__ = ["SpikeTimes", "bin_spikes", "load_spikes"]
+__all__ = ["SpikeTimes", "bin_spikes", "load_series", "load_spikes"]

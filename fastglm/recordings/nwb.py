@@ -58,6 +58,18 @@ class Table(Protocol):
         """All columns, indices of ragged ones included."""
 
 
+class Series(Protocol):
+    """Samples of a TimeSeries. Every access raises ValueError with the name of the store."""
+
+    shape: tuple
+
+    def times(self) -> np.ndarray:
+        """Seconds of every sample."""
+
+    def values(self) -> np.ndarray:
+        """Every sample, in the unit of the series."""
+
+
 class Store(Protocol):
     """Where the tables are."""
 
@@ -68,6 +80,9 @@ class Store(Protocol):
 
     def interval_names(self) -> list[str]:
         """Names of the tables of intervals."""
+
+    def series(self) -> dict[str, Series]:
+        """All series by their paths."""
 
 
 def read_units(store: Store, where: str | None = None, epochs: str | None = None) -> Units:
@@ -116,6 +131,19 @@ def read_units(store: Store, where: str | None = None, epochs: str | None = None
         int((stop > first).sum()),
         _columns_of(table, chosen, ids.size, path),
     )
+
+
+def regular_times(start: float, rate: float, n_samples: int) -> np.ndarray:
+    """Seconds of samples that follow each other at a rate.
+
+    Raises
+    ------
+    ValueError
+        If the rate is not above 0.
+    """
+    if not rate > 0:
+        raise ValueError(f"A series has {rate} samples a second; expected a rate above 0.")
+    return float(start) + np.arange(n_samples) / float(rate)
 
 
 def check_stored(path: str, name: str, declared: int, stored: int) -> None:

@@ -15,18 +15,19 @@ import numpy as np
 from fastglm.recordings import nwb
 from fastglm.recordings.table import Units
 
+_SERIES = ("processing", "acquisition", "stimulus/presentation")  # groups that hold series
 _TEXTS = 1 << 25  # bytes of texts that are read before their length is looked at
 
 
 def read_units(source: object, where: str | None = None, epochs: str | None = None) -> Units:
     """The units of a file: a Path, an ``h5py.File``, or a binary file object."""
-    with _opened(source) as (file, path):
-        return nwb.read_units(_File(file, path), where, epochs)
+    with opened(source) as store:
+        return nwb.read_units(store, where, epochs)
 
 
 @contextmanager
-def _opened(source) -> Iterator[tuple[object, str]]:
-    """The file and its name; a file that was given open stays open."""
+def opened(source: object) -> Iterator[nwb.Store]:
+    """The `Store` of a file; a file that was given open stays open."""
     try:
         import h5py
     except ImportError:
@@ -34,7 +35,7 @@ def _opened(source) -> Iterator[tuple[object, str]]:
     if isinstance(source, h5py.Group):
         if not source:
             raise ValueError("The h5py.File is closed; open it again, or give its path.")
-        yield source, f"{source.file.filename}"
+        yield _File(source, f"{source.file.filename}")
         return
     path = str(source if isinstance(source, Path) else getattr(source, "name", source))
     try:
@@ -42,7 +43,7 @@ def _opened(source) -> Iterator[tuple[object, str]]:
     except Exception as error:  # a file object may raise anything
         raise ValueError(f"{path} could not be read as NWB: {_reason(error)}") from None
     with file:
-        yield file, path
+        yield _File(file, path)
 
 
 def _reason(error):
@@ -88,6 +89,21 @@ class _File:
         with _reading(self.path):
             return list(self._file.get("intervals", {}))
 
+    def series(self):
+        found = {}
+
+        def add(name, one):
+            if not hasattr(one, "items") or "data" not in one:
+                return
+            if "timestamps" in one or "rate" in getattr(one.get("starting_time"), "attrs", {}):
+                found[f"{place}/{name}"] = _Series(one, self._file, self.path)
+
+        with _reading(self.path):
+            for place in _SERIES:
+                if place in self._file:
+                    self._file[place].visititems(add)
+        return found
+
 
 class _Group:
     """A `Table` in a file."""
@@ -107,6 +123,35 @@ class _Group:
         with _reading(self._path):
             found = {k: v for k, v in self._group.items() if isinstance(v, h5py.Dataset)}
         return {name: _Data(data, self._file, self._path) for name, data in found.items()}
+
+
+class _Series:
+    """A `Series` in a file."""
+
+    def __init__(self, group, file, path):
+        self._group, self._path = group, path
+        with _reading(path):
+            self._data = _Data(group["data"], file, path)
+            self._attributes = dict(group["data"].attrs)
+            given = group.get("timestamps")
+        self._timestamps = None if given is None else _Data(given, file, path)
+        self.shape = self._data.shape
+
+    def times(self):
+        if self._timestamps is not None:
+            return self._timestamps.values().astype(np.float64)
+        with _reading(self._path):
+            start = self._group["starting_time"]
+            return nwb.regular_times(start[()], start.attrs["rate"], self.shape[0])
+
+    def values(self):
+        if self._data.kind not in "fiub":
+            raise ValueError(f"{self._path}: {self._group.name} does not hold numbers.")
+        factor, add = (
+            self._attributes.get(n, d) for n, d in (("conversion", 1.0), ("offset", 0.0))
+        )
+        values = self._data.values()
+        return values if (factor, add) == (1.0, 0.0) else values * factor + add
 
 
 class _Data:

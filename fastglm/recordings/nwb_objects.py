@@ -29,7 +29,12 @@ def is_nwb_file(value: object) -> bool:
 
 def read_units(value: object, where: str | None = None, epochs: str | None = None) -> Units:
     """The units of an ``NWBFile``, as from its file."""
-    return nwb.read_units(_Store(value), where, epochs)
+    return nwb.read_units(store_of(value), where, epochs)
+
+
+def store_of(value: object) -> nwb.Store:
+    """The `Store` of an ``NWBFile``."""
+    return _Store(value)
 
 
 @contextmanager
@@ -57,6 +62,11 @@ class _Store:
 
     def interval_names(self):
         return [name.partition("/")[2] for name in self._intervals()]
+
+    def series(self):
+        with _reading(self.path):
+            found = [one for one in self._file.objects.values() if _is_series(one)]
+            return {_place(one): _Series(one, self.path) for one in found}
 
     def _intervals(self):
         found = {f"intervals/{name}": getattr(self._file, name) for name in _OWN}
@@ -150,6 +160,47 @@ class _Column:
         if values is None and all(hasattr(one, "name") for one in self.values()):
             return [one.name for one in self.values()]
         return values
+
+
+class _Series:
+    """A `Series` of a ``TimeSeries``."""
+
+    def __init__(self, series, path):
+        self._series, self._path = series, path
+
+    @property
+    def shape(self):
+        with _reading(self._path):
+            return tuple(np.shape(self._series.data))
+
+    def times(self):
+        with _reading(self._path):
+            given = self._series.timestamps
+            if given is not None:
+                return np.asarray(given[:], np.float64)
+            one = self._series
+            return nwb.regular_times(one.starting_time, one.rate, self.shape[0])
+
+    def values(self):
+        with _reading(self._path):
+            values = np.asarray(self._series.data[:])
+            factor, add = self._series.conversion, getattr(self._series, "offset", 0.0)
+        if values.dtype.kind not in "fiub":
+            raise ValueError(f"{self._path}: {self._series.name} does not hold numbers.")
+        return values if (factor, add) == (1.0, 0.0) else values * factor + add
+
+
+def _is_series(one):
+    return any(cls.__name__ == "TimeSeries" for cls in type(one).__mro__)
+
+
+def _place(one):
+    """Names of the containers around an object and its own, as a path."""
+    names = []
+    while one is not None and not is_nwb_file(one):
+        names.append(one.name)
+        one = one.parent
+    return "/".join(reversed(names))
 
 
 def _stored(data):

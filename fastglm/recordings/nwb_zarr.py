@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from fastglm._checks import import_extra
 from fastglm._files import one_line
-from fastglm.recordings import nwb_objects
+from fastglm.recordings import nwb, nwb_objects
 from fastglm.recordings.table import Units
 
 _LONGEST = 200  # characters of an error of hdmf
@@ -21,6 +23,13 @@ def is_store(path: Path) -> bool:
 
 def read_units(path: Path, where: str | None = None, epochs: str | None = None) -> Units:
     """The units of a store, as from an HDF5 file of the same session."""
+    with opened(path) as store:
+        return nwb.read_units(store, where, epochs)
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[nwb.Store]:
+    """The `Store` of a Zarr store."""
     library = import_extra("hdmf_zarr")
     try:
         with warnings.catch_warnings():
@@ -32,4 +41,4 @@ def read_units(path: Path, where: str | None = None, epochs: str | None = None) 
         reason = one_line(error.args[-1] if error.args else error)[:_LONGEST]
         raise ValueError(f"{path} could not be read by hdmf-zarr: {reason}") from None
     with io:
-        return nwb_objects.read_units(file, where, epochs)
+        yield nwb_objects.store_of(file)

@@ -12,7 +12,7 @@ from fastglm.recordings.times import as_seconds
 
 TEXTS, PARQUET = (".csv", ".tsv"), (".parquet", ".pq")
 ENDINGS = TEXTS + PARQUET
-_TIMES = ("time", "times", "spike_time", "spike_times", "timestamp", "timestamps", "t", "seconds")
+TIMES = ("time", "times", "spike_time", "spike_times", "timestamp", "timestamps", "t", "seconds")
 _UNITS = ("unit", "unit_id", "cell", "cell_id", "neuron", "neuron_id", "cluster", "cluster_id")
 _SEPARATORS = "\t;,"
 _RATIO = 100  # bytes of times that one byte of a file may stand for: times differ
@@ -33,7 +33,7 @@ def read_units(path: Path, where: str | None = None, epochs: str | None = None) 
     sizes = np.bincount(codes, minlength=len(ids))
     table = UnitTable(
         str(path),
-        np.split(_times_of(frame[time], path)[order], np.cumsum(sizes)[:-1]) if len(ids) else [],
+        np.split(times_of(frame[time], path)[order], np.cumsum(sizes)[:-1]) if len(ids) else [],
         _names(ids),
         _constant(frame.drop(columns=[time, unit]), codes, order, sizes),
     )
@@ -43,28 +43,36 @@ def read_units(path: Path, where: str | None = None, epochs: str | None = None) 
 
 def _read(path):
     """The table, and the names of its columns of times and of units."""
+    if path.suffix.lower() in PARQUET:
+        frame = read_frame(path)
+        return frame, *_find(frame.columns, path)
+    time, unit = _find(read_frame(path, nrows=0).columns, path)
+    # Texts become numbers in `times_of`: pandas 2 rounds the last bit of a number.
+    return read_frame(path, dtype={time: str}), time, unit
+
+
+def read_frame(path: Path, **options: object) -> object:
+    """The table of a file as a DataFrame; options are those of texts."""
     pandas = import_extra("pandas")
     if path.suffix.lower() in PARQUET:
         parquet = import_extra("pyarrow.parquet")
         n_rows, size = parquet.read_metadata(path).num_rows, path.stat().st_size
         if 8 * n_rows > _SMALL + _RATIO * size:
             raise ValueError(f"{path} declares {n_rows:,} rows and holds {size:,} bytes.")
-        frame = pandas.read_parquet(path, engine="pyarrow")
-        return frame, *_find(frame.columns, path)
+        return pandas.read_parquet(path, engine="pyarrow")
     with open(path, encoding="utf-8-sig") as file:
         header = file.readline()
     separator = max(_SEPARATORS, key=header.count)
-    options = {"sep": separator, "encoding": "utf-8-sig", "skipinitialspace": True}
-    time, unit = _find(pandas.read_csv(path, nrows=0, **options).columns, path)
-    # Texts become numbers in `_times_of`: pandas 2 rounds the last bit of a number.
-    return pandas.read_csv(path, dtype={time: str}, **options), time, unit
+    return pandas.read_csv(
+        path, sep=separator, encoding="utf-8-sig", skipinitialspace=True, **options
+    )
 
 
 def _find(columns, path):
     """The names of the columns of times and of units."""
     found = {str(name).strip().lower(): name for name in reversed(columns)}
     names = []
-    for what, usual in (("times", _TIMES), ("units", _UNITS)):
+    for what, usual in (("times", TIMES), ("units", _UNITS)):
         known = [found[name] for name in usual if name in found]
         if not known:
             raise ValueError(
@@ -75,7 +83,7 @@ def _find(columns, path):
     return names
 
 
-def _times_of(column, path):
+def times_of(column: object, path: Path) -> np.ndarray:
     """Times in seconds; those of a parquet file in the type of the file."""
     kind = column.dtype.kind
     if kind == "m":

@@ -1,14 +1,15 @@
 """One self-contained page about a fit: couplings, their uncertainty, diagnostics and warnings.
 
-The page needs no other file: pictures are inline SVG, styles are in its head, and there are no
-scripts. It follows the light or dark scheme of the reader's system. Pages need matplotlib (the
-extra ``plot``).
+The page needs no other file: pictures are inline SVG, and style and script are in it. It follows
+the light or dark scheme of the reader's system. Tables are sorted by a click on a heading, pictures
+are saved as SVG or PNG, and nothing is fetched. Pages need matplotlib (the extra ``plot``).
 
 | file | content |
 |---|---|
 | `facts` | all numbers and notes of the page |
 | `sections` | the sections: facts as tables and pictures |
-| `page` | HTML, pictures as SVG, and the style |
+| `page` | HTML, and pictures as SVG |
+| `look` | style and script |
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import matplotlib
 
 from fastglm._checks import check_choice, check_share
 from fastglm._files import replacing
+from fastglm.connectivity import CouplingMap
+from fastglm.diagnostics import Contributions
 from fastglm.inference import KINDS
 from fastglm.recordings.times import check_bin_size
 from fastglm.report import page, sections
@@ -34,8 +37,8 @@ if TYPE_CHECKING:
 def write_report(
     path: str | Path,
     model: object,
-    X: object,
-    y: object,
+    X: object | None = None,
+    y: object | None = None,
     *,
     sample_weight: ArrayLike | None = None,
     offset: ArrayLike | None = None,
@@ -50,6 +53,7 @@ def write_report(
     channel: Sequence | str | bool | None = None,
     q: float = 0.05,
     names: Sequence[str] | None = None,
+    contributions: Contributions | None = None,
 ) -> Path:
     """Write a page about a fitted model: certificate, couplings, filters, diagnostics, settings.
 
@@ -57,10 +61,12 @@ def write_report(
     ----------
     path : str or Path
         HTML file to write.
-    model : PopulationGLM or GLM
-        Fitted to X and y.
+    model : PopulationGLM, GLM or CouplingMap
+        Fitted to X and y. The map of `fastglm.infer_connectivity` brings its model, tests,
+        controls, bin size, basis and settings along.
     X, y, sample_weight, offset
-        As in `fit`.
+        As in `fit`. Models of `fastglm.fit_coupling` and `fastglm.infer_connectivity` know their X
+        and y.
     bin_size : float, optional
         Seconds. Without it, rates are per bin and lags in bins.
     basis : basis, optional
@@ -84,6 +90,8 @@ def write_report(
     names : sequence of str, optional
         Names of the receivers, and of the senders if the population drives itself. Default: names
         of the columns of the counts, or numbers.
+    contributions : fastglm.diagnostics.Contributions, optional
+        What blocks of features add to the held-out score, for a section of its own.
 
     Returns
     -------
@@ -92,8 +100,9 @@ def write_report(
     Raises
     ------
     ValueError
-        If the page cannot be written, X or y does not fit the model, weights or offsets of the fit
-        are missing, or another argument is not valid.
+        If the page cannot be written, X or y is missing or does not fit the model, a map has no
+        model or comes with tests of another kind, weights or offsets of the fit are missing, or
+        another argument is not valid.
 
     Examples
     --------
@@ -115,9 +124,23 @@ def write_report(
     if not (standard_errors is None or isinstance(standard_errors, bool)):
         wanted = f"None, True, False or one of {list(KINDS)}"
         check_choice("standard_errors", standard_errors, KINDS, wanted)
+    couplings = None
+    if isinstance(model, CouplingMap):
+        if standard_errors is not None or channel is not None or null != "model":
+            raise ValueError(
+                "standard_errors, null and channel make the tests of a map, and a CouplingMap has "
+                "its tests; leave them out, or pass its model."
+            )
+        couplings, model = model, _model_of(model)
+        names = couplings.receivers if names is None else names
+        bin_size = couplings.bin_size if bin_size is None else bin_size
+        basis = getattr(model, "basis_", None) if basis is None else basis
+        settings = couplings.settings if settings is None else settings
+    X, y = _data_of(model, X, y)
     adjust = {"sample_weight": sample_weight, "offset": offset}
     test = {"null": null, "bin_size": bin_size, "channel": channel}
-    facts = gather(model, X, y, standard_errors, names, adjust, test)
+    facts = gather(model, X, y, standard_errors, names, adjust, test, couplings)
+    facts.contributions = contributions
     with matplotlib.rc_context(page.PICTURE):
         parts = [
             sections.attention(facts),
@@ -125,6 +148,7 @@ def write_report(
             sections.certificate(facts, seconds),
             sections.couplings(facts, q),
             sections.filters(facts, bin_size),
+            sections.contributions(facts),
             sections.describes(facts),
             sections.receivers(facts, bin_size),
             sections.settings(facts, basis, settings),
@@ -135,6 +159,29 @@ def write_report(
     with replacing(path) as file:
         file.write(text.encode())
     return path
+
+
+def _model_of(couplings):
+    if couplings.model is None:
+        raise ValueError(
+            "This map has no model, as one from a file has none; pass the map of "
+            "infer_connectivity, or a fitted model with X and y."
+        )
+    return couplings.model
+
+
+def _data_of(model, X, y):
+    """X and y, or those that the model keeps."""
+    found = [
+        getattr(model, name, None) if given is None else given
+        for given, name in ((X, "X_"), (y, "counts_"))
+    ]
+    if found[0] is None or found[1] is None:
+        raise ValueError(
+            "X or y is missing; expected those of the fit. Only models of fit_coupling and "
+            "infer_connectivity keep theirs."
+        )
+    return found
 
 
 __all__ = ["check_path", "write_report"]

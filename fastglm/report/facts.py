@@ -12,10 +12,10 @@ from fastglm._fitted import Fitted
 from fastglm._inputs import read_counts
 from fastglm.diagnostics.explained import explained, read_fit
 from fastglm.features.matrix import as_feature_matrix
+from fastglm.inference import affordable
 from fastglm.plotting.common import names_of
 
 LEVEL = 0.95  # level of bands
-_MOST_FEATURES, _MOST_WORK = 1500, 3e12  # above these, standard errors only on request
 _MOST_MODES = 150  # cells; modes of larger networks are not counted
 
 
@@ -35,6 +35,7 @@ class Facts:
     itself: bool = False  # the population drives itself
     stability: diagnostics.Stability | None = None
     radius: float = np.nan
+    contributions: diagnostics.Contributions | None = None
     notes: list = field(default_factory=list)  # (level, sentence)
 
 
@@ -46,11 +47,12 @@ def gather(
     names: np.ndarray | list | None,
     adjust: dict,
     test: dict,
+    couplings: connectivity.CouplingMap | None = None,
 ) -> Facts:
     """All facts about a fit; see `fastglm.report.write_report`.
 
     ``adjust`` has its ``sample_weight`` and ``offset``, ``test`` its ``null``, ``bin_size`` and
-    ``channel``.
+    ``channel``. Without ``couplings`` the map is made here.
     """
     fit = read_fit(model, X, y, **adjust)
     sums = explained(fit)
@@ -65,8 +67,11 @@ def gather(
     if fit.family.event_based:
         facts.bits_per_spike = sums.bits_per_spike()
         facts.rescaling = diagnostics.time_rescaling(model, X, y, **adjust)
-    if fit.X.histories:
+    if couplings is not None:
+        facts.couplings, facts.itself = couplings, bool(couplings.own_history.any())
+    elif fit.X.histories:
         _add_couplings(facts, model, X, y, standard_errors, {**adjust, **test})
+    if facts.couplings is not None:
         _add_stability(facts)
     facts.notes = _notes(facts) + facts.notes
     return facts
@@ -87,9 +92,7 @@ def _add_couplings(facts, model, X, y, standard_errors, how):
     if senders is None and block.inputs is not None:
         senders = np.array([str(name) for name in block.inputs.names])
     names = {"senders": senders, "receivers": facts.names}
-    work = float(fit.kept.sum()) * float((free.astype(float) ** 2).sum())
-    affordable = free.max() <= _MOST_FEATURES and work <= _MOST_WORK
-    if standard_errors or (standard_errors is None and affordable):
+    if standard_errors or (standard_errors is None and affordable(fit)):
         kind = standard_errors if isinstance(standard_errors, str) else "observed"
         facts.couplings = connectivity.coupling_map(model, X, y, kind, **names, **how)
         return

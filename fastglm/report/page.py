@@ -1,4 +1,4 @@
-"""A page: its pieces of HTML, its pictures and its style."""
+"""A page: its pieces of HTML and its pictures."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fastglm._files import check_output
+from fastglm.report.look import SCRIPT, STYLE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,8 +42,9 @@ def whole(title: str, top: str, sections: Iterable[str]) -> str:
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f"<header><h1>{escape(title)}</h1>\n{top}</header>\n{body}\n</main>\n</body>\n</html>\n"
+        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        f"<header><h1>{escape(title)}</h1>\n{top}</header>\n{body}\n</main>\n"
+        f"<script>{SCRIPT}</script>\n</body>\n</html>\n"
     )
 
 
@@ -94,55 +96,3 @@ def picture(figure: Figure, text: str, caption: bool = True, raster: bool = Fals
         f'<figure style="max-width: {width:.0f}px"><svg {box} role="img" '
         f'aria-label="{escape(text)}">{inner}</svg>{below}</figure>'
     )
-
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1b1f24; --soft: #59636e; --line: #d9dee3;
-  --ground: #fff; --panel: #f5f7f9; --warn: #b34700; --note: #0b62a0; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e8ec; --soft: #9aa4ae; --line: #333b44; --ground: #14181c; --panel: #1c2228;
-    --warn: #ff9a52; --note: #6fb7ec; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--ground); color: var(--ink);
-  font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
-main { max-width: 66rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 1rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.15rem; margin: 2.5rem 0 .75rem; padding-top: .75rem;
-  border-top: 1px solid var(--line); }
-h3 { font-size: 1rem; margin: 0 0 .5rem; }
-p { margin: 0 0 1rem; max-width: 46rem; color: var(--soft); }
-.tiles { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); }
-.tiles div { background: var(--panel); border-radius: .5rem; padding: .75rem 1rem; }
-.tiles b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums; }
-.tiles span { color: var(--soft); font-size: .85rem; }
-.notes { list-style: none; margin: 0; padding: 0; max-width: 50rem; }
-.notes li { border-left: 4px solid var(--note); padding: .1rem 0 .1rem .8rem; margin: 0 0 .75rem;
-  overflow-wrap: anywhere; }
-.notes b { color: var(--note); }
-.notes .warning { border-color: var(--warn); }
-.notes .warning b { color: var(--warn); }
-dl { display: grid; grid-template-columns: minmax(7rem, max-content) 1fr; gap: .3rem 1.25rem;
-  margin: 0 0 1rem; }
-dt { color: var(--soft); }
-dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
-.beside, .pictures { display: flex; flex-wrap: wrap; gap: 1.5rem 2.5rem; align-items: flex-start; }
-.beside > * { flex: 1 1 20rem; min-width: 0; }
-.beside > :has(table) { flex: 1.3 1 26rem; }
-.pictures figure { flex: 1 1 19rem; }
-.panels { display: grid; gap: .5rem;
-  grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); }
-figure { margin: 0; width: 100%; }
-figcaption { color: var(--soft); font-size: .85rem; margin-top: .25rem; }
-svg { display: block; width: 100%; height: auto; overflow: visible; color: var(--ink); }
-svg * { stroke-linejoin: round; stroke-linecap: butt; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .75rem .25rem 0; text-align: right; white-space: nowrap;
-  border-bottom: 1px solid var(--line); }
-th:first-child { text-align: left; }
-thead th { color: var(--soft); font-weight: 600; }
-tbody th { font-weight: 400; }
-summary { cursor: pointer; margin-bottom: .5rem; }
-@media (max-width: 30rem) { dl { grid-template-columns: 1fr; gap: 0; }
-  dd { margin-bottom: .5rem; } }
-"""

@@ -31,9 +31,9 @@ def tiles(facts: Facts, q: float) -> str:
         (_largest(fit.model.newton_decrement_, ".0e"), "largest gap to it, predicted"),
     ]
     if facts.bits_per_spike is not None:
-        shown.append((_median(facts.bits_per_spike), "bits per spike, median"))
+        shown.append((_median(facts.bits_per_spike), "in-sample bits per spike, median"))
     else:
-        shown.append((_median(facts.deviance_explained), "R\u00b2, median"))
+        shown.append((_median(facts.deviance_explained), "in-sample R\u00b2, median"))
     if couplings is not None:
         possible = int(np.isfinite(couplings.q_value).sum())
         if possible:
@@ -129,10 +129,8 @@ def _basis_picture(block, bin_size):
     colours = matplotlib.colormaps["cividis"](np.linspace(0.25, 0.9, block.n_funcs))
     for values, colour in zip(block.kernel.T, colours, strict=True):
         ax.plot(lag, values, color=colour, lw=1.4)
-    ax.set(xlabel=label, xlim=(0, lag[-1]))
-    ax.set_yticks([])
+    ax.set(xlabel=label, ylabel="weight", xlim=(0, lag[-1]))
     plain(ax)
-    ax.spines["left"].set_visible(False)
     return picture(figure, f"The {block.n_funcs} functions of which every filter is made.")
 
 
@@ -161,7 +159,8 @@ def couplings(facts: Facts, q: float) -> str:
     found = facts.couplings
     if found is None:
         return ""
-    figure = Figure(figsize=(4.7, 4.5), layout="constrained")
+    side = _side(max(found.strength.shape))
+    figure = Figure(figsize=(side, 0.96 * side), layout="constrained")
     plotting.plot_connectivity(found, q, ax=figure.subplots())
     caption = "Area of every filter, senders down, receivers across; red excites, blue inhibits."
     drawn = picture(figure, caption, raster=True)
@@ -169,8 +168,50 @@ def couplings(facts: Facts, q: float) -> str:
     below = table(head, rows) if rows else "<p>No coupling between different cells.</p>"
     return section(
         "Who drives whom",
-        f'<p>{_explained(found)}</p><div class="beside">{drawn}<div>'
-        f"<h3>The strongest {len(rows)}</h3>{below}</div></div>",
+        f'<p>{escape(_explained(found))}</p><div class="beside">{drawn}'
+        f'<div class="tests"><h3>What was tested</h3>{listed(_tests(found))}</div></div>'
+        f"<h3>The strongest {len(rows)}</h3>{below}",
+    )
+
+
+def _side(n):
+    """Side of a map of n cells, inches: a cell of a large one is still a dot."""
+    return float(np.interp(n, [40, 100, 400], [4.7, 6.0, 7.5]))
+
+
+def _tests(found):
+    """Null, confounding, controls and pairs that stand apart, in words."""
+    said = found.settings
+    rows = [("null", found.null.sentence)]
+    if np.isfinite(found.null.confounding):
+        rows.append(("confounding", f"{found.null.confounding:.2g} standard errors"))
+    if found.controls:
+        controls = said.get("controls") or ", ".join(f"{k} {n}" for k, n in found.controls.items())
+    else:
+        controls = "none was run; infer_connectivity(..., controls=...) counts false discoveries"
+    rows.append(("controls", controls))
+    if found.channel:
+        rows.append(("pairs of one channel", found.channel))
+    if "synchrony" in said:
+        rows.append(("synchrony", said["synchrony"]))
+    return rows
+
+
+def contributions(facts: Facts) -> str:
+    """What each block of features adds in bins that its fit has not seen."""
+    found = facts.contributions
+    if found is None:
+        return ""
+    figure = Figure(figsize=(2 + 1.3 * len(found.without), 3.2), layout="constrained")
+    plotting.plot_contributions(found, ax=figure.subplots())
+    caption = (
+        "What each block adds to the held-out score. A dot is a receiver, with its standard error; "
+        "the line is the median."
+    )
+    return section(
+        "Does coupling help?",
+        "<p>Cross-validated: every score is of bins that the fit has not seen.</p>"
+        f"{picture(figure, caption)}",
     )
 
 
@@ -183,7 +224,7 @@ def _coupling_rows(found, pairs):
     if tested:
         columns.append(("SE", lambda i, j: f"{found.standard_error[i, j]:.2g}"))
     if factor:
-        columns.append(("gain", lambda i, j: f"{_signed(found.gain[i, j], '.3g')} %"))
+        columns.append(("gain", lambda i, j: f"{_gain(found.gain[i, j])} %"))
     if np.isfinite(found.delay).any():
         columns.append(("delay", lambda i, j: f"{found.delay[i, j]:.0f} ms"))
     sensitivity = found.sensitivity
@@ -215,7 +256,7 @@ def _explained(found):
     if found.null.name == "empirical":
         test = "the test of that likeness"
     parts.append(f"q the false-discovery rate (Benjamini\N{EN DASH}Hochberg) of {test}")
-    return ", ".join(parts) + f"; significant couplings come first. {found.null.sentence}"
+    return ", ".join(parts) + "; significant couplings come first."
 
 
 def filters(facts: Facts, bin_size: float | None) -> str:
@@ -224,12 +265,9 @@ def filters(facts: Facts, bin_size: float | None) -> str:
     pairs = [] if found is None else found.strongest(_N_FILTERS)
     if not pairs:
         return ""
-    axes = [Figure(figsize=(1.95, 1.7), layout="constrained").subplots() for _ in pairs]
+    axes = [Figure(figsize=(2.3, 1.95), layout="constrained").subplots() for _ in pairs]
     plotting.plot_filters(found, pairs, bin_size, LEVEL, axes=axes)
-    pictures = []
-    for ax in axes:
-        ax.set(xlabel="", ylabel="")
-        pictures.append(picture(ax.figure, ax.get_title(loc="left"), caption=False))
+    pictures = [picture(ax.figure, ax.get_title(loc="left"), caption=False) for ax in axes]
     factor, eta = found.loss.multiplied, found.loss.eta_name
     what = f"The factor by which one event changes the {factor}" if factor else f"Change of {eta}"
     lag = "bins" if bin_size is None else "milliseconds"
@@ -245,14 +283,14 @@ def describes(facts: Facts) -> str:
     """Explained deviance, time rescaling and stability."""
     rescaling = facts.rescaling
     r2 = "" if facts.fit.family.event_based else " (R\u00b2)"
-    rows = [(f"deviance explained{r2}", _span(facts.deviance_explained, form=".3g"))]
+    rows = [(f"deviance explained{r2}, in-sample", _span(facts.deviance_explained, form=".3g"))]
     if rescaling is not None:
         tested = np.isfinite(rescaling.statistic)
         inside = rescaling.statistic[tested] <= rescaling.band(LEVEL)[tested]
         rows += [
-            ("bits per spike", _span(facts.bits_per_spike, form=".3g")),
-            ("time rescaling", f"{int(inside.sum())} of {int(tested.sum())} receivers inside the "
-             f"{100 * LEVEL:g} % band"),
+            ("bits per spike, in-sample", _span(facts.bits_per_spike, form=".3g")),
+            ("time rescaling, in-sample", f"{int(inside.sum())} of {int(tested.sum())} receivers "
+             f"inside the {100 * LEVEL:g} % band"),
         ]  # fmt: skip
     if np.isfinite(facts.radius):
         follow = "events that follow from one event" if r2 == "" else "growth of a deviation"
@@ -264,8 +302,9 @@ def describes(facts: Facts) -> str:
     pictures = [] if rescaling is None or not tested.any() else _rescaling_pictures(facts)
     return section(
         "Does the model describe the data?",
-        "<p>Of the bins that were fitted, so somewhat better than of others: "
-        "fastglm.diagnostics.cross_validated scores bins that a fit has not seen.</p>"
+        "<p>In-sample: of the bins that were fitted, so better than of others. "
+        "fastglm.diagnostics.cross_validated and contributions score bins that a fit has not seen."
+        "</p>"
         f'{listed(rows)}<div class="pictures">{"".join(pictures)}</div>',
     )
 
@@ -317,12 +356,12 @@ def receivers(facts: Facts, bin_size: float | None) -> str:
         ("status", model.status_.astype(str)),
         ("decrement", [number(value, ".0e") for value in model.newton_decrement_]),
         ("passes", model.n_passes_.astype(str)),
-        ("deviance", [number(value, ".3f") for value in facts.deviance_explained]),
+        ("deviance, in-sample", [number(value, ".3f") for value in facts.deviance_explained]),
     ]
     if facts.rescaling is not None:
         part = facts.rescaling.statistic / facts.rescaling.band(LEVEL)
         columns += [
-            ("bits", [number(value, ".3f") for value in facts.bits_per_spike]),
+            ("bits, in-sample", [number(value, ".3f") for value in facts.bits_per_spike]),
             ("KS / band", [number(value, ".2f") for value in part]),
         ]
     head, cells = zip(*columns, strict=True)
@@ -395,6 +434,11 @@ def _whose(values, names):
 
 def _signed(value, form):
     return f"{value:+{form}}".replace("-", "\N{MINUS SIGN}")
+
+
+def _gain(percent):
+    """Three digits, and no power of ten: -61.3, +1,210."""
+    return _signed(float(f"{percent:.3g}"), ",g")
 
 
 def _q(q):

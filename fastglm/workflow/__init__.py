@@ -5,6 +5,7 @@
 | `coupling` | `fit_coupling` |
 | `recipe` | `infer_connectivity` |
 | `controls` | what the recipe finds where nothing can be |
+| `prior` | the ridge of the recipe |
 | `design` | histories and covariates side by side, and which couplings are fitted |
 | `files` | `load_model`, `inspect_npz` |
 """

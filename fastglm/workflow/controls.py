@@ -58,7 +58,8 @@ def add_controls(
     """
     found, texts, as_many = result.significant(), [], []
     # Moved events have no table of units, and their pairs of one channel are those of the data.
-    recipe = replace(recipe, channel=result.same_channel)
+    progress = None if callable(recipe.progress) else recipe.progress
+    recipe = replace(recipe, channel=result.same_channel, progress=progress)
     for name in controls:
         control = _control(name, result.model, recipe, epochs, covariates)
         number = result.controls[name] = false_discoveries(name, found, control)

@@ -18,7 +18,9 @@ from fastglm.recordings.load import as_recording
 from fastglm.recordings.spikes import SpikeTimes
 from fastglm.recordings.times import check_bin_size, read_number
 from fastglm.recordings.units import read_trains, read_units
+from fastglm.regularizer import Ridge, as_regularizer
 from fastglm.workflow.design import Design, read_basis, read_own_basis
+from fastglm.workflow.prior import ridge_of_prior
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -70,7 +72,8 @@ def fit_coupling(
     basis : convolution basis, optional
         Default: ``RaisedCosineLogConv`` with 8 functions, or as many as lags in a shorter window.
     regularizer, regularizer_strength
-        As in `PopulationGLM`.
+        As in `PopulationGLM`. The strength None is for a ridge that of `infer_connectivity`, which
+        expects couplings of 0.2 in log rate; see `fastglm.workflow.prior`.
     observation_model : str or ObservationModel, default "Poisson"
         As in `PopulationGLM`.
     clip : bool, default False
@@ -147,9 +150,9 @@ def fit_coupling(
     basis = read_basis(basis, window, bin_size, _WINDOW, _N_FUNCS)
     own_basis = read_own_basis(own_basis, own_window, bin_size, _N_FUNCS)
     design = Design.of(events, bounds, basis, own_basis)
-    design.add(
-        read_covariates(covariates, Bins(events.n_bins, bounds, events.grid), design.X.labels)
-    )
+    bins = Bins(events.n_bins, bounds, events.grid)
+    covariates = read_covariates(covariates, bins, design.X.labels)
+    design.add(covariates)
     if mask is not None or own_basis is not None:
         if settings.get("feature_mask") is not None:
             raise ValueError(
@@ -159,6 +162,8 @@ def fit_coupling(
         settings["feature_mask"] = design.feature_mask(mask)
     if regularizer is None:
         regularizer_strength = None
+    elif regularizer_strength is None and isinstance(as_regularizer(regularizer), Ridge):
+        regularizer_strength = ridge_of_prior(design, covariates)
     model = PopulationGLM(
         observation_model,
         regularizer=regularizer,

@@ -16,6 +16,7 @@ from fastglm.connectivity.controls import CONTROLS
 from fastglm.connectivity.nuisance import TIMESCALES, pooled
 from fastglm.features.matrix import FeatureMatrix
 from fastglm.glm import PopulationGLM
+from fastglm.inference import KINDS
 from fastglm.observation_models import ObservationModel, as_observation_model
 from fastglm.recordings.bins import Bins, Grid
 from fastglm.recordings.covariates import read_covariates
@@ -27,19 +28,25 @@ from fastglm.regularizer import Ridge, UnRegularized, as_regularizer
 from fastglm.workflow.controls import add_controls, read_impossible
 from fastglm.workflow.coupling import cut_counts
 from fastglm.workflow.design import Design, read_basis, read_own_basis
+from fastglm.workflow.prior import COUPLING, OWN, ridge_of_prior
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
 _REACH, _N_FUNCS = 0.05, 6  # seconds; synapses act within 50 ms, most of it in the first ten
 _FEWEST_LAGS = 5  # of coarse bins
-_COUPLING, _OWN, _SHARED = 0.2, 1.0, 1.0  # standard deviations that the ridge expects, in eta
-_ROWS = 1 << 16  # bins of covariates that are read together
+_UNCERTAINTY = {
+    "observed": "observed information",
+    "expected": "expected information",
+    "robust": "residuals of every bin (robust)",
+    "blocks": "residuals in blocks of time (robust)",
+}
+_BIN_SIZE = 0.001  # seconds; of spike times
 
 
 def infer_connectivity(
     counts: object,
-    bin_size: float = 0.001,
+    bin_size: float | None = None,
     epochs: object | None = None,
     *,
     covariates: object | None = None,
@@ -50,6 +57,7 @@ def infer_connectivity(
     mask: ArrayLike | None = None,
     regularizer: object | None = "Ridge",
     regularizer_strength: ArrayLike | None = None,
+    kind: str = "observed",
     null: str = "empirical",
     channel: Sequence | np.ndarray | str | bool | None = None,
     controls: Sequence[str] = (),
@@ -73,8 +81,8 @@ def infer_connectivity(
         Phy, SpikeInterface, Neo, ...), or a dict or list with the spike times (seconds) of each
         cell. A list of one-dimensional arrays holds spike times, and so does a list of lists that
         differ in length or hold numbers that are not whole.
-    bin_size : float
-        Seconds. A TsdFrame has its own bin size.
+    bin_size : float, optional
+        Seconds. Default for spike times: 0.001. A TsdFrame has its own; other counts need it.
     epochs : array of shape (n_epochs, 2) or IntervalSet, optional
         No history crosses from one epoch to the next. For counts: first bin and one past the last
         of every epoch. For spike times: start and stop in seconds.
@@ -95,6 +103,8 @@ def infer_connectivity(
     regularizer, regularizer_strength
         As in `PopulationGLM`. Without a strength a ridge is the prior that the notes describe. A
         lasso has no empirical null.
+    kind : {"observed", "expected", "robust", "blocks"}
+        How standard errors are computed; see `fastglm.inference`.
     null : {"empirical", "model"}
         What a coupling must depart from: the bulk of all filters, which shows what cells that were
         not recorded do, or zero. With fewer than 200 pairs of cells, or bins above 5 ms, no bulk
@@ -129,8 +139,9 @@ def infer_connectivity(
     Raises
     ------
     ValueError
-        If there are fewer than two cells, the counts, bin size, epochs, covariates or choices are
-        not usable, or the observations are Gaussian, which are not events.
+        If there are fewer than two cells, counts have no bin size, the counts, bin size, epochs,
+        covariates or choices are not usable, or the observations are Gaussian, which are not
+        events.
 
     Warns
     -----
@@ -151,8 +162,8 @@ def infer_connectivity(
       area; it is inversely proportional to the area, so that all functions contribute alike to the
       strength. For own history and covariates sd is 1, for covariates of the user for a change by
       one standard deviation of the column, so that their units do not matter. The strength of the
-      ridge is ``1 / (n_bins * sd**2)``.
-    - Uncertainty: observed information.
+      ridge is ``1 / (n_bins * sd**2)``; see `fastglm.workflow.prior`.
+    - Uncertainty: observed information, unless ``kind`` says otherwise.
     - Test: the departure from an empirical null in the shape of a synapse; see
       `fastglm.connectivity.null` and `fastglm.connectivity.scan`. Against zero the significance is
       overstated wherever unobserved cells drive several recorded ones.
@@ -173,12 +184,14 @@ def infer_connectivity(
     (True, '50 ms (50 bins)')
     """
     check_choice("null", null, ("empirical", "model"))
+    check_choice("kind", kind, KINDS)
     bin_size = read_number(bin_size, "bin_size")
-    check_bin_size(bin_size)
+    if bin_size is not None:
+        check_bin_size(bin_size)
     loss = as_observation_model(observation_model).loss(inverse_link_function)
     if not loss.observation_model.event_based:
         raise ValueError(
-            f"infer_connectivity expects couplings of {_COUPLING:g} in log rate, which "
+            f"infer_connectivity expects couplings of {COUPLING:g} in log rate, which "
             f"{loss.family} observations do not have; use fit_coupling or PopulationGLM with "
             f"observation_model={loss.family!r}, and its coupling_map."
         )
@@ -193,18 +206,20 @@ def infer_connectivity(
         mask=mask,
         regularizer=regularizer,
         strength=regularizer_strength,
+        kind=kind,
         null=null,
         channel=channel,
         family={
             "observation_model": observation_model,
             "inverse_link_function": inverse_link_function,
         },
+        progress=progress,
     )
     design = recipe.design(data.counts, data.epochs)
     bins = Bins(design.population.n_bins, design.population.epochs, data.grid)
     covariates = read_covariates(covariates, bins, design.X.labels)
     impossible = read_impossible(impossible, design.population.n_senders)
-    result = recipe.couplings(data.counts, design, covariates, data.columns, progress)
+    result = recipe.couplings(data.counts, design, covariates, data.columns)
     result.synchrony = synchrony(result.model, result.model.X_, result.model.counts_)
     result.settings["synchrony"] = _synchronous(result)
     add_controls(result, controls, impossible, recipe, design.population.epochs, covariates)
@@ -225,6 +240,7 @@ def _read(counts, epochs, bin_size, clip, observation_model):
     """What `infer_connectivity` is given, as counts."""
     counts = as_recording(counts)
     if _are_spike_times(counts):
+        bin_size = _BIN_SIZE if bin_size is None else bin_size
         events, bounds, columns = read_units(counts, bin_size, epochs)
         events = cut_counts(events, clip, observation_model, counts, bin_size, columns.names)
         return _Data(events, bounds, bin_size, columns, events.grid)
@@ -234,6 +250,12 @@ def _read(counts, epochs, bin_size, clip, observation_model):
         timeline = read_values(counts, "counts")[1]
         bin_size = timeline.bin_size
         return _Data(counts, epochs, bin_size, grid=Grid.of(timeline, bin_size))
+    if bin_size is None:
+        raise ValueError(
+            "bin_size is missing: counts do not say how long their bins are, and window, "
+            "timescales and null are in seconds. Pass bin_size= in seconds, such as 0.001, or "
+            "spike times in place of counts."
+        )
     return _Data(counts, epochs, bin_size)
 
 
@@ -261,11 +283,12 @@ class Recipe:
     mask : array of bool, shape (n_cells, n_cells), or None
     regularizer, strength
         Without a strength, a ridge is the prior of the recipe.
-    null : str
+    kind, null : str
     channel
         As in `infer_connectivity`.
     family : dict
         Observation model and link.
+    progress : None, bool or callable
     """
 
     bin_size: float
@@ -274,9 +297,11 @@ class Recipe:
     mask: object | None
     regularizer: object
     strength: object | None
+    kind: str
     null: str
     channel: object | None
     family: dict
+    progress: object | None = None
 
     def __post_init__(self) -> None:
         kind = as_regularizer(self.regularizer)
@@ -284,7 +309,7 @@ class Recipe:
             raise ValueError(
                 f"regularizer is {self.regularizer!r} without regularizer_strength; expected a "
                 "strength. Only a ridge has one by default, which expects couplings of "
-                f"{_COUPLING:g}."
+                f"{COUPLING:g}."
             )
 
     @property
@@ -308,7 +333,6 @@ class Recipe:
         design: Design,
         covariates: FeatureMatrix | None = None,
         columns: object | None = None,
-        progress: object | None = None,
     ) -> CouplingMap:
         """The map of counts with their histories, given covariates."""
         timescales = [tau for tau in TIMESCALES if tau >= 2 * self.bin_size]
@@ -317,7 +341,7 @@ class Recipe:
         design.add(covariates)
         X, strength = design.X, self.strength
         if self.expects:
-            strength = _strengths(design, covariates)
+            strength = ridge_of_prior(design, covariates)
         model = PopulationGLM(
             **self.family,
             regularizer=self.regularizer,
@@ -325,7 +349,7 @@ class Recipe:
             feature_mask=design.feature_mask(self.mask),
             solver_kwargs={"tol": 1e-10},  # a hundredth of the resolution of the standard errors
         )
-        model.fit(X, counts, progress=progress)
+        model.fit(X, counts, progress=self.progress)
         if columns is not None:
             design.name(columns)
             model.receivers_ = columns
@@ -334,13 +358,14 @@ class Recipe:
             model,
             X,
             counts,
-            label=label,
+            self.kind,
+            label,
             null=self.null,
             bin_size=self.bin_size,
             channel=self.channel,
         )
         model.X_, model.counts_, model.basis_ = X, read_counts(model, counts, X), self.basis
-        model.bin_size_ = self.bin_size
+        model.bin_size_, model.epochs_ = self.bin_size, design.population.epochs
         result.settings.update(self._settings(result, timescales, covariates))
         return result
 
@@ -370,7 +395,7 @@ class Recipe:
             "observations": f"{loss.family}, link {loss.link}",
             "penalty": self._penalty(loss),
             "strength": "area of the filter over its lags",
-            "uncertainty": "observed information, Benjamini-Hochberg over pairs",
+            "uncertainty": f"{_UNCERTAINTY[self.kind]}, Benjamini-Hochberg over pairs",
             "null": result.null.sentence,
             "channels": result.channel or "no pairs of one channel are known",
         }
@@ -382,8 +407,8 @@ class Recipe:
     def _penalty(self, loss):
         if self.expects:
             return (
-                f"ridge; couplings of {_COUPLING:g} in {loss.eta_name} are expected, own history "
-                f"and covariates of {_OWN:g}"
+                f"ridge; couplings of {COUPLING:g} in {loss.eta_name} are expected, own history "
+                f"and covariates of {OWN:g}"
             )
         if isinstance(as_regularizer(self.regularizer), UnRegularized):
             return "none"
@@ -407,38 +432,6 @@ def _functions(basis):
     if name == "RaisedCosineLogConv":
         name = "raised cosines in log time"
     return f"{basis.n_basis_funcs} {name}"
-
-
-def _strengths(design, covariates):
-    """Ridge of every coefficient and receiver."""
-    X, block, n = design.X, design.population, design.population.n_senders
-    n_bins, kernel = max(int(X.valid.sum()), 1), block.kernel
-    area = np.abs(kernel).sum(axis=0)
-    area = np.where(area > 0, area, area.mean())  # a function may miss the few lags of coarse bins
-    prior = np.full((X.shape[1], n), _SHARED)
-    prior[: block.n_columns] = np.tile(_COUPLING * area.mean() / area, n)[:, None]
-    for j in range(n):
-        prior[j * block.n_funcs : (j + 1) * block.n_funcs, j] = _OWN
-    if design.own is not None:
-        own = slice(block.n_columns, block.n_columns + design.own.n_columns)
-        prior[own] = _OWN / np.abs(design.own.kernel).max()
-    if covariates is not None:
-        prior[-covariates.shape[1] :] = (_SHARED / _spread(covariates, X.valid))[:, None]
-    return 1 / (n_bins * prior**2)
-
-
-def _spread(X, valid):
-    """Standard deviation of every column over some bins; 1 for a column that does not vary."""
-    X, _ = X.centred()
-    index = np.flatnonzero(valid)
-    total, squares = np.zeros((2, X.shape[1]))
-    for start in range(0, index.size, _ROWS):
-        rows = X.rows(index[start : start + _ROWS])
-        total += rows.sum(axis=0)
-        squares += (rows**2).sum(axis=0)
-    mean = total / max(index.size, 1)
-    spread = np.sqrt(np.maximum(squares / max(index.size, 1) - mean**2, 0))
-    return np.where(spread > 0, spread, 1.0)
 
 
 def _are_spike_times(counts):

@@ -1,0 +1,5 @@
+"""``python -m fastglm.cli``: the command line."""
+
+from fastglm.cli import main
+
+main()
