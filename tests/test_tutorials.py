@@ -87,7 +87,9 @@ def test_a_page_gets_what_its_code_prints_and_shows(runner, tmp_path):
 def test_a_page_without_its_file_stays_as_it_is(runner, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "HERE", tmp_path)
     page = tmp_path / "one.md"
-    page.write_text("    curl -LO https://a.b/c/my%20file.mat\n\n```python\nprint(5)\n```\n\nEnd.\n")
+    page.write_text(
+        "    curl -LO https://a.b/c/my%20file.mat\n\n```python\nprint(5)\n```\n\nEnd.\n"
+    )
     before = page.read_text()
     assert not runner.refresh("one", tmp_path)
     assert page.read_text() == before
