@@ -1,7 +1,9 @@
 """How the site is built: ``sphinx-build -W docs site``. Nothing in it needs a network to read."""
 
 import importlib.util
+import os
 import re
+import runpy
 from pathlib import Path
 
 import matplotlib
@@ -35,9 +37,12 @@ suppress_warnings = ["toc.not_readable", "config.cache"]
 
 # --- reference ---
 
+# The names that one types; their own modules are not listed beside them.
+NAMES = [
+    *("infer_connectivity", "fit_coupling", "PopulationGLM", "GLM"),
+    *("load_spikes", "bin_spikes", "load_model", "load_couplings", "from_nemos", "inspect_npz"),
+]
 MODULES = [
-    "workflow",
-    "glm",
     "observation_models",
     "basis",
     "features",
@@ -51,7 +56,6 @@ MODULES = [
     "plotting",
     "report",
     "io",
-    "migration",
     "pytrees",
     "convolve",
     "identifiability_constraints",
@@ -64,6 +68,7 @@ autosummary_ignore_module_all = False
 # What other modules call but nobody types: not in the reference.
 autosummary_context = {
     "hidden": [
+        *NAMES,
         *("DenseColumns", "HistoryColumns", "ProductColumns", "SlowColumns"),
         "TraceColumns",
         *("as_regularizer", "check_path", "demo_figure", "fit_figure", "gain_eigenvalues"),
@@ -151,11 +156,7 @@ html_theme_options = {
     "navigation_with_keys": False,
 }
 # No empty list of sections beside pages that have none.
-SINGLE = [
-    *("index", "data", "families", "conventions", "coming-from-nemos", "engine", "architecture"),
-    *("validation", "changelog"),
-]
-html_sidebars = {page: [] for page in [*SINGLE, "search", "genindex", "py-modindex"]}
+html_sidebars = {page: [] for page in ("index", "search", "genindex", "py-modindex")}
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 
@@ -235,12 +236,24 @@ API reference
 =============
 
 Everything that is public, from its docstrings. ``import fastglm as nmo`` gives the names that code
-written for NeMoS's coupling GLMs uses.
+written for NeMoS's coupling GLMs uses. :doc:`Which call is for whom </which-call>` says where to
+begin.
+
+.. rubric:: What one calls
+
+.. autosummary::
+   :toctree: .
+   :nosignatures:
+
+{names}
+
+.. rubric:: Modules
 
 .. autosummary::
    :toctree: .
    :recursive:
 
+{modules}
 """
 
 
@@ -248,13 +261,27 @@ def write_reference(folder):
     """Write the first page of the reference, with the modules that this version has."""
     there = [m for m in MODULES if importlib.util.find_spec(f"fastglm.{m}")]
     folder.mkdir(exist_ok=True)
-    page, text = folder / "index.rst", REFERENCE + "".join(f"   fastglm.{m}\n" for m in there)
+    text = REFERENCE.format(
+        names="\n".join(f"   ~fastglm.{name}" for name in NAMES),
+        modules="\n".join(f"   fastglm.{m}" for m in there),
+    )
+    page = folder / "index.rst"
     if not page.exists() or page.read_text() != text:
         page.write_text(text)
 
 
+def run_tutorials(app):
+    """Write tutorials anew if ``FASTGLM_RECORDINGS`` names the folder with their public files."""
+    folder = os.environ.get("FASTGLM_RECORDINGS")
+    if folder:
+        tutorials = runpy.run_path(str(Path(app.srcdir, "tutorials", "run.py")))
+        for page in tutorials["PAGES"]:
+            tutorials["refresh"](page, Path(folder))
+
+
 def setup(app):
     """Connect the functions above."""
+    app.connect("builder-inited", run_tutorials)
     app.connect("autodoc-process-docstring", plain_text, priority=100)
     app.add_html_math_renderer("mathml", (_inline_math, None), (_block_math, None))
     app.connect("doctree-read", sessions)

@@ -92,7 +92,7 @@ limit = np.nanmax(np.abs(true))
 axes[0].imshow(true, cmap="RdBu_r", vmin=-limit, vmax=limit)
 axes[0].set(title="true", xlabel="receiver", ylabel="sender")
 plot_connectivity(coupling, limit=limit, ax=axes[1])
-axes[1].set(title="fitted, dots: q < 0.05", ylabel="")
+axes[1].set(title="fitted", ylabel="")
 plt.show()
 
 # %%

@@ -40,8 +40,8 @@ def plot_connectivity(
     mark: str = "auto",
     limit: float | None = None,
     bar: bool = True,
-    legend: bool = True,
     ax: Axes | None = None,
+    legend: bool = True,
 ) -> Axes:
     """Matrix of couplings, senders down and receivers across.
 
@@ -67,9 +67,9 @@ def plot_connectivity(
         significant couplings; of all couplings if none is significant.
     bar : bool
         Whether to draw the bar of colours.
+    ax : matplotlib Axes, optional
     legend : bool
         Whether to say below the matrix what marks and greys mean.
-    ax : matplotlib Axes, optional
 
     Returns
     -------

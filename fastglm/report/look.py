@@ -42,7 +42,8 @@ dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 .pictures figure { flex: 1 1 19rem; }
 .panels { display: grid; gap: .5rem;
   grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); }
-figure { margin: 0; width: 100%; }
+.beside > figure { flex: 1 1 var(--width); }
+figure { margin: 0; width: 100%; max-width: var(--width); }
 figcaption { color: var(--soft); font-size: .85rem; margin-top: .25rem; }
 svg { display: block; width: 100%; height: auto; overflow: visible; color: var(--ink); }
 svg * { stroke-linejoin: round; stroke-linecap: butt; }

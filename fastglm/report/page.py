@@ -93,6 +93,6 @@ def picture(figure: Figure, text: str, caption: bool = True, raster: bool = Fals
     width = float(re.search(r'width="([\d.]+)pt"', tag)[1]) / 0.75
     below = f"<figcaption>{escape(text)}</figcaption>" if caption else ""
     return (
-        f'<figure style="max-width: {width:.0f}px"><svg {box} role="img" '
+        f'<figure style="--width: {width:.0f}px"><svg {box} role="img" '
         f'aria-label="{escape(text)}">{inner}</svg>{below}</figure>'
     )
