@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -270,3 +271,25 @@ def check_share(name: str, value: float, example: float = 0.95) -> None:
         raise ValueError(
             f"{name} is {value!r}; expected a number between 0 and 1, such as {example}."
         )
+
+
+def read_key(random_key: object) -> np.random.Generator:
+    """A random generator from a seed, a generator, or a key of JAX (raw or typed).
+
+    Raises
+    ------
+    ValueError
+        If ``random_key`` is none of these.
+    """
+    if str(getattr(random_key, "dtype", "")).startswith("key<"):
+        # Only JAX can read a typed key; it is in memory if such a key exists.
+        random_key = np.asarray(sys.modules["jax"].random.key_data(random_key))
+    elif type(random_key).__module__.split(".")[0] in ("jax", "jaxlib"):
+        random_key = np.asarray(random_key)
+    try:
+        return np.random.default_rng(random_key)
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"random_key is {random_key!r}; expected an integer, a NumPy generator, a key of JAX, "
+            "or None."
+        ) from None

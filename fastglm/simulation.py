@@ -7,7 +7,6 @@ Lags are those of the features: bin t never depends on its own counts.
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import scipy.sparse
 from scipy.special import gammaincinv, gammaln, xlogy
 
 from fastglm import _kernels as kernels
-from fastglm._checks import as_numbers, positive_int
+from fastglm._checks import as_numbers, positive_int, read_key
 from fastglm.observation_models import (
     ObservationModel,
     PoissonExp,
@@ -543,25 +542,3 @@ def _expect(name, value, shape):
     if not np.isfinite(array).all():
         raise ValueError(f"{name} holds NaN or infinity; expected finite numbers.")
     return array
-
-
-def read_key(random_key: object) -> np.random.Generator:
-    """A random generator from a seed, a generator, or a key of JAX (raw or typed).
-
-    Raises
-    ------
-    ValueError
-        If ``random_key`` is none of these.
-    """
-    if str(getattr(random_key, "dtype", "")).startswith("key<"):
-        # Only JAX can read a typed key; it is in memory if such a key exists.
-        random_key = np.asarray(sys.modules["jax"].random.key_data(random_key))
-    elif type(random_key).__module__.split(".")[0] in ("jax", "jaxlib"):
-        random_key = np.asarray(random_key)
-    try:
-        return np.random.default_rng(random_key)
-    except (TypeError, ValueError):
-        raise ValueError(
-            f"random_key is {random_key!r}; expected an integer, a NumPy generator, a key of JAX, "
-            "or None."
-        ) from None
