@@ -694,7 +694,7 @@ def test_sizes_that_are_no_positive_integers_are_refused(value):
 
 
 def test_a_sum_of_many_bases_is_shown():
-    """That of scikit-learn takes twice as long for every part: 25 would take hours."""
+    """That of scikit-learn takes twice as long for every part."""
     parts = [RaisedCosineLogConv(3, 10, label=f"cell {k}") for k in range(25)]
     whole = functools.reduce(operator.add, parts)
     text = repr(whole)
