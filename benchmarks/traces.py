@@ -1,10 +1,12 @@
 """Dense senders: the time of a gradient beside BLAS with the stored array, and the memory of a fit.
 
     python benchmarks/traces.py [--write]
+    python benchmarks/traces.py --families Gamma      # fits of this family only
 
 The gradient is that of 100 receivers on the history of 100 traces, 8 functions each. Times are
-those of the processor on one thread. The fits are Gaussian and Poisson, all to all, each in a
-process of its own after a small fit, so that compiled kernels and libraries are not counted.
+those of the processor on one thread. The fits are Gaussian, Poisson and Gamma (with the exponential
+link), all to all, each in a process of its own after a small fit, so that compiled kernels and
+libraries are not counted.
 ``--write`` keeps the numbers in ``traces.json``.
 """
 
@@ -28,6 +30,7 @@ from fastglm.features import FeatureMatrix
 HERE = Path(__file__).resolve().parent
 N_TRACES, N_FUNCS, WINDOWS = 100, 8, (20, 100)
 N_BINS, N_TIMED = 100_000, 20_000
+FAMILIES = ("Gaussian", "Poisson", "Gamma")
 
 
 def traces(n_bins):
@@ -39,7 +42,8 @@ def traces(n_bins):
 
 
 def model_of(family):
-    return fastglm.PopulationGLM(family, regularizer="Ridge", regularizer_strength=1e-4)
+    link = "exp" if family == "Gamma" else None
+    return fastglm.PopulationGLM(family, link, "Ridge", 1e-4)
 
 
 def seconds(function):
@@ -54,7 +58,7 @@ def gradients(window):
     """Times of a gradient from traces and from events, in units of BLAS with the stored array."""
     values, found = traces(N_TIMED), {"window": window}
     X = fastglm.basis.RaisedCosineLogConv(N_FUNCS, window).compute_features(values)
-    forms = {"traces": X, "events": FeatureMatrix([c.by_events() for c in X.columns])}
+    forms = {"traces": X, "events": FeatureMatrix([c.by_events() for c in X.blocks])}
     coef = 0.01 * np.random.default_rng(1).normal(size=(X.shape[1], N_TRACES))
     for dtype in (np.float64, np.float32):
         stored = np.where(X.valid[:, None], np.asarray(X), 0).astype(dtype)
@@ -78,13 +82,20 @@ def resident(name):
     raise RuntimeError(f"{name} is not in /proc/self/status; this benchmark needs Linux.")
 
 
-def fit(family):
+def observations(family, values):
+    """The traces, or draws whose log mean follows the trace of the neighbour one bin before."""
+    if family == "Gaussian":
+        return values
+    drive = 0.05 * np.roll(values, 1, axis=1)[:-1]
+    mean = np.exp(np.append(drive[:1], drive, axis=0) - 2)
+    rng = np.random.default_rng(2)
+    return rng.poisson(mean) if family == "Poisson" else rng.gamma(2.0, mean / 2)
+
+
+def fit(family, n_bins):
     """Memory of a fit above that before its features, beside the formula, and processor time."""
-    values = traces(N_BINS)
-    y = values
-    if family == "Poisson":
-        drive = 0.05 * np.roll(values, 1, axis=1)[:-1]
-        y = np.random.default_rng(2).poisson(np.exp(np.append(drive[:1], drive, axis=0) - 2))
+    values = traces(n_bins)
+    y = observations(family, values)
     model, basis = model_of(family), fastglm.basis.RaisedCosineLogConv(N_FUNCS, WINDOWS[-1])
     model.fit(basis.compute_features(values[:3000, :10]), y[:3000, :10])
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
@@ -98,7 +109,7 @@ def fit(family):
         "passes": float(model.n_passes_.mean()),
         "converged": int(model.converged_.sum()),
         "megabytes": round((resident("VmHWM") - before) / 1e6),
-        "formula": round((X.columns[0].values.nbytes + planned) / 1e6),
+        "formula": round((X.blocks[0].values.nbytes + planned) / 1e6),
         "stored": round(8 * X.size / 1e6),
     }
 
@@ -106,18 +117,22 @@ def fit(family):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", action="store_true", help="keep the numbers in traces.json")
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, help="fits only, of these")
+    parser.add_argument("--bins", type=int, default=N_BINS, help="bins of the fits")
     parser.add_argument("--fit", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.fit:
-        print(json.dumps(fit(arguments.fit)))
+        print(json.dumps(fit(arguments.fit, arguments.bins)))
         return
-    results = {"gradients": [gradients(window) for window in WINDOWS], "fits": []}
-    for family in ("Gaussian", "Poisson"):
-        command = [sys.executable, __file__, "--fit", family]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    only = arguments.families
+    results = {} if only else {"gradients": [gradients(window) for window in WINDOWS]}
+    results["fits"] = []
+    for family in only or FAMILIES:
+        command = [sys.executable, __file__, "--fit", family, "--bins", str(arguments.bins)]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         results["fits"].append(json.loads(done.stdout))
     print(json.dumps(results, indent=1))
-    if arguments.write:
+    if arguments.write and not only:
         (HERE / "traces.json").write_text(json.dumps(results, indent=1) + "\n")
 
 

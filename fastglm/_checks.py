@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -270,3 +271,44 @@ def check_share(name: str, value: float, example: float = 0.95) -> None:
         raise ValueError(
             f"{name} is {value!r}; expected a number between 0 and 1, such as {example}."
         )
+
+
+class _DefaultKey(int):
+    """A seed that nobody gave, which `random_state` may replace."""
+
+
+DEFAULT_KEY = _DefaultKey(0)
+
+
+def read_key(random_key: object, random_state: object = None) -> np.random.Generator:
+    """A random generator from a seed, a generator, or a key of JAX (raw or typed).
+
+    ``random_state`` is the same by the name of scikit-learn, and may be a RandomState.
+
+    Raises
+    ------
+    ValueError
+        If both are given, or it is none of these.
+    """
+    if random_state is not None:
+        if random_key is not None and random_key is not DEFAULT_KEY:
+            raise ValueError(
+                f"random_key is {random_key!r} and random_state {random_state!r}; they are two "
+                "names of one argument, pass one of them."
+            )
+        if isinstance(random_state, np.random.RandomState):
+            return np.random.Generator(random_state._bit_generator)
+        random_key = random_state
+    if str(getattr(random_key, "dtype", "")).startswith("key<"):
+        # Only JAX can read a typed key; it is in memory if such a key exists.
+        random_key = np.asarray(sys.modules["jax"].random.key_data(random_key))
+    elif type(random_key).__module__.split(".")[0] in ("jax", "jaxlib"):
+        random_key = np.asarray(random_key)
+    try:
+        return np.random.default_rng(random_key)
+    except (TypeError, ValueError):
+        name = "random_key" if random_state is None else "random_state"
+        raise ValueError(
+            f"{name} is {random_key!r}; expected an integer, a NumPy generator, a key of JAX, "
+            "or None."
+        ) from None

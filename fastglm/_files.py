@@ -144,10 +144,14 @@ def check_version(path: str | Path, version: int, newest: int) -> None:
         )
 
 
-def read_npz(path: str | Path, what: str) -> dict[str, np.ndarray]:
+PICKLED = np.array("pickled, which is not read, since a pickle can run code")
+
+
+def read_npz(path: str | Path, what: str, pickles: bool = False) -> dict[str, np.ndarray]:
     """All arrays of an ``.npz`` file, without pickle.
 
-    An array is read only if the file holds as many bytes as the array declares.
+    An array is read only if the file holds as many bytes as the array declares. An array of
+    objects is pickled: it is an error, or with ``pickles`` the text `PICKLED` stands for it.
 
     Raises
     ------
@@ -164,10 +168,13 @@ def read_npz(path: str | Path, what: str) -> dict[str, np.ndarray]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of NumPy, about headers of Python 2
-                _check_members(file, size)
+                pickled = _check_members(file, size)
                 file.seek(0)
                 with np.load(file, allow_pickle=False) as archive:
-                    return {name: archive[name] for name in archive.files}
+                    return {
+                        name: PICKLED if pickles and f"{name}.npy" in pickled else archive[name]
+                        for name in archive.files
+                    }
         except Exception:  # any: zipfile, zlib and NumPy raise some ten types
             raise ValueError(
                 f"{path} could not be read as {what}: it is not an .npz file of plain arrays, or "
@@ -205,7 +212,11 @@ def open_npy(path: str | Path, what: str) -> np.ndarray:
 
 
 def _check_members(file, size):
-    """Raise ValueError if an array of an archive declares more than the archive holds."""
+    """Names of the pickled arrays of an archive.
+
+    ValueError if an array declares more than the archive holds.
+    """
+    pickled = set()
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
             if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -214,11 +225,13 @@ def _check_members(file, size):
             if member.file_size > ratio * min(member.compress_size, size) + _MOST_RATIO:
                 raise ValueError
             with archive.open(member) as stream:
-                check_declared(stream, member.file_size)
+                if check_declared(stream, member.file_size).hasobject:
+                    pickled.add(member.filename)
+    return pickled
 
 
-def check_declared(stream: IO[bytes], size: int) -> None:
-    """Raise ValueError if an array of NumPy's format declares more bytes than a stream has.
+def check_declared(stream: IO[bytes], size: int) -> np.dtype:
+    """The dtype of an array of NumPy's format, which must not declare more bytes than there are.
 
     Parameters
     ----------
@@ -226,6 +239,11 @@ def check_declared(stream: IO[bytes], size: int) -> None:
         At the start of the array.
     size : int
         Bytes of the stream.
+
+    Raises
+    ------
+    ValueError
+        If the array declares more bytes than the stream has.
     """
     version = np.lib.format.read_magic(stream)
     read = {
@@ -240,3 +258,4 @@ def check_declared(stream: IO[bytes], size: int) -> None:
         declared *= length
     if min(shape, default=0) < 0 or declared > size:
         raise ValueError
+    return dtype

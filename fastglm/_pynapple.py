@@ -247,9 +247,10 @@ def keeps_times(method: Callable) -> Callable:
 
     @functools.wraps(method)
     def of_any(self, *inputs):
-        values, timelines = zip(*(read_values(x, "Samples") for x in inputs), strict=True)
-        names = [f"input {k}" for k in range(len(values))]
-        timeline, out = common_timeline(timelines, names), method(self, *values)
+        read = [read_values(x, "Samples") for x in inputs]
+        names = [f"input {k}" for k in range(len(read))]
+        timeline = common_timeline([timeline for _, timeline in read], names)
+        out = method(self, *(values for values, _ in read))
         return out if timeline is None else timeline.wrap(out)
 
     return of_any

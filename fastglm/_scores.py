@@ -49,8 +49,8 @@ def score(fit: Fitted, score_type="log-likelihood", aggregate=np.mean, skip_impo
     def value(counts, mu):
         with np.errstate(divide="ignore", invalid="ignore"):
             if cohen:
-                return family.deviance(counts, mu, fit.scale)
-            return family.log_likelihood(counts, mu, fit.scale)
+                return family.unit_deviance(counts, mu, fit.scale)
+            return family.log_probability(counts, mu, fit.scale)
 
     for index, mu in fit.rates(kept):
         counts, weights = y.rows(index), None if weight is None else weight[index, None]
@@ -186,7 +186,7 @@ def mean_log_likelihood(rates, y, family, scale, weight=None):
     for index, mu in rates:
         counts = y.rows(index)
         with np.errstate(divide="ignore", invalid="ignore"):
-            value = family.log_likelihood(counts, mu, scale)
+            value = family.log_probability(counts, mu, scale)
         value = impossible.add(index, counts, mu, value, -np.inf)
         known = value > -np.inf  # False for NaN
         factor = 1.0 if weight is None else weight[index, None]

@@ -25,7 +25,7 @@ from fastglm._batches.cost import TYPICAL, events_a_feature, is_large, measure_r
 from fastglm._batches.fit import by_missing, fit_tasks, key_of, tasks_of
 from fastglm._batches.monitor import Monitor
 from fastglm._batches.plan import Plan, plan_fit
-from fastglm._checks import check_choice
+from fastglm._checks import check_choice, read_key
 from fastglm._engine.result import Result
 from fastglm._fitted import Fitted, fitted_scale, residual_dof, store
 from fastglm._inputs import read_loss, read_problem, read_start
@@ -36,7 +36,6 @@ from fastglm._scores import score
 from fastglm._summary import Summary, summarise
 from fastglm.io import save_model
 from fastglm.observation_models import RESIDUAL_KINDS
-from fastglm.simulation import read_key
 
 
 class PopulationGLM(RegressorMixin, Parameters, OneCall):

@@ -95,11 +95,29 @@ def read_nemos(path, data: dict, mapping: dict | None = None) -> GLM | Populatio
     kind = _CLASSES.get(str(saved.get("model_class")).rpartition(".")[2])
     if kind is None:
         raise ValueError(f"{path} holds a {saved.get('model_class')}; expected a GLM of NeMoS.")
+    penalty = saved["regularizer"]
     for name in ("observation_model", "regularizer"):
         saved[name] = str(saved[name]["class"]).rpartition(".")[2]
     saved |= mapping or {}
+    own = saved["regularizer"]
+    if own == "GroupLasso":
+        saved["regularizer"] = GroupLasso(_read_mask(path, penalty))
+    elif callable(own) and not isinstance(own, type):  # a function that makes it
+        saved["regularizer"] = own()
     fit = {name: saved.get(name) for name in ("coef_", "intercept_", "scale_")}
     return _convert(kind, saved, fit)
+
+
+def _read_mask(path, penalty):
+    """The mask of a group lasso in a file; None where NeMoS was given none."""
+    mask = penalty.get("params", {}).get("mask")
+    if isinstance(mask, str):  # `PICKLED`
+        raise ValueError(
+            f"{path} has a GroupLasso whose mask NeMoS has pickled. It is not read, since a pickle "
+            'can run code. Give the mask again: mapping_dict={"regularizer": lambda: '
+            "fastglm.regularizer.GroupLasso(mask)}. NeMoS's default is np.ones((1, n_features))."
+        )
+    return mask
 
 
 def is_nemos(data: dict) -> bool:

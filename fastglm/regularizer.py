@@ -255,6 +255,7 @@ def _read(strength, shape, name="regularizer_strength", each="coefficient"):
 
 def _side_by_side(mask, X):
     """A mask as an array; that of a dict is put together in the order of the features."""
+    mask = getattr(mask, "coef", mask)  # of NeMoS's parameters, coefficients and intercept
     if not isinstance(mask, Mapping):
         return mask
     parts = leaves(mask, lambda node: isinstance(node, Mapping))

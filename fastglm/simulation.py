@@ -7,7 +7,6 @@ Lags are those of the features: bin t never depends on its own counts.
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import scipy.sparse
 from scipy.special import gammaincinv, gammaln, xlogy
 
 from fastglm import _kernels as kernels
-from fastglm._checks import as_numbers, positive_int
+from fastglm._checks import DEFAULT_KEY, as_numbers, positive_int, read_key
 from fastglm._progress import Progress
 from fastglm.observation_models import (
     ObservationModel,
@@ -32,13 +31,6 @@ if TYPE_CHECKING:
 
 _CHUNK = 8192  # bins of one call of a compiled kernel; interrupts are seen between calls
 _MOST_EVENTS = 1000.0  # per bin, above which a network counts as running away
-
-
-class _DefaultKey(int):
-    """A seed that nobody gave, which `random_state` may replace."""
-
-
-DEFAULT_KEY = _DefaultKey(0)
 
 
 @dataclass
@@ -566,37 +558,3 @@ def _expect(name, value, shape):
     if not np.isfinite(array).all():
         raise ValueError(f"{name} holds NaN or infinity; expected finite numbers.")
     return array
-
-
-def read_key(random_key: object, random_state: object = None) -> np.random.Generator:
-    """A random generator from a seed, a generator, or a key of JAX (raw or typed).
-
-    ``random_state`` is the same by the name of scikit-learn, and may be a RandomState.
-
-    Raises
-    ------
-    ValueError
-        If both are given, or it is none of these.
-    """
-    if random_state is not None:
-        if random_key is not None and random_key is not DEFAULT_KEY:
-            raise ValueError(
-                f"random_key is {random_key!r} and random_state {random_state!r}; they are two "
-                "names of one argument, pass one of them."
-            )
-        if isinstance(random_state, np.random.RandomState):
-            return np.random.Generator(random_state._bit_generator)
-        random_key = random_state
-    if str(getattr(random_key, "dtype", "")).startswith("key<"):
-        # Only JAX can read a typed key; it is in memory if such a key exists.
-        random_key = np.asarray(sys.modules["jax"].random.key_data(random_key))
-    elif type(random_key).__module__.split(".")[0] in ("jax", "jaxlib"):
-        random_key = np.asarray(random_key)
-    try:
-        return np.random.default_rng(random_key)
-    except (TypeError, ValueError):
-        name = "random_key" if random_state is None else "random_state"
-        raise ValueError(
-            f"{name} is {random_key!r}; expected an integer, a NumPy generator, a key of JAX, "
-            "or None."
-        ) from None

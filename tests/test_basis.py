@@ -1,6 +1,8 @@
 """Temporal bases: their kernels, their features, the splitting of what is fitted, NeMoS as peer."""
 
+import functools
 import inspect
+import operator
 import warnings
 
 import naive
@@ -689,3 +691,37 @@ def test_parameters_are_checked_together():
 def test_sizes_that_are_no_positive_integers_are_refused(value):
     with pytest.raises(ValueError, match=r"n_basis_funcs is .*; expected a positive integer"):
         basis.BSplineConv(value, 10)
+
+
+def test_a_sum_of_many_bases_is_shown():
+    """That of scikit-learn takes twice as long for every part."""
+    parts = [RaisedCosineLogConv(3, 10, label=f"cell {k}") for k in range(25)]
+    whole = functools.reduce(operator.add, parts)
+    text = repr(whole)
+    assert text.startswith("AdditiveBasis(basis1=AdditiveBasis(")
+    assert text.endswith("label='cell 24', n_basis_funcs=3, time_scaling=50.0, window_size=10))")
+    assert len(text) <= 703
+    transformer = whole.set_input_shape(*[1] * 25).to_transformer()
+    assert repr(transformer).startswith("TransformerBasis(basis=AdditiveBasis")
+    two = HistoryConv(3) * HistoryConv(4)
+    two.label = "pair"
+    assert repr(two) == (
+        "MultiplicativeBasis(basis1=HistoryConv(window_size=3), "
+        "basis2=HistoryConv(label='HistoryConv_1', window_size=4), label='pair')"
+    )
+
+
+def test_numbers_of_default_labels_are_given_by_the_whole():
+    basis = HistoryConv(3, label="HistoryConv_1")
+    assert basis.label == "HistoryConv"
+    both = basis + HistoryConv(4)
+    both.basis1.label = "HistoryConv_1"
+    assert [part.label for part in both] == ["HistoryConv", "HistoryConv_1"]
+    assert [part.window_size for part in both] == [3, 4]
+
+
+def test_evaluate_without_samples():
+    spline = basis.BSplineEval(5)
+    for part in (HistoryConv(3), spline, spline + spline):
+        with pytest.raises(ValueError, match=r"^0 inputs for "):
+            part.evaluate()

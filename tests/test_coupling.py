@@ -362,3 +362,50 @@ def test_several_spikes_in_a_bin_name_the_bins_that_do(times, form, function):
 def test_two_spikes_at_once_can_only_be_cut(times):
     with pytest.raises(ValueError, match="To go on, cut the counts at 1: clip=True"):
         fastglm.fit_coupling(times, BIN, observation_model="Bernoulli")
+
+
+# --- counts that vary more than Poisson counts ---
+
+
+@pytest.fixture(scope="module")
+def bursts():
+    """Counts of three cells with negative binomial noise of scale 0.8; the second follows the
+    first. Spike times of the same counts."""
+    rng = np.random.default_rng(0)
+    kernel, counts = make_basis().kernel_, np.zeros((6020, 3), int)
+    for t in range(20, len(counts)):
+        drive = kernel.T @ counts[t - 20 : t, 0][::-1] @ [0.5, 0.3, 0.1, 0.0, 0.0]
+        mu = np.exp(-1.2 + np.array([0.0, drive, 0.0]))
+        counts[t] = rng.poisson(mu * rng.gamma(1 / 0.8, 0.8, size=3))
+    counts = counts[20:]
+    starts = np.arange(len(counts)) * BIN
+    return counts, [np.repeat(starts + BIN / 2, column) for column in counts.T]
+
+
+@pytest.mark.parametrize("scale", [0.8, "estimate", None])
+def test_negative_binomial_cells_from_spike_times(bursts, scale):
+    counts, times = bursts
+    family = fastglm.observation_models.NegativeBinomialObservations
+    family = "NegativeBinomial" if scale is None else family(scale)
+    whole = {"t_start": 0.0, "t_stop": len(counts) * BIN}
+    model = fastglm.fit_coupling(times, BIN, basis=make_basis(), observation_model=family, **whole)
+    _, reference = array_path(counts, None, observation_model=family)
+    same_fit(model, reference)
+    np.testing.assert_allclose(model.scale_, reference.scale_, rtol=1e-9)
+    if scale == "estimate":
+        np.testing.assert_allclose(model.scale_, 0.8, atol=0.15)
+    else:
+        np.testing.assert_array_equal(model.scale_, 1.0 if scale is None else scale)
+
+
+def test_a_map_of_negative_binomial_cells(bursts):
+    counts, times = bursts
+    family = fastglm.observation_models.NegativeBinomialObservations("estimate")
+    for given, scale in ((family, 0.8), ("NegativeBinomial", 1.0)):
+        found = fastglm.infer_connectivity(
+            times, BIN, [[0.0, len(counts) * BIN]], basis=make_basis(), observation_model=given
+        )
+        assert (found.q_value < 0.01).sum() == 1
+        assert found.q_value[0, 1] < 0.01
+        assert found.strength[0, 1] > 0
+        np.testing.assert_allclose(found.model.scale_, scale, atol=0.15 if given is family else 0)

@@ -632,10 +632,12 @@ def test_held_out_scores_of_a_family(family):
     family = fastglm.observation_models.as_observation_model(family)
     for k, (train, test) in enumerate(split(fastglm.features.as_feature_matrix(X), 4)):
         fold = PopulationGLM(observation_model=family.name).fit(X[train], y[train])
-        ll = family.log_likelihood(y[test], fold.predict(X[test]), fold.scale_).mean(axis=0)
+        ll = family.log_probability(y[test], fold.predict(X[test]), fold.scale_).mean(axis=0)
         np.testing.assert_allclose(found.log_likelihood[k], ll, rtol=1e-8)
         null = y[train].mean(axis=0)
-        gap = [family.deviance(y[test], mu).sum(axis=0) for mu in (fold.predict(X[test]), null)]
+        gap = [
+            family.unit_deviance(y[test], mu).sum(axis=0) for mu in (fold.predict(X[test]), null)
+        ]
         np.testing.assert_allclose(found.deviance_explained[k], 1 - gap[0] / gap[1], rtol=1e-7)
     assert (found.deviance_explained[:, 0] > 0.05).all()
     assert np.isnan(found.bits_per_spike).all() == (family.name == "Gaussian")

@@ -1,5 +1,7 @@
 """Observation models: losses, families and their kernels, against formulas and peers."""
 
+import itertools
+import math
 import os
 import pickle
 import warnings
@@ -8,6 +10,8 @@ import numpy as np
 import pytest
 import scipy.stats
 from sklearn.base import clone
+from sklearn.metrics import make_scorer
+from sklearn.model_selection import cross_val_score
 
 import fastglm
 from fastglm import _kernels
@@ -206,7 +210,7 @@ def test_the_loss_is_the_negative_log_likelihood_times_the_precision(loss):
     model, eta = loss.observation_model, etas_of(loss, -4, 1.5, 12)
     y, scale = counts_of(model, (5, 1)), 0.7 if model.has_scale else 1.0
     loss = loss.at(scale)
-    likelihood = model.log_likelihood(y, loss.mean(eta), scale)
+    likelihood = model.log_probability(y, loss.mean(eta), scale)
     rest = likelihood + model.precision(scale) * loss.derivatives(eta, y)[0]
     np.testing.assert_allclose(rest, np.broadcast_to(rest[:, :1], rest.shape), atol=1e-12)
 
@@ -235,7 +239,7 @@ def test_expected_curvature_is_the_mean_over_counts_of_the_model(loss):
     if not loss.observation_model.event_based:
         expected = ((up - down) / (2 * step))[0]
     else:
-        chance = np.exp(loss.observation_model.log_likelihood(y, mu))
+        chance = np.exp(loss.observation_model.log_probability(y, mu))
         expected = (chance * (up - down) / (2 * step)).sum(axis=0)
     np.testing.assert_allclose(loss.expected_curvature(eta), expected, rtol=1e-6)
 
@@ -397,17 +401,17 @@ def test_log_likelihoods_are_those_of_scipy():
     scale = np.array([0.5, 1.0, 3.0])
     poisson, bernoulli, gaussian, gamma, binomial = MODELS
     close = np.testing.assert_allclose
-    close(poisson.log_likelihood(3 * y, mu), scipy.stats.poisson.logpmf(3 * y, mu), rtol=1e-12)
-    close(bernoulli.log_likelihood(y, mu), scipy.stats.bernoulli.logpmf(y, mu), rtol=1e-12)
+    close(poisson.log_probability(3 * y, mu), scipy.stats.poisson.logpmf(3 * y, mu), rtol=1e-12)
+    close(bernoulli.log_probability(y, mu), scipy.stats.bernoulli.logpmf(y, mu), rtol=1e-12)
     normal = scipy.stats.norm.logpdf(y, mu, np.sqrt(scale))
-    close(gaussian.log_likelihood(y, mu, scale), normal, rtol=1e-12)
+    close(gaussian.log_probability(y, mu, scale), normal, rtol=1e-12)
     numbers = y + rng.random(y.shape)
     theirs = scipy.stats.gamma.logpdf(numbers, 1 / scale, scale=scale * mu)
-    close(gamma.log_likelihood(numbers, mu, scale), theirs, rtol=1e-11, atol=1e-12)
+    close(gamma.log_probability(numbers, mu, scale), theirs, rtol=1e-11, atol=1e-12)
     for counts in (y, 7 * y, 20_011 * y):
         theirs = scipy.stats.nbinom.logpmf(counts, 1 / scale, 1 / (1 + scale * mu))
-        close(binomial.log_likelihood(counts, mu, scale), theirs, rtol=1e-9, atol=1e-9)
-    close(binomial.log_likelihood(3 * y, mu, 0.0), scipy.stats.poisson.logpmf(3 * y, mu))
+        close(binomial.log_probability(counts, mu, scale), theirs, rtol=1e-9, atol=1e-9)
+    close(binomial.log_probability(3 * y, mu, 0.0), scipy.stats.poisson.logpmf(3 * y, mu))
 
 
 @pytest.mark.parametrize("counts", [[0, 1, 2, 7, 300], [20_000, 1_000_000]])
@@ -438,7 +442,7 @@ def test_derivatives_in_the_scale(counts, scale):
 def test_derivatives_in_the_scale_are_those_of_the_likelihood():
     model, y = NegativeBinomialObservations("estimate"), np.arange(12.0)[:, None]
     scale, mu, step = np.array([0.05, 0.8, 20.0]), 3.1, 1e-4
-    up, here, down = (model.log_likelihood(y, mu, scale * (1 + k * step)) for k in (1, 0, -1))
+    up, here, down = (model.log_probability(y, mu, scale * (1 + k * step)) for k in (1, 0, -1))
     slope, curvature = model.scale_derivatives(y, mu, scale)
     np.testing.assert_allclose(scale * slope, (up - down) / (2 * step), rtol=1e-6, atol=1e-7)
     bend = (up - 2 * here + down) / step**2
@@ -451,7 +455,7 @@ def test_derivatives_in_the_scale_at_zero():
     slope, curvature = model.scale_derivatives(y, mu, 0.0)
     np.testing.assert_allclose(slope, ((y - mu) ** 2 - y) / 2, rtol=1e-12)
     near = model.scale_derivatives(y, mu, 1e-12)[1]
-    mean = np.exp(PoissonObservations().log_likelihood(y, mu)) @ near
+    mean = np.exp(PoissonObservations().log_probability(y, mu)) @ near
     np.testing.assert_allclose(curvature, mean, rtol=1e-8)
     with pytest.raises(NotImplementedError, match="The scale of Gamma observations is not fitted"):
         GammaObservations().scale_derivatives(y, mu, 1.0)
@@ -465,7 +469,7 @@ def test_impossible_scales_are_refused(scale):
 
 def test_an_open_scale_has_no_likelihood():
     with refused("is estimated by a fit; pass a scale, such as scale_ of a fitted model"):
-        NegativeBinomialObservations("estimate").log_likelihood(1.0, 1.0)
+        NegativeBinomialObservations("estimate").log_probability(1.0, 1.0)
     loss = NegativeBinomialObservations("estimate").loss()
     assert loss.open_scale
     assert not loss.at(0.5).open_scale
@@ -476,19 +480,19 @@ def test_likelihood_and_deviance_at_the_ends_of_the_mean():
     mu = np.array([0.0, 1.0, 0.0, 1.0])
     bernoulli = BernoulliObservations()
     with np.errstate(divide="ignore"):
-        np.testing.assert_array_equal(bernoulli.log_likelihood(y, mu), [0, -np.inf, -np.inf, 0])
-        np.testing.assert_array_equal(bernoulli.deviance(y, mu), [0, np.inf, np.inf, 0])
-    assert PoissonObservations().log_likelihood(0, 0.0) == 0
-    assert PoissonObservations().deviance(0, 0.0) == 0
+        np.testing.assert_array_equal(bernoulli.log_probability(y, mu), [0, -np.inf, -np.inf, 0])
+        np.testing.assert_array_equal(bernoulli.unit_deviance(y, mu), [0, np.inf, np.inf, 0])
+    assert PoissonObservations().log_probability(0, 0.0) == 0
+    assert PoissonObservations().unit_deviance(0, 0.0) == 0
 
 
 @every_model
 def test_the_deviance_is_twice_what_the_likelihood_lacks(model):
     y, scale = counts_of(model, (30, 2)), 0.7 if model.has_scale else 1.0
     mu = np.random.default_rng(1).uniform(0.1, 0.9, (30, 2))
-    lack = model.log_likelihood(y, y, scale) - model.log_likelihood(y, mu, scale)
+    lack = model.log_probability(y, y, scale) - model.log_probability(y, mu, scale)
     expected = 2 * model.dispersion(scale) * lack
-    np.testing.assert_allclose(model.deviance(y, mu, scale), expected, atol=1e-12)
+    np.testing.assert_allclose(model.unit_deviance(y, mu, scale), expected, atol=1e-12)
     assert model.dispersion(0.7) == (0.7 if model.estimates_scale else 1.0)
 
 
@@ -505,7 +509,7 @@ def test_residuals_are_those_of_statsmodels(model):
     close(model.residuals(y, mu, "response"), y - mu)
     close(model.residuals(y, mu, "pearson"), (y - mu) / np.sqrt(theirs.variance(mu)))
     close(model.residuals(y, mu, "deviance"), theirs.resid_dev(y, mu), rtol=1e-10)
-    close(model.deviance(y, mu).sum(), theirs.deviance(y, mu), rtol=1e-10)
+    close(model.unit_deviance(y, mu).sum(), theirs.deviance(y, mu), rtol=1e-10)
     scale = 0.6
     if model.estimates_scale:
         expected = (y - mu) / np.sqrt(scale * theirs.variance(mu))
@@ -532,25 +536,107 @@ def test_residuals_are_standardised(model):
 
 
 @every_model
-def test_pseudo_r2_is_that_of_nemos(model):
+@pytest.mark.parametrize("shape", [(60,), (60, 3)])
+def test_scores_are_those_of_nemos(model, shape):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         nemos = pytest.importorskip("nemos")
         jax = pytest.importorskip("jax")
-    y = counts_of(model, (200, 3))
+    y = counts_of(model, shape)
     mu = np.random.default_rng(1).uniform(0.1, 0.9, y.shape)
     theirs = getattr(nemos.observation_models, type(model).__name__)()
-    scale = np.array([0.5, 1.0, 2.0]) if model.estimates_scale else 1.0
+    scales = [(), (np.array([0.5, 1.0, 2.0])[: y[0].size],)] if model.estimates_scale else [()]
     before = jax.config.jax_enable_x64
     jax.config.update("jax_enable_x64", True)
     try:
-        for score in ("pseudo-r2-McFadden", "pseudo-r2-Cohen"):
-            expected = float(
-                theirs.pseudo_r2(jax.numpy.array(y), jax.numpy.array(mu), score, scale)
-            )
-            np.testing.assert_allclose(model.pseudo_r2(y, mu, score, scale), expected, rtol=1e-9)
+        arrays = jax.numpy.array(y), jax.numpy.array(mu)
+        for scale, (name, *more) in itertools.product(
+            scales,
+            [
+                ("log_likelihood",),
+                ("likelihood",),
+                ("deviance",),
+                ("pseudo_r2", "pseudo-r2-McFadden"),
+                ("pseudo_r2", "pseudo-r2-Cohen"),
+            ],
+        ):
+            expected = np.asarray(getattr(theirs, name)(*arrays, *more, *scale))
+            found = getattr(model, name)(y, mu, *more, *scale)
+            assert np.shape(found) == expected.shape == (y.shape if name == "deviance" else ())
+            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+            if name != "deviance":
+                by = {"aggregate_sample_scores": jax.numpy.mean}
+                expected = getattr(theirs, name)(*arrays, *more, *scale, **by)
+                found = getattr(model, name)(*arrays, *more, *scale, **by)
+                np.testing.assert_allclose(found, expected, rtol=1e-9)
+        link = theirs.default_inverse_link_function
+        np.testing.assert_allclose(model.default_inverse_link_function(mu), link(arrays[1]))
+        key = jax.random.key(0)
+        assert model.sample_generator(key=key, predicted_rate=arrays[1]).shape == shape
     finally:
         jax.config.update("jax_enable_x64", before)
+
+
+LOG_PROBABILITIES = {
+    "Poisson": lambda y, m: y * math.log(m) - m - math.lgamma(y + 1),
+    "Bernoulli": lambda y, m: math.log(m if y else 1 - m),
+    "Gaussian": lambda y, m: -((y - m) ** 2) / 2 - math.log(2 * math.pi) / 2,
+    "Gamma": lambda y, m: -y / m - math.log(m),
+    "NegativeBinomial": lambda y, m: y * math.log(m / (1 + m)) - math.log(1 + m),
+}
+
+
+@every_model
+def test_scores_follow_from_the_formula(model):
+    """A scale of 1; the mean over the known bins of each receiver, summed over the receivers."""
+    y = counts_of(model, (12, 2)).astype(float)
+    mu = np.random.default_rng(1).uniform(0.1, 0.9, y.shape)
+    y[3, 0], mu[5, 1], mu[6, 1] = np.nan, np.nan, np.nan
+    known = ~np.isnan(y + mu)
+    each = [
+        [LOG_PROBABILITIES[model.name](*pair) for pair in zip(y[k, j], mu[k, j], strict=True)]
+        for j, k in enumerate(known.T)
+    ]
+    expected = sum(each[0]) / 11 + sum(each[1]) / 10
+    assert model.log_likelihood(y, mu) == pytest.approx(expected, rel=1e-12)
+    assert model.likelihood(y, mu) == pytest.approx(math.exp(expected), rel=1e-12)
+    values = model.log_likelihood(y, mu, aggregate_sample_scores=lambda x: x)
+    np.testing.assert_array_equal(np.isnan(values), ~known)
+    np.testing.assert_allclose(values.T[known.T], np.concatenate(each), rtol=1e-12)
+    whole = model.likelihood(y[known], mu[known], aggregate_sample_scores=np.prod)
+    # NeMoS aggregates probabilities of Bernoulli observations, and log probabilities of others.
+    log = values[known].sum() if model.name == "Bernoulli" else np.prod(values[known])
+    assert whole == pytest.approx(math.exp(log))
+    assert np.isnan(model.log_likelihood(np.full(3, np.nan), np.ones(3) / 2))
+
+
+def test_a_scale_that_is_given_scales_the_deviance():
+    y, mu = np.array([[1.0, 2.0], [3.0, 5.0]]), np.array([[2.0, 2.5], [2.0, 4.0]])
+    for model in (GaussianObservations(), GammaObservations()):
+        half = model.deviance(y, mu, scale=np.array([2.0, 1.0]))
+        np.testing.assert_allclose(half * [2.0, 1.0], model.unit_deviance(y, mu))
+    family = NegativeBinomialObservations(0.3)
+    np.testing.assert_array_equal(family.deviance(y, mu), family.deviance(y, mu, 0.3))
+    assert family.log_likelihood(y, mu) == family.log_likelihood(y, mu, 0.3)
+    assert family.log_likelihood(y, mu) != family.log_likelihood(y, mu, 1.0)
+    with refused("pass a scale, such as scale_ of a fitted model"):
+        NegativeBinomialObservations("estimate").deviance(y, mu)
+
+
+@pytest.mark.parametrize("name", ["log_likelihood", "pseudo_r2", "likelihood"])
+def test_families_are_scorers(name):
+    """As NeMoS's pages use them: the score of a fold is that of its held-out predictions."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(300, 2))
+    y = rng.poisson(np.exp(X @ [0.4, -0.3]))
+    of = getattr(PoissonObservations(), name)
+    found = cross_val_score(fastglm.GLM(), X, y, scoring=make_scorer(of), cv=3)
+    rows = np.arange(300)
+    for k, score in enumerate(found):
+        test = rows // 100 == k
+        model = fastglm.GLM().fit(X[~test], y[~test])
+        assert score == pytest.approx(of(y[test], model.predict(X[test])), rel=1e-12)
+    assert len(set(found)) == 3
 
 
 @every_model
@@ -624,7 +710,9 @@ def test_probability_of_an_event():
             model.probability_of_event(mu)
 
 
-@pytest.mark.parametrize("method", ["check", "log_likelihood", "deviance", "variance", "sample"])
+@pytest.mark.parametrize(
+    "method", ["check", "log_probability", "unit_deviance", "variance", "sample"]
+)
 def test_a_model_must_say_what_it_is(method):
     arguments = {"check": 3, "variance": 1}.get(method, 2)
     with pytest.raises(NotImplementedError):

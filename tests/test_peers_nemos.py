@@ -268,6 +268,9 @@ def test_groups_of_three_axes():
     group_lasso = fastglm.regularizer.GroupLasso(mask)
     ours = fastglm.PopulationGLM(regularizer=group_lasso, regularizer_strength=strength)
     np.testing.assert_allclose(ours.fit(X, y).coef_, theirs.coef_, atol=1e-6)
+    expected = ours.coef_
+    group_lasso.mask = nemos.glm.params.GLMParams(mask, None)
+    np.testing.assert_array_equal(ours.fit(X, y).coef_, expected)
 
 
 # --- files that NeMoS wrote ---
@@ -294,6 +297,28 @@ def test_a_file_of_nemos_is_read(data, tmp_path, settings):
     np.testing.assert_allclose(ours.score(X, y), theirs.score(X, y), rtol=1e-9)
     for name in ("regularizer", "observation_model"):
         assert type(getattr(ours, name)).__name__ == type(getattr(theirs, name)).__name__
+
+
+def test_a_group_lasso_of_nemos_is_read(data, tmp_path, capsys):
+    """A mask that is an array is read; the tree of a fitted model is pickled and is not."""
+    X, y = (part[8:] for part in data)
+    mask = np.repeat(np.eye(3), 2, axis=1)
+    theirs = nemos.glm.GLM(
+        regularizer=nemos.regularizer.GroupLasso(mask), regularizer_strength=0.02, **PROXIMAL
+    )
+    theirs.save_params(tmp_path / "before.npz")
+    before = fastglm.load_model(tmp_path / "before.npz")
+    np.testing.assert_array_equal(before.regularizer.mask, mask)
+    quietly(theirs.fit, X, y[:, 0])
+    theirs.save_params(path := tmp_path / "model.npz")
+    with pytest.raises(ValueError, match=r"pickled. It is not read.*Give the mask again"):
+        fastglm.load_model(path)
+    again = {"regularizer": lambda: fastglm.regularizer.GroupLasso(mask)}
+    ours = fastglm.load_model(path, mapping_dict=again)
+    np.testing.assert_array_equal(ours.coef_, theirs.coef_)
+    np.testing.assert_allclose(ours.fit(X, y[:, 0]).coef_, theirs.coef_, atol=1e-6)
+    fastglm.inspect_npz(path)
+    assert "mask  pickled, which is not read" in capsys.readouterr().out
 
 
 # --- functions ---

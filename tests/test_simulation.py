@@ -9,6 +9,7 @@ import pytest
 
 import fastglm
 from fastglm import simulation
+from fastglm._checks import read_key
 from fastglm.basis import HistoryConv, RaisedCosineLogConv
 from fastglm.observation_models import as_observation_model
 from fastglm.simulation import Network, random_network, simulate_recurrent
@@ -619,7 +620,7 @@ def test_random_state_is_random_key():
     drawn = model.simulate(feedforward_input=X, random_state=3)[0]
     np.testing.assert_array_equal(drawn, model.simulate(3, X)[0])
     legacy = np.random.RandomState(1)
-    assert fastglm.simulation.read_key(None, legacy).random() == np.random.RandomState(1).random()
+    assert read_key(None, legacy).random() == np.random.RandomState(1).random()
 
 
 def test_two_names_of_one_key_are_refused():

@@ -49,7 +49,7 @@ FLOORS = (
         "model_selection",
         "diagnostics",
     )
-    + ("identifiability_constraints", "convolve", "fetch", "styles", "utils")
+    + ("identifiability_constraints", "convolve", "fetch", "styles", "utils", "solvers", "glm_hmm")
     + ("connectivity", "glm", "migration", "workflow", "plotting", "report")
     + ("__init__", "cli", "__main__")
 )

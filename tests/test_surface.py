@@ -1,5 +1,6 @@
 """What pages written for NeMoS type: trees of features, files, functions, and what is absent."""
 
+import importlib
 import json
 import sys
 
@@ -410,6 +411,9 @@ def test_recordings_without_a_network(tmp_path, monkeypatch):
     [
         lambda: fastglm.solvers,
         lambda: fastglm.glm_hmm,
+        lambda: importlib.import_module("fastglm.solvers"),
+        lambda: importlib.import_module("fastglm.glm_hmm"),
+        lambda: fastglm.observation_models.CategoricalObservations,
         lambda: fastglm.regularizer.Ridge.allow_solver("mine"),
         lambda: fastglm.glm.ClassifierGLM,
         lambda: fastglm.glm.ClassifierPopulationGLM,

@@ -46,8 +46,10 @@ class Basis(BaseEstimator):
 
     @label.setter
     def label(self, value: str | None) -> None:
-        self._check_label(value)
-        self._label = type(self).__name__ if value is None else str(value)
+        default = value is None or self._is_default(str(value))  # numbers are given by the whole
+        if not default:
+            self._check_label(value)
+        self._label = type(self).__name__ if default else str(value)
         self._root()._number_labels()
 
     def _root(self):
@@ -71,9 +73,13 @@ class Basis(BaseEstimator):
         state = super().__getstate__()
         return {name: value for name, value in state.items() if name != "_parent"}
 
+    def _is_default(self, label):
+        """Whether a label is the name of the class, with or without a number."""
+        return re.fullmatch(rf"{type(self).__name__}(_\d+)?", label) is not None
+
     @property
     def _has_default_label(self):
-        return re.fullmatch(rf"{type(self).__name__}(_\d+)?", self._label) is not None
+        return self._is_default(self._label)
 
     def _leaves(self):
         return [self]
@@ -364,6 +370,14 @@ class _Composite(Basis):
 
     def _nodes(self):
         return [self, *self.basis1._nodes(), *self.basis2._nodes()]
+
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
+        # That of scikit-learn takes twice as long for every further part.
+        parts = [f"basis1={self.basis1!r}", f"basis2={self.basis2!r}"]
+        parts += [] if self._label is None else [f"label={self._label!r}"]
+        text = " ".join(f"{type(self).__name__}({', '.join(parts)})".split())
+        half = N_CHAR_MAX // 2
+        return text if len(text) <= N_CHAR_MAX else f"{text[:half]}...{text[-half:]}"
 
     # --- parameters, by label ---
 

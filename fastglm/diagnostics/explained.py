@@ -324,14 +324,14 @@ def _sum_up(family, observed, kept, chunks, null, scale, likelihood=False) -> _S
             continue
         counts = y.rows(index)
         with np.errstate(divide="ignore", invalid="ignore"):
-            value = family.deviance(counts, mu, scale)
+            value = family.unit_deviance(counts, mu, scale)
             value = impossible.add(index, counts, mu, value, np.inf)
             deviance += _total(value, observed.weight, index)
             if not constant:
-                value = family.deviance(counts, null(index), scale)
+                value = family.unit_deviance(counts, null(index), scale)
                 base += _total(value, observed.weight, index)
             if likelihood:
-                value = family.log_likelihood(counts, mu, scale)
+                value = family.log_probability(counts, mu, scale)
                 value = np.where(np.isinf(mu) & ~np.isnan(counts), -np.inf, value)
                 total += _total(value, observed.weight, index)
         if not family.event_based:
@@ -387,8 +387,10 @@ class _Counted:
         """Deviance from one mean of every receiver."""
         mean, units = np.broadcast_to(mean, (1, self.n))[0], self.units
         with np.errstate(divide="ignore", invalid="ignore"):
-            empty = np.where(self.empty > 0, self.empty * family.deviance(0.0, mean, scale), 0.0)
-            value = self.weights * family.deviance(self.counts, mean[units], scale[units])
+            empty = np.where(
+                self.empty > 0, self.empty * family.unit_deviance(0.0, mean, scale), 0.0
+            )
+            value = self.weights * family.unit_deviance(self.counts, mean[units], scale[units])
         return empty + self._add(np.where(self.known, value, 0.0))
 
 

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
 
-from fastglm._checks import check_share
+from fastglm._checks import DEFAULT_KEY, check_share, read_key
 from fastglm.diagnostics.explained import read_fit
-from fastglm.simulation import DEFAULT_KEY, read_key
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike

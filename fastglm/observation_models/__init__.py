@@ -31,6 +31,9 @@ same. A file holds a family: an `ObservationModel`, a `Loss` for each of its lin
 
 from __future__ import annotations
 
+from typing import NoReturn
+
+from fastglm._absent import refuse
 from fastglm._checks import shown
 from fastglm.observation_models.bernoulli import BernoulliObservations
 from fastglm.observation_models.family import RESIDUAL_KINDS, ObservationModel, pseudo_r2
@@ -93,6 +96,10 @@ def as_observation_model(given: object) -> ObservationModel:
         else {k: getattr(given, k, v) for k, v in own.get_params().items()}
     )
     return own.set_params(**params)
+
+
+def __getattr__(name: str) -> NoReturn:
+    refuse(name, __name__)
 
 
 __all__ = [

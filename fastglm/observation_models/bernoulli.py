@@ -8,10 +8,12 @@ import numpy as np
 from scipy.special import bernoulli, expit, factorial, logit, xlog1py, xlogy
 
 from fastglm import _kernels as kernels
-from fastglm.observation_models.family import ObservationModel, first_place
+from fastglm.observation_models.family import ObservationModel, first_place, total
 from fastglm.observation_models.loss import LOG_ZERO, Loss, raised
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import ArrayLike
 
 
@@ -118,6 +120,12 @@ class BernoulliCloglog(Loss):
         return m * (m * np.exp(-m) / -np.expm1(-m))
 
 
+def _product(probabilities):
+    """Exponential of the mean of the logarithm over the bins, summed over the receivers."""
+    with np.errstate(divide="ignore"):
+        return np.exp(total(np.log(probabilities)))
+
+
 class BernoulliObservations(ObservationModel):
     """An event or none, with ``P(y = 1) = mu``: variance ``mu * (1 - mu)``, scale 1.
 
@@ -141,14 +149,29 @@ class BernoulliObservations(ObservationModel):
             remedy = " Pass counts.clip(max=1)?" if _only_above(values[bad]) else ""
             raise ValueError(f"y holds {place}; Bernoulli observations are 0 or 1.{remedy}")
 
-    def log_likelihood(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
+    def log_probability(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
         """``y * log(mu) + (1 - y) * log(1 - mu)`` of every entry, with ``0 * log(0) = 0``."""
         return xlogy(y, mu) + xlog1py(1 - y, -np.asarray(mu))
 
-    def deviance(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
-        """``-2 * log_likelihood`` of every entry, where y is 0 or 1."""
+    def unit_deviance(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
+        """``-2 * log_probability`` of every entry, where y is 0 or 1."""
         own = xlogy(y, y) + xlogy(1 - y, 1 - y)
-        return 2 * (own - self.log_likelihood(y, mu))
+        return 2 * (own - self.log_probability(y, mu))
+
+    def likelihood(
+        self,
+        y: ArrayLike,
+        predicted_rate: ArrayLike,
+        scale: ArrayLike | None = None,
+        aggregate_sample_scores: Callable = _product,
+    ) -> float | np.ndarray:
+        """Likelihood: the aggregate of the probability of every entry, as in NeMoS.
+
+        Its default is the exponential of `log_likelihood`.
+        """
+        return self.log_likelihood(
+            y, predicted_rate, scale, lambda each: aggregate_sample_scores(np.exp(each))
+        )
 
     def variance(self, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
         """``mu * (1 - mu)``."""

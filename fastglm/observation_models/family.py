@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from fastglm._checks import check_choice, shown
+from fastglm._checks import check_choice, read_key, shown
 from fastglm.observation_models.loss import Loss
 
 if TYPE_CHECKING:
@@ -16,9 +16,15 @@ if TYPE_CHECKING:
 
 RESIDUAL_KINDS = ("response", "pearson", "deviance")
 # Names of links in JAX, SciPy and NeMoS.
-# Names in JAX, SciPy and NeMoS.
 _LINK_NAMES = {"sigmoid": "logistic", "expit": "logistic", "inv_cloglog": "cloglog"}
 _ETA = np.linspace(-4.05, 3.95, 41)  # where functions are compared with links; without 0
+
+
+def total(values: np.ndarray) -> float:
+    """Sum over receivers of the mean over their bins; NaN entries do not count."""
+    n = np.sum(~np.isnan(values), axis=0)
+    sums = np.nansum(values, axis=0)
+    return np.sum(sums / np.maximum(n, 1)) if np.any(n) else np.nan
 
 
 def pseudo_r2(model: ArrayLike, null: ArrayLike) -> float | np.ndarray:
@@ -103,12 +109,12 @@ class ObservationModel(BaseEstimator):
         """
         raise NotImplementedError
 
-    def log_likelihood(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
+    def log_probability(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
         """``log p(y | mu, scale)`` of every entry, with its normalisation."""
         raise NotImplementedError
 
-    def deviance(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
-        """Unscaled deviance of every entry, ``2 * scale * (log p(y | y) - log p(y | mu))``."""
+    def unit_deviance(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
+        """``2 * dispersion * (log p(y | y) - log p(y | mu))`` of every entry."""
         raise NotImplementedError
 
     def variance(self, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
@@ -157,7 +163,7 @@ class ObservationModel(BaseEstimator):
         y, mu : ndarray
         kind : {"response", "pearson", "deviance"}
             ``y - mu``; ``(y - mu) / sqrt(variance)``, with the scale in the variance; or
-            ``sign(y - mu) * sqrt(deviance / dispersion)``.
+            ``sign(y - mu) * sqrt(deviance)``.
         scale : float or ndarray of shape (n_receivers,), optional
             Default: that of the family. With the fitted scale, Pearson and deviance residuals have
             a variance near 1.
@@ -179,33 +185,95 @@ class ObservationModel(BaseEstimator):
                 residual = (y - mu) / np.sqrt(variance)
                 # 0 / 0 where the mean has underflowed, or is at its end: the limit is 0.
                 return np.where((variance == 0) & (y == mu), 0.0, residual)
-            deviance = np.maximum(self.deviance(y, mu, scale), 0) / self.dispersion(scale)
-            return np.sign(y - mu) * np.sqrt(deviance)
+            return np.sign(y - mu) * np.sqrt(np.maximum(self.deviance(y, mu, scale), 0))
+
+    # --- scores, with NeMoS's names, arguments and values ----------------------------------------
+
+    def log_likelihood(
+        self,
+        y: ArrayLike,
+        predicted_rate: ArrayLike,
+        scale: ArrayLike | None = None,
+        aggregate_sample_scores: Callable = total,
+    ) -> float | np.ndarray:
+        """Log likelihood: a number, ``sum_j mean_t log p(y_tj | mu_tj, scale_j)``.
+
+        Parameters
+        ----------
+        y, predicted_rate : array_like of shape (n_bins,) or (n_bins, n_receivers)
+        scale : float or ndarray of shape (n_receivers,), optional
+            Default: that of the family.
+        aggregate_sample_scores : callable, optional
+            Function of the values of all entries, which are those of `log_probability`. Default:
+            the mean over the bins, summed over the receivers. Bins with NaN do not count.
+
+        Returns
+        -------
+        float, or what the aggregate returns
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastglm.observation_models import PoissonObservations
+        >>> y, mu = np.array([0, 1, 2]), np.array([0.5, 1.0, 1.5])
+        >>> float(PoissonObservations().log_likelihood(y, mu).round(4))
+        -0.9607
+        >>> PoissonObservations().log_likelihood(y, mu, aggregate_sample_scores=lambda x: x)
+        array([-0.5       , -1.        , -1.38221697])
+        """
+        return aggregate_sample_scores(self._each(self.log_probability, y, predicted_rate, scale))
+
+    def likelihood(
+        self,
+        y: ArrayLike,
+        predicted_rate: ArrayLike,
+        scale: ArrayLike | None = None,
+        aggregate_sample_scores: Callable = total,
+    ) -> float | np.ndarray:
+        """``exp(log_likelihood)``, with the arguments of `log_likelihood`."""
+        return np.exp(self.log_likelihood(y, predicted_rate, scale, aggregate_sample_scores))
+
+    def deviance(
+        self, y: ArrayLike, predicted_rate: ArrayLike, scale: ArrayLike | None = None
+    ) -> np.ndarray:
+        """Deviance of every entry, ``2 * (log p(y | y) - log p(y | mu))`` with the scale.
+
+        Parameters
+        ----------
+        y, predicted_rate : array_like of shape (n_bins,) or (n_bins, n_receivers)
+        scale : float or ndarray of shape (n_receivers,), optional
+            Default: that of the family.
+
+        Returns
+        -------
+        ndarray, shape of y
+        """
+        scale = self.scale if scale is None else scale
+        return self._each(self.unit_deviance, y, predicted_rate, scale) / self.dispersion(scale)
 
     def pseudo_r2(
         self,
         y: ArrayLike,
-        mu: ArrayLike,
+        predicted_rate: ArrayLike,
         score_type: str = "pseudo-r2-McFadden",
         scale: ArrayLike | None = None,
-        aggregate_sample_scores: Callable = np.nanmean,
+        aggregate_sample_scores: Callable = total,
     ) -> float | np.ndarray:
-        """Pseudo-R2 as in NeMoS: the null model is the mean of y of each receiver.
+        """Pseudo-R2, a number; the null model is the mean of y of each receiver.
 
         Parameters
         ----------
-        y, mu : ndarray of shape (n_bins,) or (n_bins, n_receivers)
+        y, predicted_rate : array_like of shape (n_bins,) or (n_bins, n_receivers)
             A bin where either is NaN does not count.
         score_type : {"pseudo-r2-McFadden", "pseudo-r2-Cohen"}
             McFadden: ``1 - LL / LL0`` of the log likelihoods, both with the fitted scale (D.
             McFadden, "Conditional logit analysis of qualitative choice behavior", 1974). Cohen:
-            ``1 - D / D0`` of the deviances (Cohen et al., "Applied multiple
+            ``1 - D / D0`` of the unit deviances (Cohen et al., "Applied multiple
             regression/correlation analysis", 3rd edition, 2002, p. 502).
         scale : float or ndarray of shape (n_receivers,), optional
             Default: that of the family.
-        aggregate_sample_scores : callable, default np.nanmean
-            Function of the values of all entries, NaN where a bin does not count. Log likelihoods
-            or deviances are compared after it.
+        aggregate_sample_scores : callable, optional
+            As in `log_likelihood`. Log likelihoods or deviances are compared after it.
 
         Returns
         -------
@@ -218,13 +286,33 @@ class ObservationModel(BaseEstimator):
             If the score type is not known.
         """
         check_choice("score_type", score_type, ("pseudo-r2-McFadden", "pseudo-r2-Cohen"))
-        y, mu = np.asarray(y), np.asarray(mu)
+        y, mu = np.asarray(y, float), np.asarray(predicted_rate, float)
         y = np.where(np.isnan(mu), np.nan, y)
         null = np.broadcast_to(np.nanmean(y, axis=0), y.shape)
-        scale = self.scale if scale is None else scale
-        of = self.deviance if score_type == "pseudo-r2-Cohen" else self.log_likelihood
-        model, base = (aggregate_sample_scores(of(y, m, scale)) for m in (mu, null))
+        of = self.unit_deviance if score_type == "pseudo-r2-Cohen" else self.log_probability
+        model, base = (aggregate_sample_scores(self._each(of, y, m, scale)) for m in (mu, null))
         return pseudo_r2(model, base)
+
+    def _each(self, of, y, mu, scale):
+        """Values of all entries, NaN where they are not known, with a given scale or the own."""
+        scale = self.scale if scale is None else scale
+        scale = scale if isinstance(scale, str) else np.asarray(scale, float)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return of(np.asarray(y, float), np.asarray(mu, float), scale)
+
+    @property
+    def default_inverse_link_function(self) -> Callable:
+        """Mean as a function of eta, with the default link."""
+        return self.loss().mean
+
+    def sample_generator(
+        self, key: object, predicted_rate: ArrayLike, scale: ArrayLike | None = None
+    ) -> np.ndarray:
+        """Counts drawn with a seed, a NumPy generator or a key of JAX, shape of the rate."""
+        scale = self.scale if scale is None else scale
+        return self.sample(read_key(key), np.asarray(predicted_rate, float), scale)
+
+    # --- scale -----------------------------------------------------------------------------------
 
     @property
     def has_scale(self) -> bool:
@@ -240,17 +328,17 @@ class ObservationModel(BaseEstimator):
         return np.square(y - mu) / self.variance(mu, 1.0)
 
     def estimate_scale(
-        self, y: ArrayLike, mu: ArrayLike, dof_resid: ArrayLike
+        self, y: ArrayLike, predicted_rate: ArrayLike, dof_resid: ArrayLike
     ) -> float | np.ndarray:
         """Scale of each receiver, by `scale_from`; NaN entries are skipped.
 
         Parameters
         ----------
-        y, mu : ndarray of shape (n_bins,) or (n_bins, n_receivers)
+        y, predicted_rate : ndarray of shape (n_bins,) or (n_bins, n_receivers)
         dof_resid : int or ndarray of shape (n_receivers,)
             Number of known entries less that of the free coefficients, the intercept included.
         """
-        return self.scale_from(np.nansum(self.squares(y, mu), axis=0), dof_resid)
+        return self.scale_from(np.nansum(self.squares(y, predicted_rate), axis=0), dof_resid)
 
     def scale_from(self, squares: ArrayLike, dof_resid: ArrayLike) -> float | np.ndarray:
         """Scale of each receiver from the sum of its `squares`, which chunks may add up.
@@ -267,14 +355,14 @@ class ObservationModel(BaseEstimator):
     def scale_derivatives(
         self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike
     ) -> tuple[np.ndarray, np.ndarray]:
-        """First two derivatives of `log_likelihood` in the scale, of every entry.
+        """First two derivatives of `log_probability` in the scale, of every entry.
 
         At the scale 0 the second one is its mean over counts of the model.
         """
         raise NotImplementedError(f"The scale of {self.name} observations is not fitted.")
 
     def precision(self, scale: ArrayLike) -> float | np.ndarray:
-        """Factor a with ``log_likelihood = -a * loss + terms without eta``: 1."""
+        """Factor a with ``log_probability = -a * loss + terms without eta``: 1."""
         return np.ones(np.shape(scale))[()]
 
 

@@ -150,13 +150,13 @@ class GammaObservations(ObservationModel):
                 "bin is left out."
             )
 
-    def log_likelihood(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
+    def log_probability(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
         """``(k - 1) log(y) - k (y / mu + log(mu) - log(k)) - gammaln(k)``, ``k = 1 / scale``."""
         with np.errstate(divide="ignore", invalid="ignore"):
             k = 1 / np.asarray(scale, float)
             return (k - 1) * np.log(y) - k * (y / mu + np.log(mu) - np.log(k)) - gammaln(k)
 
-    def deviance(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
+    def unit_deviance(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
         """``2 * (y / mu - 1 - log(y / mu))`` of every entry; the scale has no effect."""
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = y / np.asarray(mu)

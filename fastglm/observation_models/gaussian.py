@@ -84,12 +84,12 @@ class GaussianObservations(ObservationModel):
                 "is left out."
             )
 
-    def log_likelihood(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
+    def log_probability(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
         """``-log(2 pi scale) / 2 - (y - mu)**2 / (2 scale)`` of every entry."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return -0.5 * np.log(2 * np.pi * scale) - np.square(y - mu) / (2 * scale)
 
-    def deviance(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
+    def unit_deviance(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
         """``(y - mu)**2`` of every entry; the scale has no effect."""
         return np.square(y - mu)
 

@@ -192,7 +192,7 @@ class NegativeBinomialObservations(ObservationModel):
                 "or NaN where a bin is left out."
             )
 
-    def log_likelihood(
+    def log_probability(
         self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike | None = None
     ) -> np.ndarray:
         """Log probability of every entry; at scale 0 that of Poisson counts.
@@ -206,8 +206,10 @@ class NegativeBinomialObservations(ObservationModel):
             part = np.log1p(tiny * mu)
             return xlogy(y, mu) - y * part - part / tiny - gammaln(y + 1) + _rising(y, scale)
 
-    def deviance(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike | None = None) -> np.ndarray:
-        """Twice what `log_likelihood` lacks to its value at ``mu = y``."""
+    def unit_deviance(
+        self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike | None = None
+    ) -> np.ndarray:
+        """Twice what `log_probability` lacks to its value at ``mu = y``."""
         scale, y, mu = self._given(scale), np.asarray(y, float), np.asarray(mu, float)
         tiny = np.maximum(scale, _POISSON)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -240,7 +242,7 @@ class NegativeBinomialObservations(ObservationModel):
     def scale_derivatives(
         self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike
     ) -> tuple[np.ndarray, np.ndarray]:
-        """First two derivatives of `log_likelihood` in the scale, of every entry.
+        """First two derivatives of `log_probability` in the scale, of every entry.
 
         With ``u = scale * mu``, ``A(u) = (u - log(1 + u)) / u**2`` and sums over ``0 <= i < y``:
 

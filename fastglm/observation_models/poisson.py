@@ -96,11 +96,11 @@ class PoissonObservations(ObservationModel):
                 f"observations the first is {place}."
             )
 
-    def log_likelihood(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
+    def log_probability(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
         """``y * log(mu) - mu - gammaln(y + 1)`` of every entry, with ``0 * log(0) = 0``."""
         return xlogy(y, mu) - mu - gammaln(y + 1)
 
-    def deviance(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
+    def unit_deviance(self, y: ArrayLike, mu: ArrayLike, scale: ArrayLike = 1.0) -> np.ndarray:
         """``2 * (y * log(y / mu) - (y - mu))`` of every entry, with ``0 * log(0) = 0``."""
         return 2 * (xlogy(y, y) - xlogy(y, mu) - (y - mu))
 

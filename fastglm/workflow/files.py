@@ -18,7 +18,8 @@ def load_model(path: str | Path, mapping_dict: dict | None = None) -> GLM | Popu
     path : str or Path
     mapping_dict : dict, optional
         Functions and classes of the user's own, which a file has by name only:
-        ``{"regularizer": MyRegularizer, "inverse_link_function": my_function}``.
+        ``{"regularizer": MyRegularizer, "inverse_link_function": my_function}``. NeMoS pickles the
+        mask of a group lasso; ``{"regularizer": lambda: GroupLasso(mask)}`` gives it again.
 
     Raises
     ------
@@ -26,7 +27,8 @@ def load_model(path: str | Path, mapping_dict: dict | None = None) -> GLM | Popu
         If there is no such file.
     ValueError
         If the file is damaged, is not a model, is of a newer version, has a function or class of
-        the user's that is not in ``mapping_dict``, or is of NeMoS and has what fastglm has not.
+        the user's that is not in ``mapping_dict``, or is of NeMoS and has a pickled mask or what
+        fastglm has not.
 
     Examples
     --------
@@ -38,7 +40,7 @@ def load_model(path: str | Path, mapping_dict: dict | None = None) -> GLM | Popu
     GLM(inverse_link_function='exp', regularizer='Ridge', regularizer_strength=0.1)
     """
     classes = {"GLM": GLM, "PopulationGLM": PopulationGLM}
-    data = read_npz(path, "a model")
+    data = read_npz(path, "a model", pickles=True)
     if is_nemos(data):
         return read_nemos(path, data, read_mapping(mapping_dict))
     return read_model(path, data, classes, mapping_dict)
@@ -54,7 +56,7 @@ def inspect_npz(path: str | Path) -> None:
     ValueError
         If the file is damaged or is not a model.
     """
-    data = read_npz(path, "a model")
+    data = read_npz(path, "a model", pickles=True)
     if is_nemos(data):
         parts = [(name, value) for name, value in sorted(data.items())]
     else:
