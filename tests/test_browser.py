@@ -85,19 +85,26 @@ def report(tmp_path_factory):
     return path
 
 
+def press(page, folder):
+    """What the scripts saw in the browser, whose console has to be empty."""
+    call = [
+        *(BROWSER, *QUIET, f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr"),
+        *("--virtual-time-budget=20000", "--dump-dom", page.as_uri()),
+    ]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=300, check=True)
+    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
+    return json.loads(unescape(re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.S)[1]))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not BROWSER, reason="no Chromium on the PATH")
 def test_the_report_in_a_browser(report, tmp_path):
     text = report.read_text()
     page = tmp_path / "page.html"
     page.write_text(text.replace("<head>", "<head>" + BEFORE).replace("</body>", AFTER + "</body>"))
-    call = [
-        *(BROWSER, *QUIET, f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr"),
-        *("--virtual-time-budget=20000", "--dump-dom", page.as_uri()),
-    ]
-    done = subprocess.run(call, capture_output=True, text=True, timeout=300, check=True)
-    assert [line for line in done.stderr.splitlines() if "CONSOLE" in line] == []
-    seen = json.loads(unescape(re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.S)[1]))
+    seen = press(page, tmp_path)
+    if len([s for s in seen["saved"] if {"broken", "dark"} & set(s)]) < 2 * seen["figures"]:
+        seen = press(page, tmp_path)  # a busy machine may not draw pictures in a browser's time
 
     (up, ascending), (down, descending) = seen["sorted"]
     numbers = [float(s.replace("\N{MINUS SIGN}", "-")) for s in ascending]
