@@ -259,9 +259,8 @@ def _check_numbers(case, model, j, r, best, value, found):
         found.append(("false objective_", text))
     reported = float(model.grad_norm_[j])
     shift = np.append(r.share @ r.X, 0.0)
-    true = [
-        np.abs(_least_subgradient(r, coef[free], g)).max() for g in (grad, grad - shift * grad[-1])
-    ]  # as the columns are, and centred
+    centres = 0.0 * shift, shift, np.append(r.X.mean(axis=0), 0.0)  # as columns are, or centred
+    true = [np.abs(_least_subgradient(r, coef[free], grad - c * grad[-1])).max() for c in centres]
     room = 4 * noise.max() + 1e-12 * size
     spread = np.sqrt(r.share @ (r.X - shift[:-1]) ** 2)
     if np.any(np.abs(shift[:-1]) > 100 * spread):
