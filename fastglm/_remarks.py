@@ -72,7 +72,7 @@ def _no_effect(model, problem):
     senders.
     """
     strength = model.regularizer_strength
-    default = strength is None or (np.ndim(strength) == 0 and strength == 1.0)
+    default = strength is None or (np.isscalar(strength) and strength == 1.0)
     histories = [block for block, _ in problem.X.histories]
     if not (default and histories and isinstance(as_regularizer(model.regularizer), Ridge)):
         return ""

@@ -214,10 +214,11 @@ class PopulationGLM(RegressorMixin, Parameters, OneCall):
         problem = read_problem(self, X, y, sample_weight, offset)
         _remarks.before(self, problem)
         result, interrupted = _solve(problem, init_params, progress, checkpoint)
+        scale = fitted_scale(problem, result)  # with the intercepts of centred offsets
         store(
             self,
             problem.uncenter(result),
-            scale=fitted_scale(problem, result),
+            scale=scale,
             dof=residual_dof(problem, result),
             weighted=sample_weight is not None,
             shifted=offset is not None,

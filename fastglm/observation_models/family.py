@@ -218,8 +218,8 @@ class ObservationModel(BaseEstimator):
         >>> y, mu = np.array([0, 1, 2]), np.array([0.5, 1.0, 1.5])
         >>> float(PoissonObservations().log_likelihood(y, mu).round(4))
         -0.9607
-        >>> PoissonObservations().log_likelihood(y, mu, aggregate_sample_scores=lambda x: x)
-        array([-0.5       , -1.        , -1.38221697])
+        >>> PoissonObservations().log_likelihood(y, mu, aggregate_sample_scores=lambda x: x.round(3))
+        array([-0.5  , -1.   , -1.382])
         """
         return aggregate_sample_scores(self._each(self.log_probability, y, predicted_rate, scale))
 
