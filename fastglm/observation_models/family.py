@@ -215,11 +215,11 @@ class ObservationModel(BaseEstimator):
         --------
         >>> import numpy as np
         >>> from fastglm.observation_models import PoissonObservations
-        >>> y, mu = np.array([0, 1, 2]), np.array([0.5, 1.0, 1.5])
-        >>> float(PoissonObservations().log_likelihood(y, mu).round(4))
+        >>> y, mu, family = np.array([0, 1, 2]), np.array([0.5, 1.0, 1.5]), PoissonObservations()
+        >>> float(family.log_likelihood(y, mu).round(4))
         -0.9607
-        >>> PoissonObservations().log_likelihood(y, mu, aggregate_sample_scores=lambda x: x.round(3))
-        array([-0.5  , -1.   , -1.382])
+        >>> float(family.log_likelihood(y, mu, aggregate_sample_scores=np.min).round(4))
+        -1.3822
         """
         return aggregate_sample_scores(self._each(self.log_probability, y, predicted_rate, scale))
 
