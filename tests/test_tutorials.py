@@ -45,7 +45,16 @@ def culture(folder):
     scipy.io.savemat(folder / "ExampleSpikeTrain.mat", {"data": data})
 
 
-FILES = {"culture": culture}
+def place_cells(folder):
+    """As PlaceCellDataAnimal1.mat."""
+    t = np.arange(0, 60, 1 / 30)
+    cells = np.empty(4, object)
+    cells[:] = [{"spikeTimes": one[:, None]} for one in trains(4, 60, 2.9)]
+    data = {"neuron": cells, "time": t, "x": 0.9 * np.sin(t), "y": 0.9 * np.cos(0.7 * t)}
+    scipy.io.savemat(folder / "PlaceCellDataAnimal1.mat", data)
+
+
+FILES = {"culture": culture, "place-cells": place_cells}
 
 
 @pytest.mark.slow
@@ -68,7 +77,7 @@ def test_the_code_of_a_page_runs_on_the_layout_of_its_file(name, runner, tmp_pat
     stored, fresh = (len(re.findall(r"^```text$", page, flags=re.M)) for page in (text, out))
     assert stored == fresh > 2
     cells = re.search(r"^```text\n(\d+) cells, [\d,]+ spikes", out, flags=re.M)[1]
-    assert cells == {"culture": "16"}[name]
+    assert cells == {"culture": "16", "place-cells": "4"}[name]
 
 
 def test_a_page_gets_what_its_code_prints_and_shows(runner, tmp_path):
