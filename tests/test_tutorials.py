@@ -54,7 +54,19 @@ def place_cells(folder):
     scipy.io.savemat(folder / "PlaceCellDataAnimal1.mat", data)
 
 
-FILES = {"culture": culture, "place-cells": place_cells}
+def retina(folder):
+    """As the files of waverepo."""
+    h5py = pytest.importorskip("h5py")
+    times = trains(6, 60, 5)
+    name = "Stafford2009_WT_37C_Dorsal_2008-10-11-3.h5"
+    with h5py.File(folder / name, "w") as file:
+        file["spikes"] = np.concatenate(times)
+        file["sCount"] = np.array([one.size for one in times], np.int32)
+        file["epos"] = 60.0 * np.vstack([np.arange(6) // 2, np.zeros(6)])
+        file["summary/duration"] = np.array([60.0])
+
+
+FILES = {"culture": culture, "place-cells": place_cells, "retina": retina}
 
 
 @pytest.mark.slow
@@ -77,7 +89,7 @@ def test_the_code_of_a_page_runs_on_the_layout_of_its_file(name, runner, tmp_pat
     stored, fresh = (len(re.findall(r"^```text$", page, flags=re.M)) for page in (text, out))
     assert stored == fresh > 2
     cells = re.search(r"^```text\n(\d+) cells, [\d,]+ spikes", out, flags=re.M)[1]
-    assert cells == {"culture": "16", "place-cells": "4"}[name]
+    assert cells == {"culture": "16", "place-cells": "4", "retina": "6"}[name]
 
 
 def test_a_page_gets_what_its_code_prints_and_shows(runner, tmp_path):
