@@ -16,6 +16,8 @@ def pytest_configure(config):
     if os.environ.get("FASTGLM_STRICT", "0") == "1":
         for kind in ("DeprecationWarning", "PendingDeprecationWarning", "FutureWarning"):
             config.addinivalue_line("filterwarnings", f"error::{kind}:(fastglm|test_|naive)")
+    # Workers compile side by side; processes that compile ahead would share their cores.
+    os.environ.setdefault("FASTGLM_COMPILE_AHEAD", "0")
 
 
 def pytest_collection_modifyitems(items):
