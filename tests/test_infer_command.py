@@ -1,5 +1,7 @@
 """``fastglm infer``, and what it has in common with ``fit``: covariates, tables, penalties."""
 
+import sys
+
 import numpy as np
 import pytest
 from test_cli import BIN, check_refused, table, write_recording
@@ -7,6 +9,7 @@ from test_cli import BIN, check_refused, table, write_recording
 import fastglm
 from fastglm.cli import main
 from fastglm.cli.covariates import read_wanted
+from fastglm.connectivity.files import write_table
 from fastglm.recordings import load_series
 from fastglm.workflow.prior import COUPLING, OWN
 
@@ -163,6 +166,23 @@ def test_fit_and_infer_write_tables(recording, tmp_path, capsys):
         found = frame[frame.q_value <= 0.05]
         assert list(zip(found.sender, found.receiver, strict=True)) == [(0, 1)]
         assert np.isfinite(frame.added_spikes).all()
+
+
+def test_a_table_needs_no_pandas_and_is_as_pandas_writes_it(recording, tmp_path, monkeypatch):
+    path = tmp_path / "fit.csv"
+    arguments = ["fit", recording, "--bin-size", str(BIN), "--table", str(path)]
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "pandas", None)
+        main(arguments)
+    head, *rows = path.read_text().splitlines()
+    assert head.startswith("sender,receiver,strength,")
+    assert len(rows) == 9
+    pytest.importorskip("pandas")
+    model = fastglm.fit_coupling(fastglm.load_spikes(recording), bin_size=BIN)
+    couplings = model.coupling_map(model.X_, model.counts_, bin_size=BIN)
+    couplings.senders = couplings.receivers = np.array(['a, "b"', "c", "d"])
+    write_table(couplings, path)
+    assert path.read_text() == couplings.to_frame().to_csv(index=False)
 
 
 def test_fit_and_infer_write_parquet(recording, tmp_path):

@@ -11,7 +11,7 @@ import click
 import numpy as np
 
 from fastglm._checks import import_extra
-from fastglm._files import check_declared, check_output, npz_path, replacing
+from fastglm._files import check_declared, check_output, npz_path
 from fastglm.cli.terminal import print_grid, sentence, shown_log
 
 _ENDINGS = {"out": ".npz", "table": ".csv", "plot": ".png", "report": ".html"}
@@ -97,8 +97,8 @@ def _checked(own):
 def _check_table(path):
     if path.suffix.lower() not in (".csv", ".parquet"):
         raise ValueError(f"--table is {path}; expected it to end in .csv or .parquet.")
-    import_extra("pandas")
     if path.suffix.lower() == ".parquet":
+        import_extra("pandas")
         import_extra("pyarrow")
     check_output(path)
 
@@ -109,7 +109,9 @@ def write_results(
     """Write table, picture and page, each only if its path is given."""
     model = couplings.model
     if paths["table"] is not None:
-        _write_table(couplings, paths["table"])
+        from fastglm.connectivity.files import write_table
+
+        write_table(couplings, paths["table"])
         click.echo(f"table: {paths['table']}")
     if paths["plot"] is not None:
         plotting_of().fit_figure(
@@ -135,15 +137,6 @@ def write_results(
             **how,
         )
         click.echo(f"report: {paths['report']}")
-
-
-def _write_table(couplings, path):
-    frame = couplings.to_frame()
-    with replacing(path) as file:
-        if path.suffix.lower() == ".parquet":
-            frame.to_parquet(file, index=False)
-        else:
-            frame.to_csv(file, index=False)
 
 
 def plotting_of() -> object:

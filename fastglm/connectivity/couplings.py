@@ -330,12 +330,15 @@ class CouplingMap:
         ImportError
             If pandas is not installed.
         """
-        pandas = import_extra("pandas")
+        return import_extra("pandas").DataFrame(self._columns())
+
+    def _columns(self):
+        """The columns of `to_frame` by name, each with an entry for every pair."""
         n, m = self.strength.shape
         columns = {"sender": np.repeat(self.senders, m), "receiver": np.tile(self.receivers, n)}
         columns.update({name: values.ravel() for name, values in self._numbers().items()})
         columns["same_channel"] = self.same_channel.ravel()
-        return pandas.DataFrame(columns)
+        return columns
 
     def to_networkx(self, q: float = 0.05) -> object:
         """Directed graph of the couplings between different cells whose q-value is at most q.

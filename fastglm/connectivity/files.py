@@ -1,7 +1,9 @@
-"""Maps of couplings in files, ``.npz`` without pickle."""
+"""Maps of couplings in files: ``.npz`` without pickle, and tables."""
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -56,6 +58,21 @@ def save_couplings(couplings: CouplingMap, path: str | Path) -> None:
 def _plain(value):
     """What JSON does not have: NumPy's numbers as numbers, anything else as text."""
     return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)
+
+
+def write_table(couplings: CouplingMap, path: Path) -> None:
+    """Write `CouplingMap.to_frame` to ``.csv``, which needs no pandas, or to ``.parquet``."""
+    with replacing(path) as file:
+        if path.suffix.lower() == ".parquet":
+            couplings.to_frame().to_parquet(file, index=False)
+            return
+        columns = couplings._columns()
+        text = io.TextIOWrapper(file, "utf-8", newline="")
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(columns)
+        lists = (["" if v != v else v for v in one.tolist()] for one in columns.values())
+        rows.writerows(zip(*lists, strict=True))
+        text.detach()
 
 
 def load_couplings(path: str | Path) -> CouplingMap:
