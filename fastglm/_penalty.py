@@ -14,6 +14,13 @@ from functools import cached_property
 import numpy as np
 import scipy.sparse
 
+COUPLING = 0.2  # standard deviation of a coupling that is expected, in eta
+
+
+def strength_of_prior(n_bins: int, sd):
+    """Strength of a ridge for coefficients that are expected to have a standard deviation."""
+    return 1 / (n_bins * sd**2)
+
 
 @dataclass(frozen=True)
 class Penalty:

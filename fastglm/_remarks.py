@@ -11,6 +11,7 @@ from fastglm import _html
 from fastglm._batches.cost import events_a_feature, is_large
 from fastglm._batches.plan import plan_fit
 from fastglm._engine.result import STATUSES
+from fastglm._penalty import COUPLING, strength_of_prior
 from fastglm._products.kinds import kind_of
 from fastglm._products.local import Local
 from fastglm.regularizer import Ridge, as_regularizer
@@ -52,7 +53,7 @@ def _long_way(problem):
     if not parted.any():
         return ""
     receivers, n_bins = np.arange(y.n_units), int(valid.sum())
-    strength = _suggested(n_bins)
+    strength = strength_of_prior(n_bins, COUPLING)
     events = events_a_feature(X, n_bins, y.sums(valid), np.full(y.n_units, strength))
     plan = plan_fit(products, receivers, problem.free, problem.settings, events)
     return (
@@ -84,17 +85,13 @@ def _no_effect(model, problem):
     kept = curvature * largest / (curvature * largest + 1.0)
     if not 0 < kept.max(initial=0.0) < _NO_EFFECT:
         return ""
+    strength = strength_of_prior(n_bins, COUPLING)
     return (
         f"A ridge of strength 1.0 leaves {100 * kept.max():.1g} % of the effects of the history, "
         "or less: the couplings are near 0 whatever the data say. The strength is on the mean loss "
-        f"of {n_bins:,} bins; pass regularizer_strength={_suggested(n_bins):.1g}, which expects "
+        f"of {n_bins:,} bins; pass regularizer_strength={strength:.1g}, which expects "
         "couplings of about 0.2, or choose it by fastglm.model_selection.cross_validate."
     )
-
-
-def _suggested(n_bins):
-    """The strength of a ridge that expects coefficients of 0.2."""
-    return 1 / (n_bins * 0.2**2)
 
 
 def after(problem: object, result: object) -> None:

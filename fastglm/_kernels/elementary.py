@@ -120,16 +120,8 @@ _ODD = tuple(2.0 / (2 * k + 1) for k in range(11))  # coefficients of the series
 
 
 @njit(cache=True, fastmath={"nsz", "contract"}, error_model="numpy")
-def log(x):
-    """log(x) of a normal positive float64, without a branch: error below 3e-16 * max(1, |log x|).
-
-    ``x = m * 2**n`` with m between sqrt(1/2) and sqrt(2), ``log m = 2 artanh((m - 1) / (m + 1))``.
-    """
-    bits = np.float64(x).view(np.int64)
-    n = (bits - _SQRT_HALF) >> 52
-    m = np.int64(bits - (n << 52)).view(np.float64)
-    s = (m - 1.0) / (m + 1.0)
-    q = s * s
+def _odd(q):
+    """``2 artanh(s) / s`` with ``q = s**2``, float64."""
     p = _ODD[10]
     p = p * q + _ODD[9]
     p = p * q + _ODD[8]
@@ -140,13 +132,36 @@ def log(x):
     p = p * q + _ODD[3]
     p = p * q + _ODD[2]
     p = p * q + _ODD[1]
-    p = p * q + _ODD[0]
+    return p * q + _ODD[0]
+
+
+@njit(cache=True, fastmath={"nsz", "contract"}, error_model="numpy")
+def log(x):
+    """log(x) of a normal positive float64, without a branch: error below 3e-16 * max(1, |log x|).
+
+    ``x = m * 2**n`` with m between sqrt(1/2) and sqrt(2), ``log m = 2 artanh((m - 1) / (m + 1))``.
+    """
+    bits = np.float64(x).view(np.int64)
+    n = (bits - _SQRT_HALF) >> 52
+    m = np.int64(bits - (n << 52)).view(np.float64)
+    s = (m - 1.0) / (m + 1.0)
+    q = s * s
+    p = _odd(q)
     exponent = np.float64(n)
     return exponent * _LN2_HIGH + (p * s + exponent * _LN2_LOW)
 
 
 _SQRT_HALF_32, _SHIFT_32 = np.int32(0x3F3504F3), np.int32(23)
 _O0, _O1, _O2, _O3, _O4 = (np.float32(2.0 / (2 * k + 1)) for k in range(5))
+
+
+@njit(cache=True, fastmath={"nsz", "contract"}, error_model="numpy")
+def _odd32(q):
+    """As `_odd`, in float32."""
+    p = _O4 * q + _O3
+    p = p * q + _O2
+    p = p * q + _O1
+    return p * q + _O0
 
 
 @njit(cache=True, fastmath={"nsz", "contract"}, error_model="numpy")
@@ -157,10 +172,7 @@ def log32(x):
     m = np.int32(bits - np.int32(n << _SHIFT_32)).view(np.float32)
     s = (m - _ONE_32) / (m + _ONE_32)
     q = s * s
-    p = _O4 * q + _O3
-    p = p * q + _O2
-    p = p * q + _O1
-    p = p * q + _O0
+    p = _odd32(q)
     exponent = np.float32(n)
     return exponent * _LN2_HIGH_32 + (p * s + exponent * _LN2_LOW_32)
 
@@ -200,17 +212,7 @@ def log1p_unit(u):
     s = (u - 1.0 if large else u) / (u + (3.0 if large else 2.0))
     q = s if large or s > 1e-120 else 1e-120  # smaller numbers have slow, subnormal squares
     q = q * q
-    p = _ODD[10]
-    p = p * q + _ODD[9]
-    p = p * q + _ODD[8]
-    p = p * q + _ODD[7]
-    p = p * q + _ODD[6]
-    p = p * q + _ODD[5]
-    p = p * q + _ODD[4]
-    p = p * q + _ODD[3]
-    p = p * q + _ODD[2]
-    p = p * q + _ODD[1]
-    p = p * q + _ODD[0]
+    p = _odd(q)
     return p * s + (_LN2 if large else 0.0)
 
 
@@ -221,10 +223,7 @@ def log1p_unit32(u):
     s = (u - _ONE_32 if large else u) / (u + (_THREE_32 if large else _TWO_32))
     q = s if large or s > _TINY_32 else _TINY_32  # smaller numbers have slow, subnormal squares
     q = q * q
-    p = _O4 * q + _O3
-    p = p * q + _O2
-    p = p * q + _O1
-    p = p * q + _O0
+    p = _odd32(q)
     return p * s + (_LN2_32 if large else _ZERO_32)
 
 
@@ -292,17 +291,7 @@ def surprise(mu, e):
     m = np.int64(bits - (n << 52)).view(np.float64)
     s = (1.0 - m if e >= 0.29 else e) / (m + 1.0)  # e where it is NaN
     q = s * s
-    p = _ODD[10]
-    p = p * q + _ODD[9]
-    p = p * q + _ODD[8]
-    p = p * q + _ODD[7]
-    p = p * q + _ODD[6]
-    p = p * q + _ODD[5]
-    p = p * q + _ODD[4]
-    p = p * q + _ODD[3]
-    p = p * q + _ODD[2]
-    p = p * q + _ODD[1]
-    p = p * q + _ODD[0]
+    p = _odd(q)
     exponent = np.float64(n)
     return (p * s - exponent * _LN2_LOW) - exponent * _LN2_HIGH
 
@@ -315,10 +304,7 @@ def surprise32(mu, e):
     m = np.int32(bits - np.int32(n << _SHIFT_32)).view(np.float32)
     s = (_ONE_32 - m if e >= _RARE_32 else e) / (m + _ONE_32)
     q = s * s
-    p = _O4 * q + _O3
-    p = p * q + _O2
-    p = p * q + _O1
-    p = p * q + _O0
+    p = _odd32(q)
     exponent = np.float32(n)
     return (p * s - exponent * _LN2_LOW_32) - exponent * _LN2_HIGH_32
 

@@ -29,7 +29,7 @@ from fastglm._kernels.elementary import (
     surprise_of,
 )
 from fastglm._kernels.tiles import FASTMATH, LANES, NARROW_BLOCK, PAD, SEGMENT
-from fastglm._kernels.weigh import CELLS, repeat, weigh_in_order, weigh_narrow, weigh_wide
+from fastglm._kernels.weigh import CELLS, repeat, weigh, weigh_in_order, weigh_wide
 
 
 @njit(cache=True, fastmath=FASTMATH)
@@ -175,11 +175,7 @@ def bernoulli_logistic(eta, counts, intercept, scale, weight, start, n_rows, lan
                 loss[k] = cumulant(block[k], decays[k], zero)
             for k in range(block.shape[0]):
                 block[k] = softplus_slope(block[k], decays[k], zero, one)
-            args = loss, block, weight[start + begin : start + begin + n], total[0], total[1]
-            if lanes == 1:
-                weigh_narrow(*args)
-            else:
-                weigh_wide(*args)
+            weigh(loss, block, weight[start + begin : start + begin + n], lanes, total)
         sums[tile, segment] = total
 
 
@@ -226,11 +222,7 @@ def bernoulli_cloglog(eta, counts, intercept, scale, weight, start, n_rows, lane
                 loss[k] += silent
                 bounded = m if m < most else most
                 block[k] = silent - y[k] * (bounded * decays[k] / chance[k])
-            args = loss, block, weight[start + begin : start + begin + n], total[0], total[1]
-            if lanes == 1:
-                weigh_narrow(*args)
-            else:
-                weigh_wide(*args)
+            weigh(loss, block, weight[start + begin : start + begin + n], lanes, total)
         sums[tile, segment] = total
 
 

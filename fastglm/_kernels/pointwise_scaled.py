@@ -11,7 +11,7 @@ from numba import prange
 from fastglm._kernels.compiler import njit
 from fastglm._kernels.elementary import decay, exp_of, log_of, softplus, softplus_slope
 from fastglm._kernels.tiles import FASTMATH, PAD, SEGMENT
-from fastglm._kernels.weigh import CELLS, repeat, weigh_narrow, weigh_wide
+from fastglm._kernels.weigh import CELLS, repeat, weigh
 
 
 @njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
@@ -43,11 +43,7 @@ def gamma_one_over_x(eta, counts, intercept, scale, weight, start, n_rows, lanes
                 loss[k] = most if x <= zero else value
             for k in range(block.shape[0]):
                 block[k] = y[k] - one / (zero if block[k] <= zero else block[k])
-            args = loss, block, weight[start + begin : start + begin + n], total[0], total[1]
-            if lanes == 1:
-                weigh_narrow(*args)
-            else:
-                weigh_wide(*args)
+            weigh(loss, block, weight[start + begin : start + begin + n], lanes, total)
         sums[tile, segment] = total
 
 
@@ -78,11 +74,7 @@ def gamma_exp(eta, counts, intercept, scale, weight, start, n_rows, lanes, tiles
                 ratio = y[k] * loss[k]
                 loss[k] = ratio + block[k]
                 block[k] = one - ratio
-            args = loss, block, weight[start + begin : start + begin + n], total[0], total[1]
-            if lanes == 1:
-                weigh_narrow(*args)
-            else:
-                weigh_wide(*args)
+            weigh(loss, block, weight[start + begin : start + begin + n], lanes, total)
         sums[tile, segment] = total
 
 
@@ -121,11 +113,7 @@ def gamma_softplus(eta, counts, intercept, scale, weight, start, n_rows, lanes, 
                 decays[k] = ratio
             for k in range(block.shape[0]):
                 loss[k] = decays[k] + log_of(loss[k])
-            args = loss, block, weight[start + begin : start + begin + n], total[0], total[1]
-            if lanes == 1:
-                weigh_narrow(*args)
-            else:
-                weigh_wide(*args)
+            weigh(loss, block, weight[start + begin : start + begin + n], lanes, total)
         sums[tile, segment] = total
 
 
@@ -185,11 +173,7 @@ def negative_binomial_exp(eta, counts, intercept, scale, weight, start, n_rows, 
             for k in range(block.shape[0]):
                 loss[k] -= y[k] * (log_scales[k] + block[k] - below[k] - scales[k] * loss[k])
                 block[k] = (means[k] - y[k]) / (one + scales[k] * means[k])
-            args = loss, block, weight[start + begin : start + begin + n], total[0], total[1]
-            if lanes == 1:
-                weigh_narrow(*args)
-            else:
-                weigh_wide(*args)
+            weigh(loss, block, weight[start + begin : start + begin + n], lanes, total)
         sums[tile, segment] = total
 
 
@@ -237,9 +221,5 @@ def negative_binomial_softplus(
             for k in range(block.shape[0]):
                 log_mean = log_of(means[k]) - below[k]
                 loss[k] -= y[k] * (log_scales[k] + log_mean - scales[k] * loss[k])
-            args = loss, block, weight[start + begin : start + begin + n], total[0], total[1]
-            if lanes == 1:
-                weigh_narrow(*args)
-            else:
-                weigh_wide(*args)
+            weigh(loss, block, weight[start + begin : start + begin + n], lanes, total)
         sums[tile, segment] = total

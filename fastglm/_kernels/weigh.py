@@ -66,3 +66,12 @@ def weigh_in_order(loss, residual, weight, losses, residuals):
             residuals[0] += residual[k]
         else:
             residual[k] = 0
+
+
+@njit(cache=True, fastmath=FASTMATH)
+def weigh(loss, residual, weight, lanes, total):
+    """Weighted residuals in place; adds to the sums of the loss and of the residual."""
+    if lanes == 1:
+        weigh_narrow(loss, residual, weight, total[0], total[1])
+    else:
+        weigh_wide(loss, residual, weight, total[0], total[1])

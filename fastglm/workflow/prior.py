@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastglm._penalty import COUPLING, strength_of_prior
 from fastglm.features.matrix import FeatureMatrix
 from fastglm.workflow.design import Design
 
-COUPLING, OWN, SHARED = 0.2, 1.0, 1.0  # standard deviations that are expected, in eta
+OWN, SHARED = 1.0, 1.0  # standard deviations that are expected, in eta, beside `COUPLING`
 _ROWS = 1 << 16  # bins of covariates that are read together
 
 
@@ -41,7 +42,7 @@ def ridge_of_prior(design: Design, covariates: FeatureMatrix | None) -> np.ndarr
         prior[own] = OWN / np.abs(design.own.kernel).max()
     if covariates is not None:
         prior[-covariates.shape[1] :] = (SHARED / _spread(covariates, X.valid))[:, None]
-    return 1 / (n_bins * prior**2)
+    return strength_of_prior(n_bins, prior)
 
 
 def _spread(X, valid):
