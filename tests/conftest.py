@@ -1,4 +1,5 @@
 import contextlib
+import gc
 import os
 import sys
 import warnings
@@ -27,6 +28,12 @@ def pytest_collection_modifyitems(items):
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(skip)
+
+
+def pytest_collection_finish():
+    """The garbage collector no longer visits what was imported: a visit takes a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

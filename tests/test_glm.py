@@ -2,6 +2,7 @@
 
 import gc
 import warnings
+from types import SimpleNamespace
 
 import naive_glm
 import numba
@@ -12,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 import fastglm
 from fastglm import observation_models
 from fastglm._algebra import sampling
+from fastglm._batches import fit as batches
 from fastglm._engine import late, result, shared
 from fastglm._engine.events import EventProblem
 from fastglm._engine.late import LateReceivers
@@ -906,6 +908,22 @@ def test_a_fit_leaves_nothing_behind():
     finally:
         gc.enable()
     assert not left
+
+
+@pytest.mark.parametrize(("large", "n_collections"), [(None, 0), (0.0, 2)])
+def test_garbage_is_collected_after_large_batches(monkeypatch, large, n_collections):
+    """A collection takes longer than a small fit; a plan of one batch needs none."""
+    calls = []
+    monkeypatch.setattr(batches, "gc", SimpleNamespace(collect=lambda: calls.append(1)))
+    if large is not None:
+        monkeypatch.setattr(batches, "_LARGE", large)
+    X, counts = small_problem()
+    y = counts.astype(float)
+    model = fastglm.PopulationGLM(regularizer="Ridge").fit(X, y)
+    assert not calls
+    y[50, 0] = np.nan  # receivers of other bins are another batch
+    model.fit(X, y)
+    assert len(calls) == n_collections
 
 
 # --- families -----------------------------------------------------------------------------------

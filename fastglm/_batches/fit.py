@@ -20,6 +20,8 @@ from fastglm._engine.shared import Common, share
 from fastglm._kernels.threads import single_threaded_blas
 from fastglm._products.local import Local
 
+_LARGE = 1e8  # bytes of a batch that is not left to the garbage collector
+
 
 def fit_penalties(
     X,
@@ -265,8 +267,9 @@ class Execution:
         if (solved[-1].status == "interrupted").any():
             raise KeyboardInterrupt
         # The first call of a compiled kernel leaves a cycle of frames, which holds the batch in
-        # memory. A collection takes 0.1 s.
-        if not batch.alone and batch.receivers.size < self.results[0].intercept.size:
+        # memory. A collection takes 0.1 s, and 1 s where many libraries are loaded.
+        some = batch.receivers.size < self.results[0].intercept.size
+        if some and not batch.alone and batch.bytes > _LARGE:
             gc.collect()
 
 
