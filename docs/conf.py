@@ -41,6 +41,7 @@ suppress_warnings = ["toc.not_readable", "config.cache"]
 NAMES = [
     *("infer_connectivity", "fit_coupling", "PopulationGLM", "GLM"),
     *("load_spikes", "bin_spikes", "load_model", "load_couplings", "from_nemos", "inspect_npz"),
+    "Workers",
 ]
 MODULES = [
     "observation_models",

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     )
     from fastglm import plotting as plotting
     from fastglm import report as report
+    from fastglm._batches.executors import Workers
     from fastglm.connectivity import load_couplings
     from fastglm.glm import GLM, PopulationGLM
     from fastglm.migration import from_nemos
@@ -44,6 +45,7 @@ __version__ = "0.1.0"
 __all__ = [
     "GLM",
     "PopulationGLM",
+    "Workers",
     "__version__",
     "basis",
     "bin_spikes",
@@ -83,6 +85,7 @@ _WITH_MATPLOTLIB = ("plotting", "report")  # of the extra "plot": not in __all__
 _FROM = {
     "GLM": "fastglm.glm",
     "PopulationGLM": "fastglm.glm",
+    "Workers": "fastglm._batches.executors",
     "bin_spikes": "fastglm.recordings",
     "fit_coupling": "fastglm.workflow",
     "from_nemos": "fastglm.migration",

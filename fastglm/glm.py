@@ -22,6 +22,7 @@ from fastglm import _remarks, connectivity, inference
 from fastglm._absent import OneCall, refuse
 from fastglm._batches.checkpoint import Checkpoint
 from fastglm._batches.cost import TYPICAL, events_a_feature, is_large, measure_rates
+from fastglm._batches.executors import opened
 from fastglm._batches.fit import by_missing, fit_tasks, key_of, tasks_of
 from fastglm._batches.monitor import Monitor
 from fastglm._batches.plan import Plan, plan_fit
@@ -158,6 +159,7 @@ class PopulationGLM(RegressorMixin, Parameters, OneCall):
         *,
         sample_weight=None,
         offset=None,
+        executor=None,
     ) -> PopulationGLM:
         """Fit every receiver.
 
@@ -190,30 +192,37 @@ class PopulationGLM(RegressorMixin, Parameters, OneCall):
             Added to eta, ``eta = X @ coef + intercept + offset``: with the exponential link the
             log of an exposure (time that a bin was observed, number of trials in it). All that
             takes X needs the offsets of its bins again.
+        executor : object, optional
+            Where batches of receivers are fitted: an executor of threads, processes, loky, Dask,
+            submitit or mpi4py, or `fastglm.Workers` with one. Batches are merged as they are done;
+            ``progress`` and ``checkpoint`` have them when they end. The answer is that of a fit
+            without an executor. Default: this process.
 
         Raises
         ------
         ValueError
             If shapes do not fit, y holds what the family cannot have, a parameter is not known, no
-            bin is left, the memory budget is too small, or the checkpoint is of another fit.
+            bin is left, the memory budget is too small, the checkpoint is of another fit, or the
+            executor has no ``submit``.
 
         Warns
         -----
         ConvergenceWarning
             Once, if a receiver has another status than "converged".
         UserWarning
-            Once, if the checkpoint cannot be written. The fit goes on. Before it begins, if a large
-            fit has no penalty and its data separate, or the default ridge of 1.0 leaves nothing of
-            the history.
+            Once, if the checkpoint cannot be written, and once, if an executor loses batches, which
+            this process then fits. The fit goes on. Before it begins, if a large fit has no penalty
+            and its data separate, or the default ridge of 1.0 leaves nothing of the history.
 
         Notes
         -----
         Weights and offsets cost one addition a bin and receiver in each pass, and
         ``8 * n_bins`` bytes a column.
         """
-        problem = read_problem(self, X, y, sample_weight, offset)
-        _remarks.before(self, problem)
-        result, interrupted = _solve(problem, init_params, progress, checkpoint)
+        with opened(executor) as workers:
+            problem = read_problem(self, X, y, sample_weight, offset)
+            _remarks.before(self, problem)
+            result, interrupted = _solve(problem, init_params, progress, checkpoint, workers)
         scale = fitted_scale(problem, result)  # with the intercepts of centred offsets
         store(
             self,
@@ -513,7 +522,7 @@ def _has_no_negative_counts(model):
         return True
 
 
-def _solve(problem, init_params, progress, checkpoint):
+def _solve(problem, init_params, progress, checkpoint, workers):
     """The result for every receiver, and whether an interrupt from the keyboard ended the fit."""
     X, observed, free = problem.X, problem.observed, problem.free
     n_features, n, settings = X.shape[1], problem.n_receivers, problem.settings
@@ -539,7 +548,7 @@ def _solve(problem, init_params, progress, checkpoint):
                 ):
                     some = some[result.status[some] == ""]
                     tasks = tasks_of(X, observed, known, free, [problem.penalty], settings, point)
-                    fit_tasks(tasks, receivers, [result], monitor, some)
+                    fit_tasks(tasks, receivers, [result], monitor, some, workers)
     except KeyboardInterrupt:
         monitor.flush()
         left = result.status == ""

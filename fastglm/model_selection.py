@@ -17,6 +17,7 @@ import numpy as np
 from sklearn.base import clone
 
 from fastglm import _html
+from fastglm._batches.executors import opened
 from fastglm._batches.fit import fit_penalties
 from fastglm._batches.plan import plan_fit
 from fastglm._checks import as_numbers, check_choice, is_number, whole_numbers
@@ -158,7 +159,9 @@ class CrossValidation:
         return _mean_and_error(self.scores)[1]
 
 
-def regularization_path(model, X, y, strengths=None, *, sample_weight=None, offset=None) -> Path:
+def regularization_path(
+    model, X, y, strengths=None, *, sample_weight=None, offset=None, executor=None
+) -> Path:
     """Fit all receivers with a row of strengths.
 
     Parameters
@@ -172,6 +175,8 @@ def regularization_path(model, X, y, strengths=None, *, sample_weight=None, offs
         to zero, down to a thousandth (lasso, elastic net, group lasso); or, as priors (ridge),
         from one under which all features together move eta by 0.1 to one under which each moves it
         by 1, for Gaussian observations in standard deviations of the noise. Default 10.
+    executor : object, optional
+        As in `fit`.
 
     Returns
     -------
@@ -195,7 +200,8 @@ def regularization_path(model, X, y, strengths=None, *, sample_weight=None, offs
     problem = read_problem(model, X, y, sample_weight, offset)
     strengths = _strengths(model, problem, strengths)
     penalties = _penalties(model, problem, strengths)
-    results = _fit_path(problem, problem.valid, penalties, "path")
+    with opened(executor) as workers:
+        results = _fit_path(problem, problem.valid, penalties, "path", workers=workers)
     for result in results:
         problem.uncenter(result)
     names = ("coef", "intercept", "objective", "grad_norm", "newton_decrement", "status")
@@ -215,10 +221,20 @@ def _penalties(model, problem, strengths):
     return [read_penalty(model, problem.X, problem.free, row) for row in rows]
 
 
-def _fit_path(problem, valid, penalties, log, shared=None, guide=None):
+def _fit_path(problem, valid, penalties, log, shared=None, guide=None, workers=None):
     """Results of some bins of a problem with every penalty."""
-    X, observed, free = problem.X, problem.observed, problem.free
-    return fit_penalties(X, observed, valid, free, penalties, problem.settings, shared, guide, log)
+    return fit_penalties(
+        problem.X,
+        problem.observed,
+        valid,
+        problem.free,
+        penalties,
+        problem.settings,
+        shared,
+        guide,
+        log,
+        workers,
+    )
 
 
 def cross_validate(
@@ -232,6 +248,7 @@ def cross_validate(
     groups=None,
     sample_weight=None,
     offset=None,
+    executor=None,
 ) -> CrossValidation:
     """Choose each receiver's strength by its held-out log-likelihood, and fit with it.
 
@@ -254,6 +271,9 @@ def cross_validate(
         these bins.
     groups : array of shape (n_bins,), optional
         Group of every bin, numbers or texts, for splitters that take groups (``GroupKFold``).
+    executor : object, optional
+        As in `fit`: for the fits of every fold, and the last one. Held-out bins are scored in this
+        process.
 
     Returns
     -------
@@ -290,8 +310,8 @@ def cross_validate(
     strengths = _strengths(model, problem, strengths)
     rest = problem.y, problem.valid, groups, problem.places
     parts = list(split(problem.X, folds, *rest))
-    with Progress("cross-validation", len(parts) + 1) as progress:
-        found = _held_out_scores(model, problem, strengths, parts, progress)
+    with opened(executor) as workers, Progress("cross-validation", len(parts) + 1) as progress:
+        found = _held_out_scores(model, problem, strengths, parts, progress, workers)
     scores, possible, n_impossible = found
     chosen = _choose(scores, rule)
     lost = np.isneginf(_mean_and_error(scores)[0]).all(axis=0)
@@ -306,11 +326,11 @@ def cross_validate(
     final = clone(model)
     best = strengths[chosen, np.arange(chosen.size)]
     final.set_params(regularizer_strength=_with_ratio(model, [best])[0])
-    final.fit(X, y, sample_weight=sample_weight, offset=offset)
+    final.fit(X, y, sample_weight=sample_weight, offset=offset, executor=executor)
     return CrossValidation(strengths, scores, chosen, rule, final, possible, n_impossible)
 
 
-def _held_out_scores(model, problem, strengths, parts, progress):
+def _held_out_scores(model, problem, strengths, parts, progress, workers):
     """Mean log likelihoods of held-out bins, also without impossible counts, and their number.
 
     Three arrays of shape (n_strengths, n_folds, n_receivers).
@@ -325,12 +345,13 @@ def _held_out_scores(model, problem, strengths, parts, progress):
         with single_threaded_blas():
             shared = share(Local(X, problem.valid), settings.memory_budget)
     if not all(penalty.sparse.all() for penalty in penalties):
-        guide = _fit_path(rough, problem.valid, penalties, "path", shared)
+        guide = _fit_path(rough, problem.valid, penalties, "path", shared, workers=workers)
     progress.to(1, "the path of all bins is done")
     loss, scores = settings.loss, np.full((3, len(strengths), len(parts), y.n_units), np.nan)
     for k, (train, test) in enumerate(parts):
         log = f"fold {k + 1} of {len(parts)}"
-        for s, result in enumerate(_fit_path(rough, train, penalties, log, shared, guide)):
+        results = _fit_path(rough, train, penalties, log, shared, guide, workers)
+        for s, result in enumerate(results):
             scale = fitted_scale(replace(problem, valid=train, penalty=penalties[s]), result)
             mu = rates(X, result.coef, result.intercept, loss, observed.offset, test)
             scores[:, s, k] = mean_log_likelihood(

@@ -4,7 +4,8 @@
 |---|---|
 | `fit` | the whole way: receivers with the same bins -> plan -> tasks -> results |
 | `plan`, `cost` | the batches, their methods, and their memory and time |
-| `executors` | where tasks run: one after another, or a thread each |
+| `executors` | where tasks run: one after another, a thread each, or with an executor of the user |
+| `mapped` | what tasks share, in files that workers map |
 | `monitor`, `checkpoint` | progress, log, and the file that keeps finished receivers |
 
 A batch goes to the solver (`fastglm._engine`) as a `Task`, a value that can be pickled, and comes

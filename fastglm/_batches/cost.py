@@ -7,7 +7,7 @@ hand are measured for the time that a plan shows, and for nothing else.
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numba
@@ -170,6 +170,17 @@ class Batch:
     def alone(self) -> bool:
         """Whether its receivers, one or two, have senders of their own: work for one thread."""
         return self.selected and self.lanes == 1
+
+    def cut(self, n: int) -> "list[Batch]":
+        """The batch in n parts of whole tiles, or in as many as it has tiles."""
+        size = self.receivers.size
+        n_tiles = -(-size // self.lanes)
+        n = min(n, n_tiles)
+        edges = np.arange(1, n) * n_tiles // n * self.lanes
+        return [
+            replace(self, receivers=some, seconds=self.seconds * some.size / size)
+            for some in np.split(self.receivers, edges)
+        ]
 
 
 class Cost:

@@ -1,17 +1,45 @@
-"""Where tasks run: one after another, or a thread each.
+"""Where tasks run: one after another, a thread each, or with an executor of somebody else.
 
 An executor has ``run(items, function, take, stop)``, which calls ``take(item, function(item))`` as
 items are done. ``take`` is called in the thread of the caller. An interrupt calls ``stop``. The
 items that have begun then return early, and ``take`` gets their results; the others do not begin.
 Another machine is another executor.
+
+`Workers` is what users hand over: an executor with ``submit``, such as that of a cluster, with what
+it does not tell of itself. `Submitted` runs items there. What all items share is written once
+(`fastglm._batches.mapped`); an item travels with a reference to it.
 """
 
+import gc
+import os
+import pickle
+import time
+import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
-from contextlib import suppress
+from concurrent.futures import (
+    CancelledError,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    as_completed,
+)
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 import numba
 import numpy as np
+
+from fastglm._batches.mapped import Reference, Store, forget_later, load
+from fastglm._checks import positive_int, shown
+from fastglm._files import describe
+from fastglm._kernels.threads import single_threaded_blas
+
+# Tasks for each worker: with one, a slow worker would keep all others waiting for longer; more
+# tasks have more tiles that are not full.
+_PER_WORKER = 2
+_PER_CORE = 4  # tasks for each core of this machine, if nobody knows the number of workers
+_TRIES = 2  # times that a task is submitted before the calling process does it
+_PAUSES = 1e-3, 0.1  # shortest and longest time between two looks at what is done, seconds
 
 
 class Serial:
@@ -55,3 +83,362 @@ class Threads:
                     with suppress(CancelledError, Exception, KeyboardInterrupt):
                         take(item, future.result())
                 raise
+
+
+class Workers:
+    """An executor, and what it does not tell of its workers.
+
+    ``executor=`` of `PopulationGLM.fit` and of other functions takes an executor as it is. This
+    class is for an executor that does not know how many workers it has, such as submitit's, and
+    for workers that should take another number of threads or that see another folder.
+
+    As a context it keeps what fits have in common, such as X, on the disk until its end. Each fit
+    writes and removes it otherwise.
+
+    Parameters
+    ----------
+    executor : object
+        Anything that has ``submit(function, *arguments)``, whose jobs have ``done()`` and
+        ``result()``: executors of `concurrent.futures`, loky, submitit and mpi4py, a Client of
+        dask.distributed or its ``get_executor()``.
+    n_workers : int, optional
+        Number of tasks that run at once. Default: what the executor tells.
+    n_threads : int, optional
+        Threads of a task. Default: ``SLURM_CPUS_PER_TASK`` of a worker, over the number of tasks
+        that run at once on its machine; else its ``OMP_NUM_THREADS``, which Dask sets to 1; else
+        its cores over the same number.
+    folder : path, optional
+        Folder that this process and the workers see, for what tasks share. Default: that of the
+        system for temporary files. Workers that do not see it are sent the bytes.
+
+    Raises
+    ------
+    ValueError
+        If the executor has no ``submit``, or a number is not positive, or there is no folder.
+
+    Examples
+    --------
+    >>> from concurrent.futures import ThreadPoolExecutor
+    >>> import numpy as np, fastglm
+    >>> counts = np.random.default_rng(0).poisson(0.2, size=(5000, 40))
+    >>> X = fastglm.basis.RaisedCosineLogConv(3, window_size=20).compute_features(counts)
+    >>> model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-3)
+    >>> with ThreadPoolExecutor(2) as pool:
+    ...     model = model.fit(X, counts, executor=fastglm.Workers(pool, n_threads=1))
+    >>> bool(model.converged_.all())
+    True
+    """
+
+    def __init__(
+        self,
+        executor: object,
+        n_workers: int | None = None,
+        n_threads: int | None = None,
+        folder: str | os.PathLike | None = None,
+    ) -> None:
+        self.executor = _read_executor(executor)
+        self._n_workers = n_workers if n_workers is None else positive_int("n_workers", n_workers)
+        self.n_threads = n_threads if n_threads is None else positive_int("n_threads", n_threads)
+        if folder is not None and not os.path.isdir(folder):
+            raise ValueError(f"folder is {str(folder)!r}, which is no folder; create it first.")
+        self.folder, self._store, self._n_open = folder, None, 0
+
+    def __enter__(self) -> "Workers":
+        self._n_open += 1
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._n_open -= 1
+        if not self._n_open:
+            self.close()
+
+    def close(self) -> None:
+        """Remove what was written for the workers; those that are still at work stop."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    @property
+    def here(self) -> bool:
+        """Whether the workers are threads of this process."""
+        return isinstance(self.executor, ThreadPoolExecutor)
+
+    @property
+    def n_workers(self) -> int | None:
+        """Number of tasks that run at once; None if nobody knows."""
+        if self._n_workers is not None:
+            return self._n_workers
+        if self.client is not None:
+            return sum(self.client.nthreads().values()) or None
+        return getattr(self.executor, "_max_workers", None)
+
+    @property
+    def n_tasks(self) -> int:
+        """Number of tasks to make of a fit."""
+        n = self.n_workers
+        return _PER_CORE * (os.cpu_count() or 1) if n is None else _PER_WORKER * n
+
+    @property
+    def sharing(self) -> int:
+        """Most tasks that run at once on one machine."""
+        if self.client is not None:
+            machines = Counter()
+            for address, n_slots in self.client.nthreads().items():
+                machines[address.rpartition(":")[0]] += n_slots
+            return max(machines.values(), default=1)
+        local = self.here or isinstance(self.executor, ProcessPoolExecutor)
+        local = local or "loky" in type(self.executor).__module__.split(".")
+        return self.n_workers or 1 if local else 1
+
+    @property
+    def client(self) -> object | None:
+        """The Client of Dask, if the executor is one of its."""
+        client = getattr(self.executor, "_client", None)
+        return client if hasattr(client, "scatter") and hasattr(client, "nthreads") else None
+
+    def submitted(self, function: Callable, value: object) -> "Submitted":
+        """An executor of ``function(value, item, n_threads, watch)`` for items.
+
+        The value is written for the workers, unless they are threads of this process.
+        """
+        if self.here:
+            return Submitted(self, None)
+        if self._store is None:
+            self._store = Store(self.folder)
+        reference = self._store.put(value)
+        return Submitted(
+            self, _Call(function, reference, self.n_threads, self.sharing, np.geterr())
+        )
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes that have been written for the workers."""
+        return 0 if self._store is None else self._store.n_bytes
+
+    def send(self, reference: Reference) -> object:
+        """A value for workers that do not see the folder; with Dask it goes out once."""
+        sent = self._store.bytes_of(reference)
+        return sent if self.client is None else self.client.scatter([sent])[0]
+
+
+def _read_executor(executor):
+    if hasattr(executor, "get_executor"):  # a Client of Dask
+        executor = executor.get_executor(pure=False)
+    if isinstance(executor, type) or not callable(getattr(executor, "submit", None)):
+        raise ValueError(
+            f"executor is {shown(executor)}; expected an object with submit(), such as "
+            "concurrent.futures.ProcessPoolExecutor(4), loky.get_reusable_executor(4), or the "
+            "Client of dask.distributed. See the page 'Fits on many machines'."
+        )
+    return executor
+
+
+@contextmanager
+def opened(executor: object):
+    """Yield `Workers` of what the user gave as ``executor=``, or None."""
+    if executor is None:
+        yield None
+        return
+    with executor if isinstance(executor, Workers) else Workers(executor) as workers:
+        yield workers
+
+
+class Submitted:
+    """Items go to the executor of `Workers`, and are taken as they are done.
+
+    An item that is lost with its worker is submitted once more. If the executor takes no more, or
+    loses it again, the calling process does it; one warning says so.
+    """
+
+    def __init__(self, workers: Workers, call: "_Call | None"):
+        self.workers, self.call, self.reason = workers, call, None
+        self._bytes, self._n_sent = None, 0
+
+    def run(self, items: Iterable, function: Callable, take: Callable, stop: Callable) -> None:
+        """Call ``take(item, function(item))`` as items are done."""
+        waiting, running, lost, pause = [_Job(item) for item in items], [], [], _PAUSES[0]
+        n = len(waiting)
+        try:
+            while waiting or running:
+                while waiting:
+                    job = waiting.pop(0)
+                    (running if self._submit(job, function) else lost).append(job)
+                job = next((job for job in running if job.future.done()), None)
+                if job is None:
+                    time.sleep(pause)
+                    pause = min(1.5 * pause, _PAUSES[1])
+                    continue
+                running.remove(job)
+                pause, found = _PAUSES[0], self._result(job)
+                if found is None:
+                    (waiting if job.n_lost < _TRIES else lost).append(job)
+                else:
+                    take(job.item, found)
+        except BaseException:
+            stop()
+            self._end(running, take)
+            raise
+        if lost:
+            warnings.warn(
+                f"The executor lost {len(lost)} of {n} tasks ({describe(self.reason)}), and this "
+                "process does them. Start its workers anew before the next fit. If they ran out "
+                "of memory, take fewer at a time, or lower memory_budget.",
+                UserWarning,
+                stacklevel=2,
+            )
+        for job in lost:
+            take(job.item, function(job.item))
+
+    def _submit(self, job, function):
+        """Whether the executor takes a job."""
+        submit, workers = self.workers.executor.submit, self.workers
+        try:
+            if self.call is None:
+                n_threads = workers.n_threads or numba.get_num_threads() // workers.n_workers
+                job.future = submit(_work_here, function, job.item, n_threads, np.geterr())
+            else:
+                job.future = submit(_work, self.call, job.item, job.n_lost, self._sent(job))
+        except Exception as error:
+            self.reason = error
+            return False
+        return True
+
+    def _sent(self, job):
+        """The bytes of the value for a worker that may not see them, or None.
+
+        The first ones go to different workers, which keep the value for the jobs that follow.
+        """
+        if not job.n_unseen or (
+            job.n_unseen == 1 and self._n_sent >= (self.workers.n_workers or 0)
+        ):
+            return None
+        if self._bytes is None:
+            self._bytes = self.workers.send(self.call.reference)
+        self._n_sent += 1
+        return self._bytes
+
+    def _result(self, job):
+        """What a job that has ended gives, or None if it must be done again."""
+        try:
+            found = job.future.result()
+        except Exception as error:
+            self.reason = error
+            job.n_lost += 1
+            return None
+        if isinstance(found, _Failed):
+            raise found.error
+        if isinstance(found, _Unseen):
+            job.n_unseen += 1
+            return None
+        return found
+
+    def _end(self, running, take):
+        """Take what is done, and leave the rest: workers stop where the folder has gone."""
+        self.workers.close()
+        for job in running:
+            with suppress(Exception):  # not every job can be cancelled
+                job.future.cancel()
+        for job in running:
+            # Only the first exception is raised.
+            with suppress(CancelledError, Exception, KeyboardInterrupt):
+                if self.workers.here or job.future.done():
+                    found = self._result(job)
+                    if found is not None:
+                        take(job.item, found)
+
+
+class _Job:
+    """An item, its future, and how often it was lost, or met a worker that saw no files."""
+
+    def __init__(self, item):
+        self.item, self.future, self.n_lost, self.n_unseen = item, None, 0, 0
+
+
+# --- in a worker ---
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What the jobs of a fit have in common."""
+
+    function: Callable
+    reference: Reference
+    n_threads: int | None
+    sharing: int
+    errors: dict  # what NumPy does about them in the calling process
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """In place of a result: the function raised an error."""
+
+    error: Exception
+
+
+class _Unseen:
+    """In place of a result: the worker does not see the folder."""
+
+
+def _work(call, item, n_lost, sent):
+    """The result of a job in a process of its own; ``n_lost`` tells its submissions apart."""
+    try:
+        value = load(call.reference, sent)
+    except FileNotFoundError:
+        return _Unseen()
+    watched = call.reference.wanted
+
+    def check():
+        if watched and not call.reference.wanted:
+            raise KeyboardInterrupt
+
+    n_threads = call.n_threads or _given_threads(call.sharing)
+    try:
+        with _set_threads(n_threads, call.errors):
+            return call.function(value, item, n_threads, check)
+    except KeyboardInterrupt:
+        raise RuntimeError("interrupted in the worker") from None
+    except Exception as error:
+        return _failed(error)
+    finally:
+        del value
+        gc.collect()  # of the cycle that the first call of a compiled kernel leaves
+        forget_later()
+
+
+def _work_here(function, item, n_threads, errors):
+    """The result of a job in a thread of the calling process."""
+    try:
+        with _set_threads(n_threads, errors):
+            return function(item)
+    except Exception as error:
+        return _Failed(error)
+
+
+def _failed(error):
+    """An error that can be sent."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        error = RuntimeError(describe(error))
+    return _Failed(error)
+
+
+def _given_threads(sharing):
+    """Threads of a task in this process, where ``sharing`` tasks run at once on the machine."""
+    cores = numba.config.NUMBA_NUM_THREADS
+    for name, n in (("SLURM_CPUS_PER_TASK", sharing), ("OMP_NUM_THREADS", 1)):
+        given = os.environ.get(name, "")
+        if given.isdigit():
+            return max(1, min(int(given) // n, cores))
+    return max(1, cores // sharing)
+
+
+@contextmanager
+def _set_threads(n_threads, errors):
+    before = numba.get_num_threads()
+    numba.set_num_threads(max(1, min(n_threads, numba.config.NUMBA_NUM_THREADS)))
+    try:
+        with single_threaded_blas(), np.errstate(**errors):
+            yield
+    finally:
+        numba.set_num_threads(before)

@@ -1,16 +1,19 @@
 """The whole fit: receivers are sorted into batches, and batches go through the solver."""
 
 import gc
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fastglm._algebra.sampling import sample_size
 from fastglm._batches.checkpoint import fingerprint
-from fastglm._batches.executors import Serial, Threads
+from fastglm._batches.executors import Serial, Threads, Workers
 from fastglm._batches.monitor import Monitor
-from fastglm._batches.plan import plan_fit
+from fastglm._batches.plan import plan_fit, side_by_side
 from fastglm._engine.batch import Task, fit_task
 from fastglm._engine.observed import Observed
 from fastglm._engine.quadratic import normal_equations
@@ -33,6 +36,7 @@ def fit_penalties(
     shared=None,
     guide: list[Result] | None = None,
     log: str = "path",
+    workers: Workers | None = None,
 ) -> list[Result]:
     """Fit every receiver with each of some penalties; every fit starts where the last one ended.
 
@@ -52,6 +56,8 @@ def fit_penalties(
         Results of nearly the same problems: for a fold, the fits to all bins.
     log : str
         First word of the lines of the log.
+    workers : Workers, optional
+        Where the batches are fitted. Default: here.
 
     Returns
     -------
@@ -66,7 +72,7 @@ def fit_penalties(
             tasks.guide = guide
             if shared is not None:
                 tasks.shared = shared.restrict(some)
-            fit_tasks(tasks, receivers, results, monitor)
+            fit_tasks(tasks, receivers, results, monitor, workers=workers)
     monitor.close()
     return results
 
@@ -118,12 +124,13 @@ def fit_tasks(
     results: list[Result],
     monitor: Monitor,
     left: np.ndarray | None = None,
+    workers: Workers | None = None,
 ) -> None:
     """Fit receivers of `Tasks` and write into ``results``, which has one for each penalty.
 
     ``left`` are those of them that are fitted, by default all. The batches are made for all: a fit
     that goes on after an interruption has the batches, and so the bits, of one that was not
-    interrupted.
+    interrupted. For ``workers`` there are more of them, and the workers fit them.
     """
     products, observed, settings = tasks.products, tasks.observed, tasks.settings
     left = receivers if left is None else left
@@ -142,8 +149,10 @@ def fit_tasks(
         for some in _alike(tasks.penalties, receivers)
     ]
     for plan in plans:
+        if workers is not None:
+            plan.divide(workers.n_tasks, workers.sharing)
         plan.restrict(left)
-    Execution(tasks, monitor, results).run(plans)
+    Execution(tasks, monitor, results, workers).run(plans)
 
 
 def _set_ends(
@@ -187,18 +196,33 @@ class Tasks:
     normal: object = None  # normal equations
     common: object = None  # sums and a sample of all features, if masks take theirs from them
 
+    def __getstate__(self):
+        """Counts travel without their times and names, which may be objects of another library."""
+        events = copy(self.observed.events)
+        for name in ("timeline", "columns", "grid"):
+            vars(events).pop(name, None)
+        observed = Observed(events, self.observed.weight, self.observed.offset)
+        return {**vars(self), "observed": observed}
+
+    def prepare(self, batches: list) -> None:
+        """Make what some batches share, for workers that only read it."""
+        for batch in batches:
+            if batch.alone:
+                self.observed.prepare()
+            elif not batch.selected:
+                self._of_all_features(batch)
+        if self.shared is not None and not self.shared.direct:
+            self.shared.spectrum  # noqa: B018
+
     def of(self, batch) -> Task:
         """The task of a batch."""
         receivers, features, products = batch.receivers, slice(None), self.products
-        free, shared = self.free[:, receivers], self.shared
+        free = self.free[:, receivers]
         if batch.selected:
             products, features = products.select(free.any(axis=1))
             free, shared = free[features], self._share(products, features, batch)
-        elif batch.method == "normal-equations":
-            self.normal = self.normal or normal_equations(products, self.observed.weight)
-            shared = self.normal
-        elif batch.method == "newton-cg" and shared is None:
-            shared = self.shared = share(products, self.settings.memory_budget)
+        else:
+            shared = self._of_all_features(batch)
         start = self.start
         if start is not None:
             coef = np.where(free, start[0][features][:, receivers], 0.0)
@@ -216,6 +240,15 @@ class Tasks:
             features,
         )
 
+    def _of_all_features(self, batch):
+        """What the batches with all features share, or None; made at the first call."""
+        if batch.method == "normal-equations":
+            self.normal = self.normal or normal_equations(self.products, self.observed.weight)
+            return self.normal
+        if batch.method == "newton-cg" and self.shared is None:
+            self.shared = share(self.products, self.settings.memory_budget)
+        return self.shared
+
     def _share(self, products, features: np.ndarray, batch):
         """The shared part of a batch with some features, from that of all features, or None."""
         if self.common is None:
@@ -228,49 +261,117 @@ class Tasks:
 
 
 class Execution:
-    """Runs the tasks of plans, and stores their results as they are done."""
+    """Runs the tasks of plans, and stores their results as they are done.
 
-    def __init__(self, tasks: Tasks, monitor: Monitor, results: list[Result]):
-        self.tasks, self.monitor, self.results = tasks, monitor, results
+    Batches go in groups, mostly of one. ``seconds`` is the time of what all batches share, as far
+    as it is made here for `Workers`.
+    """
+
+    def __init__(
+        self,
+        tasks: Tasks,
+        monitor: Monitor,
+        results: list[Result],
+        workers: Workers | None = None,
+    ):
+        self.tasks, self.monitor, self.results, self.workers = tasks, monitor, results, workers
+        self.seconds = 0.0
 
     def run(self, plans: list) -> None:
         """Fit the batches with all features first, then the batches with some features."""
+        begin = time.monotonic()
         batches = [batch for plan in plans for batch in plan.batches]
         n_sample = max((plan.common for plan in plans), default=0)
         self._run(Serial(), [batch for batch in batches if not batch.selected])
         self.tasks.shared = None
         if n_sample and any(batch.selected for batch in batches):
-            self.tasks.common = Common(self.tasks.products, n_sample)
+            with self._timed():
+                self.tasks.common = Common(self.tasks.products, n_sample)
         self._run(Serial(), [batch for batch in batches if batch.selected and not batch.alone])
         for plan in plans:
+            at_once = plan.at_once
             alone = [batch for batch in plan.batches if batch.alone]
-            if alone:
-                self.tasks.observed.prepare()
-                at_once = plan.at_once
-                self._run(Threads(at_once) if at_once > 1 else Serial(), alone)
+            self._run(Threads(at_once) if at_once > 1 else Serial(), alone)
+        if self.workers is not None:
+            self.monitor.tell_shared(self.seconds, time.monotonic() - begin, self.workers)
 
     def _run(self, executor, batches):
-        executor.run(batches, self._fit, self._take, self.monitor.stop)
+        if not batches:
+            return
+        groups = [[batch] for batch in batches]
+        if self.workers is not None:
+            with self._timed():
+                self.tasks.prepare(batches)
+                executor = self.workers.submitted(fit_batches, self.tasks)
+            groups = _tasks_of_workers(batches, self.workers.n_tasks)
+        elif any(batch.alone for batch in batches):
+            self.tasks.observed.prepare()
+        executor.run(groups, self._fit, self._take, self.monitor.stop)
 
-    def _fit(self, batch):
-        task = self.tasks.of(batch)
-        watch = self.monitor.watch(batch.receivers, task.features)
-        solve = fit_scales if task.settings.loss.open_scale else fit_task
-        return solve(task, watch), task.features
+    @contextmanager
+    def _timed(self):
+        begin = time.monotonic()
+        yield
+        self.seconds += time.monotonic() - begin
 
-    def _take(self, batch, done):
-        solved, features = done
-        with self.monitor.lock:
-            for result, one in zip(self.results, solved, strict=False):
-                result.put(batch.receivers, one, features)
-            self.monitor.end(batch.receivers)
-        if (solved[-1].status == "interrupted").any():
+    def _fit(self, batches):
+        return [_fit_batch(self.tasks, batch, self.monitor.watch) for batch in batches]
+
+    def _take(self, batches, found):
+        interrupted = False
+        for batch, (solved, features) in zip(batches, found, strict=True):
+            with self.monitor.lock:
+                for result, one in zip(self.results, solved, strict=False):
+                    result.put(batch.receivers, one, features)
+                self.monitor.end(batch.receivers)
+            interrupted |= (solved[-1].status == "interrupted").any()
+            # The first call of a compiled kernel leaves a cycle of frames, which holds the batch in
+            # memory. A collection takes 0.1 s, and 1 s where many libraries are loaded.
+            some = batch.receivers.size < self.results[0].intercept.size
+            if some and not batch.alone and batch.bytes > _LARGE:
+                gc.collect()
+        if interrupted:
             raise KeyboardInterrupt
-        # The first call of a compiled kernel leaves a cycle of frames, which holds the batch in
-        # memory. A collection takes 0.1 s, and 1 s where many libraries are loaded.
-        some = batch.receivers.size < self.results[0].intercept.size
-        if some and not batch.alone and batch.bytes > _LARGE:
-            gc.collect()
+
+
+def _fit_batch(tasks, batch, watch):
+    """Results of a batch, and the features that they have; ``watch`` is that of `Monitor`."""
+    task = tasks.of(batch)
+    solve = fit_scales if task.settings.loss.open_scale else fit_task
+    return solve(task, watch(batch.receivers, task.features)), task.features
+
+
+def fit_batches(tasks: Tasks, batches: list, n_threads: int, check: Callable) -> list[tuple]:
+    """Results of some batches, and the features that they have, in the process of a worker.
+
+    Batches of single receivers go side by side, a thread each. ``check()`` is called after every
+    pass.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        If ``check`` has raised it.
+    """
+    found, number = [None] * len(batches), range(len(batches))
+    room = tasks.settings.memory_budget // max(batch.bytes for batch in batches)
+    at_once = side_by_side(len(batches), n_threads, room)
+
+    def fit(k):
+        return _fit_batch(tasks, batches[k], lambda *_: lambda solved: check())
+
+    executor = Threads(at_once) if at_once > 1 else Serial()
+    executor.run(number, fit, found.__setitem__, lambda: None)
+    if any((solved[-1].status == "interrupted").any() for solved, _ in found):
+        raise KeyboardInterrupt
+    return found
+
+
+def _tasks_of_workers(batches, n_tasks):
+    """Batches in groups, the longest first; those of single receivers in about so many groups."""
+    batches = sorted(batches, key=lambda batch: -batch.seconds)
+    alone = [batch for batch in batches if batch.alone]
+    groups = [alone[k::n_tasks] for k in range(min(n_tasks, len(alone)))]
+    return [[batch] for batch in batches if not batch.alone] + groups
 
 
 def _alike(penalties: list, receivers: np.ndarray) -> list[np.ndarray]:

@@ -146,6 +146,19 @@ class Monitor:
         if self._unsaved:
             self._save()
 
+    def tell_shared(self, seconds: float, total: float, workers) -> None:
+        """Write to the log what part of a fit all its batches share, for some workers."""
+        if not self._log:
+            return
+        n, written = workers.n_workers, ""
+        if workers.n_bytes:
+            written = f", {_html.size(workers.n_bytes)} written once for them"
+        logger.info(
+            "%s: parts that all batches share took %.3g of %.3g s (%.0f %%); %s workers%s",
+            self._log, seconds, total, 100 * seconds / max(total, 1e-9),
+            "unknown number of" if n is None else n, written,
+        )  # fmt: skip
+
     def close(self) -> None:
         """End the bar, save results that are not saved yet, and write a last line to the log."""
         self.flush()

@@ -7,6 +7,7 @@ receivers. There is one exception: where many masks differ (`Plan.common`), the 
 on the other masks.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numba
@@ -68,6 +69,30 @@ class Plan:
     def seconds(self) -> float:
         """Estimated time of all batches."""
         return sum(batch.seconds for batch in self.batches)
+
+    def divide(self, n_tasks: int, sharing: int) -> None:
+        """Cut batches until there are about so many, for workers that take one at a time.
+
+        Batches of single receivers stay: several of them make a task.
+
+        Parameters
+        ----------
+        n_tasks : int
+            Number of batches with all features, and of those with some.
+        sharing : int
+            Number of batches that share the memory of a machine.
+        """
+        batches = []
+        for selected in (False, True):
+            some = [batch for batch in self.batches if batch.selected is selected]
+            seconds = sum(batch.seconds for batch in some if not batch.alone)
+            for batch in some:
+                n = 1.0
+                if not batch.alone:
+                    n = n_tasks * batch.seconds / max(seconds, 1e-300)
+                    n = max(n, sharing * batch.bytes / self.memory_budget, 1.0)
+                batches += batch.cut(math.ceil(n))
+        self.batches = batches
 
     def restrict(self, receivers: np.ndarray) -> None:
         """Leave only some receivers in the batches."""
@@ -181,9 +206,7 @@ def plan_fit(
     n_threads, alone = numba.get_num_threads(), [batch for batch in small if batch.alone]
     each = max((batch.bytes for batch in alone), default=1.0)
     room = max(1, (settings.memory_budget - keeping) // each)
-    at_once = int(max(1, min(n_threads, len(alone), room)))
-    if 2 * at_once < n_threads or not products.concurrent:  # in turn, each on all threads
-        at_once = 1
+    at_once = side_by_side(len(alone), n_threads, room) if products.concurrent else 1
     for batch in small:
         batch.bytes = max(making, keeping + (at_once if batch.alone else 1) * batch.bytes)
         batch.seconds *= n_threads / at_once if batch.alone and at_once > 1 else 1
@@ -192,6 +215,16 @@ def plan_fit(
     return Plan(
         batches + small, settings.memory_budget, n_bins, products.shape[1], rates, n_sample, at_once
     )
+
+
+def side_by_side(n_batches: int, n_threads: int, room: float) -> int:
+    """Number of batches of single receivers that go side by side, a thread each.
+
+    ``room`` is the number of them that the memory holds. Where less than half of the threads would
+    work, it is 1: in turn, each on all threads.
+    """
+    at_once = int(max(1, min(n_threads, n_batches, room)))
+    return 1 if 2 * at_once < n_threads else at_once
 
 
 def read_budget(memory_budget: float | str | None) -> float:

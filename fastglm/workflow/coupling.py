@@ -47,6 +47,7 @@ def fit_coupling(
     mask: ArrayLike | None = None,
     progress: bool | Callable[[int], object] | None = None,
     checkpoint: str | Path | None = None,
+    executor: object | None = None,
     **settings: object,
 ) -> PopulationGLM:
     """Fit all-to-all coupling to spike times, given what else drives the cells.
@@ -96,7 +97,7 @@ def fit_coupling(
         couplings are between different cells.
     mask : array of bool, shape (n_units, n_units), optional
         Couplings that are fitted, senders in rows; on the diagonal own histories.
-    progress, checkpoint
+    progress, checkpoint, executor
         As in ``fit``.
     **settings
         Further parameters of `PopulationGLM`, such as ``inverse_link_function`` or
@@ -171,7 +172,7 @@ def fit_coupling(
         **settings,
     )
     X = design.X
-    model.fit(X, events, progress=progress, checkpoint=checkpoint)
+    model.fit(X, events, progress=progress, checkpoint=checkpoint, executor=executor)
     design.name(columns)
     model.receivers_ = columns
     model.X_, model.counts_, model.basis_ = X, events, basis

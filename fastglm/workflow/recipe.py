@@ -66,6 +66,7 @@ def infer_connectivity(
     inverse_link_function: str | Callable | None = None,
     clip: bool = False,
     progress: bool | Callable[[int], object] | None = None,
+    executor: object | None = None,
 ) -> CouplingMap:
     """Who drives whom, with choices that suit most recordings.
 
@@ -128,6 +129,9 @@ def infer_connectivity(
         As in `fit_coupling`, for spike times.
     progress : bool or callable, optional
         As in `PopulationGLM.fit`.
+    executor : object, optional
+        As in `PopulationGLM.fit`. The executor fits, also the controls; standard errors and nulls
+        are computed in this process.
 
     Returns
     -------
@@ -214,6 +218,7 @@ def infer_connectivity(
             "inverse_link_function": inverse_link_function,
         },
         progress=progress,
+        executor=executor,
     )
     design = recipe.design(data.counts, data.epochs)
     bins = Bins(design.population.n_bins, design.population.epochs, data.grid)
@@ -289,6 +294,7 @@ class Recipe:
     family : dict
         Observation model and link.
     progress : None, bool or callable
+    executor : object or None
     """
 
     bin_size: float
@@ -302,6 +308,7 @@ class Recipe:
     channel: object | None
     family: dict
     progress: object | None = None
+    executor: object | None = None
 
     def __post_init__(self) -> None:
         kind = as_regularizer(self.regularizer)
@@ -349,7 +356,7 @@ class Recipe:
             feature_mask=design.feature_mask(self.mask),
             solver_kwargs={"tol": 1e-10},  # a hundredth of the resolution of the standard errors
         )
-        model.fit(X, counts, progress=self.progress)
+        model.fit(X, counts, progress=self.progress, executor=self.executor)
         if columns is not None:
             design.name(columns)
             model.receivers_ = columns

@@ -1,0 +1,132 @@
+"""Values for many tasks: written once into files, which workers map into their memory.
+
+A value is pickled with its arrays apart. Each large array is a file, whose name is a hash of its
+bytes: what several values have in common, such as X for all folds, is written once. Processes of
+one machine that map a file share its memory. Files are mapped copy-on-write, since Numba compiles
+kernels anew for arrays that cannot be written.
+
+A worker that does not see the files gets their bytes, and keeps the value in place of the map.
+"""
+
+import mmap
+import os
+import pickle
+import shutil
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+_LARGE = 1 << 16  # bytes of an array that is a file of its own
+_MOST, _IDLE = 2, 60.0  # values that a worker keeps, and seconds for which it keeps them unused
+
+
+class Reference(NamedTuple):
+    """Where a value is: a folder, and the name of a file there."""
+
+    folder: str
+    key: str
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the folder is still there: it goes when nobody waits for results any more."""
+        return os.path.isdir(self.folder)
+
+
+class Store:
+    """A folder with values that tasks share.
+
+    Parameters
+    ----------
+    folder : path, optional
+        Where the folder is made. Default: that of the system for temporary files.
+    """
+
+    def __init__(self, folder: str | os.PathLike | None = None):
+        self._path, self.n_bytes = Path(tempfile.mkdtemp(prefix="fastglm-", dir=folder)), 0
+
+    def put(self, value: object) -> Reference:
+        """Write a value, but for arrays that are there already."""
+        names = []
+
+        def apart(buffer):
+            raw = buffer.raw()
+            if raw.nbytes < _LARGE:
+                return True  # goes into the pickle
+            names.append(self._write(raw))
+            return False
+
+        head = pickle.dumps(value, 5, buffer_callback=apart)
+        return Reference(str(self._path), self._write(pickle.dumps((head, names))))
+
+    def _write(self, data):
+        name = blake2b(data, digest_size=16).hexdigest()
+        path = self._path / name
+        if not path.exists():
+            path.write_bytes(data)
+            self.n_bytes += len(data)
+        return name
+
+    def bytes_of(self, reference: Reference) -> dict[str, bytes]:
+        """The files of a value, for workers that do not see them."""
+        head = (self._path / reference.key).read_bytes()
+        names = pickle.loads(head)[1]
+        return {reference.key: head} | {name: (self._path / name).read_bytes() for name in names}
+
+    def close(self) -> None:
+        """Remove the folder. What is mapped stays until it is unmapped."""
+        shutil.rmtree(self._path, ignore_errors=True)
+
+
+# --- in a worker ---
+
+_kept, _lock, _timer = OrderedDict(), threading.RLock(), None
+
+
+def load(reference: Reference, sent: Mapping[str, bytes] | None = None) -> object:
+    """The value, as the last call in this process has left it.
+
+    Parameters
+    ----------
+    reference : Reference
+    sent : dict of bytes, optional
+        From `Store.bytes_of`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If this process neither has the value nor sees the files, and was not sent them.
+    """
+    with _lock:
+        if reference.key not in _kept:
+            head, names = pickle.loads(_read(reference, reference.key, sent))
+            buffers = [_read(reference, name, sent) for name in names]
+            _kept[reference.key] = pickle.loads(head, buffers=buffers)
+        _kept.move_to_end(reference.key)
+        while len(_kept) > _MOST:
+            _kept.popitem(last=False)
+        return _kept[reference.key]
+
+
+def _read(reference, name, sent):
+    if sent is not None:
+        return bytearray(sent[name])
+    with open(Path(reference.folder, name), "rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+
+def forget_later() -> None:
+    """Forget all values when `_IDLE` seconds have passed without a call.
+
+    Mapped files take room on the disk after their folder has been removed.
+    """
+    global _timer
+    with _lock:
+        if _timer is not None:
+            _timer.cancel()
+        _timer = threading.Timer(_IDLE, _kept.clear)
+        _timer.daemon = True
+        _timer.start()
