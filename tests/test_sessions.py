@@ -1,13 +1,15 @@
 """Many recordings: the same result whoever does them, resumed, and no failure stops another."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 import types
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numba
@@ -16,10 +18,11 @@ import pytest
 from test_cli import check_refused, write_recording
 
 import fastglm
+from fastglm._processes import Processes
 from fastglm.cli import main
+from fastglm.cli import sessions as commands
 from fastglm.workflow import sessions as module
 from fastglm.workflow.records import find_files, identify, name_sessions, read_share
-from fastglm.workflow.sessions import Processes
 
 PAGE = Path(__file__).parents[1] / "docs" / "sessions.md"
 OPTIONS = ["--bin-size", "0.01", "--window", "0.03", "--n-basis", "2"]
@@ -167,35 +170,70 @@ def test_an_executor_gives_what_this_process_gives(files, tmp_path, kind):
     assert tables(tmp_path / "here") == tables(tmp_path / "there")
 
 
-def end_the_process(couplings, session):
-    if session.name == "s01":
-        os._exit(1)
+def test_a_process_that_ends_costs_its_own_job():
+    with Processes(1) as executor:
+        jobs = [executor.submit(*call) for call in ((abs, -1), (os._exit, 1), (os.getpid,))]
+        assert jobs[0].result(60) == 1
+        with pytest.raises(BrokenExecutor):
+            jobs[1].result(60)
+        assert jobs[2].result(60) != os.getpid()
+
+
+def test_an_error_ends_the_processes():
+    with contextlib.suppress(KeyboardInterrupt), Processes(1) as executor:
+        executor.submit(os.getpid).result(60)
+        running, waiting = (executor.submit(time.sleep, 600) for _ in range(2))
+        while not running.running():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+    assert isinstance(running.exception(60), BrokenExecutor)
+    assert waiting.cancelled()
 
 
 @pytest.mark.slow
-def test_processes_and_the_loss_of_one(files, tmp_path):
-    """A process that ends costs its own session, which the next call does."""
-    here = fastglm.fit_sessions(files, tmp_path / "here", **SETTINGS)
-    with Processes(1) as executor, pytest.warns(UserWarning, match="1 of 4 sessions failed"):
-        there = fastglm.fit_sessions(
-            files, tmp_path / "there", executor=executor, n_threads=1, also=end_the_process,
-            **SETTINGS,
-        )  # fmt: skip
-    assert list(there.failed) == ["s01"]
-    assert there.failed["s01"].startswith("Its process ended before it had a result")
-    assert list(there) == ["s00", "s02", "s03"]
-    again = fastglm.fit_sessions(files, tmp_path / "there", **SETTINGS)
-    assert again.count() == "4 sessions: 4 done"
+def test_processes_give_what_this_process_gives(files, tmp_path):
+    here = fastglm.fit_sessions(files[:2], tmp_path / "here", **SETTINGS)
+    with Processes(1) as executor:
+        there = fastglm.fit_sessions(files[:2], tmp_path / "there", executor=executor, **SETTINGS)
     for name, couplings in here.items():
-        np.testing.assert_array_equal(couplings.strength, again[name].strength)
+        np.testing.assert_array_equal(couplings.strength, there[name].strength)
 
 
-@pytest.mark.slow
-def test_jobs_are_processes_of_the_command(files, tmp_path, capsys):
-    arguments = [*map(str, files), *OPTIONS, "--out", str(tmp_path / "maps"), "--jobs", "2"]
-    main(["fit", *arguments])
+def test_the_session_of_a_lost_process_has_a_sentence(files, tmp_path):
+    class Lossy(ThreadPoolExecutor):
+        def submit(self, function, work, name, file):
+            return super().submit(self.lose if name == "s01" else function, work, name, file)
+
+        def lose(self, *_):
+            raise BrokenExecutor
+
+    with Lossy(1) as executor, pytest.warns(UserWarning, match="1 of 4 sessions failed"):
+        sessions = fastglm.fit_sessions(files, tmp_path / "maps", executor=executor, **SETTINGS)
+    assert sessions.failed["s01"].startswith("Its process ended before it had a result, often bec")
+    assert fastglm.fit_sessions(files, tmp_path / "maps", **SETTINGS).count().endswith(" 4 done")
+
+
+@pytest.mark.parametrize(("jobs", "expected"), [("2", (2, 2)), ("9", (4, 1))])
+def test_jobs_share_the_cores(files, tmp_path, capsys, monkeypatch, jobs, expected):
+    made = []
+
+    class Threads(ThreadPoolExecutor):
+        def __init__(self, number):
+            super().__init__(1)
+            made.append(number)
+
+        def submit(self, function, work, name, file):
+            made.append(work.n_threads)
+            return super().submit(function, work, name, file)
+
+    monkeypatch.setattr(commands, "Processes", Threads)
+    monkeypatch.setattr(numba, "get_num_threads", lambda: 4)
+    arguments = [*map(str, files), *OPTIONS, "--out", str(tmp_path / "maps"), "--jobs", jobs]
+    with monkeypatch.context() as fixed:
+        fixed.setattr(numba, "set_num_threads", lambda number: None)
+        main(["fit", *arguments])
     assert "4 sessions: 4 done\n" in capsys.readouterr().out
-    assert fastglm.collect_sessions(tmp_path / "maps").count() == "4 sessions: 4 done"
+    assert made == [expected[0]] + 4 * [expected[1]]
 
 
 def test_dask_is_its_executor(files, tmp_path, capsys, monkeypatch):
@@ -728,16 +766,16 @@ def test_damaged_sessions_are_refused(files, tmp_path, change, message):
 def test_the_command_writes_pages_of_each_session(files, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     folders = {name: tmp_path / name for name in ("maps", "tables", "pictures")}
-    arguments = [*map(str, files[:2]), "--bin-size", "0.01", "--window", "0.03", "--null", "model"]
-    arguments += ["--out", str(folders["maps"]), "--table", str(folders["tables"])]
+    arguments = [str(files[0]), "--bin-size", "0.01", "--window", "0.03", "--null", "model"]
+    arguments += ["--out", str(folders["maps"]), "--table", str(folders["tables"]), "--task", "1/1"]
     main(["infer", *arguments])
     assert "table: " not in capsys.readouterr().out
     before = (folders["maps"] / "s00.npz").stat().st_mtime_ns
-    assert names_in(folders["tables"]) == ["s00.csv", "s01.csv"]
+    assert names_in(folders["tables"]) == ["s00.csv"]
     main(["infer", *arguments])
     assert (folders["maps"] / "s00.npz").stat().st_mtime_ns == before
     main(["infer", *arguments, "--plot", str(folders["pictures"])])
-    assert names_in(folders["pictures"]) == ["s00.png", "s01.png"]
+    assert names_in(folders["pictures"]) == ["s00.png"]
     assert (folders["maps"] / "s00.npz").stat().st_mtime_ns > before
     rows = (folders["tables"] / "s00.csv").read_text().splitlines()
     main(["collect", str(folders["maps"])])

@@ -13,13 +13,14 @@ import numba
 
 from fastglm._checks import check_share
 from fastglm._files import one_line
+from fastglm._processes import Processes
 from fastglm._progress import somebody_waits
 from fastglm.cli.files import plotting_of, write_results
 from fastglm.cli.terminal import print_grid, print_table, shown_log
 from fastglm.connectivity.files import check_table, write_columns
 from fastglm.workflow import Sessions, collect_sessions
 from fastglm.workflow.records import tally
-from fastglm.workflow.sessions import Processes, run_sessions
+from fastglm.workflow.sessions import run_sessions
 
 _ENDINGS = {"out": ".npz", "table": ".csv", "plot": ".png", "report": ".html"}
 _FILES = {".npz", ".csv", ".parquet", ".png", ".svg", ".pdf", ".html"}
