@@ -38,7 +38,14 @@ if TYPE_CHECKING:
     from fastglm.glm import GLM, PopulationGLM
     from fastglm.migration import from_nemos
     from fastglm.recordings import bin_spikes, load_spikes
-    from fastglm.workflow import fit_coupling, infer_connectivity, inspect_npz, load_model
+    from fastglm.workflow import (
+        collect_sessions,
+        fit_coupling,
+        fit_sessions,
+        infer_connectivity,
+        inspect_npz,
+        load_model,
+    )
 
 logging.getLogger("fastglm").addHandler(logging.NullHandler())
 __version__ = "0.1.0"
@@ -49,12 +56,14 @@ __all__ = [
     "__version__",
     "basis",
     "bin_spikes",
+    "collect_sessions",
     "connectivity",
     "convolve",
     "diagnostics",
     "features",
     "fetch",
     "fit_coupling",
+    "fit_sessions",
     "from_nemos",
     "glm",
     "identifiability_constraints",
@@ -87,7 +96,9 @@ _FROM = {
     "PopulationGLM": "fastglm.glm",
     "Workers": "fastglm._batches.executors",
     "bin_spikes": "fastglm.recordings",
+    "collect_sessions": "fastglm.workflow",
     "fit_coupling": "fastglm.workflow",
+    "fit_sessions": "fastglm.workflow",
     "from_nemos": "fastglm.migration",
     "infer_connectivity": "fastglm.workflow",
     "inspect_npz": "fastglm.workflow",

@@ -135,6 +135,18 @@ def describe(error: Exception) -> str:
     return f"{type(error).__name__}: {one_line(error)}".removesuffix(": ")
 
 
+def sentence(error: BaseException) -> str:
+    """An error as one line for users."""
+    if isinstance(error, ValueError | OSError | ImportError):
+        return one_line(error)
+    if isinstance(error, MemoryError):
+        return f"The memory is not enough. {one_line(error)}".strip()
+    return (
+        f"{describe(error)}. This is a fault of fastglm; please report it, with what "
+        "FASTGLM_TRACEBACK=1 shows."
+    )
+
+
 def check_version(path: str | Path, version: int, newest: int) -> None:
     """Raise ValueError if the format of a file is newer than the newest that is known."""
     if version > newest:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from fastglm._kernels.compiler import COMPILING, compilations
 
@@ -96,6 +98,17 @@ class Progress:
         self._bar.n = self.n if self.total is None else min(self.n, self.total)
         busy = compilations.running and not self._ended.is_set()
         self._bar.set_postfix_str(COMPILING if busy else self.text)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Context in which no bar is drawn, but for one that is open."""
+    mine = _open.acquire(False)
+    try:
+        yield
+    finally:
+        if mine:
+            _open.release()
 
 
 def somebody_waits() -> bool:

@@ -11,6 +11,7 @@ import pytest
 import fastglm
 from fastglm.cli import main
 from fastglm.simulation import random_network
+from fastglm.workflow import sessions
 
 BIN = 0.01
 N_UNITS, N_BINS = 3, 600
@@ -592,16 +593,18 @@ def test_several_files_end_in_a_table_and_a_failed_one_stops_nobody(
         main(["fit", *arguments, *fit_arguments("")[2:], "--out", str(folder)])
     assert stop.value.code == 1
     out, err = capsys.readouterr()
-    head, *rows = (re.split(r"  +", line) for line in out.splitlines()[-5:])
-    assert head == ["file", "status", "units", "spikes", "bins", "pseudo-R2", "time"]
-    assert [row[0] for row in rows] == arguments
-    assert rows[0][1:5] == ["3 converged", "3", str(counts.sum()), "600"]
-    assert rows[1][1:] == rows[2][1:] == ["failed"]
-    assert rows[3][1:5] == ["3 converged", "3", str(counts[:400].sum()), "400"]
-    assert f"fastglm: error: {damaged} could not be read" in err
+    head, *rows = (re.split(r"  +", line) for line in out.splitlines()[:5])
+    assert head == ["session", "status", "units", "spikes", "bins", "found", "score", "time"]
+    assert [row[0] for row in rows] == ["damaged", "none", "other", "rec"]
+    assert rows[3][1:5] == ["3 converged", "3", str(counts.sum()), "600"]
+    assert rows[0][1:] == rows[1][1:] == ["failed"]
+    assert rows[2][1:5] == ["3 converged", "3", str(counts[:400].sum()), "400"]
+    assert f"fastglm: error: damaged: {damaged} could not be read" in err
     assert "There is no file" in err
-    assert err.endswith("fastglm: error: 2 of 4 files failed\n")
-    assert sorted(path.name for path in folder.iterdir()) == ["other.npz", "rec.npz"]
+    assert err.endswith("fastglm: error: 2 of 4 sessions failed\n")
+    assert sorted(path.name for path in folder.glob("*.npz")) == [
+        *("other.couplings.npz", "other.npz", "rec.couplings.npz", "rec.npz"),
+    ]
     one = tmp_path / "one.npz"
     main(fit_arguments(other, "--out", str(one)))
     np.testing.assert_array_equal(
@@ -611,14 +614,14 @@ def test_several_files_end_in_a_table_and_a_failed_one_stops_nobody(
 
 def test_what_nobody_foresaw_in_one_file_stops_nobody(recording, counts, tmp_path, monkeypatch):
     other = write_recording(tmp_path / "other.npz", counts)
-    load = fastglm.load_spikes
+    load = sessions.load_spikes
 
     def broken(path, *more):
         if path.name == "rec.npz":
             raise KeyError("units")
         return load(path, *more)
 
-    monkeypatch.setattr(fastglm, "load_spikes", broken)
+    monkeypatch.setattr(sessions, "load_spikes", broken)
     with pytest.raises(SystemExit) as stop:
         main(["fit", recording, other, *fit_arguments("")[2:], "--out", str(tmp_path / "models")])
     assert stop.value.code == 1
@@ -627,21 +630,18 @@ def test_what_nobody_foresaw_in_one_file_stops_nobody(recording, counts, tmp_pat
 
 def test_several_files_that_all_fit_exit_with_nothing(recording, counts, tmp_path, capsys):
     other = write_recording(tmp_path / "other.npz", counts)
-    main(["fit", recording, other, *fit_arguments("")[2:]])
-    assert capsys.readouterr().out.splitlines()[-1].startswith(other)
+    main(["fit", recording, other, *fit_arguments("")[2:], "--out", str(tmp_path / "models")])
+    assert "2 sessions: 2 done\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("option", ["--out", "--plot", "--report"])
 def test_outputs_of_several_files_are_folders(recording, counts, tmp_path, capsys, option):
     pytest.importorskip("matplotlib")
     other = write_recording(tmp_path / "other.npz", counts)
-    with pytest.raises(SystemExit) as stop:
-        main(["fit", recording, other, *fit_arguments("")[2:], option, str(tmp_path / "one.npz")])
-    assert stop.value.code == 2
-    assert "with several files it is a folder" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main(["fit", other, other, *fit_arguments("")[2:], option, str(tmp_path / "folder")])
-    assert "Several files are called other" in capsys.readouterr().err
+    two = ["fit", recording, other, *fit_arguments("")[2:], "--out", str(tmp_path / "models")]
+    check_refused(capsys, [*two, option, "one.npz"], "with several files it is a folder")
+    two[1] = other
+    check_refused(capsys, two, "other.npz stands twice")
 
 
 # --- the page, and NWB ---

@@ -282,9 +282,13 @@ def test_infer_of_several_files_ends_in_a_table(recording, counts, tmp_path, cap
     other = write_recording(tmp_path / "other.npz", counts[:1500])
     main(["infer", recording, other, *infer_arguments("")[2:], "--out", str(tmp_path / "maps")])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-3].split() == ["file", "status", "units", "spikes", "bins", "found", "time"]
-    assert lines[-1].startswith(other)
-    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == ["other.npz", "rec.npz"]
+    assert lines[0].split() == [
+        *("session", "status", "units", "spikes", "bins", "found", "score", "time"),
+    ]
+    assert [line.split()[0] for line in lines[1:3]] == ["other", "rec"]
+    assert sorted(path.name for path in (tmp_path / "maps").glob("*.npz")) == [
+        *("other.npz", "rec.npz"),
+    ]
 
 
 def test_truth_of_the_file_is_compared(counts, tmp_path, capsys):

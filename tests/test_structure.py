@@ -18,6 +18,7 @@ FLOORS = (
         "_html",
         "_checks",
         "_files",
+        "_processes",
         "_progress",
         "_pynapple",
         "pytrees",

@@ -1,9 +1,10 @@
-"""The command line: ``fastglm infer``, ``fastglm fit`` and ``fastglm demo``.
+"""The command line: ``fastglm infer``, ``fit``, ``collect`` and ``demo``.
 
 | file | what it holds |
 |---|---|
 | `infer` | ``fastglm infer``: who drives whom, by the recipe |
 | `fit` | ``fastglm fit``: coupling between all units |
+| `sessions` | several files in one call, and ``fastglm collect`` |
 | `demo` | ``fastglm demo``: a simulated network, fitted and drawn |
 | `options` | the options of `infer` and `fit`, checked before a file is read |
 | `covariates` | ``--covariate``: series and events of a file as covariates |
@@ -21,10 +22,12 @@ import warnings
 import click
 
 from fastglm import __version__
+from fastglm._files import sentence
 from fastglm.cli.demo import demo
 from fastglm.cli.fit import fit
 from fastglm.cli.infer import infer
-from fastglm.cli.terminal import fail, sentence, show_warning
+from fastglm.cli.sessions import collect
+from fastglm.cli.terminal import fail, show_warning
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,7 +36,7 @@ def cli() -> None:
     """Exact, fully coupled GLMs of neural populations."""
 
 
-for command in (infer, fit, demo):
+for command in (infer, fit, collect, demo):
     cli.add_command(command)
 
 

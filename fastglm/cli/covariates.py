@@ -69,19 +69,30 @@ def _read(text):
     return Wanted(text, names, form, None if number is None else int(number))
 
 
-def covariates_of(file: Path, job: object) -> dict | None:
-    """Covariates as `fastglm.infer_connectivity` takes them; None if there are none.
+@dataclass(frozen=True)
+class Covariates:
+    """What the options say about covariates: a function from recordings to their covariates.
 
-    Parameters
+    Attributes
     ----------
-    file : Path
-        The recording.
-    job : Job
-        What is wanted, from which file, and the window of the past.
+    wanted : list of Wanted
+    source : Path or None
+        Another file with the series.
+    window_size : int
+        Bins of the past.
     """
-    file, wanted = job.covariates_from or file, job.covariates
-    window_size = round(job.covariate_window / job.bin_size)
-    return {",".join(one.names): _covariate(file, one, window_size) for one in wanted} or None
+
+    wanted: list[Wanted]
+    source: Path | None
+    window_size: int
+
+    def __call__(self, file: Path) -> dict | None:
+        """Covariates as `fastglm.infer_connectivity` takes them; None if there are none."""
+        file = self.source or file
+        found = {
+            ",".join(one.names): _covariate(file, one, self.window_size) for one in self.wanted
+        }
+        return found or None
 
 
 def _covariate(file, wanted, window_size):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,80 +9,18 @@ from pathlib import Path
 import click
 import numpy as np
 
-from fastglm._checks import import_extra
-from fastglm._files import check_declared, check_output, npz_path
-from fastglm.cli.terminal import print_grid, sentence, shown_log
-
-_ENDINGS = {"out": ".npz", "table": ".csv", "plot": ".png", "report": ".html"}
+from fastglm._files import check_declared, npz_path
+from fastglm.cli.terminal import shown_log
+from fastglm.connectivity.files import check_table, write_table
 
 
-def for_each(files: tuple[Path, ...], paths: dict, head: tuple, one: Callable) -> None:
-    """Run files one by one; several end in a table, and a failed one stops nobody.
-
-    Parameters
-    ----------
-    files : tuple of Path
-    paths : dict
-        Where to write: "out", "table", "plot", "report", each a Path or None. With several files
-        they are folders. All are checked before the first file.
-    head : tuple of str
-        Of the last table, the file left out.
-    one : function of a file and its paths
-        Returns its row of that table.
-    """
-    outputs = _outputs(files, paths)
-    if len(files) == 1:
-        one(files[0], outputs[0])
-        return
-    rows, n_failed = [("file", *head)], 0
-    for file, own in zip(files, outputs, strict=True):
-        try:
-            row = one(file, own)
-        except Exception as error:  # an error in one file must not stop the others
-            text = sentence(error)
-            click.echo(
-                f"fastglm: error: {text if str(file) in text else f'{file}: {text}'}", err=True
-            )
-            row, n_failed = ("failed", *[""] * (len(head) - 1)), n_failed + 1
-        rows.append((str(file), *row))
-        click.echo()
-    print_grid(rows)
-    if n_failed:
-        click.echo(f"fastglm: error: {n_failed} of {len(files)} files failed", err=True)
-        sys.exit(1)
-
-
-def _outputs(files, options):
-    """Paths of what is written for every file, all checked before the first one is read."""
-    given = {name: path for name, path in options.items() if path is not None}
-    if len(files) > 1 and given:
-        stems = [file.absolute().stem for file in files]
-        twice = sorted({stem for stem in stems if stems.count(stem) > 1})
-        if twice:
-            raise ValueError(
-                f"Several files are called {', '.join(twice)}, and their output would have the "
-                "same names; fit them one by one."
-            )
-        for name, path in given.items():
-            if path.suffix or path.is_file():
-                raise ValueError(f"--{name} is {path}; with several files it is a folder.")
-            path.mkdir(parents=True, exist_ok=True)
-    outputs = []
-    for file in files:
-        own = dict.fromkeys(options)
-        for name, path in given.items():
-            own[name] = path
-            if len(files) > 1:
-                own[name] = path / f"{file.absolute().stem}{_ENDINGS[name]}"
-        outputs.append(_checked(own))
-    return outputs
-
-
-def _checked(own):
+def check_outputs(paths: dict) -> dict:
+    """Paths of what is written of one file, checked before it is read."""
+    own = dict(paths)
     if own["out"] is not None:
         own["out"] = npz_path(own["out"])
     if own["table"] is not None:
-        _check_table(own["table"])
+        check_table(own["table"])
     if own["plot"] is not None:
         plotting_of().check_path(own["plot"])
     if own["report"] is not None:
@@ -94,31 +31,25 @@ def _checked(own):
     return own
 
 
-def _check_table(path):
-    if path.suffix.lower() not in (".csv", ".parquet"):
-        raise ValueError(f"--table is {path}; expected it to end in .csv or .parquet.")
-    if path.suffix.lower() == ".parquet":
-        import_extra("pandas")
-        import_extra("pyarrow")
-    check_output(path)
-
-
 def write_results(
-    couplings: object, file: Path, job: object, paths: dict, seconds: float, settings: dict
+    couplings: object,
+    file: Path,
+    job: object,
+    paths: dict,
+    seconds: float,
+    say: Callable = click.echo,
 ) -> None:
     """Write table, picture and page, each only if its path is given."""
     model = couplings.model
     if paths["table"] is not None:
-        from fastglm.connectivity.files import write_table
-
         write_table(couplings, paths["table"])
-        click.echo(f"table: {paths['table']}")
+        say(f"table: {paths['table']}")
     if paths["plot"] is not None:
         plotting_of().fit_figure(
             couplings, job.bin_size, paths["plot"],
             q=job.q, value=job.value, mark=job.mark, level=job.level,
         )  # fmt: skip
-        click.echo(f"picture: {paths['plot']}")
+        say(f"picture: {paths['plot']}")
     if paths["report"] is not None:
         from fastglm.report import write_report
 
@@ -132,11 +63,11 @@ def write_results(
             basis=model.basis_,
             recording=file.absolute().name,
             seconds=seconds,
-            settings={**settings, **job.chosen()},
+            settings={**couplings.settings, **job.chosen()},
             q=job.q,
             **how,
         )
-        click.echo(f"report: {paths['report']}")
+        say(f"report: {paths['report']}")
 
 
 def plotting_of() -> object:

@@ -8,14 +8,21 @@ from pathlib import Path
 import click
 
 from fastglm import _html
-from fastglm.cli.covariates import covariates_of, what_else
-from fastglm.cli.files import check_recording, for_each, load, read_pairs, write_results
-from fastglm.cli.options import file_options, model_options, read_job, result_options
+from fastglm.cli.covariates import what_else
+from fastglm.cli.files import check_outputs, check_recording, load, read_pairs, write_results
+from fastglm.cli.options import (
+    file_options,
+    model_options,
+    read_job,
+    result_options,
+    session_options,
+)
 from fastglm.cli.rows import found_rows, recording_rows, strongest_rows, true_rows
+from fastglm.cli.sessions import Distribution, fit_many
 from fastglm.cli.terminal import print_table
+from fastglm.workflow.records import find_files
 
 BIN_SIZE, WINDOW, N_BASIS = 0.001, 0.05, 6  # of `fastglm.infer_connectivity`
-_SUMMARY = ("status", "units", "spikes", "bins", "found", "time")
 _SETTINGS = ("window", "covariates", "penalty", "channels", "synchrony", "controls")
 
 
@@ -36,6 +43,7 @@ _SETTINGS = ("window", "covariates", "penalty", "channels", "synchrony", "contro
     help="Pairs that anatomy cannot connect: sender-by-receiver map of 0 and 1, .npy.",
 )
 @result_options("observed", "empirical", "Map of couplings")
+@session_options
 def infer(
     files: tuple[Path, ...],
     controls: tuple[str, ...],
@@ -44,6 +52,9 @@ def infer(
     table: Path | None,
     plot: Path | None,
     report: Path | None,
+    jobs: int,
+    scheduler: str | None,
+    task: str | None,
     **options: object,
 ) -> None:
     """Find who drives whom: as fastglm.infer_connectivity.
@@ -53,8 +64,9 @@ def infer(
     tested, and the choices are listed.
 
     A FILE is any path that fastglm.load_spikes reads: NWB, a folder of Kilosort or Phy, a table of
-    units and times, or .npz. With several FILEs, --out, --table, --plot and --report are folders.
-    If a file fails, the error is reported, all other files go on, and the exit code is 1.
+    units and times, or .npz. With several FILEs, --out, --table, --plot and --report are folders,
+    and --out has a map of each. A file that fails stops no other. A second call does what is not
+    finished. fastglm collect makes one table of all.
     """
     paths = {"out": out, "table": table, "plot": plot, "report": report}
     if options["kind"] == "none":
@@ -68,16 +80,20 @@ def infer(
         )
     impossible = None if impossible_path is None else read_pairs(impossible_path)
     more = {"controls": controls, "impossible": impossible}
-    for_each(files, paths, _SUMMARY, lambda file, own: _infer_file(file, job, own, more))
+    files, how = find_files(files), Distribution(jobs, scheduler, task)
+    if how.of_many(files):
+        fit_many(files, paths, job, "infer_connectivity", how, "observed", **more)
+    else:
+        _infer_file(files[0], job, check_outputs(paths), more)
 
 
 def _infer_file(file, job, paths, more):
-    """Infer the couplings of one recording; returns its row of the last table."""
+    """Infer the couplings of one recording, print its table, write its files."""
     import fastglm
 
     spikes = load(file, job)
     check_recording(spikes, job, WINDOW)
-    covariates = covariates_of(file, job)
+    covariates = job.covariates(file)
     begin = time.perf_counter()
     couplings = fastglm.infer_connectivity(
         spikes,
@@ -104,18 +120,10 @@ def _infer_file(file, job, paths, more):
     if paths["out"] is not None:
         couplings.save(paths["out"])
         click.echo(f"couplings: {paths['out']}")
-    write_results(couplings, file, job, paths, seconds, chosen)
-    return (
-        _html.tally(model.status_),
-        str(spikes.n_units),
-        str(spikes.spike_times.size),
-        str(model.X_.shape[0]),
-        str(int(couplings.significant(job.q).sum())),
-        f"{seconds:.2f} s",
-    )
+    write_results(couplings, file, job, paths, seconds)
 
 
 def _left_out(file, job):
     """What the file holds that the model does not know, a row."""
-    text = what_else(file, job.covariates)
+    text = what_else(file, job.covariates.wanted)
     return [("left out", text)] if text else []

@@ -14,7 +14,7 @@ import click
 import numpy as np
 
 from fastglm._checks import check_share
-from fastglm.cli.covariates import Wanted, read_wanted
+from fastglm.cli.covariates import Covariates, read_wanted
 from fastglm.cli.files import read_pairs
 from fastglm.inference import KINDS
 from fastglm.observation_models import (
@@ -165,7 +165,7 @@ def result_options(standard_errors: str, null: str, out: str) -> Callable:
             help="What couplings are tested against: the bulk of all filters, or zero.",
         ),
         click.option("--q", default=0.05, show_default=True, help="Largest q-value of a find."),
-        click.option("--out", type=_PATH, help=f"{out}, .npz."),
+        click.option("--out", type=_PATH, help=f"{out}, .npz; with several FILEs their folder."),
         click.option(
             "--table", type=_PATH, help="Table with a row for each coupling, .csv or .parquet."
         ),
@@ -189,6 +189,30 @@ def result_options(standard_errors: str, null: str, out: str) -> Callable:
             "--level", default=0.95, show_default=True, help="Level of the bands of filters."
         ),
     )
+
+
+def session_options(command: Callable) -> Callable:
+    """Who does the sessions."""
+    return _with(
+        click.option(
+            "--jobs",
+            default=1,
+            show_default=True,
+            type=click.IntRange(min=1),
+            help="Sessions at a time, in processes that share the cores of this machine.",
+        ),
+        click.option(
+            "--scheduler",
+            metavar="ADDRESS",
+            help="Dask scheduler whose workers do the sessions, such as tcp://node1:8786, or its "
+            "scheduler file.",
+        ),
+        click.option(
+            "--task",
+            metavar="I/N",
+            help="Only the I-th of N shares of the sessions, for an array of jobs.",
+        ),
+    )(command)
 
 
 def _with(*options: Callable) -> Callable:
@@ -220,9 +244,7 @@ class Job:
     where: str | None
     epochs: str | None
     channel: str | None
-    covariates: list[Wanted]
-    covariates_from: Path | None
-    covariate_window: float
+    covariates: Covariates
     kind: str | None
     null: str
     q: float
@@ -255,7 +277,8 @@ class Job:
 
 def read_job(
     bin_size, window, basis_name, n_basis, own_window, mask_path, regularizer, strength, family,
-    link, scale, covariates, default_window, default_n_basis, **more,
+    link, scale, covariates, covariates_from, covariate_window, default_window, default_n_basis,
+    **more,
 ) -> Job:  # fmt: skip
     """Options that hold for all files, checked before the first file is read."""
     _check_penalty(regularizer, strength)
@@ -285,7 +308,9 @@ def read_job(
         strength=strength,
         model=model,
         link=model.loss(link).link,
-        covariates=read_wanted(covariates),
+        covariates=Covariates(
+            read_wanted(covariates), covariates_from, round(covariate_window / bin_size)
+        ),
         **more,
     )
 

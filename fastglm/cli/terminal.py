@@ -9,9 +9,7 @@ from contextlib import contextmanager
 
 import click
 
-from fastglm._files import describe, one_line
-
-_LOGGER = logging.getLogger("fastglm")
+from fastglm._files import one_line
 
 
 def print_table(rows: list[tuple[str, str]]) -> None:
@@ -28,18 +26,6 @@ def print_grid(rows: list[tuple]) -> None:
         click.echo("  ".join(f"{v:<{w}}" for v, w in zip(row, widths, strict=True)).rstrip())
 
 
-def sentence(error: BaseException) -> str:
-    """An error as one line for users."""
-    if isinstance(error, ValueError | OSError | ImportError):
-        return one_line(error)
-    if isinstance(error, MemoryError):
-        return f"The memory is not enough. {one_line(error)}".strip()
-    return (
-        f"{describe(error)}. This is a fault of fastglm; please report it, with what "
-        "FASTGLM_TRACEBACK=1 shows."
-    )
-
-
 def show_warning(message, category, filename, lineno, file=None, line=None):
     """A warning as one line; takes the place of ``warnings.showwarning``."""
     click.echo(f"warning: {one_line(message)}", err=True)
@@ -52,16 +38,17 @@ def fail(message: str) -> None:
 
 
 @contextmanager
-def shown_log() -> Iterator[None]:
+def shown_log(name: str = "fastglm") -> Iterator[None]:
     """Shows what the library logs: what it left out by a rule of its own."""
-    handler, level = _Echo(logging.INFO), _LOGGER.level
-    _LOGGER.addHandler(handler)
-    _LOGGER.setLevel(min(level or logging.INFO, logging.INFO))
+    logger = logging.getLogger(name)
+    handler, level = _Echo(logging.INFO), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(min(level or logging.INFO, logging.INFO))
     try:
         yield
     finally:
-        _LOGGER.setLevel(level)
-        _LOGGER.removeHandler(handler)
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
 
 class _Echo(logging.Handler):

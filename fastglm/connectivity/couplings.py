@@ -330,9 +330,9 @@ class CouplingMap:
         ImportError
             If pandas is not installed.
         """
-        return import_extra("pandas").DataFrame(self._columns())
+        return import_extra("pandas").DataFrame(self.columns())
 
-    def _columns(self):
+    def columns(self) -> dict[str, np.ndarray]:
         """The columns of `to_frame` by name, each with an entry for every pair."""
         n, m = self.strength.shape
         columns = {"sender": np.repeat(self.senders, m), "receiver": np.tile(self.receivers, n)}

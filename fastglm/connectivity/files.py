@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
-from fastglm._files import check_version, describe, npz_path, read_npz, replacing
+from fastglm._checks import import_extra
+from fastglm._files import check_output, check_version, describe, npz_path, read_npz, replacing
 from fastglm.connectivity.couplings import CouplingMap
 from fastglm.connectivity.empirical import Null
 from fastglm.connectivity.sensitivity import Explained
@@ -62,17 +64,64 @@ def _plain(value):
 
 def write_table(couplings: CouplingMap, path: Path) -> None:
     """Write `CouplingMap.to_frame` to ``.csv``, which needs no pandas, or to ``.parquet``."""
+    write_columns([couplings.columns()], path)
+
+
+def write_columns(tables: Iterable[dict], path: Path) -> None:
+    """Write tables of the same columns, one below the other, to ``.csv`` or ``.parquet``.
+
+    Parameters
+    ----------
+    tables : iterable of dict
+        Of names and of arrays or lists of one length. For ``.csv`` they are taken one by one.
+    path : Path
+
+    Raises
+    ------
+    ImportError
+        If pandas or pyarrow is not installed, for ``.parquet``.
+    ValueError
+        If the path has another ending, or no file can be written there.
+    """
+    check_table(path)
     with replacing(path) as file:
         if path.suffix.lower() == ".parquet":
-            couplings.to_frame().to_parquet(file, index=False)
+            frame_of(tables).to_parquet(file, index=False)
             return
-        columns = couplings._columns()
         text = io.TextIOWrapper(file, "utf-8", newline="")
         rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(columns)
-        lists = (["" if v != v else v for v in one.tolist()] for one in columns.values())
-        rows.writerows(zip(*lists, strict=True))
-        text.detach()
+        try:
+            for k, columns in enumerate(tables):
+                if k == 0:
+                    rows.writerow(columns)
+                lists = (np.asarray(one).tolist() for one in columns.values())
+                lists = (["" if v != v else v for v in one] for one in lists)
+                rows.writerows(zip(*lists, strict=True))
+        finally:
+            text.detach()
+
+
+def frame_of(tables: Iterable[dict]) -> object:
+    """Tables of the same columns, one below the other, as a pandas DataFrame.
+
+    If the ids of cells are numbers in one table and texts in another, they are texts in all.
+    """
+    pandas = import_extra("pandas")
+    frame = pandas.concat([pandas.DataFrame(one) for one in tables], ignore_index=True)
+    for name in {"sender", "receiver"}.intersection(frame.columns):
+        if frame[name].dtype == object:
+            frame[name] = frame[name].map(str)
+    return frame
+
+
+def check_table(path: Path) -> None:
+    """Raise ValueError if no table can be written there, ImportError if a library is missing."""
+    if path.suffix.lower() not in (".csv", ".parquet"):
+        raise ValueError(f"The table is {path}; expected it to end in .csv or .parquet.")
+    if path.suffix.lower() == ".parquet":
+        import_extra("pandas")
+        import_extra("pyarrow")
+    check_output(path)
 
 
 def load_couplings(path: str | Path) -> CouplingMap:

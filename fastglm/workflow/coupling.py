@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fastglm._fitted import Fitted
 from fastglm._pynapple import pynapple_type
+from fastglm.connectivity import CouplingMap, coupling_map, point_estimates
 from fastglm.features.events import Events
 from fastglm.glm import PopulationGLM
+from fastglm.inference import affordable
+from fastglm.io import save_model
 from fastglm.observation_models import ObservationModel, as_observation_model
 from fastglm.recordings.bins import Bins
 from fastglm.recordings.covariates import read_covariates
@@ -180,6 +185,54 @@ def fit_coupling(
     return model
 
 
+def map_of(
+    model: PopulationGLM,
+    kind: str | None = None,
+    null: str = "model",
+    channel: object | None = None,
+) -> CouplingMap:
+    """The map of a model of `fit_coupling`.
+
+    Parameters
+    ----------
+    model : PopulationGLM
+    kind : str, optional
+        As in `coupling_map`, or "none": without standard errors and tests. Default: "observed", or
+        "none" where it would take long.
+    null, channel
+        As in `coupling_map`.
+    """
+    fit = Fitted.of(model, model.X_, model.counts_)
+    if kind is None:
+        kind = "observed" if affordable(fit) else "none"
+    if kind != "none":
+        return coupling_map(model, model.X_, model.counts_, kind, null=null, channel=channel)
+    history = model.X_.histories[0][0]
+    names = None if model.receivers_ is None else np.asarray(model.receivers_.names)
+    couplings = point_estimates(
+        fit.coef[: history.n_columns],
+        history.kernel,
+        senders=names,
+        receivers=names,
+        model=model,
+        loss=fit.loss,
+    )
+    return replace(couplings, bin_size=model.bin_size_, mean_count=fit.mean_count)
+
+
+def save_fit(model: PopulationGLM, path: Path, recording: Path, names: list | None) -> None:
+    """Write a model of `fit_coupling` with what its file should say of the recording."""
+    metadata = {
+        "recording": recording.absolute().name,
+        "bin_size": model.bin_size_,
+        "basis": type(model.basis_).__name__,
+        "basis_params": dict(model.basis_.get_params(deep=False)),
+    }
+    if names is not None:
+        metadata["units"] = names
+    save_model(model, path, metadata)
+
+
 def cut_counts(
     events: Events,
     clip: bool,
@@ -230,4 +283,4 @@ def _shortest_interval(units):
     return min(float(np.diff(train).min(initial=np.inf)) for train in trains)
 
 
-__all__ = ["cut_counts", "fit_coupling"]
+__all__ = ["cut_counts", "fit_coupling", "map_of", "save_fit"]
