@@ -46,25 +46,26 @@ def as_numbers(values: ArrayLike, name: str) -> np.ndarray | scipy.sparse.sparra
 
     Raises
     ------
+    TypeError
+        If the values are text, or other objects that are not numbers.
     ValueError
-        If the values are ragged, complex, or not numbers.
+        If the values are ragged, too large for float64, or complex.
     """
-    more = ""
+    kind, wrong, more = "", TypeError, ""
     try:
         array = values if scipy.sparse.issparse(values) else np.asarray(values)
         more = _first_text(array) if array.dtype.kind in "OUST" else ""
         if array.dtype.kind == "O" and not more:
             array = _from_objects(array)
-    except (
-        OverflowError,
-        TypeError,
-        ValueError,
-        RuntimeError,
-    ):  # RuntimeError: arrays of other libraries
-        array = np.asarray("ragged")
-    if array.dtype.kind not in "fiub":
-        more = " Complex data not supported." if array.dtype.kind == "c" else more
-        raise ValueError(
+        kind = array.dtype.kind
+    except TypeError as error:
+        more = f" NumPy says: {error}."
+    except (OverflowError, ValueError, RuntimeError):  # RuntimeError: arrays of other libraries
+        wrong = ValueError
+    if kind == "c":
+        wrong, more = ValueError, " Complex data not supported."
+    if not kind or kind not in "fiub":
+        raise wrong(
             f"{name} could not be read as numbers; expected real numbers, bins in rows, the "
             f"same number of columns in each row.{more}"
         )
@@ -174,6 +175,12 @@ def is_number(value: object) -> bool:
         return bool(np.isfinite(float(value)))
     except OverflowError:  # a whole number of more than 308 digits
         return False
+
+
+def wrong_number(value: object) -> type[Exception]:
+    """The exception for a value that is refused: TypeError if it is no number, else ValueError."""
+    real = isinstance(value, int | float | np.integer | np.floating)
+    return ValueError if real and not isinstance(value, bool) else TypeError
 
 
 def check_choice(name: str, value: object, choices: Iterable, wanted: str | None = None) -> None:

@@ -228,6 +228,8 @@ def read_settings(model) -> Settings:
 def _read_solver(name):
     if name is None or (isinstance(name, str) and name.split("[")[0] in _NEMOS_SOLVERS):
         return "auto"
+    if not isinstance(name, str):
+        raise TypeError(f"solver_name is {shown(name)}; expected one of {list(SOLVERS)} or None.")
     check_choice("solver_name", name, SOLVERS, f"one of {list(SOLVERS)} or None")
     return str(name)
 
@@ -358,7 +360,7 @@ def _of_features(strength, X, free, single):
 def _read_binary(mask):
     try:
         array = as_dense_numbers(mask, "feature_mask")
-    except ValueError:  # text, or rows of different lengths
+    except (TypeError, ValueError):  # text, or rows of different lengths
         array = np.array([np.nan])
     if array.dtype != bool:
         if not np.isin(array, (0, 1)).all():
@@ -463,13 +465,15 @@ def read_start(init_params, n_features, n):
 
     Raises
     ------
+    TypeError
+        If they are no pair of numbers.
     ValueError
-        If they are no pair of finite arrays of the right shapes.
+        If they have other shapes or are not finite.
     """
     if init_params is None:
         return None
     if not isinstance(init_params, tuple | list) or len(init_params) != 2:
-        raise ValueError("init_params is not a pair; expected (coef, intercept).")
+        raise TypeError("init_params is not a pair; expected (coef, intercept).")
     coef, intercept = (_read("init_params", stack(part)) for part in init_params)
     intercept = intercept.ravel()
     coef = coef[:, None] if coef.ndim == 1 else coef

@@ -37,7 +37,7 @@ class _Read:
             raise AttributeError(self.name) from None
         try:
             return self.read(model, given)
-        except ValueError:
+        except (TypeError, ValueError):
             return given
 
     def __set__(self, model, given):

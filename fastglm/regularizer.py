@@ -116,7 +116,7 @@ class ElasticNet(_Regularizer):
         ratio = self.ratio
         if isinstance(strength, tuple | list):
             if len(strength) != 2:
-                raise ValueError(
+                raise TypeError(
                     f"regularizer_strength has {len(strength)} parts; expected a pair (strength, "
                     "ratio), or an array."
                 )
@@ -214,8 +214,10 @@ def as_regularizer(regularizer: object) -> _Regularizer:
 
     Raises
     ------
+    TypeError
+        If ``regularizer`` is neither a name nor a regularizer of fastglm or NeMoS.
     ValueError
-        If ``regularizer`` is neither a known name nor a regularizer of fastglm or NeMoS.
+        If it is a name that is not known.
     """
     if regularizer is None:
         return UnRegularized()
@@ -226,7 +228,8 @@ def as_regularizer(regularizer: object) -> _Regularizer:
         kind = REGULARIZERS[name]
         mask = getattr(regularizer, "mask", None)  # of a GroupLasso of NeMoS
         return kind(mask=mask) if name == "GroupLasso" and mask is not None else kind()
-    raise ValueError(
+    wrong = ValueError if isinstance(regularizer, str) else TypeError
+    raise wrong(
         f"regularizer is {shown(regularizer)}; expected None, one of "
         f"{[n for n in REGULARIZERS if n != 'Quadratic']}, or an object of fastglm.regularizer."
     )
@@ -236,8 +239,8 @@ def _read(strength, shape, name="regularizer_strength", each="coefficient"):
     """Strengths of shape (1, n_receivers) or ``shape``."""
     try:
         strength = as_dense_numbers(strength, name).astype(np.float64)
-    except ValueError:
-        raise ValueError(f"{name} is {strength!r}; expected numbers.") from None
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name} is {strength!r}; expected numbers.") from None
     n_features, n = shape
     if strength.shape in ((), (n,)):
         strength = np.broadcast_to(strength, (1, n)).copy()

@@ -177,7 +177,7 @@ def difference_of_gammas(
     Parameters
     ----------
     ws : int
-        Length of the filter in bins. They go from 0 to the larger of the two quantiles.
+        Length of the filter in bins, from 0 on. They go from 0 to the larger of the two quantiles.
     upper_percentile : float in [0, 1)
         Quantile at the last bin.
     inhib_a, excit_a : float above 0
@@ -210,7 +210,7 @@ def difference_of_gammas(
         raise ValueError(f"upper_percentile is {upper_percentile!r}; expected 0 <= it < 1.")
     lobes = (excit_a, excit_b), (inhib_a, inhib_b)
     last = max(gammaincinv(a, upper_percentile) / b for a, b in lobes)
-    x = np.linspace(0, last, positive_int("ws", ws))
+    x = np.linspace(0, last, 0 if ws == 0 else positive_int("ws", ws))
     excite, inhibit = (b * np.exp(xlogy(a - 1, b * x) - b * x - gammaln(a)) for a, b in lobes)
     return (excite - inhibit) / np.linalg.norm(excite - inhibit)
 

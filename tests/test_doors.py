@@ -206,63 +206,135 @@ def test_lists_of_lists_of_times_are_spike_times():
 
 
 @pytest.mark.parametrize(
-    ("use", "message"),
+    ("error", "use", "message"),
     [
-        (lambda: RaisedCosineLogConv(4, 9, time_scaling="30"), "time_scaling is '30'; expected a"),
-        (lambda: RaisedCosineLogEval(4, time_scaling=np.inf), "time_scaling is inf; expected a"),
-        (lambda: RaisedCosineLogConv(4, 9, time_scaling=[5]), r"time_scaling is \[5\]; expected"),
-        (lambda: RaisedCosineLinearEval(4, width="3"), "width is '3'; expected a number greater"),
-        (lambda: RaisedCosineLinearEval(4, width=None), "width is None; expected a number"),
-        (lambda: RaisedCosineLogConv(4, 9j), r"window_size is 9j; expected a positive integer"),
-        (lambda: RaisedCosineLogConv("4", 9), "n_basis_funcs is '4'; expected a positive integer"),
-        (lambda: BSplineEval(5, bounds=("0", "1")), "bounds is .*; expected a pair of numbers"),
-        (lambda: BSplineEval(5, bounds="01"), "bounds is '01'; expected a pair of numbers"),
-        (lambda: BSplineEval(5, bounds=(0, np.inf)), "bounds is .*; expected a pair of numbers"),
-        (lambda: FourierEval(("1", "3")), "frequencies holds .*; expected a number"),
-        (lambda: FourierEval(np.array(["1"])), "frequencies could not be read as numbers"),
-        (lambda: OrthExponentialEval(2, [1.0, np.nan]), "decay_rates is .*; expected finite"),
-        (lambda: GLM(solver_kwargs={"tol": "1e-8"}).fit(FEATURES, COUNTS[:, 0]), "tol='1e-8'"),
         (
+            TypeError,
+            lambda: RaisedCosineLogConv(4, 9, time_scaling="30"),
+            "time_scaling is '30'; expected a",
+        ),
+        (
+            ValueError,
+            lambda: RaisedCosineLogEval(4, time_scaling=np.inf),
+            "time_scaling is inf; expected a",
+        ),
+        (
+            TypeError,
+            lambda: RaisedCosineLogConv(4, 9, time_scaling=[5]),
+            r"time_scaling is \[5\]; expected",
+        ),
+        (
+            TypeError,
+            lambda: RaisedCosineLinearEval(4, width="3"),
+            "width is '3'; expected a number greater",
+        ),
+        (
+            TypeError,
+            lambda: RaisedCosineLinearEval(4, width=None),
+            "width is None; expected a number",
+        ),
+        (
+            ValueError,
+            lambda: RaisedCosineLogConv(4, 9j),
+            r"window_size is 9j; expected a positive integer",
+        ),
+        (
+            ValueError,
+            lambda: RaisedCosineLogConv("4", 9),
+            "n_basis_funcs is '4'; expected a positive integer",
+        ),
+        (
+            TypeError,
+            lambda: BSplineEval(5, bounds=("0", "1")),
+            "bounds is .*; expected a pair of numbers",
+        ),
+        (
+            TypeError,
+            lambda: BSplineEval(5, bounds="01"),
+            "bounds is '01'; expected a pair of numbers",
+        ),
+        (
+            ValueError,
+            lambda: BSplineEval(5, bounds=(0, np.inf)),
+            "bounds is .*; expected a pair of numbers",
+        ),
+        (TypeError, lambda: FourierEval(("1", "3")), "frequencies holds .*; expected a number"),
+        (
+            TypeError,
+            lambda: FourierEval(np.array(["1"])),
+            "frequencies could not be read as numbers",
+        ),
+        (
+            ValueError,
+            lambda: OrthExponentialEval(2, [1.0, np.nan]),
+            "decay_rates is .*; expected finite",
+        ),
+        (
+            ValueError,
+            lambda: GLM(solver_kwargs={"tol": "1e-8"}).fit(FEATURES, COUNTS[:, 0]),
+            "tol='1e-8'",
+        ),
+        (
+            ValueError,
             lambda: GLM(solver_kwargs={"maxiter": np.inf}).fit(FEATURES, COUNTS[:, 0]),
             "maxiter=inf; expected tol > 0 and maxiter >= 1",
         ),
         (
+            TypeError,
             lambda: GLM().fit(np.array([["1", 2.0]] * 120, object), COUNTS[:, 0]),
             r"X could not be read as numbers; .* The first text is '1' at \[0, 0\]",
         ),
         (
+            TypeError,
             lambda: BASIS.compute_features([["0", 1], [1, 0]]),
             "Counts could not be read as numbers; .* The first text is '0'",
         ),
-        (lambda: BSplineEval(5, fill_value="none"), "fill_value is 'none'; expected a number or"),
-        (lambda: HistoryConv(3, conv_kwargs="causal"), "conv_kwargs is 'causal'; expected a dict"),
         (
+            ValueError,
+            lambda: BSplineEval(5, fill_value="none"),
+            "fill_value is 'none'; expected a number or",
+        ),
+        (
+            ValueError,
+            lambda: HistoryConv(3, conv_kwargs="causal"),
+            "conv_kwargs is 'causal'; expected a dict",
+        ),
+        (
+            ValueError,
             lambda: fastglm.inference.uncertainty(
                 GLM(**RIDGE).fit(FEATURES, COUNTS[:, 0]), FEATURES, COUNTS[:, 0], "blocks", "10"
             ),
             "block_size is '10'; expected a positive integer",
         ),
         (
+            ValueError,
             lambda: fastglm.features.hold([1.0, 2.0], 4, every="2"),
             "every is '2'; expected the bins from one sample to the next",
         ),
-        (lambda: fastglm.features.hold([1.0, 2.0], "4", every=2), "n_bins is '4'; expected"),
         (
+            ValueError,
+            lambda: fastglm.features.hold([1.0, 2.0], "4", every=2),
+            "n_bins is '4'; expected",
+        ),
+        (
+            ValueError,
             lambda: cross_validate(PopulationGLM(**RIDGE), FEATURES, COUNTS, folds="three"),
             "folds is 'three'; expected an integer",
         ),
         (
+            TypeError,
             lambda: cross_validate(PopulationGLM(**RIDGE), FEATURES, COUNTS, ["weak"]),
             "strengths could not be read as numbers",
         ),
         (
+            ValueError,
             lambda: cross_validate(PopulationGLM(**RIDGE), FEATURES, COUNTS, "ten"),
             "strengths is 'ten'; expected an integer",
         ),
     ],
 )
-def test_text_and_other_kinds_are_refused_by_name(use, message):
-    with pytest.raises(ValueError, match=message):
+def test_text_and_other_kinds_are_refused_by_name(error, use, message):
+    with pytest.raises(error, match=message):
         use()
 
 
@@ -373,10 +445,18 @@ def test_a_fit_without_a_finite_sample_is_refused():
 # --- folds ---
 
 
-@pytest.mark.parametrize("train", [[0.5, 1], ["a", "b"], [-1, 2], [0, 120]])
-def test_bins_of_a_fold_that_are_none(train):
+@pytest.mark.parametrize(
+    ("error", "train"),
+    [
+        (ValueError, [0.5, 1]),
+        (TypeError, ["a", "b"]),
+        (ValueError, [-1, 2]),
+        (ValueError, [0, 120]),
+    ],
+)
+def test_bins_of_a_fold_that_are_none(error, train):
     X = fastglm.features.as_feature_matrix(FEATURES)
-    with pytest.raises(ValueError, match="folds"):
+    with pytest.raises(error, match="folds"):
         list(split(X, [(train, [3, 4])]))
 
 

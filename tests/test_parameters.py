@@ -74,11 +74,27 @@ def test_a_label_that_another_part_has_is_refused(change):
     assert {label: part.shape[1] for label, part in parts.items()} == {"a": 4, "b": 5}
 
 
-def test_default_labels_keep_clear_of_chosen_ones():
-    basis = MSplineEval(4, label="BSplineEval") + BSplineEval(5) + BSplineEval(6)
-    assert [part.label for part in basis] == ["BSplineEval", "BSplineEval_1", "BSplineEval_2"]
-    basis["BSplineEval"].label = None
-    assert basis.basis1.basis1.label == "MSplineEval"
+@pytest.mark.parametrize("label", ["BSplineEval", "BSplineEval_2", "AdditiveBasis"])
+def test_the_name_of_another_class_is_no_label(label):
+    basis = MSplineEval(4, label="a")
+    for change in (
+        lambda: MSplineEval(4, label=label),
+        lambda: setattr(basis, "label", label),
+        lambda: setattr(basis * basis.__class__(4, label="b"), "label", label),
+    ):
+        with pytest.raises(ValueError, match=f"label '{label}' is the name of another class"):
+            change()
+    assert basis.label == "a"
+
+
+def test_a_label_of_a_sum_that_is_its_default_is_none():
+    total = BSplineEval(4, label="a") + BSplineEval(5, label="b")
+    for default in ("(a + b)", "AdditiveBasis", None):
+        total.label = "both"
+        assert total.get_params(deep=False)["label"] == "both"
+        total.label = default
+        assert total.label == "(a + b)"
+        assert total.get_params(deep=False)["label"] is None
 
 
 def test_a_copy_of_a_part_stands_on_its_own():

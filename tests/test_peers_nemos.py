@@ -346,6 +346,9 @@ def test_filters_of_a_simulation():
         expected = nemos.simulation.difference_of_gammas(50, **given)
         found = fastglm.simulation.difference_of_gammas(50, **given)
         np.testing.assert_allclose(found, expected, atol=1e-12)
+    for size in (0, 1):
+        expected = nemos.simulation.difference_of_gammas(size)
+        np.testing.assert_array_equal(fastglm.simulation.difference_of_gammas(size), expected)
     filters = np.random.default_rng(0).normal(size=(50, 2, 3))
     kernel = fastglm.basis.RaisedCosineLogConv(6, 50).kernel_
     np.testing.assert_allclose(

@@ -252,7 +252,6 @@ NO_TIMES = Bins(450, EPOCHS)
         ((EVENTS, KERNEL), r"'x' has its basis after its input; expected \(basis, input\)"),
         ((KERNEL, [EVENTS + 100]), "'x' has 40 events, none in the bins, which run from 1 to 7.5"),
         ((KERNEL, [EVENTS[::-1]]), "covariate 'x': .* not ascending"),
-        ((SPLINES,), "covariate 'x': 0 inputs for 1 bases"),
         ((TIMES, VALUES, VALUES), "'x' is a tuple of 3; expected"),
         ((TIMES, VALUES[1:]), r"'x' has 60 times and values of shape \(59, 2\)"),
         ((TIMES[::-1], VALUES), "times of covariate 'x' are not finite and ascending"),

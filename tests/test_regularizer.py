@@ -607,7 +607,6 @@ def test_quadratic_takes_a_sparse_matrix():
         (np.ones(3), r"regularizer_strength has shape \(3,\); expected a number, \(n_receivers,\)"),
         (np.ones((4, 12)), r"regularizer_strength has shape \(4, 12\)"),
         (np.ones((1, 1, 4)), r"regularizer_strength has shape \(1, 1, 4\)"),
-        ("strong", "regularizer_strength is 'strong'; expected numbers"),
     ],
 )
 def test_strengths_that_are_none(name, strength, match):
@@ -630,7 +629,6 @@ def test_quadratic_takes_no_strength_of_each_coefficient():
     [
         ("ElasticNet", (0.1, 1.5), "ratio is 1.5; expected numbers from 0 to 1"),
         ("ElasticNet", (0.1, -0.5), "ratio must be finite and not negative"),
-        ("ElasticNet", (0.1, 0.5, 0.2), "has 3 parts; expected a pair"),
         ("ElasticNet", (0.1, np.ones(3)), r"ratio has shape \(3,\)"),
         (reg.ElasticNet(2.0), 0.1, "ratio is 2; expected"),
         (
@@ -655,7 +653,6 @@ def test_quadratic_takes_no_strength_of_each_coefficient():
         ),
         ("Bridge", 0.1, "regularizer is 'Bridge'; expected None, one of"),
         ("Quadratic", 0.1, "regularizer is 'Quadratic'; expected None, one of"),
-        (3, 0.1, "regularizer is 3; expected None, one of"),
     ],
 )
 def test_errors(kind, strength, match):

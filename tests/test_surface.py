@@ -271,17 +271,31 @@ def test_evaluate_keeps_times():
 
 def test_exponentials_take_number_and_rates_one_by_one():
     basis = fastglm.basis.OrthExponentialConv(2, 10, [1.0, 2.0])
+    kernel = basis.kernel_
     basis.set_params(n_basis_funcs=3)
-    with pytest.raises(ValueError, match="one rate for each of the 3"):
-        _ = basis.kernel_
+    with pytest.warns(UserWarning, match="is 3, and there are 2 decay_rates: there is one functio"):
+        np.testing.assert_array_equal(basis.kernel_, kernel)
     basis.set_params(decay_rates=[1.0, 2.0, 3.0])
     np.testing.assert_array_equal(
         basis.kernel_, fastglm.basis.OrthExponentialConv(3, 10, [1.0, 2.0, 3.0]).kernel_
     )
 
 
+def test_the_zero_basis_has_no_bounds_to_set():
+    assert fastglm.basis.Zero().bounds is None
+    with pytest.raises(AttributeError, match="bounds"):
+        fastglm.basis.Zero().bounds = (0, 1)
+
+
+def test_a_transformer_takes_no_dict():
+    step = fastglm.basis.BSplineEval(4).to_transformer()
+    for use in (step.fit, step.transform):
+        with pytest.raises(ValueError, match="X is a dict; expected an array"):
+            use({"x": np.zeros((5, 1))})
+
+
 def test_shapes_of_inputs_are_whole_numbers():
-    for bad in (1.5, (1, 1.0 + 1e-9), 0, "2"):
+    for bad in (1.5, (1, 1.0 + 1e-9), (1, 1.0), 0, "2"):
         with pytest.raises(ValueError, match="A number of columns is"):
             fastglm.basis.BSplineEval(5).set_input_shape(bad)
 
@@ -316,7 +330,7 @@ def test_categories():
     for bad in (["a", "a"], [], 0):
         with pytest.raises(ValueError, match="categories"):
             fastglm.basis.Category(bad)
-    with pytest.raises(ValueError, match="out_of_category is 1"):
+    with pytest.raises(TypeError, match="out_of_category is 1"):
         fastglm.basis.Category(2, out_of_category=1)
     with pytest.raises(ValueError, match="takes labels, which have no grid"):
         basis.evaluate_on_grid(5)
@@ -359,6 +373,12 @@ def test_convolutions_stop_at_gaps():
 def test_gammas_that_do_not_exist(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         fastglm.simulation.difference_of_gammas(10, **bad)
+
+
+def test_a_filter_of_no_bins_is_empty():
+    assert fastglm.simulation.difference_of_gammas(0).shape == (0,)
+    with pytest.raises(ValueError, match="ws is -1; expected a positive integer"):
+        fastglm.simulation.difference_of_gammas(-1)
 
 
 def test_filters_that_do_not_fit():

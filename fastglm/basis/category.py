@@ -83,7 +83,7 @@ class Category(Eval):
     @out_of_category.setter
     def out_of_category(self, value: bool) -> None:
         if not isinstance(value, bool):
-            raise ValueError(f"out_of_category is {value!r}; expected True or False.")
+            raise TypeError(f"out_of_category is {value!r}; expected True or False.")
         self._out_of_category = value
 
     @property

@@ -57,9 +57,14 @@ class Basis(BaseEstimator):
         return self if self._parent is None else self._parent._root()
 
     def _check_label(self, label):
-        """Raise ValueError if another part of the whole has the label."""
+        """Raise ValueError if the label is that of another part, or the name of another class."""
+        if re.sub(r"_\d+$", "", str(label)) in _kinds(Basis):
+            raise ValueError(
+                f"The label {label!r} is the name of another class than {type(self).__name__}; "
+                "give the basis another label."
+            )
         taken = [node.label for node in self._root()._nodes() if node is not self]
-        if label is not None and str(label) in taken:
+        if str(label) in taken:
             raise ValueError(
                 f"Another part of {self._root().label} has the label {label!r}; there are {taken}. "
                 "Give this one another label."
@@ -222,7 +227,7 @@ class Basis(BaseEstimator):
         -------
         self
         """
-        shapes = {sample_shape(x) for x in self._one_each(xi)}
+        shapes = {sample_shape(x) for x in self._one_each(xi, ValueError)}
         self._input_shape = self._one_shape(shapes)
         return self
 
@@ -238,9 +243,9 @@ class Basis(BaseEstimator):
             )
         return next(iter(shapes))
 
-    def _one_each(self, inputs):
+    def _one_each(self, inputs, wrong=TypeError):
         if len(inputs) != self._n_inputs:
-            raise ValueError(
+            raise wrong(
                 f"{len(inputs)} inputs for {len(self._leaves())} bases; {self.label} takes one "
                 f"input for each, in order (the same counts may be given twice): {self._n_inputs} "
                 "in all."
@@ -336,12 +341,17 @@ class _Composite(Basis):
     @property
     def label(self):
         """The label that was given, or a label made of the labels of the parts."""
-        return self._label or f"({self.basis1.label} {self._sign} {self.basis2.label})"
+        return self._label or self._default_label()
+
+    def _default_label(self):
+        return f"({self.basis1.label} {self._sign} {self.basis2.label})"
 
     @label.setter
     def label(self, value):
-        self._check_label(value)
-        self._label = None if value is None else str(value)
+        default = value in (None, self._default_label(), type(self).__name__)
+        if not default:
+            self._check_label(value)
+        self._label = None if default else str(value)
         self._root()._number_labels()
 
     @property
@@ -479,7 +489,7 @@ class _Composite(Basis):
 
         See the parts' ``set_input_shape``.
         """
-        for basis, some in self._halves(xi):
+        for basis, some in self._halves(self._one_each(xi, ValueError)):
             basis.set_input_shape(*some)
         return self
 
@@ -699,9 +709,17 @@ class MultiplicativeBasis(_Composite):
         return product.reshape(*left.shape[:-1], left.shape[-1] * right.shape[-1])
 
 
+def _kinds(cls):
+    """Names of the bases that users make: classes without subclasses."""
+    below = cls.__subclasses__()
+    return set().union(*map(_kinds, below)) if below else {cls.__name__}
+
+
 def sample_shape(xi: object) -> tuple[int, ...]:
     """Shape of one sample, from a number, a shape or an array of samples."""
     if isinstance(xi, tuple):
+        if not all(isinstance(n, int | np.integer) for n in xi):
+            raise ValueError(f"A number of columns is no integer in {xi}; expected integers.")
         return tuple(positive_int("A number of columns", n) for n in xi)
     if getattr(xi, "shape", ()):
         return tuple(xi.shape[1:])

@@ -110,7 +110,7 @@ class CustomBasis(Eval):
     def output_shape(self, value: int | tuple[int, ...] | None) -> None:
         shape = () if value is None else value
         if not isinstance(shape, int | tuple | list):
-            raise ValueError(f"output_shape is {value!r}; expected whole numbers.")
+            raise TypeError(f"output_shape is {value!r}; expected whole numbers.")
         self._output_shape = sample_shape(shape if isinstance(shape, int) else tuple(shape))
 
     @property

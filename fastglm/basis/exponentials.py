@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,16 +43,23 @@ class OrthExponential(Family):
             )
 
     def _functions(self, u):
-        if u.size < self.n_basis_funcs:
+        n_rates = np.size(self.decay_rates)
+        if u.size < n_rates:
             raise ValueError(
-                f"{u.size} points for {self.n_basis_funcs} exponentials; {type(self).__name__} "
-                "needs at least as many points (window_size) as functions."
+                f"{u.size} points for {n_rates} exponentials; {type(self).__name__} needs at least "
+                "as many points (window_size) as functions."
             )
         return scipy.linalg.orth(self._exponentials(u))
 
     def _exponentials(self, u):
-        self._check_rates()  # the number of functions and the rates may be set one by one
-        rates = np.asarray(self.decay_rates, dtype=np.float64)
+        rates = np.asarray(self.decay_rates, dtype=np.float64).ravel()
+        if rates.size != self.n_basis_funcs:  # they are set one by one
+            warnings.warn(
+                f"n_basis_funcs of {self.label} is {self.n_basis_funcs}, and there are "
+                f"{rates.size} decay_rates: there is one function for each rate. Set both.",
+                UserWarning,
+                stacklevel=2,
+            )
         return np.exp(-u[:, None] * rates)
 
 
@@ -139,7 +147,7 @@ class OrthExponentialEval(OrthExponential, Eval):
 
     @property
     def _n_columns(self):
-        return getattr(self, "_n_found", self.n_basis_funcs)
+        return getattr(self, "_n_found", np.size(self.decay_rates))
 
     def learn(self, *inputs: np.ndarray) -> None:
         """Keep the domain, and the combinations that are orthonormal over these samples."""

@@ -65,6 +65,8 @@ class FourierEval(Eval):
         frequency_mask: str | ArrayLike | Callable | None = "no-intercept",
         label: str = "FourierEval",
     ) -> None:
+        if isinstance(ndim, str):
+            raise TypeError(f"ndim is {ndim!r}; expected a positive integer.")
         self._n_inputs = positive_int("ndim", ndim)
         self.frequencies = frequencies
         self.bounds = bounds
@@ -168,11 +170,14 @@ class FourierEval(Eval):
 
 def _read_frequencies(value):
     """The frequencies of one dimension as an ascending array."""
+    whole = True
     if isinstance(value, tuple) and len(value) == 2:
-        fits = all(isinstance(v, int | np.integer) for v in value) and 0 <= value[0] < value[1]
+        whole = all(isinstance(v, int | np.integer) for v in value)
+        fits = whole and 0 <= value[0] < value[1]
         array = np.arange(*value) if fits else value
     elif np.ndim(value) == 0:
-        fits = isinstance(value, int | np.integer) and value >= 0
+        whole = isinstance(value, int | np.integer)
+        fits = whole and value >= 0
         array = np.arange(value) if fits else value
     else:
         array = as_numbers(value, "frequencies")
@@ -181,7 +186,7 @@ def _read_frequencies(value):
             warnings.warn("frequencies are not ascending; they are sorted.", stacklevel=4)
             array = np.sort(array)
     if not fits:
-        raise ValueError(
+        raise (ValueError if whole else TypeError)(
             f"frequencies holds {value!r}; expected a number k >= 0, a pair 0 <= low < high, or "
             "an array of whole numbers >= 0."
         )

@@ -108,5 +108,9 @@ class Zero(Eval):
         """Number of basis functions: none."""
         return 0
 
+    @property
+    def bounds(self) -> None:
+        """Always None: no function depends on a domain."""
+
     def _values(self, points):
         return np.empty((*points.shape, 0))

@@ -463,16 +463,21 @@ def read_bounds(value: ArrayLike, finite: bool = True) -> tuple[float, float]:
 
     Raises
     ------
+    TypeError
+        If the value does not hold numbers.
     ValueError
-        If the value is no such pair.
+        If the numbers are no such pair.
     """
+    fits, wrong = False, ValueError
     try:
+        if any(v is None for v in value):
+            raise TypeError
         low, high = as_numbers(list(value), "bounds").astype(np.float64)
         fits = bool(low < high) and not (finite and np.isinf([low, high]).any())
-    except (TypeError, ValueError):
-        fits = False
+    except (TypeError, ValueError) as error:
+        wrong = type(error)
     if not fits:
-        raise ValueError(f"bounds is {value!r}; expected a pair of numbers, low < high.")
+        raise wrong(f"bounds is {value!r}; expected a pair of numbers, low < high.")
     low, high = float(low), float(high)
     return low, high
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
@@ -109,6 +109,11 @@ class TransformerBasis(TransformerMixin, BaseEstimator):
     def _split(self, X):
         """The inputs of the leaves, and the times of the samples or None."""
         timeline = getattr(X, "timeline", None)
+        if isinstance(X, Mapping):
+            raise ValueError(
+                "X is a dict; expected an array of shape (n_bins, n_columns), the inputs side by "
+                "side."
+            )
         if timeline is None:
             X, timeline = read_values(X, "X")
         X = X if hasattr(X, "toarray") else as_numbers(X, "X")

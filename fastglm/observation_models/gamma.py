@@ -69,6 +69,7 @@ class GammaExp(ExpLink):
     eta_name, multiplied = "log mean", "mean"
     predictable = False  # y / mu, whose mean is 1 at every eta
     kernel = staticmethod(kernels.gamma_exp)
+    simulator = staticmethod(kernels.simulate_gamma_exp)
 
     def derivatives(
         self, eta: ArrayLike, y: ArrayLike
@@ -92,6 +93,7 @@ class GammaSoftplus(SoftplusLink):
     family = "Gamma"
     convex = False
     kernel = staticmethod(kernels.gamma_softplus)
+    simulator = staticmethod(kernels.simulate_gamma_softplus)
 
     def derivatives(
         self, eta: ArrayLike, y: ArrayLike

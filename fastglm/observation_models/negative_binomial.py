@@ -63,6 +63,7 @@ class NegativeBinomialExp(NegativeBinomialLoss, ExpLink):
 
     eta_name, multiplied = "log rate", "rate"
     kernel = staticmethod(kernels.negative_binomial_exp)
+    simulator = staticmethod(kernels.simulate_negative_binomial_exp)
 
     def derivatives(
         self, eta: ArrayLike, y: ArrayLike
@@ -91,6 +92,7 @@ class NegativeBinomialSoftplus(NegativeBinomialLoss, SoftplusLink):
 
     convex = False
     kernel = staticmethod(kernels.negative_binomial_softplus)
+    simulator = staticmethod(kernels.simulate_negative_binomial_softplus)
 
     def derivatives(
         self, eta: ArrayLike, y: ArrayLike

@@ -107,8 +107,8 @@ def _features(name, given, bins):
             X = as_feature_matrix(at_bins[0], one_column=True)
         else:
             X = basis.compute_features(*at_bins, epochs=bins.epochs)
-    except ValueError as error:
-        raise ValueError(f"covariate {name!r}: {error}") from None
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"covariate {name!r}: {error}") from None
     if not X.valid.any():
         raise ValueError(f"covariate {name!r} is known in none of the {bins.n_bins} bins.")
     blocks = [copy.copy(block) for block in X.blocks]
