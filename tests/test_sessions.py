@@ -209,7 +209,7 @@ def test_the_session_of_a_lost_process_has_a_sentence(files, tmp_path):
 
     with Lossy(1) as executor, pytest.warns(UserWarning, match="1 of 4 sessions failed"):
         sessions = fastglm.fit_sessions(files, tmp_path / "maps", executor=executor, **SETTINGS)
-    assert sessions.failed["s01"].startswith("Its process ended before it had a result, often bec")
+    assert sessions.failed["s01"].startswith("Its process, or another one of its pool, ended")
     assert fastglm.fit_sessions(files, tmp_path / "maps", **SETTINGS).count().endswith(" 4 done")
 
 
@@ -632,6 +632,26 @@ def test_folders_that_cannot_be(files, tmp_path):
         fastglm.fit_sessions(files, tmp_path / "file")
     with pytest.raises(ValueError, match="cannot be made"):
         fastglm.fit_sessions(files, tmp_path / "file" / "maps")
+
+
+def test_recordings_are_not_replaced(files, tmp_path, capsys):
+    folder = files[0].parent
+    before = contents(folder)
+    with pytest.raises(ValueError, match=r"s00\.npz is a recording, and would be replaced"):
+        fastglm.fit_sessions(files, folder, **SETTINGS)
+    two = ["fit", *map(str, files[:2]), *OPTIONS]
+    check_refused(capsys, [*two, "--out", str(folder)], r"--out is .*recordings that end in \.npz")
+    (tmp_path / "a.csv").touch()
+    tables = ["--out", str(tmp_path / "maps"), "--table", str(tmp_path)]
+    check_refused(capsys, [*two, str(tmp_path / "a.csv"), *tables], r"recordings that end in \.csv")
+    assert contents(folder) == before
+
+
+def test_the_folder_of_the_results_is_no_recording(files, tmp_path):
+    shutil.copy(files[0], tmp_path)
+    for _ in range(2):
+        sessions = fastglm.fit_sessions(f"{tmp_path}/*", tmp_path / "maps", **SETTINGS)
+        assert sessions.count() == "1 session: 1 done"
 
 
 def test_several_files_need_a_folder(files, tmp_path, capsys):

@@ -123,7 +123,7 @@ def fit_many(
     """
     if how.scheduler is not None and how.jobs > 1:
         raise ValueError("--jobs are processes of this machine; leave it out with --scheduler.")
-    _check_folders(paths)
+    _check_folders(paths, files)
     folders = {name: path and str(path.absolute()) for name, path in paths.items() if name != "out"}
     source = job.covariates.source  # workers may run in another folder
     job = replace(job, covariates=replace(job.covariates, source=source and source.absolute()))
@@ -152,15 +152,23 @@ def fit_many(
     _print(sessions, before, paths["out"], how.task, job.q)
 
 
-def _check_folders(paths):
-    """Raise ValueError if a path is no folder, or pictures cannot be made; makes the folders."""
+def _check_folders(paths, files):
+    """Raise ValueError if a path is no folder for results of the files; makes the folders."""
     if paths["out"] is None:
         raise ValueError(
             "--out is missing: with several files it is the folder of the results, where a second "
             "call finds what is finished."
         )
     for name, path in paths.items():
-        if path is None or path.is_dir():
+        if path is None:
+            continue
+        inside = [file for file in files if file.absolute().parent == path.absolute()]
+        if any(file.suffix.lower() == _ENDINGS[name] for file in inside):
+            raise ValueError(
+                f"--{name} is {path}, the folder of recordings that end in {_ENDINGS[name]} and "
+                "could be replaced; give another folder."
+            )
+        if path.is_dir():
             continue
         if path.exists() or path.suffix.lower() in _FILES:
             raise ValueError(f"--{name} is {path}; with several files it is a folder.")

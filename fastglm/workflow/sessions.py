@@ -331,10 +331,10 @@ def run_sessions(
     _check_settings(method, settings)
     _check_executor(executor)
     share = (1, 1) if task is None else read_share(task)
-    every = name_sessions(find_files(files))
+    folder = Path(os.path.abspath(as_path(out)))  # workers may run in another folder
+    every = name_sessions([file for file in find_files(files) if file.absolute() != folder])
     identity = {"method": method, "where": where, "epochs": epochs, "covariates": covariates}
     identity = {name: identify(value) for name, value in (identity | settings).items()}
-    folder = Path(os.path.abspath(as_path(out)))  # workers may run in another folder
     work = Work(folder, method, where, epochs, covariates, also, n_threads, settings, identity)
     _check_outputs(work, every)
     _check_folder(folder, every, identity)
@@ -396,8 +396,8 @@ def _lost(work, name, file, error):
         text = sentence(error)
     elif isinstance(error, BrokenExecutor):
         text = (
-            "Its process ended before it had a result, often because the memory was full; the same "
-            "call does it again."
+            "Its process, or another one of its pool, ended before there was a result, often "
+            "because the memory was full; the same call does it again."
         )
     one = replace(work.session(name, file), state="failed", error=text)
     with suppress(OSError):
@@ -430,11 +430,14 @@ def _check_executor(executor):
 
 
 def _check_outputs(work, every):
-    """Raise ValueError if two sessions would write the same file."""
+    """Raise ValueError if two sessions would write one file, or one would write to a recording."""
     names = Counter(output for name in every for output in work.outputs(name).values())
     twice = [output for output, number in names.items() if number > 1]
     if twice:
         raise ValueError(f"Two sessions would write {twice[0]}; give one recording another name.")
+    lost = [file for file in every.values() if file in {work.folder / name for name in names}]
+    if lost:
+        raise ValueError(f"{lost[0]} is a recording, and would be replaced; give another folder.")
 
 
 def _check_folder(folder, every, identity):
