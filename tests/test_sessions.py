@@ -542,9 +542,7 @@ def test_warnings_are_kept_with_their_session(files, tmp_path, capsys):
 
 def test_a_map_without_tests_says_so(files, tmp_path, monkeypatch):
     monkeypatch.setattr(coupling, "affordable", lambda fit: False)
-    with pytest.warns(
-        UserWarning, match=r"1 of 1 sessions had warnings, .*: Standard errors and"
-    ):
+    with pytest.warns(UserWarning, match=r"1 of 1 sessions had warnings, .*: Standard errors and"):
         sessions = fastglm.fit_sessions(files[0], tmp_path / "maps", **SETTINGS)
     assert not sessions["s00"].tested
     assert sessions.summary_columns()["found"] == [None]
