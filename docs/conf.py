@@ -40,6 +40,7 @@ suppress_warnings = ["toc.not_readable", "config.cache"]
 # The names that one types; their own modules are not listed beside them.
 NAMES = [
     *("infer_connectivity", "fit_coupling", "fit_sessions", "collect_sessions"),
+    *("workflow.Sessions", "workflow.Session"),
     *("PopulationGLM", "GLM"),
     *("load_spikes", "bin_spikes", "load_model", "load_couplings", "from_nemos", "inspect_npz"),
     "Workers",

@@ -21,6 +21,7 @@ import fastglm
 from fastglm._processes import Processes
 from fastglm.cli import main
 from fastglm.cli import sessions as commands
+from fastglm.workflow import coupling
 from fastglm.workflow import sessions as module
 from fastglm.workflow.records import find_files, identify, name_sessions, read_share
 
@@ -537,6 +538,14 @@ def test_warnings_are_kept_with_their_session(files, tmp_path, capsys):
     assert found["warnings"][1].startswith("silent (receiver 2): no events")
     with pytest.warns(UserWarning, match=r"1 of 2 sessions had warnings, the first is silent: sil"):
         fastglm.fit_sessions([files[0], silent], tmp_path / "other", **SETTINGS)
+
+
+def test_a_map_without_tests_says_so(files, tmp_path, monkeypatch):
+    monkeypatch.setattr(coupling, "affordable", lambda fit: False)
+    with pytest.warns(UserWarning, match=r"1 of 1 sessions had warnings, .*: Standard errors and"):
+        sessions = fastglm.fit_sessions(files[0], tmp_path / "maps", **SETTINGS)
+    assert not sessions["s00"].tested
+    assert sessions.summary_columns()["found"] == [None]
 
 
 # --- names and shares ---

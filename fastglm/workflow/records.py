@@ -55,6 +55,7 @@ class Session:
     seconds : float or None
         That the fit took.
     warnings : list of str
+        Empty if a thread that is not the first of its process did the session.
     outputs : dict
         Names of the files in the folder: "couplings", and of `fit_coupling` also "model".
     settings : dict

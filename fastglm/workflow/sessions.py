@@ -48,6 +48,10 @@ from fastglm.workflow.records import (
 _METHODS = {"infer_connectivity": infer_connectivity, "fit_coupling": fit_coupling}
 _OF_THE_MAP = ("kind", "null", "channel")  # settings that `fit_coupling` has not
 _OWN = ("counts", "units", "epochs", "covariates", "progress", "checkpoint")
+_UNTESTED = (
+    "Standard errors and tests are left out, since they would take long; kind='observed', on the "
+    "command line --standard-errors observed, computes them."
+)
 _POLL = 0.05  # seconds between looks at jobs
 _LOGGER = logging.getLogger("fastglm.sessions")
 
@@ -261,6 +265,8 @@ def _fit(work, session, file):
         chosen = {name: settings.pop(name) for name in _OF_THE_MAP if name in settings}
         model = fit_coupling(spikes, covariates=covariates, progress=False, **settings)
         couplings = map_of(model, **chosen)
+        if chosen.get("kind") is None and couplings.uncertainty is None:
+            warnings.warn(_UNTESTED, UserWarning, stacklevel=2)
         save_fit(model, paths["model"], file, spikes.names)
     else:
         couplings = infer_connectivity(spikes, covariates=covariates, progress=False, **settings)
