@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numba
 import numpy as np
@@ -25,7 +26,17 @@ def test_they_are_the_kernels_of_a_fit_and_its_map():
         regularizer="Ridge", regularizer_strength=1e-4, solver_name="newton-cg"
     )
     model.fit(X, counts).standard_errors(X, counts)
-    for name, types in ahead.KERNELS:
+    for name, types in ahead.FIT:
+        assert ahead.arguments(types) in getattr(_kernels, name).signatures, name
+
+
+@compiled_only
+def test_they_are_the_kernels_of_the_recipe():
+    rng = np.random.default_rng(0)
+    units = {f"cell {i}": np.sort(rng.uniform(0, 60, 1200)) for i in range(16)}
+    couplings = fastglm.infer_connectivity(units, bin_size=0.001)
+    assert "empirical null" in couplings.settings["null"]
+    for name, types in ahead.RECIPE:
         assert ahead.arguments(types) in getattr(_kernels, name).signatures, name
 
 
@@ -43,17 +54,42 @@ def started(monkeypatch):
 
     monkeypatch.setattr(subprocess, "Popen", Process)
     monkeypatch.setattr(ahead, "_n_cores", lambda: 2)
+    monkeypatch.setattr(ahead, "_started", False)
     monkeypatch.delenv(ahead.OFF, raising=False)
     return started
 
 
 def test_another_process_is_started_once_and_starts_none(started):
     ahead.start()
+    ahead.start("RECIPE")
     ((command, how),) = started
+    assert "compile_ahead('FIT')" in command[-1]
     assert command[0] == sys.executable
     assert how["env"][ahead.OFF] == "0"
     assert repr(sys.path) in command[-1]
     assert {how[name] for name in ("stdin", "stdout", "stderr")} == {subprocess.DEVNULL}
+
+
+@compiled_only
+@pytest.mark.parametrize("kept", [False, True])
+def test_the_recipe_starts_it_before_the_first_kernel(started, monkeypatch, tmp_path, kept):
+    """Not where the cache holds the kernel that is needed last."""
+    name = ahead.RECIPE[0][0]
+    if kept:
+        (tmp_path / f"mixture.{name}-1.py311.nbi").touch()
+    kernel = SimpleNamespace(stats=SimpleNamespace(cache_path=str(tmp_path)))
+    monkeypatch.setattr(_kernels, name, kernel)
+    with pytest.raises(ValueError, match="bin_size"):
+        fastglm.infer_connectivity(np.zeros((10, 2), int))
+    assert [command[-1].count("RECIPE") for command, _ in started] == ([] if kept else [1])
+
+
+@compiled_only
+def test_a_file_of_the_cache_has_the_name_of_its_kernel(started):
+    name, types = ahead.RECIPE[0]
+    getattr(_kernels, name).compile(ahead.arguments(types))
+    ahead.prepare("RECIPE")
+    assert started == []
 
 
 @pytest.mark.parametrize("why", ["one core", "switched off", "a worker", "no Python", "no process"])

@@ -9,6 +9,7 @@
 | `sums` | correlograms of events, weighted Gram matrices of rows |
 | `pairs` | weighted Gram matrices of histories, from pairs of events |
 | `groups` | sparse penalties: the minimum of one receiver's model over groups of features |
+| `mixture` | the likelihood of filters of which some hold a synapse |
 | `simulate` | spikes of a recurrent network |
 | `dots`, `threads` | not compiled: products whose bits do not depend on other columns, threads |
 | `compiler` | Numba's decorator, with a cache that may fail |
@@ -23,7 +24,15 @@ from fastglm._kernels.groups import (
     screen_groups,
     solve_groups,
 )
-from fastglm._kernels.pairs import PAIR_LANES, add_crossed, add_pairs, add_rows
+from fastglm._kernels.mixture import add_filters, filter_likelihoods
+from fastglm._kernels.pairs import (
+    PAIR_LANES,
+    add_crossed,
+    add_pairs,
+    add_rows,
+    add_sender_crossed,
+    add_sender_pairs,
+)
 from fastglm._kernels.pointwise import (
     bernoulli_cloglog,
     bernoulli_logistic,
@@ -86,8 +95,11 @@ __all__ = [
     "PAIR_LANES",
     "SEGMENT",
     "add_crossed",
+    "add_filters",
     "add_pairs",
     "add_rows",
+    "add_sender_crossed",
+    "add_sender_pairs",
     "add_weighted_gram",
     "aligned_zeros",
     "bernoulli_cloglog",
@@ -98,6 +110,7 @@ __all__ = [
     "exp32",
     "exp_array",
     "exp_of",
+    "filter_likelihoods",
     "gamma_exp",
     "gamma_one_over_x",
     "gamma_softplus",

@@ -1,8 +1,9 @@
 """Kernels compiled ahead, in a process of their own, while this one compiles the first ones.
 
 Numba's compiler holds one lock a process. When a process compiles its first kernel, another one is
-started that compiles those that a fit and its map need last, and puts them into the same cache. On
-two cores the first fit on a machine takes about half the time. Where both come to the same kernel,
+started that compiles those that a fit and its map need last, and puts them into the same cache.
+`infer_connectivity` starts it before the first kernel. On two cores the first fit on a machine
+takes about half the time. Where both come to the same kernel,
 both compile it, and nothing else happens: nobody waits for the other process, and all its errors
 are lost.
 """
@@ -12,38 +13,60 @@ import os
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 OFF = "FASTGLM_COMPILE_AHEAD"  # "0" in the environment: no process is started
+_started = False
 
 _KERNEL = "Tuple((float64[:, ::1], int64[:, ::1]))"
 _PAIR = "UniTuple(int64, 2)"
 _SENDERS = "Tuple((int32[::1], float64[::1], int64[::1]))"
 _LATER = "Tuple((int32[::1], int32[::1], float64[::1]))"
 _CHUNK = "int64, int64, int64, int64[::1]"
-# Names and types, those that a Poisson fit in float64 needs last first, then those of its map.
-# `tests/test_ahead.py` compares them with those of a fit.
-KERNELS = (
-    ("project_filters", "(float64[:, ::1], float64[:, ::1], int64, int64[::1], "
-     "float64[:, :, :, ::1])"),
-    ("history_forward", f"(int32[::1], int32[::1], float64[::1], float64[:, ::1], {_CHUNK}, "
-     "float64[:, ::1])"),
-    ("poisson_exp", "(float64[:, ::1], float64[:, ::1], float64[::1], float64[::1], boolean[::1], "
-     f"{_CHUNK}, float64[:, :, :, ::1])"),
-    ("history_backward", f"(int32[::1], int64[::1], float64[::1], float64[:, ::1], {_CHUNK}, "
-     "float64[:, :, ::1])"),
-    ("add_rows", f"(float64[:, ::1], int64[::1], float64[:, ::1], {_PAIR}, float64[:, :, ::1])"),
-    ("add_pairs", f"({_SENDERS}, {_KERNEL}, {_LATER}, {_KERNEL}, boolean[:, ::1], float64[:, ::1], "
-     f"{_PAIR}, {_PAIR}, float64[:, :, ::1])"),
-    ("add_crossed", f"({_SENDERS}, {_KERNEL}, float64[:, ::1], int64[::1], float64[:, ::1], "
-     f"{_PAIR}, int64, float64[:, :, ::1])"),
-)  # fmt: skip
+# Names and types; `tests/test_ahead.py` compares them with those of a fit.
 
 
-def compile_ahead() -> None:
-    """Compile the kernels, or read them from the cache."""
+def _pass_over_bins(dtype):
+    """The kernels of a pass with Poisson counts, in their order."""
+    rows, columns = f"{dtype}[:, ::1]", f"{dtype}[::1]"
+    return {
+        "project_filters": "(float64[:, ::1], float64[:, ::1], int64, int64[::1], "
+        f"{dtype}[:, :, :, ::1])",
+        "history_forward": f"(int32[::1], int32[::1], {columns}, {rows}, {_CHUNK}, {rows})",
+        "runs_forward": f"({rows}, int64[::1], int64[::1], {rows}, int64[::1], {rows})",
+        "poisson_exp": f"({rows}, {rows}, {columns}, {columns}, boolean[::1], {_CHUNK}, "
+        "float64[:, :, :, ::1])",
+        "history_backward": f"(int32[::1], int64[::1], {columns}, {rows}, {_CHUNK}, "
+        "float64[:, :, ::1])",
+        "runs_backward": f"({rows}, int64[::1], int64[::1], {rows}, int64[::1], "
+        f"{dtype}[:, :, ::1])",
+    }
+
+
+_COARSE, _PRECISE = _pass_over_bins("float32"), _pass_over_bins("float64")
+_MAP = {
+    "add_rows": f"(float64[:, ::1], int64[::1], float64[:, ::1], {_PAIR}, float64[:, :, ::1])",
+    "add_sender_pairs": f"(int64, {_SENDERS}, {_KERNEL}, {_LATER}, {_KERNEL}, boolean[:, ::1], "
+    f"float64[:, ::1], {_PAIR}, {_PAIR}, float64[:, :, ::1])",
+    "add_sender_crossed": f"(int64, int64, {_SENDERS}, {_KERNEL}, float64[:, ::1], int64[::1], "
+    f"float64[:, ::1], {_PAIR}, int64, float64[:, :, ::1])",
+}
+_NULL = {
+    "add_filters": "(float64[:, ::1], float64[:, :, ::1], float64[::1], float64[:, ::1], "
+    "Tuple((float64[:, ::1], float64[::1], float64[::1], float64)), int64, int64, "
+    "Tuple((float64[::1], float64[:, ::1], float64[::1], float64[::1], float64[:, ::1])))",
+}
+# What a fit in float64 needs, which follows one in float32, then what its map needs.
+FIT = tuple((k, v) for k, v in (_PRECISE | _MAP).items() if not k.startswith("runs"))
+# What `infer_connectivity` needs, the last first: the processes meet in the middle.
+RECIPE = tuple(item for part in (_NULL, _MAP, _PRECISE, _COARSE) for item in reversed(part.items()))
+
+
+def compile_ahead(kernels: str) -> None:
+    """Compile the kernels of a list, or read them from the cache."""
     from fastglm import _kernels
 
-    for name, types in KERNELS:
+    for name, types in globals()[kernels]:
         getattr(_kernels, name).compile(arguments(types))
 
 
@@ -54,13 +77,26 @@ def arguments(types: str) -> tuple:
     return normalize_signature(types)[0]
 
 
-def start() -> None:
-    """Start the other process, where there is a second core for it."""
-    if os.environ.get(OFF) == "0" or _n_cores() < 2 or not _is_plain():
+def prepare(kernels: str) -> None:
+    """Start the other process before the first kernel, if the cache lacks the one needed last."""
+    from fastglm import _kernels
+
+    name, _ = globals()[kernels][0]
+    stats = getattr(getattr(_kernels, name), "stats", None)  # nothing without the compiler
+    folder = getattr(stats, "cache_path", None)  # nothing without a cache
+    if folder and not any(Path(folder).glob(f"*.{name}-*.nbi")):
+        start(kernels)
+
+
+def start(kernels: str = "FIT") -> None:
+    """Start the other process, once, where there is a second core for it."""
+    global _started
+    if _started or os.environ.get(OFF) == "0" or _n_cores() < 2 or not _is_plain():
         return
+    _started = True
     code = (
         f"import sys; sys.path[:] = {sys.path!r}; "
-        "from fastglm._kernels.ahead import compile_ahead; compile_ahead()"
+        f"from fastglm._kernels.ahead import compile_ahead; compile_ahead({kernels!r})"
     )
     nothing = subprocess.DEVNULL
     try:

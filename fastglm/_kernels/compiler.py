@@ -18,7 +18,11 @@ _told = False  # one warning in a process
 
 
 def njit(*, cache, **options):
-    """``numba.njit``; without a place for its cache it compiles without one."""
+    """``numba.njit``; without a place for its cache it compiles without one.
+
+    No kernel is called from C: an entry for that would be a twelfth of the compilation.
+    """
+    options["no_cfunc_wrapper"] = True
 
     def decorate(function):
         try:

@@ -13,6 +13,7 @@ import numpy as np
 from numba import prange
 
 from fastglm._kernels.compiler import njit
+from fastglm._kernels.threads import run_threads
 from fastglm._kernels.tiles import FASTMATH, first_at
 
 PAIR_LANES = 8  # weights side by side: one AVX-512 register of float64
@@ -182,7 +183,27 @@ def _add_block(block, first_row, first_column, out):
                     target[x] += source[x]
 
 
-@njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH)
+# Threads of Python call this kernel and `add_sender_crossed`: parallel loops around them took 3 s
+# longer to compile, each.
+@njit(cache=True, nogil=True, fastmath=FASTMATH)
+def add_sender_pairs(i, one, own, two, other, wanted, weights, bounds, corner, out):
+    """The part of one sender; see `add_pairs`."""
+    n_own, n_other = own[0].shape[0], other[0].shape[0]
+    reach = own[0].shape[1] // PAIR_LANES, other[0].shape[1] // PAIR_LANES
+    n_lags = reach[0] + reach[1] - 1
+    begin, end = one[2][i], one[2][i + 1]
+    starts, at, amplitude = _sort_pairs(
+        one[0][begin:end], one[1][begin:end], two, wanted[i], reach, bounds
+    )
+    block = np.empty((n_own, n_other, PAIR_LANES))
+    for tile in range(out.shape[0]):
+        for k in range(wanted.shape[1]):
+            keys = starts[k * n_lags : (k + 1) * n_lags + 1]
+            if keys[0] < keys[n_lags]:
+                _sum_pairs(keys, at, amplitude, own, other, weights[tile], bounds, block)
+                _add_block(block, corner[0] + i * n_own, corner[1] + k * n_other, out[tile])
+
+
 def add_pairs(one, own, two, other, wanted, weights, bounds, corner, out):
     """Add the Gram matrix of two histories, from pairs of events, to packed lower triangles.
 
@@ -204,24 +225,14 @@ def add_pairs(one, own, two, other, wanted, weights, bounds, corner, out):
     out : ndarray of shape (n_tiles, size * (size + 1) // 2, PAIR_LANES)
         Row r begins at ``r * (r + 1) // 2``.
     """
-    n_senders = wanted.shape[0]
-    n_own, n_other = own[0].shape[0], other[0].shape[0]
-    reach = own[0].shape[1] // PAIR_LANES, other[0].shape[1] // PAIR_LANES
-    n_lags = reach[0] + reach[1] - 1
-    for task in prange(n_senders):
+    n = wanted.shape[0]
+
+    def add(task):
         # Low and high rows of the triangle in turn, so that threads have alike work.
-        i = task // 2 if task % 2 == 0 else n_senders - 1 - task // 2
-        begin, end = one[2][i], one[2][i + 1]
-        starts, at, amplitude = _sort_pairs(
-            one[0][begin:end], one[1][begin:end], two, wanted[i], reach, bounds
-        )
-        block = np.empty((n_own, n_other, PAIR_LANES))
-        for tile in range(out.shape[0]):
-            for k in range(wanted.shape[1]):
-                keys = starts[k * n_lags : (k + 1) * n_lags + 1]
-                if keys[0] < keys[n_lags]:
-                    _sum_pairs(keys, at, amplitude, own, other, weights[tile], bounds, block)
-                    _add_block(block, corner[0] + i * n_own, corner[1] + k * n_other, out[tile])
+        i = task // 2 if task % 2 == 0 else n - 1 - task // 2
+        add_sender_pairs(i, one, own, two, other, wanted, weights, bounds, corner, out)
+
+    run_threads(add, range(n), one[0].size * own[0].shape[1])
 
 
 @njit(cache=True, nogil=True, fastmath=FASTMATH)
@@ -260,29 +271,37 @@ def _meet_rows(bins, amplitudes, rows, weights, bounds, sums):
                 l += 1
 
 
-@njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH)
+@njit(cache=True, nogil=True, fastmath=FASTMATH)
+def add_sender_crossed(i, tile, one, own, rows, columns, weights, bounds, corner, out):
+    """The part of one sender and tile; see `add_crossed`."""
+    n_funcs = own[0].shape[0]
+    begin, end = one[2][i], one[2][i + 1]
+    sums = np.zeros((rows.shape[0], own[0].shape[1]))
+    _meet_rows(one[0][begin:end], one[1][begin:end], rows, weights[tile], bounds, sums)
+    block = np.zeros((rows.shape[0], n_funcs, PAIR_LANES))
+    _project(sums, own[0], own[1], block, tile * 0)
+    for r in range(rows.shape[0]):
+        for b in range(n_funcs):
+            mine = corner + i * n_funcs + b
+            high, low = max(mine, columns[r]), min(mine, columns[r])
+            target, source = out[tile, high * (high + 1) // 2 + low], block[r, b]
+            for x in range(PAIR_LANES):
+                target[x] += source[x]
+
+
 def add_crossed(one, own, rows, columns, weights, bounds, corner, out):
     """Add the products of a history with columns that are given as rows to packed triangles.
 
     ``rows`` has shape (n_columns, at least n_bins), and its columns have the numbers ``columns`` in
     the matrix. ``corner`` is the first column of the history. All else is as in `add_pairs`.
     """
-    n_funcs = own[0].shape[0]
     n_tiles = out.shape[0]
-    for task in prange((one[2].shape[0] - 1) * n_tiles):
-        i, tile = task // n_tiles, task % n_tiles
-        begin, end = one[2][i], one[2][i + 1]
-        sums = np.zeros((rows.shape[0], own[0].shape[1]))
-        _meet_rows(one[0][begin:end], one[1][begin:end], rows, weights[tile], bounds, sums)
-        block = np.zeros((rows.shape[0], n_funcs, PAIR_LANES))
-        _project(sums, own[0], own[1], block, tile * 0)
-        for r in range(rows.shape[0]):
-            for b in range(n_funcs):
-                mine = corner + i * n_funcs + b
-                high, low = max(mine, columns[r]), min(mine, columns[r])
-                target, source = out[tile, high * (high + 1) // 2 + low], block[r, b]
-                for x in range(PAIR_LANES):
-                    target[x] += source[x]
+
+    def add(task):
+        i, tile = divmod(task, n_tiles)
+        add_sender_crossed(i, tile, one, own, rows, columns, weights, bounds, corner, out)
+
+    run_threads(add, range((one[2].size - 1) * n_tiles), one[0].size * own[0].shape[1])
 
 
 @njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH)

@@ -10,6 +10,7 @@ import numpy as np
 
 from fastglm._checks import check_choice
 from fastglm._inputs import read_counts
+from fastglm._kernels import ahead
 from fastglm._pynapple import Columns, pynapple_type, read_values
 from fastglm.connectivity import CouplingMap, coupling_map, synchrony
 from fastglm.connectivity.controls import CONTROLS
@@ -189,6 +190,7 @@ def infer_connectivity(
     """
     check_choice("null", null, ("empirical", "model"))
     check_choice("kind", kind, KINDS)
+    ahead.prepare("RECIPE")
     bin_size = read_number(bin_size, "bin_size")
     if bin_size is not None:
         check_bin_size(bin_size)
