@@ -76,7 +76,7 @@ def main():
     logger.addHandler(shared)
     logger.setLevel(logging.INFO)
     cluster = LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
     )
     with cluster, Client(cluster) as client:
         addresses = list(client.nthreads())
