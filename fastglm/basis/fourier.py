@@ -41,8 +41,10 @@ class FourierEval(Eval):
 
     Raises
     ------
+    TypeError
+        If frequencies or ``ndim`` are no integers.
     ValueError
-        If frequencies are negative or not whole, or the mask does not fit them.
+        If they are negative, or the mask does not fit the frequencies.
 
     Examples
     --------
