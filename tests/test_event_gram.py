@@ -7,7 +7,7 @@ from oracle import LINKS
 import fastglm
 from fastglm import _information, inference
 from fastglm._products import event_gram
-from fastglm._products.event_gram import LANES, EventGram
+from fastglm._products.event_gram import LANES, EventGram, triangle_bytes
 from fastglm._products.weighted_gram import mirror
 from fastglm.features import HistoryColumns
 from fastglm.features.events import Events
@@ -246,3 +246,9 @@ def test_numbers_of_events_decide():
     assert not choice(0.3)  # 15 events in a window: rows are full
     assert not choice(0.002, n_bins=200)  # kernels would have to be loaded
     assert not choice(0.002, n_bins=20_000, extra=70)
+
+
+@pytest.mark.parametrize("n", [1, LANES + 1])
+def test_memory_of_the_triangles_is_what_the_plan_takes(n):
+    X = LOG(3, window_size=8).compute_features(sparse_counts(50, 2))
+    assert EventGram(X, n).triangles.nbytes == -(-n // LANES) * triangle_bytes(X.shape[1])

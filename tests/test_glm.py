@@ -829,6 +829,12 @@ def test_factors_of_own_bins_stay_within_a_tenth_of_the_memory(monkeypatch):
     assert sampling.n_own_factors(6648, 2.2e9) == 0
 
 
+def test_a_late_receiver_draws_some_bins_for_each_feature():
+    assert sampling.own_size(3000, 10**6) == 15_000  # five a feature
+    assert sampling.own_size(30, 10**6) == 5000  # but not too few
+    assert sampling.own_size(3000, 2000) == 2000  # and no more than there are
+
+
 @pytest.mark.slow
 def test_bins_of_their_own_are_not_drawn_where_steps_are_cheaper(monkeypatch):
     """A factor on 4,000 bins with 160 features costs as much as some twelve steps."""

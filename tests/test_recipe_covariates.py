@@ -1,6 +1,7 @@
 """Couplings given position and stimulus: every form of covariate, and what it explains."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -42,6 +43,17 @@ def counted(times=EVENTS):
 
 def read(covariate, bins=BINS):
     return read_covariates({"x": covariate}, bins)
+
+
+def test_bins_are_as_long_as_their_times_say():
+    """The given length serves where no stretch has two bins."""
+    t = np.concatenate([start + (np.arange(n) + 0.5) * BIN for start, n in ((1, 200), (5, 250))])
+    grid = Grid.of(SimpleNamespace(epochs=EPOCHS, t=t), 2 * BIN)
+    np.testing.assert_allclose(grid.bin_size, BIN, rtol=1e-12)
+    np.testing.assert_allclose(grid.starts, SEGMENTS[:, 0], rtol=1e-12)
+    single = Grid.of(SimpleNamespace(epochs=np.array([[0, 1], [1, 2]]), t=t[[0, 300]]), 2 * BIN)
+    assert single.bin_size == 2 * BIN
+    np.testing.assert_allclose(single.starts, t[[0, 300]] - BIN)
 
 
 # --- forms ---

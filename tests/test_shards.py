@@ -4,6 +4,7 @@ import itertools
 import tracemalloc
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from fastglm._engine.batch import Settings
 from fastglm._engine.observed import Observed
 from fastglm._penalty import ridge
 from fastglm._products import shards as shards_module
+from fastglm._products.local import Local
 from fastglm._products.shards import Shards, SpikeFile, from_events, sources_of
 from fastglm.features import Events
 from fastglm.observation_models import as_observation_model
@@ -158,9 +160,22 @@ def test_products_of_one_reader_keep_one_shard(network):
     assert not n_loads
     shards.load(3)
     assert len(shards.reader.parts) == 1
+
+
+def test_receivers_of_shards_do_not_go_side_by_side(network, monkeypatch):
+    """Each thread would keep a shard of its own; one recording in memory has no such limit."""
+    counts, basis, epochs = network
+    events = Events.of(counts)
+    shards = Shards(sources_of(events.part, basis, seven(6000), epochs))
+    X = basis.compute_features(counts, epochs=epochs)
     free = np.repeat(np.random.default_rng(0).random((6, 6)) < 0.3, 4, axis=0)
-    plan = plan_fit(shards, np.arange(6), free, settings_of("Poisson", "newton-cg"))
-    assert plan.at_once == 1
+    monkeypatch.setattr(numba, "get_num_threads", lambda: 4)
+    plans = [
+        plan_fit(products, np.arange(6), free, settings_of("Poisson", "newton-cg"))
+        for products in (Local(X, X.valid), shards)
+    ]
+    assert plans[0].at_once > 1
+    assert plans[1].at_once == 1
 
 
 @pytest.mark.slow
