@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import re
 import signal
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 
@@ -216,12 +217,17 @@ def test_a_worker_stops_when_nobody_waits_any_more():
     call = executors._Call(count_forever, store.put("value"), 1, 1, {})
     with ThreadPoolExecutor(1) as pool:
         job = pool.submit(executors._work, call, None, 0, None)
+        assert COUNTING.wait(60)
         store.close()
         with pytest.raises(RuntimeError, match="interrupted in the worker"):
             job.result(60)
 
 
+COUNTING = threading.Event()
+
+
 def count_forever(value, item, n_threads, check):
+    COUNTING.set()
     while True:
         check()
         time.sleep(1e-3)

@@ -257,7 +257,6 @@ NO_TIMES = Bins(450, EPOCHS)
     [
         (ARRAY[:-1], r"'x' has shape \(449,\); expected 450 rows.*\(times, values\).*\[times\]"),
         (3.0, r"'x' has shape \(\); expected 450 rows"),
-        ("speed", "covariate 'x'"),
         (np.zeros((450, 2, 2)), "covariate 'x': X has 3 dimensions"),
         ([EVENTS], "'x' holds times of events; expected a convolution basis before"),
         ((SPLINES, [EVENTS]), "'x' holds times of events, and BSplineEval is evaluated at values"),
@@ -276,6 +275,11 @@ NO_TIMES = Bins(450, EPOCHS)
 def test_a_covariate_that_does_not_fit_is_named(covariate, message):
     with pytest.raises(ValueError, match=message):
         read(covariate)
+
+
+def test_a_text_is_no_covariate():
+    with pytest.raises(TypeError, match="covariate 'x' could not be read as numbers"):
+        read("speed")
 
 
 @pytest.mark.parametrize(

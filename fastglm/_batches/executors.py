@@ -381,11 +381,11 @@ class _Unseen:
 
 def _work(call, item, n_lost, sent):
     """The result of a job in a process of its own; ``n_lost`` tells its submissions apart."""
+    watched = call.reference.wanted  # before the value is read: its folder may go at any time
     try:
         value = load(call.reference, sent)
     except FileNotFoundError:
         return _Unseen()
-    watched = call.reference.wanted
 
     def check():
         if watched and not call.reference.wanted:
