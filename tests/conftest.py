@@ -4,6 +4,7 @@ import os
 import sys
 import warnings
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -31,7 +32,12 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """The garbage collector no longer visits what was imported: a visit takes a second."""
+    """The garbage collector no longer visits what was imported: a visit takes a second.
+
+    At its first example hypothesis looks for what refers to the random numbers of NumPy, by the
+    collector. So it has one before.
+    """
+    hypothesis.find(hypothesis.strategies.booleans(), bool)
     gc.collect()
     gc.freeze()
 
