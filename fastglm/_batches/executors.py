@@ -32,7 +32,7 @@ import numpy as np
 from fastglm._batches.mapped import Reference, Store, forget_later, load
 from fastglm._checks import positive_int, shown
 from fastglm._files import describe
-from fastglm._kernels.threads import single_threaded_blas
+from fastglm._kernels.threads import kernel_threads, single_threaded_blas
 
 # Tasks for each worker: with one, a slow worker would keep all others waiting for longer; more
 # tasks have more tiles that are not full.
@@ -294,7 +294,8 @@ class Submitted:
         submit, workers = self.workers.executor.submit, self.workers
         try:
             if self.call is None:
-                n_threads = workers.n_threads or numba.get_num_threads() // workers.n_workers
+                each = max(1, numba.get_num_threads() // workers.n_workers)
+                n_threads = workers.n_threads or each
                 job.future = submit(_work_here, function, job.item, n_threads, np.geterr())
             else:
                 job.future = submit(_work, self.call, job.item, job.n_lost, self._sent(job))
@@ -393,7 +394,7 @@ def _work(call, item, n_lost, sent):
 
     n_threads = call.n_threads or _given_threads(call.sharing)
     try:
-        with _set_threads(n_threads, call.errors):
+        with kernel_threads(n_threads), single_threaded_blas(), np.errstate(**call.errors):
             return call.function(value, item, n_threads, check)
     except KeyboardInterrupt:
         raise RuntimeError("interrupted in the worker") from None
@@ -408,7 +409,7 @@ def _work(call, item, n_lost, sent):
 def _work_here(function, item, n_threads, errors):
     """The result of a job in a thread of the calling process."""
     try:
-        with _set_threads(n_threads, errors):
+        with kernel_threads(n_threads), single_threaded_blas(), np.errstate(**errors):
             return function(item)
     except Exception as error:
         return _Failed(error)
@@ -431,14 +432,3 @@ def _given_threads(sharing):
         if given.isdigit():
             return max(1, min(int(given) // n, cores))
     return max(1, cores // sharing)
-
-
-@contextmanager
-def _set_threads(n_threads, errors):
-    before = numba.get_num_threads()
-    numba.set_num_threads(max(1, min(n_threads, numba.config.NUMBA_NUM_THREADS)))
-    try:
-        with single_threaded_blas(), np.errstate(**errors):
-            yield
-    finally:
-        numba.set_num_threads(before)

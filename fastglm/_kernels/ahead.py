@@ -3,9 +3,8 @@
 Numba's compiler holds one lock a process. When a process compiles its first kernel, another one is
 started that compiles those that a fit and its map need last, and puts them into the same cache.
 `infer_connectivity` starts it before the first kernel. On two cores the first fit on a machine
-takes about half the time. Where both come to the same kernel,
-both compile it, and nothing else happens: nobody waits for the other process, and all its errors
-are lost.
+takes about half the time. Where both come to the same kernel, both compile it, and nothing else
+happens: nobody waits for the other process, and all its errors are lost.
 """
 
 import multiprocessing

@@ -1,4 +1,4 @@
-"""Threads beside the compiled kernels: BLAS on one thread, and calls of BLAS side by side."""
+"""Threads: how many the kernels have, BLAS on one of them, and calls of BLAS side by side."""
 
 import contextlib
 import os
@@ -19,8 +19,8 @@ def run_threads(function, items, work=1 << 20):
 
     It is made for calls of BLAS, LAPACK and NumPy, which release the interpreter's lock. NumPy's
     settings for warnings are those of the caller. Below about 1e5 numbers of ``work`` threads cost
-    more than they save. Compiled kernels must not be called so: OpenMP would keep a team of threads
-    for each thread.
+    more than they save. Kernels without a parallel loop may be called so. The others must not:
+    OpenMP would keep a team of threads for each thread.
     """
     global _pool
     n_threads = min(numba.get_num_threads(), len(items))
@@ -35,6 +35,18 @@ def run_threads(function, items, work=1 << 20):
             return function(item)
 
     return list(_pool[2].map(call, items))
+
+
+@contextlib.contextmanager
+def kernel_threads(number):
+    """Context in which kernels have that number of threads, at most all; None changes nothing."""
+    before = numba.get_num_threads()
+    if number is not None:
+        numba.set_num_threads(min(number, numba.config.NUMBA_NUM_THREADS))
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)
 
 
 # --- processes that are forked ---

@@ -367,22 +367,9 @@ def collect_sessions(folder: str | Path) -> Sessions:
     ValueError
         If a file of it is damaged, or of a newer version.
 
-    Examples
+    See Also
     --------
-    >>> import tempfile, pathlib
-    >>> import numpy as np, fastglm
-    >>> rng = np.random.default_rng(0)
-    >>> folder = tempfile.TemporaryDirectory()
-    >>> for day in ("monday", "tuesday"):
-    ...     times, unit = np.sort(rng.uniform(0, 20, (3, 200))).ravel(), np.repeat(range(3), 200)
-    ...     np.savez(pathlib.Path(folder.name, day), spike_times=times, unit=unit, n_units=3,
-    ...              t_start=0, t_stop=20)
-    >>> out = pathlib.Path(folder.name, "maps")
-    >>> done = fastglm.fit_sessions(f"{folder.name}/*.npz", out, bin_size=0.01)
-    >>> sessions = fastglm.collect_sessions(out)
-    >>> sessions.count(), sessions["monday"].strength.shape
-    ('2 sessions: 2 done', (3, 3))
-    >>> folder.cleanup()
+    fit_sessions : Its example collects the sessions too.
     """
     folder = as_path(folder)
     listed = read_list(folder)

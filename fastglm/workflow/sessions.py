@@ -22,10 +22,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numba
-
 from fastglm._checks import check_choice
 from fastglm._files import as_path, check_output, describe, one_line, sentence
+from fastglm._kernels.threads import kernel_threads
 from fastglm._progress import Progress, quiet
 from fastglm.glm import PopulationGLM
 from fastglm.observation_models import as_observation_model
@@ -158,6 +157,12 @@ def fit_sessions(
     ...     print(name, couplings.strength.shape)
     monday (3, 3)
     tuesday (3, 3)
+
+    Another process, or another day, finds them in the folder:
+
+    >>> sessions = fastglm.collect_sessions(out)
+    >>> sessions.count(), sessions["monday"].strength.shape
+    ('2 sessions: 2 done', (3, 3))
     >>> folder.cleanup()
     """
     found, _ = run_sessions(
@@ -238,7 +243,7 @@ class Work:
 def one_session(work: Work, name: str, file: Path) -> Session:
     """Fit one recording and write its files, the session last; what is wrong is in the session."""
     session = work.session(name, file)
-    with quiet(), _threads(work.n_threads), _heard() as heard:
+    with quiet(), kernel_threads(work.n_threads), _heard() as heard:
         try:
             _fit(work, session, file)
             session.state = "done"
@@ -296,20 +301,6 @@ def _score(model):
     family = as_observation_model(model.observation_model)
     kind = "pseudo-r2-McFadden" if family.event_based else "pseudo-r2-Cohen"
     return float(model.score(model.X_, model.counts_, score_type=kind))
-
-
-@contextmanager
-def _threads(number):
-    """Context in which kernels have that number of threads."""
-    if number is None:
-        yield
-        return
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(number, numba.config.NUMBA_NUM_THREADS))
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)
 
 
 @contextmanager
