@@ -34,7 +34,7 @@ _SMALL = 1e9  # multiply-adds of rows that take less time than to load the kerne
 def information(
     fit, kind: str, block_size: int, progress: Progress
 ) -> Iterator[tuple[np.ndarray, Callable]]:
-    """``H + n P`` of every usable receiver, and what stands between for a sandwich.
+    """The information of every usable receiver, and what stands between for a sandwich.
 
     ``progress`` counts receivers.
 
@@ -42,8 +42,8 @@ def information(
     ------
     receivers : ndarray of int
     matrices : function of k
-        Bread, and meat or None, of ``receivers[k]``: over its free features and, last, the
-        intercept. Threads may call it side by side.
+        Information without the penalty, and meat or None, of ``receivers[k]``: new matrices over
+        its free features and, last, the intercept. Threads may call it side by side.
     """
     receivers = np.flatnonzero(fit.usable)
     p = fit.X.shape[1] + 1
@@ -106,7 +106,6 @@ def _from_events(fit, receivers, kind, block_size, reached):
         j = receivers[k]
         free = np.append(np.searchsorted(index, fit.free[j]), index.size)
         found = [gram.matrix(k, free) for gram in grams]
-        found[0][:-1, :-1] += n_penalty(fit, j)
         return found[0], found[1] if len(found) > 1 else None
 
     return matrices
@@ -174,7 +173,6 @@ def _from_rows(fit, receivers, kind, block_size, reached):
 
     def matrices(k):
         own = symmetric(bread[k])
-        own[:-1, :-1] += n_penalty(fit, receivers[k])
         if kind == "robust":
             return own, symmetric(meat[k])
         return own, _of_scores(scores[k]) if kind == "blocks" else None
@@ -200,10 +198,16 @@ def _of_scores(scores):
 # --- what goes with it ---
 
 
-def n_penalty(fit, j):
-    """The penalty's Hessian over the free features of receiver j, times its bins."""
+def add_penalty(fit, j, out, factor=1.0):
+    """Add the penalty's Hessian over the free features of receiver j, times its bins.
+
+    ``out`` has the intercept last.
+    """
     # The penalty is one of the mean loss, and the mean is over the bins of each receiver.
-    return fit.total[j] * fit.penalty.hessian(j, fit.free[j])
+    ridge, matrix = fit.penalty.hessian_parts(j, fit.free[j])
+    np.einsum("aa->a", out)[:-1] += factor * fit.total[j] * ridge
+    if matrix is not None:
+        out[:-1, :-1] += factor * fit.total[j] * matrix
 
 
 def squares(fit):
@@ -217,42 +221,3 @@ def squares(fit):
     gram.finish()
     after = np.arange(1, gram.size)
     return gram.triangles[0, after * (after + 1) // 2 - 1, 0]
-
-
-def explained_information(fit, kind: str) -> np.ndarray:
-    """``a sum_t w_t h_t (x_t'c - mean)^2``, what a fit explains of every receiver.
-
-    The mean is weighted by ``w_t h_t``; the curvature h is that of the kind. To second order it is
-    twice what the features add to the log likelihood. NaN where the fit is not usable.
-
-    Parameters
-    ----------
-    fit : Fitted
-    kind : {"observed", "expected"}
-
-    Returns
-    -------
-    ndarray of shape (n_receivers,)
-
-    Notes
-    -----
-    Time: one pass forward. Memory: that of the pass, and some arrays of a chunk.
-    """
-    receivers = np.flatnonzero(fit.usable)
-    counts = _needed_counts(fit, receivers, kind)
-    coef = np.ascontiguousarray(fit.coef[:, receivers])
-    size, mean, squared = np.zeros((3, receivers.size))
-    for chunk in Local(fit.X, fit.kept).passes(receivers.size).forward(coef):
-        # Receivers in rows: the bits of a sum must not depend on the number of receivers.
-        weights = np.ascontiguousarray(_weights(fit, chunk, receivers, counts, kind)[0].T)
-        values = np.where(chunk.valid, chunk.eta.T, 0.0)
-        own = weights.sum(axis=1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            own_mean = np.where(own > 0, (weights * values).sum(axis=1) / own, 0.0)
-            part = np.where(size + own > 0, own / (size + own), 0.0)
-        squared += (weights * (values - own_mean[:, None]) ** 2).sum(axis=1)
-        squared += part * size * (own_mean - mean) ** 2
-        mean, size = mean + part * (own_mean - mean), size + own
-    out = np.full(fit.n_receivers, np.nan)
-    out[receivers] = fit.precision[receivers] * squared
-    return out

@@ -69,10 +69,9 @@ from fastglm._batches.fit import fit_penalties
 from fastglm._checks import check_choice, positive_int
 from fastglm._effective import ENOUGH, effective_events
 from fastglm._fitted import Fitted
-from fastglm._information import information, n_penalty, squares
+from fastglm._information import add_penalty, information, squares
 from fastglm._inputs import read_penalty, read_problem
 from fastglm._kernels.threads import run_threads, single_threaded_blas
-from fastglm._products.weighted_gram import mirror
 from fastglm._progress import Progress
 
 SANDWICHES = ("robust", "blocks")
@@ -105,6 +104,9 @@ class Uncertainty:
     effective_events : ndarray of shape (n_features, n_receivers) or None
         Events that a sandwich rests on; see the head of `fastglm.inference`. None for "observed"
         and "expected".
+    explained : ndarray of shape (n_receivers,) or None
+        ``a sum_t w_t h_t (x_t'c - mean)^2`` with the mean weighted by ``w_t h_t``: to second order
+        twice what the features add to the log likelihood. NaN outside the fit; None for a sandwich.
     """
 
     coef: np.ndarray
@@ -114,6 +116,7 @@ class Uncertainty:
     filters: np.ndarray
     covariance: list
     effective_events: np.ndarray | None = None
+    explained: np.ndarray | None = None
 
     def __repr__(self):
         n_features, n = self.coef.shape
@@ -323,8 +326,9 @@ def uncertainty(
     rows.
 
     Memory: the matrices of as many receivers as fit into 512 MB, at least those of 8 (of one from
-    rows), ``32 * n_features^2`` bytes; two matrices for each thread; 64 MB of weights; and ``8 *
-    n_features * n_basis_funcs * n_receivers`` bytes for the filters' covariance.
+    rows), ``32 * n_features^2`` bytes; two matrices for each thread; 64 MB of weights for every 8
+    of these receivers, or up to 512 MB for all of them where two senders have few events together;
+    and ``8 * n_features * n_basis_funcs * n_receivers`` bytes for the filters' covariance.
     """
     check_choice("kind", kind, KINDS)
     fit = Fitted.of(model, X, y, sample_weight=sample_weight, offset=offset)
@@ -344,6 +348,8 @@ def uncertainty(
     )
     if kind in SANDWICHES:
         out.effective_events = np.full((n_features, n), np.nan)
+    else:
+        out.explained = np.full(n, np.nan)
     n_usable = int(fit.usable.sum())
     with single_threaded_blas(), Progress("standard errors", n_usable) as progress:
         floor = _floor(fit)
@@ -369,45 +375,45 @@ def _fill(out, fit, some, matrices, block_size, floor):
     def invert(k):
         j = some[k]
         free = fit.free[j]
-        bread, meat = matrices(k)
-        if meat is not None:
-            fisher, penalty = bread.copy(), n_penalty(fit, j)
-            fisher[:-1, :-1] -= penalty
-            meat = meat + effective.part(k, free, fisher) / fit.precision[j]
-            meat[:-1, :-1] += _LEAST * penalty
-        cov, marked = _covariance(bread, meat, np.append(floor[free, j], 0.0))
-        if meat is None:  # that of a sandwich does not depend on the scale
-            cov /= fit.precision[j]
+        fisher, meat = matrices(k)
+        if meat is None:
+            out.explained[j] = fit.precision[j] * _explained(fisher, fit.coef[free, j])
+        else:
+            meat += effective.part(k, free, fisher) / fit.precision[j]
+            add_penalty(fit, j, meat, _LEAST)
+        add_penalty(fit, j, fisher)
+        *factors, marked = _factors(fisher, meat, np.append(floor[free, j], 0.0))
         if np.any(fit.shift):
-            _move_intercept(cov, fit.shift[free])
-        _put(out, j, free, cov, marked)
+            # The intercept of features as they were given is b - shift'c.
+            for factor in factors[: 1 if factors[0] is factors[1] else 2]:
+                factor[:, -1] -= factor[:, :-1] @ fit.shift[free]
+        # The covariance of a sandwich does not depend on the scale.
+        _put(out, j, free, factors, marked, 1.0 if meat is not None else 1 / fit.precision[j])
 
     run_threads(invert, range(some.size))
 
 
-def _move_intercept(cov, shift):
-    """The covariance with the intercept of features as they were given, ``b - shift'c``, in place.
-
-    ``cov`` belongs to features from which ``shift`` was taken off; the intercept is last.
-    """
-    cov[-1] -= shift @ cov[:-1]
-    cov[:, -1] -= cov[:, :-1] @ shift
+def _explained(fisher, coef):
+    """``sum_t w_t h_t (x_t'c - mean)^2`` of one receiver, from its information."""
+    of_input = fisher[:-1, :-1] @ coef
+    total, mean = fisher[-1, -1], fisher[-1, :-1] @ coef
+    return max(coef @ of_input - (mean**2 / total if total > 0 else 0.0), 0.0)
 
 
-def _put(out, j, free, cov, marked):
-    """Write the covariance of a receiver over its free features and, last, its intercept."""
-    variance = np.diag(cov).copy()
-    variance[marked] = np.inf
-    out.standard_errors[free, j] = np.sqrt(variance[:-1].clip(min=0))
-    out.intercept_standard_errors[j] = np.sqrt(max(variance[-1], 0))
+def _put(out, j, free, factors, marked, scale):
+    """Write the covariance ``scale * left'right`` of a receiver's free features and intercept."""
+    left, right = factors
     of = out.filters[free]
     edges = np.flatnonzero(np.diff(of, prepend=-1, append=-1))
     for begin, end in pairwise(edges):
         g = of[begin]
-        block = cov[begin:end, begin:end].copy()
+        block = scale * (left[:, begin:end].T @ right[:, begin:end])
         block[marked[begin:end]] = block[:, marked[begin:end]] = np.inf
         place = free[begin:end] - np.searchsorted(out.filters, g)
         out.covariance[g][j][np.ix_(place, place)] = block
+        out.standard_errors[free[begin:end], j] = np.sqrt(np.diag(block).clip(min=0))
+    variance = np.inf if marked[-1] else scale * (left[:, -1] @ right[:, -1])
+    out.intercept_standard_errors[j] = np.sqrt(max(variance, 0))
 
 
 def _floor(fit):
@@ -548,7 +554,7 @@ def _score_test(fit, max_bins):
         if not fit.usable[j]:
             return
         inside = own[j].copy()
-        inside[:-1, :-1] += n_penalty(fit, j)
+        add_penalty(fit, j, inside)
         solved = np.linalg.lstsq(inside, cross[j].T, rcond=1e-12)[0]
         for g, m in enumerate(members):
             if np.isin(m, fit.free[j]).any():
@@ -624,19 +630,22 @@ def _sampled_information(fit, members, max_bins):
     return np.split(diagonal, np.cumsum(sizes)[:-1]), cross, own
 
 
-def _covariance(bread, meat, floor):
-    """Inverse of the information, or the sandwich, and which coefficients are not determined.
+def _factors(bread, meat, floor):
+    """Two matrices and which coefficients are not determined.
 
-    ``floor`` is what a coefficient's own information must exceed.
+    The first one's transpose times the second is the inverse of the information, or the sandwich.
+    Without a sandwich they are the same, the inverse of the Cholesky factor: the blocks of single
+    filters are all that is needed of the inverse, which would take half as long again. ``floor`` is
+    what a coefficient's own information must exceed.
     """
     scale = np.sqrt(np.diag(bread).clip(min=0))  # beside a lasso a Hessian may bend down
     empty = ~(scale**2 > floor)
     inverse = np.where(empty, 0, 1 / np.where(empty, 1, scale))
     marked = empty.copy()
     try:
-        inv = _inverse(_scaled(bread, inverse, empty))
-        sound = np.diag(inv).max(initial=0) < 1 / _NULL  # False where one is not finite
-    except (np.linalg.LinAlgError, scipy.linalg.LinAlgError, ValueError):
+        root = _inverse_root(_scaled(bread, inverse, empty))
+        sound = np.einsum("ab,ab->a", root.T, root.T).max(initial=0) < 1 / _NULL  # and finite
+    except np.linalg.LinAlgError:
         sound = False
     if not sound:
         unit = _scaled(bread, inverse, empty)
@@ -644,11 +653,12 @@ def _covariance(bread, meat, floor):
         values, vectors = np.linalg.eigh(unit)
         null = values <= _NULL * max(values[-1], 1e-300)
         marked |= (np.abs(vectors[:, null]) > 1e-6).any(axis=1)
-        kept = vectors[:, ~null]
-        inv = (kept / values[~null]) @ kept.T
-    inv *= inverse[:, None]
-    inv *= inverse
-    return (inv if meat is None else inv @ meat @ inv), marked
+        root = (vectors[:, ~null] / np.sqrt(values[~null])).T
+    root *= inverse
+    if meat is None:
+        return root, root, marked
+    inv = root.T @ root
+    return inv, meat @ inv, marked
 
 
 def _scaled(bread, inverse, empty):
@@ -659,15 +669,14 @@ def _scaled(bread, inverse, empty):
     return unit
 
 
-def _inverse(matrix):
-    """The inverse of a symmetric, positive definite matrix, in its place.
+def _inverse_root(matrix):
+    """The inverse of the Cholesky factor of a positive definite matrix, in its place.
 
-    From the inverse of the Cholesky factor it takes a third of the time of solving for the columns
-    of the identity. LAPACK reads the transpose, which is the same matrix, without a copy.
+    LAPACK reads the transpose, which is the same matrix, without a copy.
     """
-    options = {"lower": True, "check_finite": False, "overwrite_a": True}
-    factor, _ = scipy.linalg.cho_factor(matrix.T, **options)
-    inverse, info = scipy.linalg.lapack.dpotri(factor, lower=True, overwrite_c=True)
+    factor, info = scipy.linalg.lapack.dpotrf(matrix.T, lower=True, clean=True, overwrite_a=True)
+    if info == 0:
+        root, info = scipy.linalg.lapack.dtrtri(factor, lower=True, overwrite_c=True)
     if info:
-        raise np.linalg.LinAlgError(f"dpotri returned {info}")
-    return mirror(inverse)
+        raise np.linalg.LinAlgError(f"pivot {info} is not positive")
+    return root

@@ -73,6 +73,29 @@ def test_pieces_and_chunks_leave_no_seam(step, monkeypatch):
     assert gram.n_rows == 19
 
 
+@pytest.mark.parametrize(("events", "expected"), [(40, 5000), (400, 1000), (100, None)])
+def test_chunks_are_longer_where_two_senders_have_few_pairs_of_events(
+    events, expected, monkeypatch
+):
+    # Three of the four pairs of senders are wanted, with 19 distances each.
+    n_lags, n_bins = 10, 5000
+    rng = np.random.default_rng(0)
+    counts = np.zeros((n_bins, 2))
+    for cell in range(2):
+        counts[rng.choice(n_bins, events, replace=False), cell] = 1
+    monkeypatch.setattr(event_gram, "_ROWS", 8)
+    monkeypatch.setattr(event_gram, "_TILE_BYTES", 8 * 1000 * (LANES + 1))
+    X = fastglm.basis.RaisedCosineLogConv(4, n_lags).compute_features(counts)
+    gram = EventGram(X, LANES)
+    if expected is None:
+        bins = np.nonzero(counts)[0]
+        met = (np.abs(bins[:, None] - bins) < n_lags).sum() * 3 / 4
+        expected = 4 * 3 * (2 * n_lags - 1) / met * n_bins
+    assert gram.n_rows == int(expected)
+    monkeypatch.setattr(event_gram, "_CHUNK_BYTES", 8 * 500 * (LANES + 1))
+    assert EventGram(X, LANES).n_rows == 500
+
+
 @pytest.mark.parametrize("n_bins", [1, 2, 5, 6, 7, 30])
 @pytest.mark.parametrize("n_cells", [1, 3])
 def test_records_shorter_than_the_window(n_bins, n_cells):

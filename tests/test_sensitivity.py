@@ -9,8 +9,8 @@ import pytest
 import fastglm
 from fastglm import connectivity
 from fastglm._fitted import Fitted
-from fastglm._information import explained_information
 from fastglm.connectivity.sensitivity import robustness
+from fastglm.inference import uncertainty
 
 FUNCS, WINDOW = 3, 12
 
@@ -215,7 +215,8 @@ def test_what_is_explained_is_the_weighted_variance(family, link, kind):
     X = basis().compute_features(counts)
     model = fastglm.PopulationGLM(family, link).fit(X, y, sample_weight=weight, offset=offset)
     fit = Fitted.of(model, X, y, sample_weight=weight, offset=offset)
-    found = explained_information(fit, kind)
+    errors = uncertainty(model, X, y, kind, sample_weight=weight, offset=offset)
+    found = errors.explained
     rows = np.asarray(X)[WINDOW:]
     input_ = rows @ model.coef_
     eta = input_ + model.intercept_ + offset[WINDOW:]

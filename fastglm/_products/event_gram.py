@@ -14,7 +14,11 @@ from fastglm._products.kinds import kind_of
 from fastglm._products.weighted_gram import mirror
 
 LANES = kernels.PAIR_LANES
-_CHUNK_BYTES = 1 << 26  # of weights whose pairs of events are added up at a time
+# Bytes of weights whose pairs of events are added up at a time: of a tile, and most of all tiles.
+# Kernels are applied once a chunk to the pairs of two senders at one distance, so chunks are longer
+# where such pairs are few.
+_TILE_BYTES, _CHUNK_BYTES = 1 << 26, 1 << 29
+_MET = 4  # pairs of events, for whose weights a chunk need not be longer
 _ROWS = 1 << 15  # bins whose rows are built at a time
 # Time of a multiply-add, relative to one of a product of rows by BLAS: of packed rows, of a pair of
 # events, of the kernels, and of an event with a row.
@@ -39,8 +43,9 @@ class EventGram:
 
     Notes
     -----
-    Memory: `triangle_bytes` for each tile, 64 MB of weights and rows, and 16 bytes for each pair of
-    events of one sender within such a chunk.
+    Memory: `triangle_bytes` for each tile; weights and rows of a chunk of bins, 64 MB for each tile
+    or up to 512 MB for all of them where two senders have few pairs of events; and 16 bytes for
+    each pair of events of one sender within such a chunk.
     """
 
     def __init__(self, X, n, wanted=None, diagonal=False):
@@ -58,11 +63,22 @@ class EventGram:
         self.crossed = [] if diagonal else self.histories
         n_tiles = -(-n // LANES)
         self.triangles = np.zeros((n_tiles, self.size * (self.size + 1) // 2, LANES))
-        self.n_rows = max(_ROWS, _CHUNK_BYTES // (8 * (n_tiles * LANES + self.columns.size)))
-        self.n_rows = min(self.n_rows, X.shape[0])
+        self.n_rows = self._chunk(n_tiles)
         self.weights = np.zeros((n_tiles, self.n_rows * LANES))
         self.rows = np.ones((self.columns.size, self.n_rows))
         self.first = self.stop = 0
+
+    def _chunk(self, n_tiles):
+        """Bins whose weights are added up at a time."""
+        met = distances = 0.0
+        for block, _, other, _, wanted in self.pairs:
+            met += _pairs_within(block, other) * _part(block, other, wanted)
+            distances += wanted.sum() * (block.lags + other.lags - 1)
+        n_rows = _TILE_BYTES // (8 * (LANES + self.columns.size))
+        if met:
+            n_rows = max(n_rows, int(min(_MET * distances / met, 1.0) * self.X.shape[0]))
+        most = max(_ROWS, _CHUNK_BYTES // (8 * (n_tiles * LANES + self.columns.size)))
+        return min(n_rows, most, self.X.shape[0])
 
     def add(self, start, weights):
         """Add the rows of the bins from ``start`` on; ranges of bins follow each other.

@@ -595,7 +595,7 @@ def _summarise(fit, u, kernel, first, itself, senders, receivers):
     area = kernel.sum(axis=0, keepdims=True)
     error = np.concatenate([u.linear(first + i, area)[1] for i in range(n_senders)])
     test = u.wald_test().select(slice(first, first + n_senders))
-    p, explained = test.p_value, read_explained(fit, u.kind, test)
+    p, explained = test.p_value, read_explained(fit, u, test)
     q = inference.benjamini_hochberg(np.where(estimates.own_history, np.nan, p))
     return replace(estimates, standard_error=error, p_value=p, q_value=q, uncertainty=u,
                    explained=explained, mean_count=fit.mean_count)  # fmt: skip

@@ -63,8 +63,7 @@ from scipy import stats
 
 from fastglm._checks import check_share
 from fastglm._fitted import Fitted
-from fastglm._information import explained_information
-from fastglm.inference import SANDWICHES, Test
+from fastglm.inference import SANDWICHES, Test, Uncertainty
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -92,25 +91,25 @@ class Explained:
     why: str = "couplings were not tested"
 
 
-def read_explained(fit: Fitted, kind: str, test: Test) -> Explained:
-    """What a fit explains, in one pass over its bins.
+def read_explained(fit: Fitted, errors: Uncertainty, test: Test) -> Explained:
+    """What a fit explains.
 
     Parameters
     ----------
     fit : Fitted
-    kind : str
-        Of the standard errors. Those of a sandwich and those after a lasso are not the inverse of
-        an information, and there is no sensitivity value.
+    errors : Uncertainty
+        Those of a sandwich and those after a lasso are not the inverse of an information, and there
+        is no sensitivity value.
     test : Test
         The Wald test of the filters of all senders.
     """
-    if kind in SANDWICHES:
-        return Explained(why=f"kind={kind!r} has no information; pass kind='observed'")
+    if errors.kind in SANDWICHES:
+        return Explained(why=f"kind={errors.kind!r} has no information; pass kind='observed'")
     if fit.penalty.sparse.any():
         return Explained(
             why=f"after {fit.regularizer} coefficients that are not zero have no free covariance"
         )
-    return Explained(explained_information(fit, kind), test.statistic, test.degrees, "")
+    return Explained(errors.explained, test.statistic, test.degrees, "")
 
 
 def robustness(part: ArrayLike, total: ArrayLike, critical: ArrayLike = 0.0) -> np.ndarray:
