@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -227,11 +228,12 @@ def installed_memory(unknown: float) -> float:
         return unknown
 
 
+@cache
 def group_limit(groups: str = "/proc/self/cgroup", root: str = "/sys/fs/cgroup") -> float:
     """Least memory limit of the control groups that hold this process, in bytes; inf for none.
 
     In a container the file of its own group may stand at the root, so every folder up to the root
-    is asked.
+    is asked, once in a process: a small fit takes hardly longer than the files.
     """
     try:
         lines = Path(groups).read_text().splitlines()

@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.linalg
-from scipy.linalg import LinAlgError
 
 _RANK = 1e-12  # an eigenvalue of the scaled Gram matrix below this is a collinear direction
 _PIVOT = 1e-4  # an entry of a direction below this part of the largest one may be rounding
@@ -166,22 +165,23 @@ class Factor(NamedTuple):
     @property
     def pivot(self):
         """The smallest square of the diagonal of L, at least the smallest eigenvalue of L L'."""
-        return (np.diag(self.lower) ** 2).min(initial=1.0)
+        return (self.lower.diagonal() ** 2).min(initial=1.0)
 
 
 def cholesky(matrix):
     """The `Factor` of a matrix that is positive definite but for rounding."""
-    unit = np.sqrt(np.diag(matrix).clip(min=0))
-    unit = np.where(unit > 0, unit, 1.0)
+    unit = np.sqrt(np.maximum(matrix.diagonal(), 0))
+    unit[~(unit > 0)] = 1.0
     scaled = matrix / unit / unit[:, None]
     jitter = 0.0
     for _ in range(8):
-        try:
-            damped = np.array(scaled, order="F")  # LAPACK factorises this order in place
-            damped[np.diag_indices_from(damped)] += jitter
-            return Factor(_lower(damped), unit, jitter)
-        except LinAlgError:
-            jitter = max(_JITTER, 100 * jitter)
+        damped = np.array(scaled, order="F")  # LAPACK factorises this order in place
+        if jitter:
+            np.einsum("aa->a", damped)[:] += jitter
+        lower, failed = _lower(damped)
+        if not failed:
+            return Factor(lower, unit, jitter)
+        jitter = max(_JITTER, 100 * jitter)
     return Factor(np.eye(unit.size), unit, 1.0)
 
 
@@ -200,9 +200,13 @@ def never_bends_down(matrix, reference):
 
 
 def _lower(matrix):
+    """The Cholesky factor in place of a matrix in Fortran's order, and whether there is none."""
     if matrix.size == 0:
-        return matrix
-    return scipy.linalg.cholesky(matrix, lower=True, overwrite_a=True, check_finite=False)
+        return matrix, False
+    # `scipy.linalg.cholesky` takes longer to check a small matrix than to factorise it.
+    (factorise,) = scipy.linalg.get_lapack_funcs(("potrf",), (matrix,))
+    lower, info = factorise(matrix, lower=True, clean=True, overwrite_a=True)
+    return lower, info != 0
 
 
 def cho_solve(factor, g):
