@@ -377,7 +377,8 @@ def _fill(out, fit, some, matrices, block_size, floor):
         free = fit.free[j]
         fisher, meat = matrices(k)
         if meat is None:
-            out.explained[j] = fit.precision[j] * _explained(fisher, fit.coef[free, j])
+            with np.errstate(invalid="ignore"):  # the precision of a perfect fit is infinite
+                out.explained[j] = fit.precision[j] * _explained(fisher, fit.coef[free, j])
         else:
             meat += effective.part(k, free, fisher) / fit.precision[j]
             add_penalty(fit, j, meat, _LEAST)
