@@ -98,11 +98,16 @@ def _columns(block, bin_size):
     if not block.lags:
         names = [] if block.inputs is None else [str(name) for name in block.inputs.names]
         listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-        return f"{block.n_columns} columns" + (f" ({listed})" if names else "")
-    window = f"{block.kernel.shape[0]} bins"
+        return _number(block.n_columns, "column") + (f" ({listed})" if names else "")
+    window = _number(block.kernel.shape[0], "bin")
     if bin_size is not None:
         window = f"{1e3 * bin_size * block.kernel.shape[0]:g} ms ({window})"
-    return f"history of {block.n_senders} cells over {window}, {block.n_funcs} functions each"
+    senders, functions = _number(block.n_senders, "cell"), _number(block.n_funcs, "function")
+    return f"history of {senders} over {window}, {functions} each"
+
+
+def _number(n, what):
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
 
 def _counts(facts, bin_size):
