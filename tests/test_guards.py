@@ -655,16 +655,10 @@ def test_what_is_separated_is_so_at_every_penalty_of_a_path():
     """A sum of the first two features tells the events apart, and neither has a penalty."""
     x = np.random.default_rng(0).normal(size=(300, 4))
     y = (x[:, 0] + x[:, 1] > 1.2).astype(int)
-    model = fastglm.GLM("Bernoulli", regularizer="Lasso", solver_name="newton-cholesky")
-    X = as_feature_matrix(x)
-    model.set_params(regularizer_strength=np.array([0, 0, 0.1, 0.1]))
-    problem = read_problem(model, X, y)
-    strengths = [np.array([0, 0, strength, strength]) for strength in (0.1, 0.01)]
-    penalties = [read_penalty(model, X, problem.free, strength) for strength in strengths]
-    found = batches.fit_penalties(
-        X, problem.observed, problem.valid, problem.free, penalties, problem.settings
-    )
-    assert [list(result.status) for result in found] == [["separated"]] * 2
+    penalty = fastglm.regularizer.GroupLasso(np.array([[0, 0, 1, 1]]))
+    model = fastglm.GLM("Bernoulli", regularizer=penalty, solver_name="newton-cholesky")
+    path = fastglm.model_selection.regularization_path(model, x, y, [0.1, 0.01])
+    assert path.status.ravel().tolist() == ["separated", "separated"]
 
 
 @pytest.mark.parametrize("path", PATHS)
