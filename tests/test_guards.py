@@ -564,14 +564,14 @@ def test_a_ridge_that_float32_does_not_see_calls_for_exact_hessians():
 def test_a_cell_that_fires_in_every_bin_has_a_constant_history():
     """Its variance on sampled bins is rounding, and no curvature is divided by it."""
     rng = np.random.default_rng(0)
-    counts, y = (rng.random((1500, 10)) < 0.03).astype(int), rng.poisson(0.5, (1500, 2))
+    counts, y = (rng.random((500, 8)) < 0.05).astype(int), rng.poisson(0.5, (500, 2))
     counts[:, 0] = 1
-    basis = fastglm.basis.RaisedCosineLogConv(3, window_size=12)
-    X, rest = basis.compute_features(counts), basis.compute_features(counts[:, 1:])
+    X = fastglm.basis.RaisedCosineLogConv(2, window_size=12).compute_features(counts)
     model = fastglm.PopulationGLM(solver_name="newton-cg").fit(X, y)
-    expected = fastglm.PopulationGLM(solver_name="newton-cg").fit(rest, y)
-    np.testing.assert_allclose(model.coef_[:3], 0, atol=1e-12)
-    np.testing.assert_allclose(model.coef_[3:], expected.coef_, atol=1e-6)
+    np.testing.assert_allclose(model.coef_[:2], 0, atol=1e-12)
+    rows, valid = np.asarray(X)[X.valid], X.valid
+    slope = rows.T @ (np.exp(rows @ model.coef_ + model.intercept_) - y[valid]) / valid.sum()
+    np.testing.assert_allclose(slope, 0, atol=1e-6)
 
 
 def test_a_search_from_constant_rates_takes_no_pass_beside_its_own(monkeypatch):
