@@ -10,6 +10,7 @@ import pytest
 import fastglm
 from fastglm._algebra.linear import centre, cho_solve, cholesky, null_spaces
 from fastglm._algebra.sampling import BLEND
+from fastglm._algebra.sparse_model import Model
 from fastglm._batches import cost, monitor
 from fastglm._batches import fit as batches
 from fastglm._batches.cost import Batch
@@ -27,6 +28,7 @@ from fastglm._engine.shared import Spectrum
 from fastglm._inputs import read_mask, read_penalty, read_problem
 from fastglm._kernels import LANES
 from fastglm._penalty import Penalty, ridge
+from fastglm._products.kinds import kind_of
 from fastglm._products.local import Local
 from fastglm._products.shards import SpikeFile
 from fastglm.features import Events
@@ -728,6 +730,14 @@ def test_a_constant_feature_has_no_covariance():
     np.testing.assert_allclose(gram, np.cov(x.T, bias=True), atol=1e-11)
 
 
+def test_a_curvature_below_zero_by_rounding_bounds_no_gap():
+    """Along it the model falls by no more than its slope times the distance that is left."""
+    model = Model(np.diag([-1e-18, 4.0]), np.zeros(2), np.zeros(2), np.arange(3), np.zeros(2))
+    slope, reach = np.array([0.5, 2.0]), np.full(2, 3.0)
+    gap = model.gap(np.zeros(2), slope, reach, (np.zeros(2), np.zeros(2)))
+    assert gap == pytest.approx(0.5 * 3 + 2.0**2 / (2 * 4), rel=1e-12)
+
+
 def test_the_inverse_of_a_singular_matrix_is_finite():
     factor = cholesky(np.array([[4.0, 0, 0], [0, 0, 0], [0, 0, 1e-8]]))
     np.testing.assert_allclose(cho_solve(factor, np.array([8.0, 0, 3e-8])), [2, 0, 3], rtol=1e-9)
@@ -863,6 +873,16 @@ def test_bands_have_their_level(level):
     np.testing.assert_allclose(value, [1.0, -3.0])
     np.testing.assert_allclose(upper - value, half)
     np.testing.assert_allclose(value - lower, half)
+
+
+def test_a_history_spans_the_bins_that_see_an_event():
+    counts = np.zeros((40, 2))
+    counts[[7, 20, 21], [1, 0, 1]] = 1
+    X = fastglm.basis.HistoryConv(5).compute_features(counts)
+    seen = np.flatnonzero(np.nan_to_num(np.asarray(X)).any(axis=1))
+    (block,) = X.blocks
+    assert isinstance(block, HistoryColumns)
+    assert kind_of(block).span(block, 40) == (seen[0], seen[-1] + 1) == (8, 27)
 
 
 def test_coefficients_of_few_effective_events_are_counted_in_words():
