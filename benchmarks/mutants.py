@@ -76,6 +76,8 @@ NEAREST = {
     "recordings/tables.py": "formats",
     "recordings/sortings.py": "formats",
     "recordings/blocks.py": "formats",
+    "recordings/bins.py": "recipe_covariates",
+    "recordings/series.py": "infer_command guards",
     "recordings/npz.py": "io nwb guards errors",
     "recordings/intervals.py": "times seconds nwb_archives guards io coupling",
     "recordings/spikes.py": "io seconds errors",

@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 
 import fastglm
-from fastglm._algebra.linear import centre, cho_solve, cholesky
+from fastglm._algebra.linear import centre, cho_solve, cholesky, null_spaces
 from fastglm._algebra.sampling import BLEND
+from fastglm._algebra.sparse_model import Model
 from fastglm._batches import cost, monitor
 from fastglm._batches import fit as batches
 from fastglm._batches.cost import Batch
 from fastglm._batches.plan import plan_fit
-from fastglm._engine import batch, newton, proximal
+from fastglm._engine import batch, exact, newton, proximal
 from fastglm._engine.batch import _Fit
 from fastglm._engine.events import EventProblem
+from fastglm._engine.exact import DenseProblem
 from fastglm._engine.late import _FIRST, LateReceivers
 from fastglm._engine.lbfgs import Steps
 from fastglm._engine.observed import Observed
@@ -25,7 +27,8 @@ from fastglm._engine.result import SETTLED, USABLE
 from fastglm._engine.shared import Spectrum
 from fastglm._inputs import read_mask, read_penalty, read_problem
 from fastglm._kernels import LANES
-from fastglm._penalty import ridge
+from fastglm._penalty import Penalty, ridge
+from fastglm._products.kinds import kind_of
 from fastglm._products.local import Local
 from fastglm._products.shards import SpikeFile
 from fastglm.features import Events
@@ -139,6 +142,33 @@ def test_the_objective_of_a_search_cut_short_is_that_of_its_point():
     np.testing.assert_allclose(model.objective_, expected, rtol=1e-13)
 
 
+class OneGoesOn(Uphill):
+    """Two receivers whose first steps change eta by one; then the second one stays where it is."""
+
+    plain = np.ones(2, bool)
+    rounding, floor = np.full(2, 1e-13), np.zeros(2)
+    left = iter([([-1.0, -1.0], [1.0, 1e-11]), ([-1.0, 0.0], [1.0, 1e-15])])
+
+    def evaluate(self, active, coef, intercept):
+        return np.zeros(active.size), np.zeros(coef.shape), np.zeros(active.size)
+
+    def step(self, moved, grad, grad_intercept, tol, polishing):
+        step, decrement = next(self.left)
+        return np.array([step]), np.zeros(2), np.array(decrement), 0
+
+    def largest_change(self, receivers, step, coef, intercept):
+        return np.abs(step[0])
+
+
+def test_a_receiver_is_judged_by_its_last_step_whoever_goes_on():
+    problem = OneGoesOn(True)
+    problem.certain = np.ones(2, bool)
+    search = newton.Search(problem, np.zeros((1, 2)), np.zeros(2), 1e-14, 50)
+    search.advance()
+    search.advance()
+    assert list(search.result.status) == ["", "separated"]
+
+
 def problem_of(model, x, y):
     """The problem of a batch of two receivers and three features, by events."""
     read = read_problem(model, as_feature_matrix(x), y)
@@ -190,6 +220,26 @@ def test_the_closed_form_is_exact_for_uncorrelated_features_of_any_units():
     )
     found = SampleProblem._closed_form(sample, np.ones((4, 2)))
     np.testing.assert_allclose(found, 1 / (level * variance[:, None] + penalty.ridge), rtol=1e-4)
+
+
+def test_the_closed_form_of_a_single_receiver_solves_its_free_features():
+    rng = np.random.default_rng(0)
+    root, right = rng.normal(size=(4, 4)), rng.normal(size=(4, 1))
+    covariance, chosen = root @ root.T, [0, 2, 3]
+
+    def add_covariance(matrix, level, features):
+        matrix += level * covariance[np.ix_(features, features)]
+
+    sample = object.__new__(SingleProblem)
+    sample.free, sample.level, sample._even = np.array([[1], [0], [1], [1]], bool), [0.5], {}
+    sample.penalty = ridge(np.array([0.3]))
+    sample.shared = types.SimpleNamespace(
+        diagonal=np.diag(covariance), add_covariance=add_covariance
+    )
+    hess = 0.5 * covariance[np.ix_(chosen, chosen)] + 0.3 * np.eye(3)
+    found = sample._closed_form(right)
+    np.testing.assert_allclose(found[chosen], np.linalg.solve(hess, right[chosen]), rtol=1e-4)
+    assert found[1, 0] == 0
 
 
 def test_late_receivers_are_preconditioned_by_their_own_factors():
@@ -270,6 +320,26 @@ class Spheres:
 
     def precondition(self, residual, columns):
         return residual
+
+
+def test_steps_along_all_directions_find_the_least_ratio_of_the_curvatures():
+    """Of the curvature S to the curvature M that the preconditioner takes it for."""
+    rng = np.random.default_rng(2)
+    root = np.eye(3) + 0.3 * rng.normal(size=(3, 3))
+    M, S = root @ root.T, root @ np.diag([0.4, 0.15, 0.3]) @ root.T
+
+    class Quadratic(Spheres):
+        def precondition(self, residual, columns):
+            return np.linalg.solve(M, residual)
+
+    problem = Quadratic()
+    steps, point = Steps(problem, 2, 1), np.zeros((4, 2))
+    point[:3] = 0.1 * rng.normal(size=(3, 2))
+    for _ in range(6):
+        args = S @ point[:3], np.zeros(2), 1e-16, np.zeros(2, bool)
+        step = steps.step(np.arange(2), point.copy(), *args)
+        point[:3] += step[0]
+    np.testing.assert_allclose(steps.theta, 0.15, rtol=1e-5)
 
 
 def test_a_receiver_that_begins_anew_forgets_its_steps():
@@ -451,6 +521,75 @@ def test_a_kept_hessian_gives_the_change_of_the_gradient_over_the_last_step(move
     np.testing.assert_array_equal(data, learned)
 
 
+@pytest.mark.parametrize("kept", [1 << 28, 0])  # bytes of rows
+def test_every_block_of_rows_is_centred(monkeypatch, kept):
+    rng = np.random.default_rng(2)
+    h, t = rng.normal(size=700), 1e6 + rng.normal(size=700)
+    y = rng.poisson(np.exp(0.3 * h - 1))
+    monkeypatch.setattr(exact, "_BLOCK_BYTES", 1)  # three blocks of rows
+    monkeypatch.setattr(exact, "_DENSE_BYTES", kept)
+    products = Local(as_feature_matrix(np.column_stack([h, t])))
+    free, loss = np.ones((2, 1), bool), PoissonObservations().loss()
+    observed = Observed(Events.of(y[:, None]))
+    problem = DenseProblem(products, observed, free, ridge(np.zeros(1)), loss)
+    np.testing.assert_allclose(problem.shift, [0, t.mean()])
+    np.testing.assert_allclose(problem.size, [np.sqrt((h**2).mean()), t.std()], rtol=1e-9)
+    rows = [problem._block(k)[0].rows for k in range(3)]
+    np.testing.assert_allclose(np.vstack(rows)[:, 1], t - t.mean(), atol=1e-8)
+
+
+def test_directions_are_collinear_where_neither_rows_nor_a_ridge_see_them():
+    """The first two features are the same, and the ridge of a receiver may outweigh them."""
+    x = np.random.default_rng(0).normal(size=(400, 2))[:, [0, 0, 1]]
+    strengths = np.array([[0, 0, 2], [0, 2, 0], [2, 2, 0], [0, 0, 0]]).T
+    free, some = np.ones((3, 4), bool), np.array([True, True, True, False])
+    found, near = null_spaces(np.cov(x.T), free, Penalty(strengths), some)
+    assert not near.any()
+    assert [space is None for space in found] == [False, True, True, True]
+    np.testing.assert_allclose(np.abs(found[0]), [[np.sqrt(0.5)], [np.sqrt(0.5)], [0]], atol=1e-9)
+    np.testing.assert_allclose(x @ found[0], 0, atol=1e-9)
+
+
+def test_a_ridge_that_float32_does_not_see_calls_for_exact_hessians():
+    """The first two features differ by 1e-4 of their size."""
+    z = np.random.default_rng(0).normal(size=(400, 3))
+    x = np.column_stack([z[:, 0], z[:, 0] + 1e-4 * z[:, 1], z[:, 2]])
+    y, strengths = np.tile([[1], [3], [0], [4]], (100, 2)), np.array([1e-9, 1e-3])
+    model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=strengths)
+    problem = problem_of(model, x, y)
+    for strength, near in zip(strengths, problem.near, strict=True):
+        values = np.linalg.eigvalsh(y[:, 0].mean() * np.cov(x.T) + strength * np.eye(3))
+        assert near == (values[0] < np.finfo(np.float32).eps * values[-1])
+    assert problem.unresolved(np.zeros((3, 2)), np.zeros(2)).tolist() == [True, False]
+
+
+def test_a_cell_that_fires_in_every_bin_has_a_constant_history():
+    """Its variance on sampled bins is rounding, and no curvature is divided by it."""
+    rng = np.random.default_rng(0)
+    counts, y = (rng.random((500, 8)) < 0.05).astype(int), rng.poisson(0.5, (500, 2))
+    counts[:, 0] = 1
+    X = fastglm.basis.RaisedCosineLogConv(2, window_size=12).compute_features(counts)
+    model = fastglm.PopulationGLM(solver_name="newton-cg").fit(X, y)
+    np.testing.assert_allclose(model.coef_[:2], 0, atol=1e-12)
+    rows, valid = np.asarray(X)[X.valid], X.valid
+    slope = rows.T @ (np.exp(rows @ model.coef_ + model.intercept_) - y[valid]) / valid.sum()
+    np.testing.assert_allclose(slope, 0, atol=1e-6)
+
+
+def test_a_search_from_constant_rates_takes_no_pass_beside_its_own(monkeypatch):
+    """Its bins did not begin at infinity, and exact Hessians of many features would take long."""
+    rng, passes = np.random.default_rng(0), []
+    x = rng.normal(size=(3000, 3))
+    y = rng.poisson(np.exp(x @ [2.0, 1.0, 0.5] - 2))
+    evaluate = EventProblem.evaluate
+    monkeypatch.setattr(EventProblem, "evaluate", lambda *args: passes.append(1) or evaluate(*args))
+    model = fastglm.PopulationGLM(solver_name="newton-cg", solver_kwargs={"tol": 1e-12})
+    model.fit(x, y[:, None])
+    assert list(model.status_) == ["converged"]
+    assert np.exp(x @ model.coef_).min() < 1e-4 * np.exp(x @ model.coef_).mean()
+    assert model.n_passes_[0] == len(passes)
+
+
 # --- paths of penalties ---
 
 
@@ -514,6 +653,26 @@ def test_the_same_sparse_penalty_again_takes_no_pass(path, n_passes):
     np.testing.assert_allclose(again.objective, first.objective, rtol=1e-14)
 
 
+def test_what_is_separated_is_so_at_every_penalty_of_a_path():
+    """A sum of the first two features tells the events apart, and neither has a penalty."""
+    x = np.random.default_rng(0).normal(size=(300, 4))
+    y = (x[:, 0] + x[:, 1] > 1.2).astype(int)
+    penalty = fastglm.regularizer.GroupLasso(np.array([[0, 0, 1, 1]]))
+    model = fastglm.GLM("Bernoulli", regularizer=penalty, solver_name="newton-cholesky")
+    path = fastglm.model_selection.regularization_path(model, x, y, [0.1, 0.01])
+    assert path.status.ravel().tolist() == ["separated", "separated"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_path_of_penalties_makes_its_problem_once(monkeypatch, path):
+    """What it keeps would be made again: rows, sampled bins and Hessians."""
+    kind = DenseProblem if path == "newton-cholesky" else EventProblem
+    made, make = [], kind.__init__
+    monkeypatch.setattr(kind, "__init__", lambda self, *args: made.append(1) or make(self, *args))
+    path_of(fastglm.PopulationGLM(regularizer="Ridge", solver_name=path), [1e-1, 1e-2, 1e-3])
+    assert len(made) == 1
+
+
 def test_exact_hessians_take_over_with_the_penalties_of_the_receiver(monkeypatch):
     last = np.array([False, False, True])
     monkeypatch.setattr(EventProblem, "unresolved", lambda *args: last)
@@ -569,6 +728,14 @@ def test_a_constant_feature_has_no_covariance():
     assert not gram[1].any()
     assert not gram[:, 1].any()
     np.testing.assert_allclose(gram, np.cov(x.T, bias=True), atol=1e-11)
+
+
+def test_a_curvature_below_zero_by_rounding_bounds_no_gap():
+    """Along it the model falls by no more than its slope times the distance that is left."""
+    model = Model(np.diag([-1e-18, 4.0]), np.zeros(2), np.zeros(2), np.arange(3), np.zeros(2))
+    slope, reach = np.array([0.5, 2.0]), np.full(2, 3.0)
+    gap = model.gap(np.zeros(2), slope, reach, (np.zeros(2), np.zeros(2)))
+    assert gap == pytest.approx(0.5 * 3 + 2.0**2 / (2 * 4), rel=1e-12)
 
 
 def test_the_inverse_of_a_singular_matrix_is_finite():
@@ -708,6 +875,16 @@ def test_bands_have_their_level(level):
     np.testing.assert_allclose(value - lower, half)
 
 
+def test_a_history_spans_the_bins_that_see_an_event():
+    counts = np.zeros((40, 2))
+    counts[[7, 20, 21], [1, 0, 1]] = 1
+    X = fastglm.basis.HistoryConv(5).compute_features(counts)
+    seen = np.flatnonzero(np.nan_to_num(np.asarray(X)).any(axis=1))
+    (block,) = X.blocks
+    assert isinstance(block, HistoryColumns)
+    assert kind_of(block).span(block, 40) == (seen[0], seen[-1] + 1) == (8, 27)
+
+
 def test_coefficients_of_few_effective_events_are_counted_in_words():
     nothing = np.zeros((3, 1)), np.ones((3, 1)), np.ones(1), "robust", np.zeros(3, int), []
     said = "2 of 3 coefficients have fewer than 30 effective events"
@@ -825,6 +1002,40 @@ def test_a_range_that_ends_before_it_starts_is_refused_for_loaded_spikes_too(tmp
     loaded = fastglm.load_spikes(path)
     with pytest.raises(ValueError, match="expected t_start < t_stop"):
         read_units(loaded, 0.1, None, 3.0, 2.0)
+
+
+def test_a_bin_knows_a_spike_of_float32_by_its_steps():
+    """At 1 s they are 0.12 us; 0.9996 s is not on the edge of the bin that begins at 1 s."""
+    times = np.array([0.0005, 0.9996, 1.0], np.float32)
+    with pytest.warns(match="float32"):
+        counts = fastglm.bin_spikes(times, np.zeros(3, int), 0.001)
+    assert np.flatnonzero(counts).tolist() == [0, 999, 1000]
+
+
+def test_an_hour_has_3600_seconds():
+    with pytest.raises(ValueError, match=r"would begin with 1\.0 hours without a spike"):
+        fastglm.bin_spikes([3600.5, 3601.0], [0, 0], 1.0)
+
+
+def test_a_series_of_a_table_holds_numbers(tmp_path):
+    pytest.importorskip("pandas")
+    path = tmp_path / "track.csv"
+    path.write_text("time;speed;place\n0.5;3;a\n1.5;4;b\n")
+    times, values = fastglm.recordings.load_series(path, "speed")
+    assert (times.tolist(), values.tolist()) == ([0.5, 1.5], [3, 4])
+    with pytest.raises(ValueError, match="place does not hold numbers"):
+        fastglm.recordings.load_series(path, "place")
+
+
+def test_a_series_of_nwb_is_in_the_unit_of_its_conversion(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "track.nwb"
+    with h5py.File(path, "w") as file:
+        file["processing/behavior/speed/timestamps"] = np.array([0.5, 1.5])
+        file["processing/behavior/speed/data"] = np.array([3.0, 4.0])
+        file["processing/behavior/speed/data"].attrs.update(conversion=0.5, offset=1.0)
+    times, values = fastglm.recordings.load_series(path, "speed")
+    assert (times.tolist(), values.tolist()) == ([0.5, 1.5], [2.5, 3.0])
 
 
 def test_units_are_32_bits():

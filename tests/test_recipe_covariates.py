@@ -118,6 +118,13 @@ def test_samples_stay_at_their_own_rate_and_names_stay():
     assert read_covariates({}, BINS) is read_covariates(None, BINS) is None
 
 
+@pytest.mark.parametrize("n_before", range(4))
+def test_samples_may_begin_before_the_first_bin(n_before):
+    times = 1.2 + 0.4 * np.arange(-n_before, 20)
+    found = np.asarray(read((times, np.arange(times.size))))
+    np.testing.assert_array_equal(found[:, 0], held(times, np.arange(times.size)))
+
+
 def test_objects_of_pynapple_are_their_times_and_values():
     nap = pytest.importorskip("pynapple")
     support = nap.IntervalSet([0.4, 5.1], [2.0, 7.45])

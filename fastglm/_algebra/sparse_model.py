@@ -123,7 +123,7 @@ class Model(NamedTuple):
         damped = self.schur.copy()  # rounding may have left it without a minimum
         damped[np.diag_indices_from(damped)] *= 1 + 4 * _EPS * z.size
         damped = self._replace(schur=damped)
-        curved = np.diag(self.schur).clip(min=0)
+        curved = np.diag(self.schur)
         fall = np.divide(self.g**2, curved, out=np.zeros(z.size), where=curved > 0).sum()
         size = max(self.weight @ group_norms(z, self.starts), fall, goal)
         mu = size / n if np.isfinite(size) else 0.0

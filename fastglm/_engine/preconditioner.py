@@ -50,7 +50,6 @@ class SampleProblem:
         self.plain = np.zeros(level.size, bool)  # a start needs no test for separation
         self.certain, self.floor = np.ones(level.size, bool), np.zeros(level.size)
         self.rounding = np.full(level.size, ROUNDING[np.float32])
-        self._columns, self._some = None, None
         self.models = {}  # kept Hessians of receivers
 
     def set_penalty(self, penalty):

@@ -137,7 +137,6 @@ class _Fit:
         result.method[index] = self.problem.method
         result.newton_decrement[index] = np.nan
         self.step[:, index] = self.step_intercept[index] = 0
-        self.falling[index] = self.fell[index] = 0
         self.problem.forget(index)
 
     def renew(self, index, penalty):

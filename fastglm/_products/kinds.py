@@ -99,7 +99,7 @@ def _history_span(block, n_bins):
 
 
 def _history_curvature(block, n_bins):
-    rate = block.n_events / max(block.n_senders * n_bins, 1)
+    rate = block.n_events / (block.n_senders * n_bins)
     return rate * np.linalg.eigvalsh(block.kernel.T @ block.kernel).clip(min=0), block.n_senders
 
 

@@ -60,9 +60,9 @@ def read_frame(path: Path, **options: object) -> object:
         if 8 * n_rows > _SMALL + _RATIO * size:
             raise ValueError(f"{path} declares {n_rows:,} rows and holds {size:,} bytes.")
         return pandas.read_parquet(path, engine="pyarrow")
-    with open(path, encoding="utf-8-sig") as file:
+    with open(path, "rb") as file:
         header = file.readline()
-    separator = max(_SEPARATORS, key=header.count)
+    separator = max(_SEPARATORS, key=lambda mark: header.count(mark.encode()))
     return pandas.read_csv(
         path, sep=separator, encoding="utf-8-sig", skipinitialspace=True, **options
     )

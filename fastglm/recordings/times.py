@@ -65,7 +65,7 @@ def read_number(value: object, name: str) -> object:
     """
     if value is None or not has_unit(value):
         return value
-    array = np.asarray(as_seconds(value, name), dtype=np.float64)
+    array = np.asarray(as_seconds(value, name))
     if array.size != 1:
         raise ValueError(f"{name} has shape {array.shape}; expected one number of seconds.")
     return float(array.item())
