@@ -436,22 +436,25 @@ class _Frame:
         A = np.concatenate([root[:, None] * Z[:, live], np.diag(np.sqrt(r.ridge[live]))])
         norm = np.sqrt((A**2).sum(axis=0))
         norm[norm == 0] = 1.0
-        _, S, Vt = np.linalg.svd(A / norm, full_matrices=False)
-        keep = CUT * S.max(initial=0) < S
         # A combination of columns that is constant up to rounding is no feature, as a column is
         # none: it is what rounding has left of collinear columns, and other digits beyond the
-        # sixteenth would give another optimum.
-        rounding = root.max(initial=0) * EPS * np.abs(r.X[:, live]).max(axis=0, initial=0) / norm
-        pull = np.sqrt(r.ridge[live]) / norm
-        seen = np.sqrt(np.sum((A[: len(Z)] / norm @ Vt.T) ** 2, axis=0))
-        noise = np.sqrt(len(Z)) * np.linalg.norm(Vt * rounding, axis=1)
-        keep &= np.hypot(seen, np.linalg.norm(Vt * pull, axis=1)) > 100 * noise
+        # sixteenth would give another optimum. In units of the columns' rounding it is as small as
+        # that, whatever else there is.
+        unit = root.max(initial=0) * np.sqrt(len(Z)) * EPS
+        unit *= np.abs(r.X[:, live]).max(axis=0, initial=0)
+        unit[unit == 0] = 1.0
+        _, S, Vt = np.linalg.svd(A / unit, full_matrices=False)
+        noise = Vt[S <= 100]
+        rows = Z[:, live], self.wide[:, live]
+        A, *rows = (part - part / unit @ noise.T @ noise * unit for part in (A, *rows))
+        _, S, Vt = np.linalg.svd(A / norm, full_matrices=False)
+        keep = CUT * S.max(initial=0) < S
         self.condition = float(S[keep].min() / S.max()) if keep.any() else 1.0
         self.sure = not ((1e-13 * S.max(initial=0) < S) & (1e-8 * S.max(initial=0) > S)).any()
         self.X = None
         if not keep.all():
-            for columns in (Z, self.wide):
-                columns[:, live] = (columns[:, live] / norm) @ Vt[keep].T @ Vt[keep] * norm
+            for columns, part in zip((Z, self.wide), rows, strict=True):
+                columns[:, live] = (part / norm) @ Vt[keep].T @ Vt[keep] * norm
             self.X = np.where(size > 0, shift + self.wide, r.X)
         self.basis = np.zeros((len(size), int(keep.sum())))
         self.basis[live] = Vt[keep].T / S[keep] / norm[:, None]
