@@ -4,7 +4,6 @@
 plot_style = {
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "figure.constrained_layout.use": True,
     "image.cmap": "viridis",
     "legend.frameon": False,
     "lines.solid_capstyle": "round",

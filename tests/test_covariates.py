@@ -537,10 +537,10 @@ def test_evaluate_says_what_it_wants():
     with pytest.raises(ValueError, match=r"Samples have shape \(0,\); expected at least one"):
         BSplineEval(4).evaluate([])
     total, x = BSplineEval(4) + MSplineEval(4), rng().random((9, 2))
-    with pytest.raises(ValueError, match="evaluates samples of one dimension"):
-        total.evaluate(x, x)
-    with pytest.raises(ValueError, match=r"have \[9, 8\] samples; expected the same number"):
+    with pytest.raises(ValueError, match=r"shapes \[\(9,\), \(8,\)\]; expected the same shape"):
         total.evaluate(x[:, 0], x[1:, 0])
+    with pytest.raises(ValueError, match=r"shapes \[\(9, 2\), \(9,\)\]; expected the same shape"):
+        total.evaluate(x, x[:, 0])
 
 
 @pytest.mark.parametrize("value", [-1, (3, 1), (-1, 2), np.array([1.5])])
@@ -597,7 +597,9 @@ def test_functions_of_images():
     X = image.compute_features(images)
     assert image.split_by_feature(X)["CustomBasis"].shape == (20, 2, 2)
     np.testing.assert_allclose(X[:, 1], images[..., 0].max(axis=(1, 2)))
-    values = (image * BSplineEval(4)).compute_features(images[..., 0], rng(1).random(20))
+    with pytest.warns(UserWarning, match=r"were told inputs of shapes \[\(\), \(2,\)\]"):
+        product = image * BSplineEval(4)  # it was given two images a sample, and is given one
+    values = product.compute_features(images[..., 0], rng(1).random(20))
     assert values.shape == (20, 8)
 
 

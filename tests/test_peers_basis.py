@@ -271,6 +271,46 @@ def test_evaluate_of_sums_and_products(nemos):
     same(*values)
 
 
+def test_evaluate_takes_samples_of_any_shape(nemos):
+    """A function of one's own gives one axis of all inputs; in a product they keep their shape."""
+    funcs = [np.sin, np.cos]
+    x = samples(6, 2, 3)
+    for build in (
+        lambda m: m.BSplineEval(5) * m.CustomBasis(funcs),
+        lambda m: m.CustomBasis(funcs) * m.BSplineEval(5),
+        lambda m: m.CustomBasis(funcs) * m.CustomBasis(funcs, label="again"),
+    ):
+        mine, expected = build(basis).evaluate(x, x + 1), build(nemos).evaluate(x, x + 1)
+        assert mine.shape == expected.shape
+        same(mine, expected)
+
+
+def test_evaluate_of_functions_with_several_values_has_the_columns_of_features(nemos):
+    """NeMoS 0.2.9 evaluates no such product; its features of one input are the values here."""
+    funcs = [functools.partial(distance, s) for s in (1.0, 2.0)]
+    x, y, z = (samples(20, seed=k) for k in range(3))
+    for build in (
+        lambda m: m.BSplineEval(5) * m.CustomBasis(funcs),
+        lambda m: m.CustomBasis(funcs) * m.BSplineEval(5),
+        lambda m: m.CustomBasis(funcs) + m.BSplineEval(5),
+    ):
+        inputs = (x, y, z)
+        same(build(basis).evaluate(*inputs), build(nemos).compute_features(*inputs))
+    several = np.stack([x, y], axis=1)
+    values = (basis.BSplineEval(5) * basis.CustomBasis(funcs)).evaluate(several, several, several)
+    for k, one in enumerate((x, y)):
+        product = nemos.BSplineEval(5, bounds=None) * nemos.CustomBasis(funcs)
+        same(values[:, k], product.compute_features(one, one, one))
+
+
+def test_sums_evaluate_samples_of_several_dimensions(nemos):
+    """As NeMoS 0.2.9; 0.2.8 takes one dimension, so its summands are put side by side here."""
+    x, y = samples(20, 3), samples(20, 3, seed=1)
+    total = basis.BSplineEval(5) + basis.MSplineEval(4)
+    expected = [nemos.BSplineEval(5).evaluate(x), nemos.MSplineEval(4).evaluate(y)]
+    same(total.evaluate(x, y), np.concatenate(expected, axis=-1))
+
+
 def test_grids_of_sums_and_products(nemos):
     def build(module):
         return module.BSplineEval(5) * module.FourierEval(3) + module.MSplineEval(5)
@@ -304,6 +344,54 @@ def test_parameters_by_label(nemos):
     assert ours.n_output_features == peer.n_output_features
 
 
+@pytest.mark.parametrize(
+    "params",
+    [
+        lambda m: {"basis2__n_basis_funcs": 7, "basis2": m.BSplineEval(5, label="d")},
+        lambda m: {"c__n_basis_funcs": 7, "c": m.BSplineEval(5)},
+        lambda m: {"b": m.MSplineEval(6), "basis1": m.BSplineEval(5) + m.BSplineEval(4)},
+    ],
+)
+def test_parameters_that_are_set_with_a_part_are_those_of_the_new_part(nemos, params):
+    results = []
+    for m in (basis, nemos):
+        total = m.BSplineEval(5, label="a") + m.BSplineEval(5, label="b")
+        total = (total + m.BSplineEval(5, label="c")).set_params(**params(m))
+        results.append([(part.label, part.n_basis_funcs) for part in total])
+    assert results[0] == results[1]
+
+
+def test_a_label_cannot_be_given_twice_in_nested_parts(nemos):
+    """The inner sum is put into the new outer one, whose label it shares."""
+    for m in (basis, nemos):
+        sums = [
+            m.AdditiveBasis(m.BSplineEval(9), m.BSplineEval(8), label="twice") for _ in range(2)
+        ]
+        whole = m.BSplineEval(4) + m.BSplineEval(5) + m.BSplineEval(6) + m.BSplineEval(7)
+        inner, outer = whole.basis1.basis1.label, whole.basis1.label
+        with pytest.raises(ValueError, match=r"label"):
+            whole.set_params(**{inner: sums[0], outer: sums[1]})
+
+
+def test_a_part_that_is_set_needs_the_parts_that_are_set_in_it(nemos):
+    for m in (basis, nemos):
+        total = m.BSplineEval(5, label="a") + m.BSplineEval(5, label="b") + m.MSplineEval(5)
+        with pytest.raises(ValueError, match=r"q has no parts|for estimator 'q'"):
+            total.set_params(b=m.MSplineEval(6), basis1=m.BSplineEval(5, label="q"))
+
+
+@pytest.mark.parametrize("label", [1, 1.5, True, ("a",), ["a"]])
+def test_a_label_is_a_string(nemos, label):
+    for m in (basis, nemos):
+        with pytest.raises(TypeError, match="string"):
+            m.BSplineEval(5, label=label)
+        with pytest.raises(TypeError, match="string"):
+            m.CustomBasis([np.sin], label=label)
+        one = m.HistoryConv(3)
+        with pytest.raises(TypeError, match="string"):
+            one.set_params(label=label)
+
+
 def test_labels_are_renumbered(nemos):
     for module in (basis, nemos):
         both = module.BSplineEval(5) + module.BSplineEval(4) + module.BSplineEval(6)
@@ -321,6 +409,87 @@ def test_input_shapes(nemos):
     ]
     assert both[0].input_shape == both[1].input_shape
     assert clone(both[0]).n_output_features == both[1].n_output_features == 22
+
+
+@pytest.mark.parametrize("operation", [lambda a, b: a + b, lambda a, b: a * b])
+def test_a_part_is_told_no_shape_of_its_own(nemos, operation):
+    for m in (basis, nemos):
+        whole = operation(m.BSplineEval(5, label="a"), m.CustomBasis([np.sin], label="b"))
+        for part in (whole.basis1, whole["b"], operation(whole, m.Zero()).basis1):
+            with pytest.raises(ValueError, match=r"is a part of|on a child basis"):
+                part.set_input_shape(*[2] * len(part.input_shape or [None]))
+        with pytest.raises(ValueError, match=r"is a part of|on a child basis"):
+            whole.basis1.setup_basis(np.ones((9, 2)))
+        with pytest.raises(ValueError, match=r"is a part of|on a child basis"):
+            whole.to_transformer().basis1.set_input_shape(2)
+        assert whole.set_input_shape(2, 2).input_shape == [(2,), (2,)]
+        assert clone(whole.basis1).set_input_shape(3).n_output_features == 15
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda m: m.BSplineEval(5).set_input_shape(3) * m.MSplineEval(4).set_input_shape(2),
+        lambda m: m.BSplineEval(5).set_input_shape(3) * m.MSplineEval(4),
+        lambda m: m.MSplineEval(4) * m.RaisedCosineLogConv(3, 6).set_input_shape(3),
+        lambda m: (m.BSplineEval(5) + m.HistoryConv(2)).set_input_shape(3, 2) * m.MSplineEval(4),
+        lambda m: (m.BSplineEval(5) + m.HistoryConv(2)).set_input_shape(3, 2) ** 2,
+    ],
+)
+def test_a_product_of_other_shapes_forgets_them_with_a_warning(nemos, build):
+    for m in (basis, nemos):
+        with pytest.warns(UserWarning, match="shapes"):
+            product = build(m)
+        assert set(product.input_shape) == {None}
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda m: m.BSplineEval(5).set_input_shape(3) * m.MSplineEval(4).set_input_shape(3),
+        lambda m: m.BSplineEval(5).set_input_shape(1) * m.MSplineEval(4),
+        lambda m: m.BSplineEval(5).set_input_shape(3) + m.MSplineEval(4),
+    ],
+)
+def test_shapes_that_go_together_are_kept_without_a_warning(nemos, build):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert build(basis).input_shape == build(nemos).input_shape
+
+
+@pytest.mark.parametrize(
+    "replace",
+    [lambda b, new: setattr(b, "basis1", new), lambda b, new: b.set_params(basis1=new)],
+)
+def test_a_factor_of_another_shape_is_refused(nemos, replace):
+    for m in (basis, nemos):
+        product = (m.BSplineEval(5) * m.MSplineEval(4)).set_input_shape(2, 2)
+        with pytest.raises(ValueError, match="same shape"):
+            replace(product, m.BSplineEval(6).set_input_shape(3))
+    product = (basis.BSplineEval(5) * basis.MSplineEval(4)).set_input_shape(2, 2)
+    with pytest.raises(ValueError, match="same shape"):
+        replace(product, basis.BSplineEval(6).set_input_shape(3))
+    assert product.n_basis_funcs == 20  # nothing was changed
+    replace(product, basis.BSplineEval(6))
+    assert product.n_output_features == 48
+
+
+def test_categories_have_a_grid_of_their_own():
+    """As NeMoS 0.2.9: the categories and the identity, and names are none of the numbers."""
+    for categories in (3, ["b", "a", "c"], [2, 10, 3]):
+        category = basis.Category(categories)
+        grid, values = category.evaluate_on_grid(3)
+        np.testing.assert_array_equal(grid, category.categories)
+        np.testing.assert_array_equal(values, np.eye(3))
+        for n in ((0,), (2,), (100,), (), (3, 3)):
+            with pytest.raises(ValueError, match=r"has a grid of its 3 categories"):
+                category.evaluate_on_grid(*n)
+    *_, values = (basis.Category(["b", "a"]) * basis.BSplineEval(4)).evaluate_on_grid(2, 5)
+    assert values.shape == (2, 5, 8)
+    names = basis.Category(3).evaluate(np.array(["a", "b"]))
+    np.testing.assert_array_equal(names, np.zeros((2, 3)))
+    numbers = basis.Category(["1", "2"]).evaluate(np.array([10, 2]))
+    np.testing.assert_array_equal(numbers, [[0, 0], [0, 1]])
 
 
 def test_transformers(nemos):

@@ -563,6 +563,14 @@ def test_a_network_without_links_can_be_drawn(data, saved, tmp_path):
     assert len(saved) == 2
 
 
+def test_the_style_lets_a_page_ask_for_a_tight_layout():
+    """NeMoS's pages call it below `plt.style.use(nmo.styles.plot_style)`, without a warning."""
+    with plt.style.context(fastglm.styles.plot_style):
+        plt.figure()
+        plt.subplot(121)
+        plt.tight_layout()
+
+
 def test_paths_of_pictures(tmp_path):
     with pytest.raises(ValueError, match="no known type of picture"):
         plotting.check_path(tmp_path / "a.txt")

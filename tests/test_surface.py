@@ -321,6 +321,8 @@ def test_categories():
     strict = fastglm.basis.Category(["a", "b"], out_of_category=False)
     with pytest.raises(ValueError, match=r"hold \['c'\]; expected one of \['a', 'b'\]"):
         strict.compute_features(labels)
+    with pytest.raises(ValueError, match=r"hold \['c'\]; expected one of \[0, 1\]"):
+        fastglm.basis.Category(2, out_of_category=False).evaluate(np.array(["1", "c"])[1:])
     numbers = fastglm.basis.Category(3).compute_features(np.array([2, 0, np.nan]))
     np.testing.assert_array_equal(numbers, [[0, 0, 1], [1, 0, 0], [np.nan] * 3])
     product = basis * fastglm.basis.IdentityEval()
@@ -332,7 +334,7 @@ def test_categories():
             fastglm.basis.Category(bad)
     with pytest.raises(TypeError, match="out_of_category is 1"):
         fastglm.basis.Category(2, out_of_category=1)
-    with pytest.raises(ValueError, match="takes labels, which have no grid"):
+    with pytest.raises(ValueError, match="has a grid of its 2 categories; it was asked for 5"):
         basis.evaluate_on_grid(5)
 
 

@@ -123,8 +123,29 @@ class Category(Eval):
         return super().compute_features(*(self._numbers(x) for x in xi), epochs=epochs)
 
     def evaluate_on_grid(self, *n_samples: int) -> tuple[np.ndarray, ...]:
-        """Raises ValueError: labels have no grid."""
-        raise ValueError(f"{self.label} takes labels, which have no grid; evaluate its categories.")
+        """The categories and their columns, which are those of the identity.
+
+        Parameters
+        ----------
+        *n_samples : int
+            The number of categories.
+
+        Returns
+        -------
+        grid : ndarray of shape (n_categories,)
+        values : ndarray of shape (n_categories, n_categories)
+
+        Raises
+        ------
+        ValueError
+            If another number is given: labels have no points in between.
+        """
+        if n_samples != (self.n_basis_funcs,):
+            raise ValueError(
+                f"{self.label} has a grid of its {self.n_basis_funcs} categories; it was asked for "
+                f"{', '.join(map(str, n_samples)) or 'none'}. Pass {self.n_basis_funcs}."
+            )
+        return self.categories, np.eye(self.n_basis_funcs)
 
     def _numbers(self, x):
         """Number of the category of every sample: -1 for other labels, NaN where it is NaN."""
@@ -132,11 +153,16 @@ class Category(Eval):
         labels = np.asarray(labels)
         if labels.dtype.kind == "O":  # of a table
             labels = np.array(labels.tolist())
-        if (labels.dtype.kind in "US") != (self.categories.dtype.kind in "US"):
-            labels = labels.astype(self.categories.dtype)
-        place = np.searchsorted(self.categories, labels)
+        alike, categories = labels, self.categories
+        if (labels.dtype.kind in "US") != (categories.dtype.kind in "US"):
+            kind = categories.dtype if labels.dtype.kind in "US" else categories.dtype.kind
+            try:
+                alike = labels.astype(kind)
+            except ValueError:  # names, where the categories are numbers: none of them is known
+                alike = np.full(labels.shape, categories[-1] + 1)
+        place = np.searchsorted(categories, alike)
         place = np.minimum(place, self.n_basis_funcs - 1)
-        known = self.categories[place] == labels
+        known = categories[place] == alike
         missing = np.isnan(labels) if labels.dtype.kind == "f" else np.zeros(labels.shape, bool)
         if not self.out_of_category and not (known | missing).all():
             other = np.unique(labels[~(known | missing)])[:5].tolist()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import itertools
 import re
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Self
 
@@ -17,7 +18,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from fastglm import _html
-from fastglm._checks import positive_int
+from fastglm._checks import positive_int, shown
 from fastglm._pynapple import common_timeline, keeps_times
 from fastglm.basis.transformer import TransformerBasis
 from fastglm.features.matrix import FeatureMatrix, hstack
@@ -46,7 +47,9 @@ class Basis(BaseEstimator):
 
     @label.setter
     def label(self, value: str | None) -> None:
-        default = value is None or self._is_default(str(value))  # numbers are given by the whole
+        if not isinstance(value, str | None):
+            raise TypeError(f"label is {shown(value)}; expected a string.")
+        default = value is None or self._is_default(value)  # numbers are given by the whole
         if not default:
             self._check_label(value)
         self._label = type(self).__name__ if default else str(value)
@@ -221,19 +224,37 @@ class Basis(BaseEstimator):
         ----------
         *xi : int, tuple or array
             One for each input: its number of columns (1 is an input of one dimension), its shape
-            without the axis of samples, or an array of samples.
+            without the axis of samples, or an array of samples. The inputs of a product have the
+            same shape.
 
         Returns
         -------
         self
+
+        Raises
+        ------
+        ValueError
+            If the basis is a part of a sum or a product, which is told all shapes at once.
         """
+        if self._parent is not None:
+            raise ValueError(
+                f"{self.label} is a part of {self._root().label}; call set_input_shape of the "
+                f"whole, with {self._root()._n_inputs} shapes."
+            )
+        self._set_input_shape(*xi)
+        return self
+
+    def _set_input_shape(self, *xi):
         shapes = {sample_shape(x) for x in self._one_each(xi, ValueError)}
         self._input_shape = self._one_shape(shapes)
-        return self
 
     def setup_basis(self, *xi: object) -> Self:
         """As `set_input_shape`, with NeMoS's name: kernels are made when they are used."""
         return self.set_input_shape(*xi)
+
+    def _evaluate_columns(self, *sample_pts):
+        """As `evaluate`, with all columns of one input along the last axis."""
+        return self.evaluate(*sample_pts)
 
     def _one_shape(self, shapes):
         if len(shapes) > 1:
@@ -242,6 +263,9 @@ class Basis(BaseEstimator):
                 "needs the same shape in each."
             )
         return next(iter(shapes))
+
+    def _check_shapes(self):
+        """Raise ValueError if factors of a product have inputs of different shapes."""
 
     def _one_each(self, inputs, wrong=TypeError):
         if len(inputs) != self._n_inputs:
@@ -420,26 +444,26 @@ class _Composite(Basis):
         ValueError
             If no part has that label or parameter, or parameters do not fit each other.
         """
-        nodes = {"basis1": self.basis1, "basis2": self.basis2}
-        nodes |= {node.label: node for node in self._nodes()[1:]}
-        replaced, changed = [], {}
+        places = {"basis1": (0,), "basis2": (1,)}
+        places |= {self._at(place).label: place for place in self._places()}
+        replaced, changed = {}, {}
         for key, value in params.items():
             if key == "label":
                 self.label = value
                 continue
-            fitting = [name for name in nodes if key == name or key.startswith(f"{name}__")]
+            fitting = [name for name in places if key == name or key.startswith(f"{name}__")]
             if not fitting:
                 raise ValueError(
                     f"{self.label} has no parameter {key!r}; there are {sorted(self.get_params())}."
                 )
             name = max(fitting, key=len)
             if key == name:
-                replaced.append((nodes[name], value))
+                replaced[places[name]] = value
             else:
-                changed.setdefault(name, {})[key[len(name) + 2 :]] = value
-        for name, values in changed.items():
-            nodes[name].set_params(**values)
-        for old, new in replaced:
+                changed.setdefault(places[name], {})[key[len(name) + 2 :]] = value
+        # Parameters are those of the new parts, and inner parts are in the new outer ones.
+        for place, new in sorted(replaced.items(), key=lambda item: len(item[0])):
+            old = self._at(place)
             if not isinstance(new, Basis):
                 raise TypeError(f"{old.label} cannot be set to {new!r}; expected a basis.")
             new = copy.deepcopy(new)
@@ -449,14 +473,37 @@ class _Composite(Basis):
                 if new._input_shape is None and new._n_inputs == old._n_inputs:
                     new._input_shape = old._input_shape
             old._parent._replace(old, new)
+        for place, values in changed.items():
+            self._at(place).set_params(**values)
         return self
 
+    def _places(self):
+        """Where the parts are: tuples of 0 (left) and 1 (right), outer before inner."""
+        for k, part in enumerate(self._parts):
+            yield (k,)
+            if isinstance(part, _Composite):
+                yield from ((k, *place) for place in part._places())
+
+    def _at(self, place):
+        """The part at a place."""
+        part = self
+        for k in place:
+            if not isinstance(part, _Composite):
+                raise ValueError(
+                    f"{part.label} has no parts; it was set in the place of a sum or a product "
+                    "whose part is set too."
+                )
+            part = part._parts[k]
+        return part
+
     def _replace(self, old, new):
-        """Put a basis in the place of a part; nothing changes if its labels are taken."""
+        """Put a basis in the place of a part; nothing changes if it does not fit the others."""
         before, self._parts = self._parts, [new if part is old else part for part in self._parts]
         self._adopt()
         try:
             self._root()._number_labels()
+            for node in self._root()._nodes():
+                node._check_shapes()
         except ValueError:
             self._parts = before
             raise
@@ -484,14 +531,9 @@ class _Composite(Basis):
         n = self.basis1._n_inputs
         return (self.basis1, inputs[:n]), (self.basis2, inputs[n:])
 
-    def set_input_shape(self, *xi):
-        """Tell every part the shape of one sample of its input, in order.
-
-        See the parts' ``set_input_shape``.
-        """
+    def _set_input_shape(self, *xi):
         for basis, some in self._halves(self._one_each(xi, ValueError)):
-            basis.set_input_shape(*some)
-        return self
+            basis._set_input_shape(*some)
 
     def evaluate_on_grid(self, *n_samples):
         """The functions on a grid with one axis for each input, over the bounds or [0, 1].
@@ -574,22 +616,20 @@ class AdditiveBasis(_Composite):
 
     @keeps_times
     def evaluate(self, *sample_pts: ArrayLike) -> np.ndarray:
-        """The functions of all summands at samples, from an array (n_samples,) for each input.
+        """The functions of all summands at samples, from one array for each input, of one shape.
 
         Returns
         -------
-        ndarray of shape (n_samples, n_basis_funcs)
+        ndarray of shape (*samples.shape, n_basis_funcs)
+            Functions with values of several dimensions (`CustomBasis`) have one entry for each
+            number of their values.
         """
-        if any(np.ndim(x) > 1 for x in sample_pts):
-            raise ValueError(
-                f"{self.label} evaluates samples of one dimension, so that its summands have the "
-                "same shape; evaluate them one by one, or use compute_features."
-            )
-        values = [b.evaluate(*x) for b, x in self._halves(sample_pts)]
+        values = [b._evaluate_columns(*x) for b, x in self._halves(sample_pts)]
         if len({v.shape[:-1] for v in values}) > 1:
             raise ValueError(
-                f"The summands of {self.label} have {[len(v) for v in values]} samples; expected "
-                "the same number in each."
+                f"The summands of {self.label} have samples of shapes "
+                f"{[v.shape[:-1] for v in values]}; expected the same shape in each. Use "
+                "compute_features for inputs of different shapes?"
             )
         return self._join(*values)
 
@@ -637,6 +677,17 @@ class MultiplicativeBasis(_Composite):
                 "FourierEval(..., ndim=2)?"
             )
         super().__init__(basis1, basis2, label)
+        shapes = {b._vector_shape or () for b in self._leaves()}
+        if len(shapes) > 1:
+            warnings.warn(
+                f"The factors of {self.label} were told inputs of shapes {sorted(shapes)}; a "
+                "product needs the same shape in each. The product knows none of them; "
+                "compute_features or set_input_shape tells it.",
+                UserWarning,
+                stacklevel=3,
+            )
+            for basis in self._leaves():
+                basis._input_shape = None
 
     @property
     def n_basis_funcs(self) -> int:
@@ -652,11 +703,14 @@ class MultiplicativeBasis(_Composite):
         shapes = {b._vector_shape for b in self._leaves()}
         return None if None in shapes else self._one_shape(shapes)
 
-    def set_input_shape(self, *xi: object) -> Self:
-        """Tell every factor the shape of one sample of its input; all shapes are the same."""
-        super().set_input_shape(*xi)
-        self._one_shape({b._vector_shape for b in self._leaves()})
-        return self
+    def _set_input_shape(self, *xi):
+        super()._set_input_shape(*xi)
+        self._check_shapes()
+
+    def _check_shapes(self):
+        shapes = {b._vector_shape for b in self._leaves()}
+        if None not in shapes:
+            self._one_shape(shapes)
 
     def compute_features(self, *xi: object, epochs: object | None = None) -> FeatureMatrix:
         """Products of the factors' features, input by input; one input for each leaf, in order.
@@ -698,8 +752,10 @@ class MultiplicativeBasis(_Composite):
         Returns
         -------
         ndarray of shape (*samples.shape, n_basis_funcs)
+            Functions with values of several dimensions (`CustomBasis`) have one entry for each
+            number of their values; the entries are in the order of `compute_features`.
         """
-        left, right = (b.evaluate(*x) for b, x in self._halves(sample_pts))
+        left, right = (b._evaluate_columns(*x) for b, x in self._halves(sample_pts))
         self._one_shape({left.shape[:-1], right.shape[:-1]})
         return self._join(left, right)
 

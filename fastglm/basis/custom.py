@@ -166,6 +166,13 @@ class CustomBasis(Eval):
             )
         return self._call(inputs, len(shape) > self.ndim_input)
 
+    def _evaluate_columns(self, *sample_pts):
+        values = self.evaluate(*sample_pts)
+        samples = values.shape[:1] + np.shape(sample_pts[0])[self.ndim_input :]
+        n = len(self.output_shape)
+        values = np.moveaxis(values, range(1, 1 + n), range(-1 - n, -1))
+        return values.reshape(*samples, self._n_columns)
+
     def _call(self, inputs, several):
         axes = inputs[0].shape[: self.ndim_input]
         inputs = [x.reshape(*axes, -1) for x in inputs]

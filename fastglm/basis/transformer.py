@@ -63,7 +63,7 @@ class TransformerBasis(TransformerMixin, BaseEstimator):
         for leaf in self._basis._leaves():
             leaf.forget()
             if leaf._input_shape is None:
-                leaf.set_input_shape(*[1] * leaf._n_inputs)
+                leaf._set_input_shape(*[1] * leaf._n_inputs)
 
     def fit(self, X: ArrayLike, y: object = None) -> Self:
         """Learn the domain of every Eval basis without bounds.
