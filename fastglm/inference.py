@@ -401,6 +401,7 @@ def _explained(fisher, coef):
     return max(coef @ of_input - (mean**2 / total if total > 0 else 0.0), 0.0)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # where next to nothing is determined
 def _put(out, j, free, factors, marked, scale):
     """Write the covariance ``scale * left'right`` of a receiver's free features and intercept."""
     left, right = factors
