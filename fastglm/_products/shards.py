@@ -24,6 +24,7 @@ from fastglm._products.protocol import Chunk, Sums
 from fastglm._products.sums import Moments
 from fastglm.features import Events, FeatureMatrix
 
+
 class Reader:
     """Reads shards. The last one is kept, and freed before the next one is read.
 

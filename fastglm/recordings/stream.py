@@ -370,9 +370,7 @@ class SpikeStream(Sequence):
         return self.sources[k].load()
 
     def __repr__(self) -> str:
-        return (
-            f"SpikeStream of {self.n_units} units, {self.n_bins:,} bins, in {len(self)} shards"
-        )
+        return f"SpikeStream of {self.n_units} units, {self.n_bins:,} bins, in {len(self)} shards"
 
 
 def stream_spikes(
@@ -449,7 +447,7 @@ def stream_spikes(
         every = max(1, -(-n_bins // (_MARKS * n_parts)))
         file = SpikeFile.scan(times, of, ids.size, bin_size, every, ids, t_start)
     if t_stop is not None:
-        n_bins = int(round((t_stop - t_start) / bin_size))
+        n_bins = round((t_stop - t_start) / bin_size)
     if epochs is not None:
         epochs = np.rint((np.asarray(epochs, float) - t_start) / bin_size).astype(int)
         epochs = epochs.clip(0, n_bins)
