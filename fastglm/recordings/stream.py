@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fastglm._checks import import_extra, is_number
+from fastglm._checks import import_extra, is_number, shown
 from fastglm._pynapple import Columns
 from fastglm.features import Events, FeatureMatrix
 from fastglm.recordings import tables
@@ -415,8 +415,10 @@ def stream_spikes(
 
     Raises
     ------
+    TypeError
+        If the basis has no window.
     ValueError
-        If a file is not what is expected, or its times are not sorted.
+        If a file is not what is expected, its times are not sorted, or the window is not causal.
 
     Notes
     -----
@@ -427,6 +429,8 @@ def stream_spikes(
         raise ValueError(f"bin_size is {bin_size!r}; expected seconds, such as 0.001.")
     if not is_number(spikes) or spikes < 1:
         raise ValueError(f"spikes is {spikes!r}; expected the number of spikes of a shard.")
+    if not hasattr(basis, "window_size"):
+        raise TypeError(f"basis is {shown(basis)}; expected one with a window, which convolves.")
     ending = Path(path).suffix.lower()
 
     def n_shards(n_spikes):
@@ -443,7 +447,8 @@ def stream_spikes(
                 "every spike."
             )
         ids, n_parts = _distinct(of), n_shards(len(times))
-        n_bins = int(_bins(times[len(times) - 1 : len(times)], bin_size, t_start)[0]) + 1
+        last = times[len(times) - 1 : len(times)]
+        n_bins = int(_bins_of_sorted(last, -np.inf, bin_size, t_start, "The times")[0]) + 1
         every = max(1, -(-n_bins // (_MARKS * n_parts)))
         file = SpikeFile.scan(times, of, ids.size, bin_size, every, ids, t_start)
     if t_stop is not None:
@@ -454,7 +459,9 @@ def stream_spikes(
     size = file.every * -(-n_bins // (file.every * n_parts))
     edges = np.append(np.arange(0, n_bins, size), n_bins)
     epochs = np.array([[0, n_bins]]) if epochs is None else epochs
-    return SpikeStream(sources_of(file.read, basis, edges, epochs), ids.tolist())
+    sources = sources_of(file.read, basis, edges, epochs)
+    sources[0].silent(ids.size)  # raises if the basis sees later bins
+    return SpikeStream(sources, ids.tolist())
 
 
 def _columns(path, units, ending):
