@@ -17,8 +17,8 @@ _SENTENCES = {
         "write a solver of your own."
     ),
     "steps": (
-        "fastglm fits to the optimum in one call of fit, and has no single stochastic steps; use "
-        "NeMoS for a fit batch by batch, or fit all bins at once, which are never stored."
+        "fastglm fits to the optimum in one call, and has no single stochastic steps; use NeMoS for "
+        "them, stochastic_fit for data that come chunk by chunk, or update(X, y) to append data."
     ),
 }
 

@@ -75,7 +75,7 @@ class Chunks:
     sources : list of Chunk
         Those with rows.
     missing : Events
-        The counts of all chunks that are not known.
+        The counts of all chunks that are not known, in rows whose features are.
     columns : Columns or None
         Names of the receivers.
     names, shape
@@ -106,7 +106,7 @@ class Chunks:
             if X.shape[0]:
                 self.sources.append(Chunk(k, n_bins, n_bins + X.shape[0], self))
             known |= bool((X.valid & any_known(y)).any())
-            gone = np.isnan(y.amplitudes)
+            gone = np.isnan(y.amplitudes) & X.valid[y.bins]
             missing.append((y.bins[gone].astype(np.int64) + n_bins, y.units[gone]))
             if (self.X is None and X.valid.any()) or k == 0:
                 self.X = _some_rows(X)
@@ -149,16 +149,17 @@ class Chunks:
         """Chunk k as the loader gives it, None after the last; others are read on the way."""
         if isinstance(self.data, Sequence):
             return self.data[k] if k < len(self.data) else None
-        if self._walk is None or self._next > k:
-            self._walk, self._next = iter(self.data), 0
+        walk, self._walk = self._walk, None  # an error or an interrupt ends the walk
+        if walk is None or self._next > k:
+            walk, self._next = iter(self.data), 0
         given = None
         while self._next <= k:
             given = None  # frees the memory before the next chunk is made
-            given = next(self._walk, None)
+            given = next(walk, None)
             self._next += 1
             if given is None:
-                self._walk = None
                 return None
+        self._walk = walk
         return given
 
     def _read(self, given, k):
@@ -227,6 +228,11 @@ class StreamProblem(Problem):
         X, free = chunks.X, read_mask(model, (shards.shape[1], y.n_units), chunks.X)
         rest = free, read_penalty(model, X, free), read_settings(model), chunks.names
         super().__init__(X, Observed(y), 0.0, chunks.shift, X.valid, *rest, shape=chunks.shape)
+
+    @property
+    def size(self) -> np.ndarray:
+        """Number of every receiver's bins, (n_receivers,)."""
+        return self.shards.n_bins - np.bincount(self.unknown.units, minlength=self.n_receivers)
 
     def by_missing(self) -> Iterator[tuple]:
         """As `Problem.by_missing`; bins are None where all counts are known."""

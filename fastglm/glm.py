@@ -308,7 +308,7 @@ class PopulationGLM(RegressorMixin, Parameters, OneCall):
         >>> model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-4)
         >>> whole = model.stochastic_fit(Trials()).coef_
         >>> X = np.concatenate([basis.compute_features(counts) for counts in trials])
-        >>> bool(np.abs(model.fit(X, np.concatenate(trials)).coef_ - whole).max() < 1e-9)
+        >>> bool(np.abs(model.fit(X, np.concatenate(trials)).coef_ - whole).max() < 1e-6)
         True
         """
         given = {"num_epochs": num_epochs, "callbacks": callbacks}
@@ -366,7 +366,7 @@ class PopulationGLM(RegressorMixin, Parameters, OneCall):
         >>> model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-4)
         >>> model = model.update(X[:4000], counts[:4000]).update(X[4000:], counts[4000:])
         >>> coef = model.coef_
-        >>> bool(np.abs(model.fit(X, counts).coef_ - coef).max() < 1e-9)
+        >>> bool(np.abs(model.fit(X, counts).coef_ - coef).max() < 1e-6)
         True
         """
         if step or of_step:

@@ -425,7 +425,7 @@ def test_files_that_are_not_spikes_are_refused(counts, tmp_path):
     with pytest.raises(ValueError, match="no table of units"):
         stream_spikes(path, **kwargs)
     paths = write_npy(tmp_path, times, units)
-    with pytest.raises(TypeError, match="basis is IdentityEval.* expected one with a window"):
+    with pytest.raises(TypeError, match=r"basis is IdentityEval.* expected one with a window"):
         stream_spikes(*paths, basis=fastglm.basis.IdentityEval(), bin_size=BIN)
     ahead = fastglm.basis.HistoryConv(5, conv_kwargs={"predictor_causality": "anti-causal"})
     with pytest.raises(ValueError, match=r"bins ahead\. Shards need a causal window"):
