@@ -17,8 +17,8 @@ _SENTENCES = {
         "write a solver of your own."
     ),
     "steps": (
-        "fastglm fits to the optimum in one call, and has no single stochastic steps; use NeMoS for "
-        "them, stochastic_fit for data that come chunk by chunk, or update(X, y) to append data."
+        "fastglm fits to the optimum in one call, and has no single stochastic steps; use NeMoS "
+        "for them, stochastic_fit for data that come chunk by chunk, or update(X, y) for new data."
     ),
 }
 

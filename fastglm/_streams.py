@@ -33,7 +33,7 @@ from fastglm.features.events import Events
 from fastglm.features.matrix import FeatureMatrix, as_feature_matrix
 from fastglm.pytrees import is_tree, shape_of
 
-_SOME_ROWS = 1000  # rows of the first chunk that are kept, for what does not depend on the data
+_SOME_ROWS = 1000  # rows of one chunk that are kept, for what does not depend on the data
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Chunks:
     Attributes
     ----------
     X : FeatureMatrix
-        Some rows of the first chunk.
+        Some rows of the first chunk that has valid ones.
     shift : ndarray of shape (n_features,)
         What is taken off the columns that are far from zero; see `FeatureMatrix.centred`. Traces
         stay as they are.
@@ -108,7 +108,7 @@ class Chunks:
             known |= bool((X.valid & any_known(y)).any())
             gone = np.isnan(y.amplitudes) & X.valid[y.bins]
             missing.append((y.bins[gone].astype(np.int64) + n_bins, y.units[gone]))
-            if (self.X is None and X.valid.any()) or k == 0:
+            if self.X is None and X.valid.any():
                 self.X = _some_rows(X)
             n_bins += X.shape[0]
         if not self._marks:

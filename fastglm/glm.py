@@ -378,7 +378,7 @@ class PopulationGLM(RegressorMixin, Parameters, OneCall):
                 "This model keeps no data of its fit; pass them too, "
                 "update(X, y, earlier=(X_of_fit, y_of_fit)), or begin with update in place of fit."
             )
-        if fitted and (self.weighted_ or self.shifted_):
+        if getattr(self, "weighted_", False) or getattr(self, "shifted_", False):
             raise ValueError(
                 "The fit had sample_weight or offset, which update does not take; fit all data by "
                 "fit."

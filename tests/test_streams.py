@@ -59,6 +59,7 @@ def assert_same(model, whole, atol=1e-6):
 EDGES = {
     "one chunk": [0, 4000],
     "chunks of any length": [0, 1500, 1507, 1507, 1600, 4000],
+    "the first one without a whole window": [0, 10, 4000],
     "many": [*range(0, 4001, 800)],
 }
 
@@ -261,6 +262,13 @@ def test_updates_are_the_fit_of_all(counts):
     assert again.dof_resid_[0] == whole.dof_resid_[0] + 30
 
 
+def test_updates_of_one_receiver(counts):
+    X, model = BASIS.compute_features(counts), fastglm.GLM()
+    for some in (slice(0, 2000), slice(2000, 4000)):
+        model.update(X[some], counts[some, 1])
+    assert_same(model, fastglm.GLM().fit(X, counts[:, 1]))
+
+
 def test_an_update_begins_at_the_last_point(counts):
     X, kwargs = BASIS.compute_features(counts), {"solver_name": "newton-cg"}
     model = ridge(**kwargs).fit(X[:3900], counts[:3900])
@@ -408,6 +416,8 @@ def test_files_that_are_not_spikes_are_refused(counts, tmp_path):
         stream_spikes(t, u, t_start=1, **kwargs)
     with pytest.raises(ValueError, match="The units are float64; expected the number"):
         stream_spikes(t, t, **kwargs)
+    with pytest.raises(ValueError, match=r"times are int64; expected seconds\. Divide samples"):
+        stream_spikes(u, u, **kwargs)
     np.save(u, units[1:])
     with pytest.raises(ValueError, match="one of each for every spike"):
         stream_spikes(t, u, **kwargs)

@@ -313,7 +313,11 @@ def _bins(times, bin_size, start=0.0):
 
 
 def _bins_of_sorted(times, before, bin_size, start, what):
-    """The bins of times that are numbers, not before the first bin, and ascend from ``before``."""
+    """The bins of times that are seconds, not before the first bin, and ascend from ``before``."""
+    if times.dtype.kind != "f":
+        raise ValueError(
+            f"{what} are {times.dtype}; expected seconds. Divide samples by their rate."
+        )
     if not (times[0] >= before and (np.diff(times) >= 0).all()):
         raise ValueError(f"{what} are not sorted; sort the spikes by time.")
     bins = _bins(times, bin_size, start)
@@ -418,7 +422,8 @@ def stream_spikes(
     TypeError
         If the basis has no window.
     ValueError
-        If a file is not what is expected, its times are not sorted, or the window is not causal.
+        If a file is not what is expected, its times are not sorted or no seconds, or the window is
+        not causal.
 
     Notes
     -----
