@@ -27,7 +27,6 @@ from fastglm._inputs import read_mask, read_penalty, read_problem
 from fastglm._kernels import LANES
 from fastglm._penalty import ridge
 from fastglm._products.local import Local
-from fastglm._products.shards import SpikeFile
 from fastglm.features import Events
 from fastglm.features.history import HistoryColumns
 from fastglm.features.matrix import FeatureMatrix, as_feature_matrix
@@ -38,6 +37,7 @@ from fastglm.observation_models import (
     PoissonObservations,
 )
 from fastglm.recordings.intervals import check_segments
+from fastglm.recordings.stream import SpikeFile
 from fastglm.recordings.trains import count_events
 from fastglm.recordings.units import read_units
 
