@@ -289,8 +289,8 @@ class PopulationGLM(RegressorMixin, Parameters, OneCall):
         -----
         Memory: one chunk and what a fit takes beside its data, as in `fit`; the next chunk
         as well, if a generator makes it while it holds the last one. Quasi-Newton steps take up to
-        three bytes a bin beside these, exact Hessians ("newton-cholesky") eight. Counts that are not
-        known take 24 bytes each.
+        three bytes a bin beside these, exact Hessians ("newton-cholesky") eight. Counts that are
+        not known take 24 bytes each.
 
         A chunk is read once a pass, and twice where the rows of a block lie in two chunks. A mask
         that leaves few senders to a receiver takes passes of its own, so `fit` is better for
