@@ -59,7 +59,7 @@ NEAREST = {
     "_engine/observed.py": "weights guards shards traces",
     "_engine/result.py": "guards glm html",
     "_products": "products guards features glm weights covariates observation_models",
-    "_products/shards.py": "shards products guards",
+    "_products/shards.py": "shards products guards streams",
     "_products/weighted_gram.py": "inference kernels",
     "_products/event_gram.py": "event_gram",
     "_inputs.py": "errors doors names glm weights guards sklearn covariates times",
@@ -81,6 +81,7 @@ NEAREST = {
     "recordings/npz.py": "io nwb guards errors",
     "recordings/intervals.py": "times seconds nwb_archives guards io coupling",
     "recordings/spikes.py": "io seconds errors",
+    "recordings/stream.py": "streams shards guards",
     "_kernels": "kernels products simulation",
 }
 GIGABYTES, SECONDS = 8, 20

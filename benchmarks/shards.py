@@ -56,9 +56,10 @@ def fit(folder, n_spikes):
     from fastglm._batches.fit import fit_shards
     from fastglm._engine.batch import Settings
     from fastglm._penalty import ridge
-    from fastglm._products.shards import Shards, SpikeFile, sources_of
+    from fastglm._products.shards import Shards
     from fastglm.basis import RaisedCosineLogConv
     from fastglm.observation_models import as_observation_model
+    from fastglm.recordings.stream import SpikeFile, sources_of
 
     n_bins = n_bins_of(n_spikes)
     every = int(SHARD / (N_CELLS * RATE_HZ * BIN))

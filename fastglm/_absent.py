@@ -17,8 +17,8 @@ _SENTENCES = {
         "write a solver of your own."
     ),
     "steps": (
-        "fastglm fits to the optimum in one call of fit, and has no single stochastic steps; use "
-        "NeMoS for a fit batch by batch, or fit all bins at once, which are never stored."
+        "fastglm fits to the optimum in one call, and has no single stochastic steps; use NeMoS "
+        "for them, stochastic_fit for data that come chunk by chunk, or update(X, y) for new data."
     ),
 }
 
@@ -30,17 +30,18 @@ def refuse(name: str, module: str) -> NoReturn:
     raise AttributeError(f"module {module!r} has no attribute {name!r}")
 
 
+def refuse_steps() -> NoReturn:
+    """Raise NotImplementedError for a single step of a solver."""
+    raise NotImplementedError(_SENTENCES["steps"])
+
+
 class OneCall:
     """NeMoS's methods of a model that take single steps of a solver."""
 
     def initialize_params(self, X: object, y: object) -> NoReturn:
         """Not available: raises NotImplementedError. `fit` needs no start."""
-        raise NotImplementedError(_SENTENCES["steps"])
+        refuse_steps()
 
     def initialize_solver_and_state(self, X: object, y: object, init_params: object) -> NoReturn:
         """Not available: raises NotImplementedError; see `fit`."""
-        raise NotImplementedError(_SENTENCES["steps"])
-
-    def update(self, params: object, opt_state: object, X: object, y: object) -> NoReturn:
-        """Not available: raises NotImplementedError; see `fit`."""
-        raise NotImplementedError(_SENTENCES["steps"])
+        refuse_steps()

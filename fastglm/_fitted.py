@@ -351,10 +351,8 @@ def free_features(mask, coef, penalty) -> np.ndarray:
 
 def residual_dof(problem, result: Result) -> np.ndarray:
     """Bins of every receiver, or the sum of their weights, less its free coefficients."""
-    weight = problem.observed.weight
-    inside = np.where(problem.valid, 1.0 if weight is None else weight, 0.0)
     n_free = free_features(problem.free, result.coef, problem.penalty).sum(axis=0) + 1
-    return inside.sum() - problem.y.missing(inside) - n_free
+    return problem.size - n_free
 
 
 def fitted_scale(problem, result: Result) -> np.ndarray:
@@ -368,8 +366,7 @@ def fitted_scale(problem, result: Result) -> np.ndarray:
     family = loss.observation_model
     if not family.estimates_scale:
         return result.scale if family.fits_scale else np.full(problem.n_receivers, family.scale)
-    weight, known = problem.observed.weight, np.where(problem.valid, 1.0, 0.0)
-    squares, size = _moments(problem.y, known if weight is None else weight * known)
+    squares, size = _moments(problem)
     total = None
     if loss.constant_curvature:
         left = result.objective - _penalty_value(problem.penalty, result.coef)
@@ -380,11 +377,12 @@ def fitted_scale(problem, result: Result) -> np.ndarray:
     return family.scale_from(total, residual_dof(problem, result))
 
 
-def _moments(y, weight):
+def _moments(problem):
     """Variance of every receiver's known counts, and the sum of the weights of their bins."""
-    size = weight.sum() - y.missing(weight)
+    size = problem.size
     known = np.maximum(size, 1e-300)
-    return y.squares(weight, y.sums(weight) / known) / known, size
+    mean = sum(part.y.sums(part.inside) for part in problem.parts()) / known
+    return sum(part.y.squares(part.inside, mean) for part in problem.parts()) / known, size
 
 
 def _penalty_value(penalty, coef):
@@ -395,14 +393,15 @@ def _penalty_value(penalty, coef):
 
 def _sum_of_squares(problem, result):
     """Weighted Pearson's statistic of every receiver, summed chunk by chunk."""
-    loss, y, observed = problem.settings.loss, problem.y, problem.observed
-    total = np.zeros(problem.n_receivers)
-    for index, mu in rates(
-        problem.X, result.coef, result.intercept, loss, observed.offset, problem.valid
-    ):
-        value = loss.observation_model.squares(y.rows(index), mu)
-        weight = 1.0 if observed.weight is None else observed.weight[index, None]
-        total += np.where(np.isnan(value), 0.0, weight * value).sum(axis=0)
+    loss, total = problem.settings.loss, np.zeros(problem.n_receivers)
+    for part in problem.parts():
+        y, observed = part.y, part.observed
+        for index, mu in rates(
+            part.X, result.coef, result.intercept, loss, observed.offset, part.valid
+        ):
+            value = loss.observation_model.squares(y.rows(index), mu)
+            weight = 1.0 if observed.weight is None else observed.weight[index, None]
+            total += np.where(np.isnan(value), 0.0, weight * value).sum(axis=0)
     return total
 
 
@@ -436,6 +435,7 @@ def store(
     dof : ndarray of shape (n_receivers,), optional
         Degrees of freedom of the residuals. NaN by default.
     """
+    vars(model).pop("_chunks", None)  # of `update`; this may be a fit to other data
     model.n_features_in_ = result.coef.shape[0]
     if names is not None:
         model.feature_names_in_ = names

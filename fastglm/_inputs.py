@@ -6,13 +6,13 @@ Functions take a model only to read its public parameters.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from fastglm._batches.cost import PRODUCTS
-from fastglm._batches.fit import any_known
+from fastglm._batches.fit import Tasks, any_known, by_missing, tasks_of
 from fastglm._batches.plan import read_budget
 from fastglm._checks import (
     as_dense_numbers,
@@ -111,6 +111,29 @@ class Problem:
         """Number of receivers."""
         return self.observed.events.n_units
 
+    @property
+    def inside(self) -> np.ndarray:
+        """The weight of every bin, 0 where it is not in the fit."""
+        return np.where(self.valid, self.observed.weight_of_bins, 0.0)
+
+    @property
+    def size(self) -> np.ndarray:
+        """Sum of the weights of every receiver's bins, (n_receivers,)."""
+        return sum(part.inside.sum() - part.y.missing(part.inside) for part in self.parts())
+
+    def parts(self) -> Iterator[Problem]:
+        """The problem in parts that are in memory: here the whole."""
+        yield self
+
+    def by_missing(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield bins and receivers for every pattern of missing counts, usually one."""
+        return by_missing(self.valid, self.y)
+
+    def tasks(self, valid: np.ndarray, start: tuple | None) -> Tasks:
+        """The `Tasks` over some bins, with coefficients and intercepts to start at."""
+        rest = self.free, [self.penalty], self.settings, start
+        return tasks_of(self.X, self.observed, valid, *rest)
+
     def uncenter(self, result: Result) -> Result:
         """A result with the intercepts that go with X and the offsets as they were given."""
         result.intercept -= self.intercept_of(result.coef)
@@ -172,26 +195,37 @@ def read_problem(model, X, y, sample_weight=None, offset=None) -> Problem:
         valid = valid & (weight > 0)
         if not (valid & any_known(y)).any():
             raise ValueError("Every bin that has a history and a count has weight 0.")
+    warn_unused(model)
+    penalty = read_penalty(model, X, free)
+    observed = Observed(y, weight, offset)
+    shape = shape_of(given) if is_tree(given) else None
+    rest = free, penalty, settings, names, places, shape
+    return Problem(X, observed, center, shift, valid, *rest)
+
+
+def warn_unused(model) -> None:
+    """Warn of parameters that a fit does not use; called by what a method of a user calls.
+
+    Warns
+    -----
+    UserWarning
+        If there is a strength without a regularizer, or `solver_kwargs` has settings of descents.
+    """
     unused = sorted(_DESCENT.intersection(_solver_kwargs(model) or {}))
     if unused:
         warnings.warn(
             f"solver_kwargs {unused} are settings of descents and are not used: the steps are "
             "Newton steps, and the optimum does not depend on them.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     regularizer = as_regularizer(model.regularizer)
     if isinstance(regularizer, UnRegularized) and model.regularizer_strength is not None:
         warnings.warn(
             "regularizer_strength is not used without a regularizer; pass regularizer='Ridge'?",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
-    penalty = read_penalty(model, X, free)
-    observed = Observed(y, weight, offset)
-    shape = shape_of(given) if is_tree(given) else None
-    rest = free, penalty, settings, names, places, shape
-    return Problem(X, observed, center, shift, valid, *rest)
 
 
 def cut(X: FeatureMatrix, y: Events | None, weight, offset) -> tuple:

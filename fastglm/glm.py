@@ -19,11 +19,11 @@ from sklearn.base import RegressorMixin
 from sklearn.exceptions import ConvergenceWarning as ConvergenceWarning
 
 from fastglm import _remarks, connectivity, inference
-from fastglm._absent import OneCall, refuse
+from fastglm._absent import OneCall, refuse, refuse_steps
 from fastglm._batches.checkpoint import Checkpoint
 from fastglm._batches.cost import TYPICAL, events_a_feature, is_large, measure_rates
 from fastglm._batches.executors import opened
-from fastglm._batches.fit import by_missing, fit_tasks, key_of, tasks_of
+from fastglm._batches.fit import by_missing, fit_tasks, key_of
 from fastglm._batches.monitor import Monitor
 from fastglm._batches.plan import Plan, plan_fit
 from fastglm._checks import check_choice, read_key
@@ -34,6 +34,7 @@ from fastglm._kernels.threads import single_threaded_blas
 from fastglm._parameters import Parameters
 from fastglm._products.local import Local
 from fastglm._scores import score
+from fastglm._streams import read_chunk, read_stream
 from fastglm._summary import Summary, summarise
 from fastglm.io import save_model
 from fastglm.observation_models import RESIDUAL_KINDS
@@ -223,14 +224,21 @@ class PopulationGLM(RegressorMixin, Parameters, OneCall):
             problem = read_problem(self, X, y, sample_weight, offset)
             _remarks.before(self, problem)
             result, interrupted = _solve(problem, init_params, progress, checkpoint, workers)
+        given = sample_weight is not None, offset is not None
+        self._store(problem, result, interrupted, *given)
+        _remarks.after(problem, result)
+        return self
+
+    def _store(self, problem, result, interrupted, weighted=False, shifted=False):
+        """Set what a fit has found; raises KeyboardInterrupt if it was interrupted."""
         scale = fitted_scale(problem, result)  # with the intercepts of centred offsets
         store(
             self,
             problem.uncenter(result),
             scale=scale,
             dof=residual_dof(problem, result),
-            weighted=sample_weight is not None,
-            shifted=offset is not None,
+            weighted=weighted,
+            shifted=shifted,
             names=problem.names,
             receivers=problem.y.columns,
             shape=problem.shape,
@@ -241,6 +249,151 @@ class PopulationGLM(RegressorMixin, Parameters, OneCall):
                 f"fit interrupted with {n_done} of {problem.n_receivers} receivers finished; the "
                 "model keeps them, and status_ tells which"
             )
+
+    def stochastic_fit(
+        self, data, *, init_params=None, num_epochs=None, callbacks=None, progress=None
+    ) -> PopulationGLM:
+        """Fit every receiver to data that come chunk by chunk, exactly.
+
+        The name is NeMoS's, the steps are those of `fit`: whole passes over the chunks, until every
+        receiver is certified. The answer is that of `fit` to all chunks put end to end.
+
+        Parameters
+        ----------
+        data : loader
+            An object that gives the same pairs (X, y) whenever it is iterated: a list, an object
+            with a generator as its ``__iter__``, NeMoS's loaders with ``shuffle=False``, or what
+            `fastglm.recordings.stream_spikes` makes of files. X and y are as in `fit`. A list or
+            another `collections.abc.Sequence` is read at any place, all else from its beginning.
+        init_params, progress
+            As in `fit`.
+        num_epochs, callbacks : optional
+            Settings of NeMoS's descents; they are not used.
+
+        Raises
+        ------
+        TypeError
+            If data cannot be iterated.
+        ValueError
+            If data can be iterated only once, if its passes differ, if a chunk has other features
+            or receivers than the first one, or as in `fit`.
+
+        Warns
+        -----
+        ConvergenceWarning
+            As in `fit`.
+        UserWarning
+            Once, if settings of descents are given.
+
+        Notes
+        -----
+        Memory: one chunk and what a fit takes beside its data, as in `fit`; the next chunk
+        as well, if a generator makes it while it holds the last one. Quasi-Newton steps take up to
+        three bytes a bin beside these, exact Hessians ("newton-cholesky") eight. Counts that are
+        not known take 24 bytes each.
+
+        A chunk is read once a pass, and twice where the rows of a block lie in two chunks. A mask
+        that leaves few senders to a receiver takes passes of its own, so `fit` is better for
+        narrow masks. Traces are not centred: subtract their baseline.
+
+        Examples
+        --------
+        >>> import numpy as np, fastglm
+        >>> rng, basis = np.random.default_rng(0), fastglm.basis.RaisedCosineLogConv(3, 20)
+        >>> trials = [rng.poisson(0.2, size=(1000, 4)) for _ in range(5)]
+        >>> class Trials:
+        ...     def __iter__(self):
+        ...         for counts in trials:  # here: read a file
+        ...             yield basis.compute_features(counts), counts
+        >>> model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-4)
+        >>> whole = model.stochastic_fit(Trials()).coef_
+        >>> X = np.concatenate([basis.compute_features(counts) for counts in trials])
+        >>> bool(np.abs(model.fit(X, np.concatenate(trials)).coef_ - whole).max() < 1e-6)
+        True
+        """
+        given = {"num_epochs": num_epochs, "callbacks": callbacks}
+        unused = [name for name, value in given.items() if value is not None]
+        if unused:
+            warnings.warn(
+                f"{unused} are settings of descents and are not used: passes go on until every "
+                "receiver is at its optimum.",
+                UserWarning,
+                stacklevel=2,
+            )
+        problem = read_stream(self, data)
+        result, interrupted = _solve(problem, init_params, progress)
+        self._store(problem, result, interrupted)
+        _remarks.after(problem, result)
+        return self
+
+    def update(self, X, y, *step, earlier=None, **of_step) -> PopulationGLM:
+        """Append data and fit again, from the last coefficients: the fit to all data so far.
+
+        As with scikit-learn's ``partial_fit``, the first call fits the first data. The model keeps
+        what it is given here: 28 bytes for each event of X, 16 for each count of y that is not 0,
+        and a byte a bin. `fit` and `stochastic_fit` keep no data, and forget what was kept.
+
+        Parameters
+        ----------
+        X : FeatureMatrix
+            Features of events, from the basis of the earlier data. Rows whose window begins before
+            the first bin of X are not in the fit; ``X[n:]`` of a longer recording has them.
+        y : array of shape (n_bins, n_receivers)
+            As in `fit`.
+        earlier : tuple (X, y), optional
+            The data of the last `fit`, for a model that was fitted by it.
+
+        Raises
+        ------
+        NotImplementedError
+            If X has stored columns; or for ``update(params, opt_state, X, y)``, a single step in
+            NeMoS, which fastglm has not.
+        ValueError
+            If the model was fitted otherwise and ``earlier`` is missing, if it was fitted with
+            weights or offsets, or as in `stochastic_fit`.
+
+        Notes
+        -----
+        Each call makes whole passes over all data so far; it begins near the optimum, and takes
+        fewer of them than a new fit. Pickles have the data that are kept, files of `save_params`
+        have not.
+
+        Examples
+        --------
+        >>> import numpy as np, fastglm
+        >>> counts = np.random.default_rng(0).poisson(0.2, size=(5000, 4))
+        >>> X = fastglm.basis.RaisedCosineLogConv(3, window_size=20).compute_features(counts)
+        >>> model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-4)
+        >>> model = model.update(X[:4000], counts[:4000]).update(X[4000:], counts[4000:])
+        >>> coef = model.coef_
+        >>> bool(np.abs(model.fit(X, counts).coef_ - coef).max() < 1e-6)
+        True
+        """
+        if step or of_step:
+            refuse_steps()
+        chunks = list(vars(self).get("_chunks", []))
+        fitted = hasattr(self, "coef_")
+        if fitted and not chunks and earlier is None:
+            raise ValueError(
+                "This model keeps no data of its fit; pass them too, "
+                "update(X, y, earlier=(X_of_fit, y_of_fit)), or begin with update in place of fit."
+            )
+        if getattr(self, "weighted_", False) or getattr(self, "shifted_", False):
+            raise ValueError(
+                "The fit had sample_weight or offset, which update does not take; fit all data by "
+                "fit."
+            )
+        if earlier is not None:
+            chunks = [read_chunk(self, *earlier)]
+        chunks.append(read_chunk(self, X, y))
+        problem, start = read_stream(self, chunks), None
+        if fitted and np.isfinite(self.coef_).all() and np.isfinite(self.intercept_).all():
+            start = self.coef_, self.intercept_
+        result, interrupted = _solve(problem, start)
+        try:
+            self._store(problem, result, interrupted)
+        finally:
+            self._chunks = chunks
         _remarks.after(problem, result)
         return self
 
@@ -522,16 +675,17 @@ def _has_no_negative_counts(model):
         return True
 
 
-def _solve(problem, init_params, progress, checkpoint, workers):
+def _solve(problem, init_params, progress=None, checkpoint=None, workers=None):
     """The result for every receiver, and whether an interrupt from the keyboard ended the fit."""
-    X, observed, free = problem.X, problem.observed, problem.free
-    n_features, n, settings = X.shape[1], problem.n_receivers, problem.settings
+    free, n, settings = problem.free, problem.n_receivers, problem.settings
+    n_features = len(free)
     start = read_start(init_params, n_features, n)
     if start is not None:
         start = start[0], start[1] + problem.intercept_of(start[0])
     result, saved = Result.empty(n_features, n), None
     if checkpoint is not None:
-        saved = Checkpoint(checkpoint, key_of(X, observed, free, problem.penalty, start, settings))
+        data = problem.X, problem.observed, free, problem.penalty
+        saved = Checkpoint(checkpoint, key_of(*data, start, settings))
         result = saved.load(n_features, n)
         result.status[result.status == "interrupted"] = ""
     # What an earlier process had begun goes on from its last point.
@@ -541,13 +695,13 @@ def _solve(problem, init_params, progress, checkpoint, workers):
     monitor.end(np.flatnonzero(result.status != ""))
     try:
         with single_threaded_blas():
-            for known, receivers in by_missing(problem.valid, problem.y):
+            for known, receivers in problem.by_missing():
                 for some, point in (
                     (receivers[begun[receivers]], again),
                     (receivers[~begun[receivers]], start),
                 ):
                     some = some[result.status[some] == ""]
-                    tasks = tasks_of(X, observed, known, free, [problem.penalty], settings, point)
+                    tasks = problem.tasks(known, point)
                     fit_tasks(tasks, receivers, [result], monitor, some, workers)
     except KeyboardInterrupt:
         monitor.flush()

@@ -30,7 +30,6 @@ from fastglm._kernels import LANES
 from fastglm._penalty import Penalty, ridge
 from fastglm._products.kinds import kind_of
 from fastglm._products.local import Local
-from fastglm._products.shards import SpikeFile
 from fastglm.features import Events
 from fastglm.features.history import HistoryColumns
 from fastglm.features.matrix import FeatureMatrix, as_feature_matrix
@@ -41,6 +40,7 @@ from fastglm.observation_models import (
     PoissonObservations,
 )
 from fastglm.recordings.intervals import check_segments
+from fastglm.recordings.stream import SpikeFile
 from fastglm.recordings.trains import count_events
 from fastglm.recordings.units import read_units
 

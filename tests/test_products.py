@@ -18,9 +18,10 @@ from fastglm._kernels import LANES, SEGMENT
 from fastglm._penalty import ridge
 from fastglm._products import protocol
 from fastglm._products.local import Local
-from fastglm._products.shards import Shards, from_events
+from fastglm._products.shards import Shards
 from fastglm.features import Events, FeatureMatrix, ProductColumns, hold
 from fastglm.observation_models import as_observation_model
+from fastglm.recordings.stream import from_events
 
 MODELS = [as_observation_model(name) for name in ("Poisson", "Bernoulli", "Gaussian")]
 LOSSES = [model.loss(link) for model in MODELS for link in model.losses]

@@ -14,11 +14,12 @@ from fastglm._batches.plan import plan_fit
 from fastglm._engine.batch import Settings
 from fastglm._engine.observed import Observed
 from fastglm._penalty import ridge
-from fastglm._products import shards as shards_module
 from fastglm._products.local import Local
-from fastglm._products.shards import Shards, SpikeFile, from_events, sources_of
+from fastglm._products.shards import Shards
 from fastglm.features import Events
 from fastglm.observation_models import as_observation_model
+from fastglm.recordings import stream
+from fastglm.recordings.stream import SpikeFile, from_events, sources_of
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 BUDGET = 1e9
@@ -225,7 +226,7 @@ def write_spikes(folder, events, bin_size, every, shift=0.5):
 @pytest.mark.parametrize("shift", [0.5, 0.0, -1e-8])  # also on the edge, as it is rounded
 @pytest.mark.parametrize("every", [1, 64, 1000, 5000])
 def test_spike_files_hold_the_counts(tmp_path, every, shift, monkeypatch):
-    monkeypatch.setattr(shards_module, "_BLOCK", 100)
+    monkeypatch.setattr(stream, "_BLOCK", 100)
     counts = np.random.default_rng(3).poisson(0.3, (1000, 3))
     counts[500:600] = 0
     file = write_spikes(tmp_path, Events.of(counts), 0.001, every, shift)

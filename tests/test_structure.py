@@ -38,6 +38,7 @@ FLOORS = (
     + (
         "_parameters",
         "_inputs",
+        "_streams",
         "_fitted",
         "_effective",
         "_scores",

@@ -1,14 +1,17 @@
 """X in ranges of bins, each from its own source: the same verbs, the sums of the shards added up.
 
-A shard stands for the bins from ``first`` to ``stop``. Its source also gives the halo: the bins of
-one window before ``first``, which complete the windows and whose rows are not in the fit. Only the
+A shard stands for the bins from ``first`` to ``stop``. Its source also gives the halo: the bins
+from ``begin`` to ``first``, which complete the windows and whose rows are not in the fit. Only the
 events of one shard are in memory at a time. A fit to a day therefore takes as much memory as a fit
 to an hour, beside `Shards.valid`: one byte a bin. A pass reads every shard once.
+
+A source has ``begin``, ``first``, ``stop``, ``load()`` (features and events from ``begin`` on) and
+``silent(n_units)`` (the features of a bin or so). `recordings.stream.Source` makes the features of
+spikes on disk; `_streams.Chunk` takes those of a user's loader.
 """
 
 import itertools
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import reduce
 from weakref import WeakKeyDictionary
@@ -21,135 +24,24 @@ from fastglm._products.protocol import Chunk, Sums
 from fastglm._products.sums import Moments
 from fastglm.features import Events, FeatureMatrix
 
-_BLOCK = 1 << 20  # spikes of a file that are looked at together
-_ROUNDING = 1e-6  # part of a bin by which a spike before an edge belongs to the next bin
-
-
-@dataclass(frozen=True)
-class Source:
-    """The source of a shard.
-
-    Attributes
-    ----------
-    first, stop : int
-        First bin of the shard, and one past its last bin.
-    read : function of (first, stop)
-        `Events` of a range of bins, numbered from 0. A range may begin before ``first``.
-    basis : convolution basis
-    epochs : ndarray of int, shape (n_epochs, 2)
-        First bin and one past the last of every epoch of the whole recording.
-    """
-
-    first: int
-    stop: int
-    read: Callable
-    basis: object
-    epochs: np.ndarray
-
-    @property
-    def begin(self) -> int:
-        """First bin of the halo."""
-        return max(self.first - self.basis.window_size, 0)
-
-    def load(self) -> tuple[FeatureMatrix, Events]:
-        """The features from the halo on, and the events of the receivers."""
-        events = self.read(self.begin, self.stop)
-        epochs = np.clip(self.epochs, self.begin, self.stop) - self.begin
-        X = self._features(events, epochs[epochs[:, 1] > epochs[:, 0]])
-        X.valid[: self.first - self.begin] = False
-        return X, events
-
-    def silent(self, n_units: int) -> FeatureMatrix:
-        """The features of one bin without events."""
-        none = np.zeros(0, np.int32)
-        return self._features(Events(none, none, np.zeros(0), (1, n_units)), np.array([[0, 1]]))
-
-    def _features(self, events, epochs):
-        with warnings.catch_warnings():
-            # The rest of an epoch that a shard cuts may be shorter than a window.
-            warnings.filterwarnings("ignore", "[0-9]+ of [0-9]+ epochs are shorter", UserWarning)
-            return self.basis.compute_features(events, epochs=epochs)
-
-
-def from_events(events: Events, basis, edges, epochs=None) -> list[Source]:
-    """Sources of events in memory, cut at some bins."""
-    return sources_of(events.part, basis, edges, epochs)
-
-
-def sources_of(read: Callable, basis, edges, epochs=None) -> list[Source]:
-    """Sources of one function of (first, stop), cut at some bins; by default in one epoch."""
-    epochs = np.array([[edges[0], edges[-1]]]) if epochs is None else np.asarray(epochs)
-    return [Source(int(a), int(b), read, basis, epochs) for a, b in itertools.pairwise(edges)]
-
-
-@dataclass(frozen=True)
-class SpikeFile:
-    """Spikes in two raw files, sorted by time: seconds (float64), and units (int32).
-
-    ``index[k]`` is the number of the first spike in bin ``k * every`` or later; the last entry is
-    the number of spikes. `SpikeFile.scan` makes it.
-    """
-
-    times: str
-    units: str
-    n_units: int
-    bin_size: float
-    every: int
-    index: np.ndarray
-
-    @classmethod
-    def scan(cls, times: str, units: str, n_units: int, bin_size: float, every: int) -> "SpikeFile":
-        """Read the times of two files once, for the index; 8 MB at a time."""
-        found, n_spikes = [np.zeros(1, np.int64)], 0
-        while True:
-            part = np.fromfile(times, np.float64, _BLOCK, offset=8 * n_spikes)
-            if part.size == 0:
-                break
-            step = _bins(part, bin_size) // every
-            # Each multiple of `every` up to the bin of a spike, that none before has reached.
-            n_known = sum(known.size for known in found)
-            wanted = np.arange(n_known, step[-1] + 1)
-            found.append(n_spikes + np.searchsorted(step, wanted))
-            n_spikes += part.size
-        return cls(
-            times, units, n_units, bin_size, every, np.append(np.concatenate(found), n_spikes)
-        )
-
-    def read(self, first: int, stop: int) -> Events:
-        """`Events` of a range of bins."""
-        low, high = (
-            int(self.index[min(k, self.index.size - 1)])
-            for k in (first // self.every, -(-stop // self.every))
-        )
-        times = np.fromfile(self.times, np.float64, high - low, offset=8 * low)
-        units = np.fromfile(self.units, np.int32, high - low, offset=4 * low)
-        bins = _bins(times, self.bin_size) - first
-        del times
-        inside = (bins >= 0) & (bins < stop - first)
-        cells, counts = np.unique(bins[inside] * self.n_units + units[inside], return_counts=True)
-        del bins, units, inside
-        bins, units = np.divmod(cells, self.n_units)
-        shape = stop - first, self.n_units
-        return Events(bins.astype(np.int32), units.astype(np.int32), counts.astype(float), shape)
-
-
-def _bins(times, bin_size):
-    return np.floor(times / bin_size + _ROUNDING).astype(np.int64)
-
 
 class Reader:
     """Reads shards. The last one is kept, and freed before the next one is read.
 
     Attributes
     ----------
-    sources : list of Source
+    sources : list of sources
     parts : WeakKeyDictionary
         What products have made of the shard that is kept.
+    counts : tuple (index, Events)
+        The last bins that were read from several shards, and their events: whoever asks for rows of
+        X asks for counts next, and no shard is read a second time for them.
     """
 
-    def __init__(self, sources: list[Source]):
+    def __init__(self, sources: list):
         self.sources, self.parts = sources, WeakKeyDictionary()
         self._number, self._kept = None, None
+        self.counts = None, []
 
     def __reduce__(self):
         return Reader, (self.sources,)
@@ -170,7 +62,7 @@ class Shards:
 
     Parameters
     ----------
-    sources : list of Source
+    sources : list of sources
         Ascending; every source begins at the bin where the previous one ends.
     columns_used : ndarray of bool, optional
         Features that the products hold; see `select`.
@@ -179,10 +71,6 @@ class Shards:
     reader : Reader, optional
         The reader of other products of these sources, which then keep no shard of their own.
 
-    Raises
-    ------
-    ValueError
-        If the window of the basis is not causal: it would need bins of the next shard.
     """
 
     sources: list
@@ -195,15 +83,13 @@ class Shards:
 
     def __post_init__(self):
         self.reader = self.reader or Reader(self.sources)
-        self.n_units = self.reader.load(0)[1].n_units
+        events = self.reader.load(0)[1]
+        self.n_units, self.dense = events.n_units, events.values is not None
+        del events
         silent = self.sources[0].silent(self.n_units)
-        if silent.reach[1] > 0:
-            raise ValueError(
-                f"The window of the basis reaches {silent.reach[1]} bins ahead. Shards need a "
-                "causal window: predictor_causality='causal'."
-            )
         if self.columns_used is not None:
             silent, _ = silent.select(self.columns_used)
+        self.taken = silent.taken
         self.columns = silent.blocks  # for the memory of a plan, which does not depend on events
         self.shape = self.sources[-1].stop, silent.shape[1]
         work, self.nonnegative, self._least = Work(0, 0, 0), True, np.inf
@@ -251,9 +137,14 @@ class Shards:
 
     def _from_rows(self, index, out, function):
         """Fill ``out`` with ``function(products, bins of the shard)``, shard by shard."""
-        index = np.asarray(index)
-        for k, places in _by_shard(self.sources, index):
-            out[places] = function(self.load(k), index[places] - self.sources[k].begin)
+        parts, counts = list(_by_shard(self.sources, index)), []
+        for k, places in parts:
+            own = index[places] - self.sources[k].begin
+            out[places] = function(self.load(k), own)
+            if len(parts) > 1:
+                counts.append((places, self.reader.load(k)[1].at(own)))
+        if counts:
+            self.reader.counts = index, counts
         return out
 
     def rows(self, index: np.ndarray, dtype=np.float64) -> np.ndarray:
@@ -298,11 +189,6 @@ class Shards:
         """A lower bound, per column, of its values above zero."""
         return self._least
 
-    @property
-    def taken(self) -> np.ndarray:
-        """Zeros: columns of history are never centred."""
-        return np.zeros(self.shape[1])
-
     def select(self, columns: np.ndarray) -> tuple["Shards", np.ndarray]:
         """Products with the senders of some columns, and the index of the columns they hold."""
         silent, whole = self.sources[0].silent(self.n_units), columns
@@ -324,7 +210,7 @@ class Shards:
 
     def events(self) -> "ShardEvents":
         """The counts of the receivers, read shard by shard."""
-        return ShardEvents(self.reader, self.n_units)
+        return ShardEvents(self.reader, self.n_units, self.dense)
 
 
 class ShardPasses:
@@ -378,17 +264,19 @@ class ShardEvents:
     """The counts of receivers, read shard by shard, with the methods of `Events` for a fit."""
 
     by_unit = None  # a shard is sorted when it is read
-    values = None  # a shard has the counts of its spikes alone
 
-    def __init__(self, reader: Reader, n_units: int, receivers: np.ndarray | None = None):
+    def __init__(
+        self, reader: Reader, n_units: int, dense: bool, receivers: np.ndarray | None = None
+    ):
         self.reader, self._all, self._receivers = reader, n_units, receivers
+        self.values = self if dense else None  # whether y has a number in every bin
         self.n_bins = reader.sources[-1].stop
         self.n_units = n_units if receivers is None else len(receivers)
 
     def select(self, receivers: np.ndarray) -> "ShardEvents":
         """The counts of some receivers."""
         own = receivers if self._receivers is None else self._receivers[receivers]
-        return ShardEvents(self.reader, self._all, own)
+        return ShardEvents(self.reader, self._all, self.values is not None, own)
 
     def part(self, first: int, stop: int) -> Events:
         """`Events` of the bins of a shard, halo included."""
@@ -400,10 +288,17 @@ class ShardEvents:
     def rows(self, index: np.ndarray) -> np.ndarray:
         """The counts at some ascending bins."""
         out = np.zeros((len(index), self.n_units))
+        known, counts = self.reader.counts
+        if known is index:
+            for places, events in counts:
+                out[places] = self._select(events).rows(np.arange(events.n_bins))
+            return out
         for k, places in _by_shard(self.reader.sources, index):
             out[places] = self._own(k).rows(index[places] - self.reader.sources[k].begin)
         return out
 
     def _own(self, k):
-        _, events = self.reader.load(k)
+        return self._select(self.reader.load(k)[1])
+
+    def _select(self, events):
         return events if self._receivers is None else events.select(self._receivers)

@@ -106,6 +106,11 @@ class DenseColumns:
         standard deviation keep their digits. A column that is constant, but for rounding, becomes
         exactly 0.
         """
+        _, mean, spread = self.moments()
+        return self.around(mean, spread)
+
+    def moments(self) -> tuple[int, np.ndarray, np.ndarray]:
+        """Number of rows that are known, and mean and standard deviation of each column in them."""
         known = finite_rows(self.values)
         mean, spread = mean_and_spread(
             (
@@ -114,6 +119,10 @@ class DenseColumns:
             ),
             self.n_columns,
         )
+        return int(known.sum()), mean, spread
+
+    def around(self, mean: np.ndarray, spread: np.ndarray) -> tuple:
+        """As `centred`, with a mean and a standard deviation of each column that are known."""
         far = np.isfinite(spread) & (np.abs(mean) > FAR * spread)
         if not far.any():
             return self, np.zeros(self.n_columns)
@@ -197,9 +206,9 @@ class SlowColumns(DenseColumns):
         self.starts, self.samples, self.n_bins = starts, samples, n_bins
         self.sample_shape = values.shape[1:] if sample_shape is None else sample_shape
 
-    def centred(self) -> tuple:
-        """As `DenseColumns.centred`, with samples of its own."""
-        block, shift = super().centred()
+    def around(self, mean: np.ndarray, spread: np.ndarray) -> tuple:
+        """As `DenseColumns.around`, with samples of its own."""
+        block, shift = super().around(mean, spread)
         if block is not self:
             block.values, block.shift = block._shifted(self.values), None
         return block, shift

@@ -293,6 +293,10 @@ class Traces(Events):
         """The numbers of the bins from ``first`` to ``stop``."""
         return self if (first, stop) == (0, self.n_bins) else Traces(self.values[first:stop])
 
+    def at(self, bins: np.ndarray) -> Traces:
+        """The numbers of some bins."""
+        return Traces(self.values[bins])
+
     def spread(self, places: np.ndarray | None, n_bins: int) -> Traces:
         """The numbers with bin t at ``places[t]`` of ``n_bins``; others are 0."""
         if places is None:

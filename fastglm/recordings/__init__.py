@@ -12,6 +12,7 @@
 | `tables` | tables of units and times, CSV and parquet |
 | `sortings` | SpikeInterface's sortings and analyzers |
 | `blocks` | Neo's spike trains, segments and blocks |
+| `stream` | `stream_spikes`: spikes on disk, shard by shard |
 | `npz` | recordings in `.npz` files |
 | `series` | `load_series`: position, speed, trials of a file |
 | `units` | spike times of units, from any container |
@@ -26,5 +27,6 @@
 from fastglm.recordings.load import load_spikes
 from fastglm.recordings.series import load_series
 from fastglm.recordings.spikes import SpikeTimes, bin_spikes
+from fastglm.recordings.stream import SpikeStream, stream_spikes
 
-__all__ = ["SpikeTimes", "bin_spikes", "load_series", "load_spikes"]
+__all__ = ["SpikeStream", "SpikeTimes", "bin_spikes", "load_series", "load_spikes", "stream_spikes"]

@@ -45,8 +45,8 @@ def _read(path):
     """The table, and the names of its columns of times and of units."""
     if path.suffix.lower() in PARQUET:
         frame = read_frame(path)
-        return frame, *_find(frame.columns, path)
-    time, unit = _find(read_frame(path, nrows=0).columns, path)
+        return frame, *columns_of_spikes(frame.columns, path)
+    time, unit = columns_of_spikes(read_frame(path, nrows=0).columns, path)
     # Texts become numbers in `times_of`: pandas 2 rounds the last bit of a number.
     return read_frame(path, dtype={time: str}), time, unit
 
@@ -68,7 +68,7 @@ def read_frame(path: Path, **options: object) -> object:
     )
 
 
-def _find(columns, path):
+def columns_of_spikes(columns: object, path: object) -> list:
     """The names of the columns of times and of units."""
     found = {str(name).strip().lower(): name for name in reversed(columns)}
     names = []
