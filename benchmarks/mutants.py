@@ -68,7 +68,7 @@ NEAREST = {
     "recordings/covariates.py": "recipe_covariates recipe_choices",
     "recordings/nwb.py": "nwb nwb_archives guards formats",
     "recordings/nwb_hdf5.py": "nwb nwb_archives guards",
-    "recordings/nwb_objects.py": "formats",
+    "recordings/nwb_objects.py": "formats infer_command",
     "recordings/conditions.py": "nwb formats",
     "recordings/table.py": "formats nwb nwb_archives",
     "recordings/load.py": "formats nwb_archives errors",
@@ -79,6 +79,8 @@ NEAREST = {
     "recordings/npz.py": "io nwb guards errors",
     "recordings/intervals.py": "times seconds nwb_archives guards io coupling",
     "recordings/spikes.py": "io seconds errors",
+    "recordings/series.py": "infer_command",
+    "recordings/channels.py": "formats",
     "_kernels": "kernels products simulation",
 }
 GIGABYTES, SECONDS = 8, 20
@@ -249,7 +251,9 @@ def find_again(found, mutant):
     if not same:
         print(f"{mutant['file']} no longer has {mutant['old']!r}")
         return None
-    return mutant | min(same, key=lambda c: abs(c.line - mutant["line"]))._asdict()
+    place = mutant["line"], mutant["begin"]
+    near = min(same, key=lambda c: (abs(c.line - place[0]), abs(c.begin - place[1])))
+    return mutant | near._asdict()
 
 
 def mutated(mutant, source):
