@@ -52,17 +52,17 @@ ROOT = Path(__file__).resolve().parents[1]
 TARGETS = ("_engine", "_algebra", "_products", "recordings", "_inputs.py", "inference.py")
 # Tests of a file, or of the files in a folder. The longest name that fits counts.
 NEAREST = {
-    "_engine": "guards glm conditioning weights regularizer families statistics",
+    "_engine": "guards glm conditioning weights regularizer families statistics claims",
     "_algebra": "guards glm conditioning claims regularizer",
-    "_engine/proximal.py": "regularizer guards weights model_selection",
+    "_engine/proximal.py": "regularizer guards weights model_selection claims",
     "_engine/quadratic.py": "traces families guards conditioning weights",
     "_engine/observed.py": "weights guards shards traces",
     "_engine/result.py": "guards glm html",
-    "_products": "products guards features glm weights covariates observation_models",
+    "_products": "products guards features glm weights covariates observation_models trace_columns",
     "_products/shards.py": "shards products guards",
     "_products/weighted_gram.py": "inference kernels",
     "_products/event_gram.py": "event_gram",
-    "_inputs.py": "errors doors names glm weights guards sklearn covariates times",
+    "_inputs.py": "errors doors names glm weights guards sklearn covariates times rows",
     "inference.py": "inference guards connectivity weights conditioning",
     "recordings": "io times seconds doors guards coupling errors",
     "recordings/covariates.py": "recipe_covariates recipe_choices",

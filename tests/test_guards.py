@@ -927,3 +927,44 @@ def test_the_factor_of_a_single_receiver_has_the_present_ridge():
         sample.set_penalty(ridge(np.full(1, strength)))
         found = sample.solve(np.ones((2, 1)), np.arange(1))
         np.testing.assert_allclose(found[:, 0], 1 / (np.array([2, 4]) + strength), rtol=1e-5)
+
+
+def test_the_own_bins_of_a_late_receiver_have_the_hessian_of_all_bins():
+    """They are drawn where its curvature is: here most of it lies in few of the bins."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40_000, 3))
+    x[:, 0] = 7.0 * (rng.random(40_000) < 2e-3)
+    y = rng.poisson(0.1, size=(40_000, 2))
+    model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=0.1)
+    problem, both = problem_of(model, x, y), np.arange(2)
+    coef, intercept = np.array([[1.0, 0.9], [0.3, -0.2], [0.1, 0.4]]), np.array([-3.0, -2.0])
+    problem.evaluate(both, coef, intercept)
+    ones, total = np.column_stack([x, np.ones(40_000)]), problem.total[:2]
+    for j, index, weights in problem.late._draw(both, np.vstack([coef, intercept]), total):
+        assert 1000 <= index.size <= 7500
+        curvature = np.exp(x @ coef[:, j] + intercept[j])
+        expected = (ones.T * curvature) @ ones
+        found = (ones[index].T * weights) @ ones[index]
+        size = np.sqrt(np.diag(expected))
+        np.testing.assert_allclose(
+            found / np.outer(size, size), expected / np.outer(size, size), atol=0.05
+        )
+
+
+def test_products_with_the_sampled_hessian_leave_masked_features_out():
+    rng, both = np.random.default_rng(0), np.arange(2)
+    x = rng.normal(size=(300, 3))
+    mask = np.array([[1, 1], [1, 0], [0, 1]])
+    model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=0.1, feature_mask=mask)
+    sample = problem_of(model, x, rng.poisson(0.5, size=(300, 2))).sample
+    coef, intercept = 0.3 * rng.normal(size=(3, 2)) * mask, np.array([-1.0, -0.5])
+    sample.set_point(both, coef, intercept)
+    v = np.zeros((3, LANES))
+    v[:, :2] = rng.normal(size=(3, 2)) * mask
+    found = sample.product(v, np.arange(LANES))[:, :2]
+    curvature = np.exp(x @ coef + intercept)
+    for k in range(2):
+        off = x - np.average(x, axis=0, weights=curvature[:, k])
+        schur = (off.T * curvature[:, k]) @ off / 300 + 0.1 * np.eye(3)
+        schur += BLEND * sample.level[k] * np.cov(x.T, bias=True)
+        np.testing.assert_allclose(found[:, k], mask[:, k] * (schur @ v[:, k]), atol=1e-5)
