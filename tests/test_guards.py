@@ -968,3 +968,15 @@ def test_products_with_the_sampled_hessian_leave_masked_features_out():
         schur = (off.T * curvature[:, k]) @ off / 300 + 0.1 * np.eye(3)
         schur += BLEND * sample.level[k] * np.cov(x.T, bias=True)
         np.testing.assert_allclose(found[:, k], mask[:, k] * (schur @ v[:, k]), atol=1e-5)
+
+
+def test_passes_of_a_search_count_beside_those_after_its_point_of_least_norm():
+    """A large part along a collinear direction is taken out, which rounds eta."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 2))
+    y = rng.poisson(np.exp(x @ [0.5, -0.3] - 0.5))
+    model = fastglm.GLM(solver_name="newton-cholesky")
+    model.fit(x[:, [0, 1, 0]], y, init_params=([1e5 + 0.3, -0.1, -1e5], [-0.4]))
+    expected = fastglm.GLM().fit(x, y).coef_[[0, 1, 0]] / [2, 1, 2]
+    np.testing.assert_allclose(model.coef_, expected, atol=1e-9)
+    assert model.n_passes_[0] > model.n_iter_[0] >= 4  # each step takes a pass
