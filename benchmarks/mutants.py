@@ -52,23 +52,23 @@ ROOT = Path(__file__).resolve().parents[1]
 TARGETS = ("_engine", "_algebra", "_products", "recordings", "_inputs.py", "inference.py")
 # Tests of a file, or of the files in a folder. The longest name that fits counts.
 NEAREST = {
-    "_engine": "guards glm conditioning weights regularizer families statistics",
+    "_engine": "guards glm conditioning weights regularizer families statistics claims",
     "_algebra": "guards glm conditioning claims regularizer",
-    "_engine/proximal.py": "regularizer guards weights model_selection",
+    "_engine/proximal.py": "regularizer guards weights model_selection claims",
     "_engine/quadratic.py": "traces families guards conditioning weights",
     "_engine/observed.py": "weights guards shards traces",
     "_engine/result.py": "guards glm html",
-    "_products": "products guards features glm weights covariates observation_models",
+    "_products": "products guards features glm weights covariates observation_models trace_columns",
     "_products/shards.py": "shards products guards streams",
     "_products/weighted_gram.py": "inference kernels",
     "_products/event_gram.py": "event_gram",
-    "_inputs.py": "errors doors names glm weights guards sklearn covariates times",
+    "_inputs.py": "errors doors names glm weights guards sklearn covariates times rows",
     "inference.py": "inference guards connectivity weights conditioning",
     "recordings": "io times seconds doors guards coupling errors",
     "recordings/covariates.py": "recipe_covariates recipe_choices",
     "recordings/nwb.py": "nwb nwb_archives guards formats",
     "recordings/nwb_hdf5.py": "nwb nwb_archives guards",
-    "recordings/nwb_objects.py": "formats",
+    "recordings/nwb_objects.py": "formats infer_command",
     "recordings/conditions.py": "nwb formats",
     "recordings/table.py": "formats nwb nwb_archives",
     "recordings/load.py": "formats nwb_archives errors",
@@ -82,6 +82,7 @@ NEAREST = {
     "recordings/intervals.py": "times seconds nwb_archives guards io coupling",
     "recordings/spikes.py": "io seconds errors",
     "recordings/stream.py": "streams shards guards",
+    "recordings/channels.py": "formats",
     "_kernels": "kernels products simulation",
 }
 GIGABYTES, SECONDS = 8, 20
@@ -252,7 +253,9 @@ def find_again(found, mutant):
     if not same:
         print(f"{mutant['file']} no longer has {mutant['old']!r}")
         return None
-    return mutant | min(same, key=lambda c: abs(c.line - mutant["line"]))._asdict()
+    place = mutant["line"], mutant["begin"]
+    near = min(same, key=lambda c: (abs(c.line - place[0]), abs(c.begin - place[1])))
+    return mutant | near._asdict()
 
 
 def mutated(mutant, source):

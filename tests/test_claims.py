@@ -882,3 +882,59 @@ def test_few_steps_leave_some_for_the_judge_of_a_loose_tolerance(monkeypatch, re
         solver_kwargs={"tol": 1e-4, "maxiter": 9},
     ).fit(X, y)
     assert judged == [0]
+
+
+@pytest.mark.parametrize("seed", [0, 8])
+def test_weights_that_differ_much_where_exact_hessians_cost_too_much(seed, monkeypatch):
+    """The first decrement below the tolerance may be one of a poor curvature."""
+    monkeypatch.setattr(
+        batch._Fit, "_cheap", lambda self, result, part=1.0: np.zeros(result.status.size, bool)
+    )
+    test_a_loose_tolerance_with_weights_that_differ_much(seed)
+
+
+def test_a_model_without_a_minimum_ends_the_search_on_the_sample():
+    """No further pass would change it, and exact Hessians find the optimum from there."""
+    rng = np.random.default_rng(3)
+    z = rng.normal(size=(600, 1))
+    basis = fastglm.basis.RaisedCosineLogConv(2, 5) * fastglm.basis.IdentityEval()
+    X = basis.compute_features(np.full((600, 1), 2.0), 1e8 + z)
+    y = rng.poisson(np.exp(0.5 * z[:, 0] - 0.5)).astype(float)
+    model = fastglm.GLM(regularizer="Lasso", regularizer_strength=1e-9, solver_name="newton-cg")
+    holds(model.fit(X, y), receiver(X, y, "exp", groups=lasso([1e-9] * 2)))
+    assert model.n_passes_[0] < 30
+
+
+def test_losses_of_bins_are_those_of_columns_far_from_zero():
+    """The rows of exact Hessians are centred, the coefficients are not."""
+    rng = np.random.default_rng(0)
+    basis = fastglm.basis.RaisedCosineLogConv(2, 5) * fastglm.basis.IdentityEval()
+    X = basis.compute_features(np.full((200, 1), 2.0), 1e6 + rng.normal(size=(200, 1)))
+    rows, coef = np.asarray(X)[X.valid], np.array([0.5, -0.3])
+    y, intercept = rng.poisson(1.0, size=200).astype(float), 1.0 - rows.mean(axis=0) @ coef
+    problem = exact_of(fastglm.PopulationGLM(), X, y)
+    assert problem.shift.any()
+    eta, share, excess, *_ = (
+        np.concatenate(part) for part in zip(*problem.losses(0, coef, intercept), strict=True)
+    )
+    expected, y = rows @ coef + intercept, y[X.valid]
+    np.testing.assert_allclose(eta, expected, atol=1e-8)
+    np.testing.assert_allclose(share, 1 / len(rows))
+    least = np.where(y > 0, y - y * np.log(np.where(y > 0, y, 1.0)), 0.0)
+    np.testing.assert_allclose(excess, np.exp(expected) - y * expected - least, atol=1e-6)
+
+
+@pytest.mark.parametrize("link", ["exp", "logistic"])
+def test_no_gap_is_left_at_the_optimum_of_a_lasso(link):
+    """Features at zero have a slope, which the weights of their norms hold."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(150, 4))
+    y = (rng.random(150) < 1 / (1 + np.exp(-X[:, 0]))).astype(float)
+    family = "Poisson" if link == "exp" else "Bernoulli"
+    model = fastglm.PopulationGLM(family, regularizer="Lasso", regularizer_strength=0.1)
+    best = oracle.solve(receiver(X, y, link, groups=lasso([0.1] * 4)))
+    assert 0 < np.count_nonzero(best.coef) < 4
+    at = best.coef[:, None], np.array([best.intercept])
+    bound, away = gap_at_infinity(exact_of(model, X, y), np.arange(1), *at)
+    assert not away.any()
+    assert bound[0] < 1e-14

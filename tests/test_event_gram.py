@@ -275,3 +275,9 @@ def test_numbers_of_events_decide():
 def test_memory_of_the_triangles_is_what_the_plan_takes(n):
     X = LOG(3, window_size=8).compute_features(sparse_counts(50, 2))
     assert EventGram(X, n).triangles.nbytes == -(-n // LANES) * triangle_bytes(X.shape[1])
+
+
+def test_each_two_histories_meet_once():
+    """The entries of a pair are those at and below the diagonal: the later history has the rows."""
+    corners = [(row, column) for _, row, _, column, _ in EventGram(several(), 1).pairs]
+    assert sorted(corners) == [(0, 0), (14, 0), (14, 14)]

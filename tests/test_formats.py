@@ -872,3 +872,11 @@ def test_tables_need_pandas(tmp_path, monkeypatch, name):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match="This needs pandas: pip install pandas"):
         fastglm.load_spikes(tmp_path / name)
+
+
+def test_a_template_that_is_not_finite_has_a_channel_among_the_finite_ones(tmp_path):
+    templates = np.zeros((4, 20, 8))
+    templates[:, 5, 3], templates[:, 6, 4], templates[:, 7, 6] = np.nan, np.inf, 1.0
+    templates[:, 8:10, 2] = 1e308, -1e308  # from peak to peak it is no float64
+    spikes = fastglm.load_spikes(write_kilosort(tmp_path, **{"templates.npy": templates}))
+    assert spikes.metadata["channel"] == [106] * 4

@@ -1,6 +1,7 @@
 """Single lines that hold a promise: each of these tests fails if its line is left out."""
 
 import copy
+import tracemalloc
 import types
 from statistics import NormalDist
 
@@ -23,6 +24,7 @@ from fastglm._engine.late import _FIRST, LateReceivers
 from fastglm._engine.lbfgs import Steps
 from fastglm._engine.observed import Observed
 from fastglm._engine.preconditioner import SampleProblem, SingleProblem
+from fastglm._engine.quadratic import Normal, QuadraticProblem
 from fastglm._engine.result import SETTLED, USABLE
 from fastglm._engine.shared import Spectrum
 from fastglm._inputs import read_mask, read_penalty, read_problem
@@ -1055,3 +1057,137 @@ def test_trials_without_a_stop_are_left_out(tmp_path):
     with pytest.warns(match="trials: row 2 .*, row 3 .*, row 4 .* left out"):
         found = fastglm.load_spikes(path, epochs="trials")
     np.testing.assert_array_equal(found.segments, [[0, 1.5], [2, 3]])
+
+
+# --- sums and steps of the problems ---
+
+
+def quadratic_of(rng, n_receivers=3, n_features=4, n_bins=50, free=None):
+    """The normal equations of columns far from zero, and what they were made of."""
+    x = rng.normal(size=(n_bins, n_features)) + rng.normal(size=n_features)
+    y = rng.normal(size=(n_bins, n_receivers)) + 3
+    free = np.ones((n_features, n_receivers), bool) if free is None else free
+    off = y - y.mean(axis=0)
+    sums = x.T @ off, y.mean(axis=0), (off**2).sum(axis=0)
+    normal = Normal(np.cov(x.T, bias=True), x.mean(axis=0), n_bins, x.sum(axis=0))
+    return QuadraticProblem(normal, *sums, free, ridge(np.full(n_receivers, 0.3))), x, y
+
+
+def test_normal_equations_have_the_objective_and_the_gradient_of_the_rows():
+    rng = np.random.default_rng(0)
+    problem, x, y = quadratic_of(rng)
+    coef, intercept, everyone = rng.normal(size=(4, 3)), rng.normal(size=3), np.arange(3)
+    off = y - x @ coef - intercept
+    objective, grad, grad_intercept = problem.evaluate(everyone, coef, intercept)
+    expected = (off**2).mean(axis=0) + 0.15 * (coef**2).sum(axis=0)
+    np.testing.assert_allclose(objective, expected, rtol=1e-12)
+    np.testing.assert_allclose(grad, -2 * x.T @ off / 50 + 0.3 * coef, rtol=1e-12, atol=1e-13)
+    np.testing.assert_allclose(grad_intercept, -2 * off.mean(axis=0), rtol=1e-12)
+
+
+def test_normal_equations_keep_the_factors_of_a_few_masks_only():
+    rng, n, p = np.random.default_rng(0), 40, 100
+    free = np.ones((p, n), bool)
+    free[np.arange(n), np.arange(n)] = False  # of each receiver another one
+    problem, _, _ = quadratic_of(rng, n, p, 300, free)
+    everyone = np.arange(n)
+    _, grad, grad_intercept = problem.evaluate(everyone, np.zeros((p, n)), np.zeros(n))
+    tracemalloc.start()
+    try:
+        step, *_ = problem.step(everyone, grad, grad_intercept, 1e-16, np.zeros(n, bool))
+        kept = tracemalloc.get_traced_memory()[0] - step.nbytes
+    finally:
+        tracemalloc.stop()
+    assert kept < 20 * 8 * p**2
+
+
+def test_a_trial_point_is_harmless_only_where_eta_hardly_changes():
+    """On a sphere the mean square change of eta is the squared length of the step."""
+    problem, start = Spheres(), np.array([[1.0, 1.0], [0, 0], [0, 0], [0, 0]])
+    steps = Steps(problem, 2, 1)
+    assert not steps.harmless(start, start[:3], start[3]).any()  # nothing is known yet
+    steps.step(np.arange(2), start, start[:3], start[3], 1e-16, np.zeros(2, bool))
+    for length, expected in ((0.1, True), (0.5, False)):
+        point = start * (1 - length)
+        assert list(steps.harmless(point, point[:3], point[3])) == [expected] * 2
+
+
+def test_the_objective_of_a_sparse_search_cut_short_is_that_of_its_point():
+    rng = np.random.default_rng(0)
+    counts = rng.poisson(0.3, (2000, 3))
+    X = fastglm.basis.RaisedCosineLogConv(3, window_size=15).compute_features(counts)
+    args = {"regularizer": "Lasso", "regularizer_strength": 1e-2, "solver_name": "newton-cg"}
+    model = fastglm.PopulationGLM(solver_kwargs={"maxiter": 1}, **args)
+    with pytest.warns(match="max_iter"):
+        model.fit(X, counts, init_params=(0.1 * rng.normal(size=(9, 3)), np.zeros(3)))
+    rows, y = np.asarray(X)[X.valid], counts[X.valid]
+    eta = rows @ model.coef_ + model.intercept_
+    expected = (np.exp(eta) - y * eta).mean(axis=0) + 1e-2 * np.abs(model.coef_).sum(axis=0)
+    np.testing.assert_allclose(model.objective_, expected, rtol=1e-13)
+
+
+def test_the_factor_of_a_single_receiver_has_the_present_ridge():
+    """The Hessian on the sample is kept from the last penalty, its factor is not."""
+    data = np.diag([2.0, 4.0])
+    sample = object.__new__(SingleProblem)
+    sample.active, sample.free = np.arange(1), np.ones((2, 1), bool)
+    sample.weights, sample._even, sample._factors = np.ones((5, 1)), {}, {}
+    sample._kept_hessian = lambda j, features, weights: (data, None)
+    sample._reduce = lambda data, chosen, dtype: (data.copy(), None, None)
+    for strength in (0.0, 6.0):
+        sample.set_penalty(ridge(np.full(1, strength)))
+        found = sample.solve(np.ones((2, 1)), np.arange(1))
+        np.testing.assert_allclose(found[:, 0], 1 / (np.array([2, 4]) + strength), rtol=1e-5)
+
+
+def test_the_own_bins_of_a_late_receiver_have_the_hessian_of_all_bins():
+    """They are drawn where its curvature is: here most of it lies in few of the bins."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40_000, 3))
+    x[:, 0] = 7.0 * (rng.random(40_000) < 2e-3)
+    y = rng.poisson(0.1, size=(40_000, 2))
+    model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=0.1)
+    problem, both = problem_of(model, x, y), np.arange(2)
+    coef, intercept = np.array([[1.0, 0.9], [0.3, -0.2], [0.1, 0.4]]), np.array([-3.0, -2.0])
+    problem.evaluate(both, coef, intercept)
+    ones, total = np.column_stack([x, np.ones(40_000)]), problem.total[:2]
+    for j, index, weights in problem.late._draw(both, np.vstack([coef, intercept]), total):
+        assert 1000 <= index.size <= 7500
+        curvature = np.exp(x @ coef[:, j] + intercept[j])
+        expected = (ones.T * curvature) @ ones
+        found = (ones[index].T * weights) @ ones[index]
+        size = np.sqrt(np.diag(expected))
+        np.testing.assert_allclose(
+            found / np.outer(size, size), expected / np.outer(size, size), atol=0.05
+        )
+
+
+def test_products_with_the_sampled_hessian_leave_masked_features_out():
+    rng, both = np.random.default_rng(0), np.arange(2)
+    x = rng.normal(size=(300, 3))
+    mask = np.array([[1, 1], [1, 0], [0, 1]])
+    model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=0.1, feature_mask=mask)
+    sample = problem_of(model, x, rng.poisson(0.5, size=(300, 2))).sample
+    coef, intercept = 0.3 * rng.normal(size=(3, 2)) * mask, np.array([-1.0, -0.5])
+    sample.set_point(both, coef, intercept)
+    v = np.zeros((3, LANES))
+    v[:, :2] = rng.normal(size=(3, 2)) * mask
+    found = sample.product(v, np.arange(LANES))[:, :2]
+    curvature = np.exp(x @ coef + intercept)
+    for k in range(2):
+        off = x - np.average(x, axis=0, weights=curvature[:, k])
+        schur = (off.T * curvature[:, k]) @ off / 300 + 0.1 * np.eye(3)
+        schur += BLEND * sample.level[k] * np.cov(x.T, bias=True)
+        np.testing.assert_allclose(found[:, k], mask[:, k] * (schur @ v[:, k]), atol=1e-5)
+
+
+def test_passes_of_a_search_count_beside_those_after_its_point_of_least_norm():
+    """A large part along a collinear direction is taken out, which rounds eta."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 2))
+    y = rng.poisson(np.exp(x @ [0.5, -0.3] - 0.5))
+    model = fastglm.GLM(solver_name="newton-cholesky")
+    model.fit(x[:, [0, 1, 0]], y, init_params=([1e5 + 0.3, -0.1, -1e5], [-0.4]))
+    expected = fastglm.GLM().fit(x, y).coef_[[0, 1, 0]] / [2, 1, 2]
+    np.testing.assert_allclose(model.coef_, expected, atol=1e-9)
+    assert model.n_passes_[0] > model.n_iter_[0] >= 4  # each step takes a pass

@@ -366,3 +366,21 @@ def test_a_format_without_series_says_so(tmp_path):
         load_series(tmp_path, "x")
     with pytest.raises(FileNotFoundError, match="There is no file"):
         load_series(tmp_path / "none", "x")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_series_goes_before_those_of_a_container_of_its_name(tmp_path):
+    pynwb = pytest.importorskip("pynwb")
+    from datetime import UTC, datetime
+
+    file, path = pynwb.NWBFile("a", "b", datetime(2020, 1, 1, tzinfo=UTC)), tmp_path / "a.nwb"
+    file.add_acquisition(pynwb.TimeSeries(name="speed", data=[1.0, 2.0], rate=2.0, unit="m/s"))
+    wheel = pynwb.TimeSeries(name="wheel", data=[3.0, 4.0], rate=2.0, unit="m/s")
+    file.add_acquisition(pynwb.behavior.BehavioralTimeSeries(name="raw", time_series=wheel))
+    inner = pynwb.TimeSeries(name="belt", data=[5.0, 6.0], rate=2.0, unit="m/s")
+    behavior = file.create_processing_module("behavior", "what the animal did")
+    behavior.add(pynwb.behavior.BehavioralTimeSeries(name="speed", time_series=inner))
+    with pynwb.NWBHDF5IO(path, "w") as io:
+        io.write(file)
+    for name, expected in (("speed", [1.0, 2.0]), ("raw", [3.0, 4.0]), ("belt", [5.0, 6.0])):
+        np.testing.assert_array_equal(load_series(path, name)[1], expected)

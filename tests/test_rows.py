@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastglm
+from fastglm._inputs import cut
 from fastglm.basis import BSplineEval, HistoryConv, IdentityEval, RaisedCosineLinearConv
-from fastglm.features import DenseColumns, FeatureMatrix, as_feature_matrix, hold, hstack
+from fastglm.features import DenseColumns, Events, FeatureMatrix, as_feature_matrix, hold, hstack
 from fastglm.features.ranges import ranges_of
 from fastglm.model_selection import cross_validate, split
 from fastglm.recordings.covariates import read_covariates
@@ -389,3 +390,15 @@ def test_a_dense_block_of_one_stretch_is_a_view():
     values = np.random.default_rng(0).random((100, 4))
     (block,) = FeatureMatrix([DenseColumns(values)])[20:60].cut()[0].blocks
     assert np.shares_memory(block.values, values)
+
+
+def test_counts_weights_and_offsets_stand_at_the_bins_of_their_rows():
+    rng, bins = np.random.default_rng(0), np.r_[20:25, 30:40, 90:95]
+    X = HistoryConv(4).compute_features(make_counts(100))[bins]
+    y, weight, offset = rng.poisson(1.0, (20, 2)), rng.random(20), rng.normal(size=(20, 1))
+    matrix, places, (events, *rest) = cut(X, Events.of(y), weight, offset)
+    table = events.toarray()
+    for found, own in zip((table, *rest), (y, weight, offset), strict=True):
+        assert len(found) == matrix.shape[0]
+        np.testing.assert_array_equal(found[places], own)
+        assert not np.delete(found, places, axis=0).any()

@@ -469,3 +469,19 @@ def test_rows_and_columns_of_traces_keep_their_values(causality, rows):
     np.testing.assert_allclose(
         centred.rows(places[known]) + shift, stored[index][known], rtol=1e-9, atol=1e-9
     )
+
+
+@pytest.mark.parametrize("causality", CAUSALITIES)
+def test_the_activity_of_a_bin_is_that_of_the_values_that_it_sees(causality):
+    values, basis = traces(90, 3), HistoryConv(7, conv_kwargs={"predictor_causality": causality})
+    shift, expected = naive.window_shift(7, causality), np.zeros(90)
+    away = (np.abs(values - values.mean(axis=0)) / values.std(axis=0)).sum(axis=1)
+    for t in range(90):
+        for lag in range(1, 8):
+            if 0 <= t - lag + shift < 90:
+                expected[t] += away[t - lag + shift]
+    X = basis.compute_features(values)
+    assert isinstance(X.blocks[0], TraceColumns)
+    found, sees = Local(X).activity, X.valid  # other bins are not in the fit
+    ratio = found[sees] / expected[sees]
+    np.testing.assert_allclose(ratio, ratio[0], rtol=1e-4)

@@ -108,17 +108,10 @@ def split_space(gram):
     directions = np.column_stack([directions, np.eye(n)[:, ~varies]])
     if not directions.size:
         return directions, np.eye(n), least
-    return *complete(directions, directions.shape[1]), least
-
-
-def complete(directions, n_directions):
-    """Orthonormal bases of the span of some directions, and of what is orthogonal to it.
-
-    Directions differ in length by the units of the features. Each gets length 1.
-    """
-    length = np.linalg.norm(directions, axis=0)
-    q, _, _ = scipy.linalg.qr(directions / np.where(length > 0, length, 1), pivoting=True)
-    return q[:, :n_directions], q[:, n_directions:]
+    # Every column keeps its own digits: their lengths, by the units of the features, do not matter.
+    q, _, _ = scipy.linalg.qr(directions, pivoting=True)
+    n_null = directions.shape[1]
+    return q[:, :n_null], q[:, n_null:], least
 
 
 def null_basis(directions, unit):

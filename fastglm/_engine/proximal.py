@@ -251,8 +251,7 @@ class _Fit:
         if matrix is not None:
             schur += matrix
         if not np.isfinite(diagonal).all():  # out of the range of float32
-            self.step[:, j] = self.step_intercept[j] = self.promised[j] = 0
-            result.newton_decrement[j] = np.nan
+            self._take_no_step(j)
             return
         model, unit = Model(schur, g, c, starts, weight).scaled()
         trust = problem.trust(j)
@@ -264,6 +263,9 @@ class _Fit:
         small = np.fmax(self.tol * trust, _SUDDEN * result.newton_decrement[j] * trust)
         for solve in (self._solve, self._solve_exactly):
             z, slope, left = solve(j, model, features, goal)
+            if not np.isfinite(left):
+                self._take_no_step(j)
+                return
             gain = model.gain(z, slope) + 0.5 * g_b**2 / total
             # The inner solution leaves a part of the gradient. A gain below 0 is rounding.
             claim = max(gain, 0.0) + left
@@ -284,17 +286,23 @@ class _Fit:
         self.promised[j] = -gain
         result.newton_decrement[j] = claim / trust
 
+    def _take_no_step(self, j):
+        """Where a model has no minimum. The search has stalled, and exact Hessians take over."""
+        self.step[:, j] = self.step_intercept[j] = self.promised[j] = 0
+        self.result.newton_decrement[j] = np.nan
+
     def _solve(self, j, model, features, goal):
         """The minimum of a model, the slope of its quadratic there, and what that leaves."""
         schur, g, c, starts, weight = model
         z, slope, *self.held[j] = kernels.solve_groups(
             schur, g, c, starts, weight, goal, features, *self.held[j]
         )
-        if not np.isfinite(z).all():  # the model is not convex: exact Hessians will take over
-            z, slope = c.copy(), g.copy()
+        convex = np.isfinite(z).all()
         # The goal is missed where no system in float32 has a factor.
-        if self._may_solve(features) and model.breach(slope, z) > 2 * goal:
+        if self._may_solve(features) and not (convex and model.breach(slope, z) <= 2 * goal):
             return self._solve_exactly(j, model, features, goal)
+        if not convex:
+            return z, slope, np.nan
         curved = np.diag(schur).astype(np.float64).clip(min=1e-300)
         return z, slope, 0.5 * kernels.group_leftover(slope, z, starts, weight, curved)
 

@@ -211,12 +211,14 @@ class LocalPasses:
 
 
 def _copy_rows(values, receivers, lanes, out, start, n_rows):
-    """The counts of a chunk in the layout of the kernels, from a table of all of them."""
+    """The counts of a chunk in the layout of the kernels, from a table of all of them.
+
+    Lanes without a receiver keep any numbers: their sums are dropped.
+    """
     some = slice(kernels.PAD * lanes, (kernels.PAD + n_rows) * lanes)
     for tile, first in enumerate(range(0, len(receivers), lanes)):
         rows, own = out[tile, some].reshape(n_rows, lanes), receivers[first : first + lanes]
         rows[:, : len(own)] = values[start : start + n_rows, own]
-        rows[:, len(own) :] = 0
     return out
 
 
