@@ -178,12 +178,6 @@ def is_number(value: object) -> bool:
         return False
 
 
-def wrong_number(value: object) -> type[Exception]:
-    """The exception for a value that is refused: TypeError if it is no number, else ValueError."""
-    real = isinstance(value, int | float | np.integer | np.floating)
-    return ValueError if real and not isinstance(value, bool) else TypeError
-
-
 def check_choice(name: str, value: object, choices: Iterable, wanted: str | None = None) -> None:
     """Raise ValueError if a value is none of some names.
 

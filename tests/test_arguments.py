@@ -21,27 +21,22 @@ COUNTS = np.random.default_rng(0).poisson(0.2, (300, 2))
 HUGE = 10**400
 
 
-KINDS = [(TypeError, value) for value in ("3", [2.0], 1j, {})]  # no numbers
+NO_NUMBERS = ["3", [2.0], 1j, {}, np.nan, np.inf, HUGE]
 
 
-@pytest.mark.parametrize(
-    ("error", "value"),
-    [*KINDS, (TypeError, None), *((ValueError, v) for v in (np.nan, np.inf, 1.7e308, HUGE, 1.3))],
-)
-def test_a_width_is_a_number(error, value):
+@pytest.mark.parametrize("value", [*NO_NUMBERS, None, 1.7e308, 1.3])
+def test_a_width_is_a_number(value):
     for make in (lambda: RaisedCosineLogConv(5, 20, width=value),
                  lambda: RaisedCosineLinearEval(5, width=value)):  # fmt: skip
-        with pytest.raises(error, match=r"width is .*; expected a number greater than 1"):
+        with pytest.raises(ValueError, match=r"width is .*; expected a number greater than 1"):
             make()
 
 
-@pytest.mark.parametrize(
-    ("error", "value"), [*KINDS, *((ValueError, v) for v in (np.nan, np.inf, -1, 0, HUGE))]
-)
-def test_a_time_scaling_is_a_number(error, value):
+@pytest.mark.parametrize("value", [*NO_NUMBERS, -1, 0])
+def test_a_time_scaling_is_a_number(value):
     for make in (lambda: RaisedCosineLogConv(5, 20, time_scaling=value),
                  lambda: RaisedCosineLogEval(5, time_scaling=value)):  # fmt: skip
-        with pytest.raises(error, match=r"time_scaling is .*; expected a number above 0"):
+        with pytest.raises(ValueError, match=r"time_scaling is .*; expected a number above 0"):
             make()
 
 

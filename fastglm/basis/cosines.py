@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastglm._checks import is_number, positive_int, wrong_number
+from fastglm._checks import is_number, positive_int
 from fastglm.basis.leaf import Conv, Eval, Family
 
 
@@ -34,7 +34,7 @@ class RaisedCosineLinear(Family):
     def width(self, value: float) -> None:
         number = is_number(value) and 1 < value <= 1e300
         if not number or not np.isclose(2 * value, round(2 * value)):
-            raise wrong_number(value)(
+            raise ValueError(
                 f"width is {value!r}; expected a number greater than 1 with an integer 2 * width, "
                 "or the bumps would not sum to a constant. Use 2.0?"
             )
@@ -56,9 +56,7 @@ class RaisedCosineLog(RaisedCosineLinear):
     def time_scaling(self, value: float | None) -> None:
         value = 50.0 if value is None else value
         if not is_number(value) or not value > 0:
-            raise wrong_number(value)(
-                f"time_scaling is {value!r}; expected a number above 0 (50 is usual)."
-            )
+            raise ValueError(f"time_scaling is {value!r}; expected a number above 0 (50 is usual).")
         self._time_scaling = value
 
     @property
