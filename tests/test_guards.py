@@ -10,7 +10,7 @@ import pytest
 
 import fastglm
 from fastglm._algebra.linear import centre, cho_solve, cholesky, null_spaces
-from fastglm._algebra.sampling import BLEND
+from fastglm._algebra.sampling import BLEND, sample_size
 from fastglm._algebra.sparse_model import Model
 from fastglm._batches import cost, monitor
 from fastglm._batches import fit as batches
@@ -1191,3 +1191,10 @@ def test_passes_of_a_search_count_beside_those_after_its_point_of_least_norm():
     expected = fastglm.GLM().fit(x, y).coef_[[0, 1, 0]] / [2, 1, 2]
     np.testing.assert_allclose(model.coef_, expected, atol=1e-9)
     assert model.n_passes_[0] > model.n_iter_[0] >= 4  # each step takes a pass
+
+
+def test_the_sample_has_the_size_of_the_table_of_memory():
+    """At most twenty bins a feature, whose float32 rows take four tenths of the budget."""
+    assert sample_size(1000, 10**6) == 20_000
+    assert sample_size(1000, 10**6, memory_budget=1e8) * 4 * 1000 == 0.4 * 1e8
+    assert sample_size(1000, 700) == 700
