@@ -209,7 +209,7 @@ def test_lists_of_lists_of_times_are_spike_times():
     ("error", "use", "message"),
     [
         (
-            TypeError,
+            ValueError,
             lambda: RaisedCosineLogConv(4, 9, time_scaling="30"),
             "time_scaling is '30'; expected a",
         ),
@@ -219,17 +219,17 @@ def test_lists_of_lists_of_times_are_spike_times():
             "time_scaling is inf; expected a",
         ),
         (
-            TypeError,
+            ValueError,
             lambda: RaisedCosineLogConv(4, 9, time_scaling=[5]),
             r"time_scaling is \[5\]; expected",
         ),
         (
-            TypeError,
+            ValueError,
             lambda: RaisedCosineLinearEval(4, width="3"),
             "width is '3'; expected a number greater",
         ),
         (
-            TypeError,
+            ValueError,
             lambda: RaisedCosineLinearEval(4, width=None),
             "width is None; expected a number",
         ),
