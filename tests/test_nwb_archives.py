@@ -442,3 +442,18 @@ def test_many_references_to_one_long_text_take_no_memory(path, copies):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1e8  # all of the copies are 300 MB
+
+
+def test_a_collection_of_texts_that_never_ends_is_refused(path):
+    write(path, make_times(3))
+    with h5py.File(path, "a") as file:
+        data = file.create_dataset("units/quality", data=["good", "bad", "good"])
+        place = data.id.get_offset()
+    assert fastglm.load_spikes(path, "quality == 'good'").n_units == 2
+    content = bytearray(path.read_bytes())
+    heap = int.from_bytes(content[place + 4 : place + 12], "little")
+    assert content[heap : heap + 4] == b"GCOL"
+    content[heap + 16 : heap + 32] = bytes(16)  # a free object of no size: HDF5 stays there
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"file.nwb could .*: the texts of /units/quality are dam"):
+        fastglm.load_spikes(path, "quality == 'good'")

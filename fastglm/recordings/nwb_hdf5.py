@@ -6,6 +6,7 @@ would bring pandas and the schemas of all extensions, and would read the whole f
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -212,6 +213,7 @@ class _Data:
         if data.ndim != 1 or data.dtype.kind != "O":
             with _reading(path):
                 return texts[()]
+        _check_heaps(data, path)
         parts, n_read, step = [], 0, max(_TEXTS // max(size, 1), 8)
         for first in range(0, data.size, step):
             with _reading(path):
@@ -223,3 +225,44 @@ class _Data:
                     f"the file, which holds {size} bytes."
                 )
         return np.concatenate([np.zeros(0, object), *parts])
+
+
+def _check_heaps(data, path):
+    """Raise ValueError if a collection that holds the texts of contiguous data is damaged.
+
+    HDF5 walks through a collection (a "global heap") from object to object. Where the size of a
+    free one is 0 it never ends, in a call that nothing interrupts. Collections that cannot be read
+    here, such as those of streams, are left to it.
+    """
+    offset = data.id.get_offset()
+    name = data.file.filename
+    if offset is None or data.file.userblock_size or not os.path.isfile(name):
+        return
+    size = os.path.getsize(name)
+    entry = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
+    with open(name, "rb") as file:
+        file.seek(offset)
+        entries = np.frombuffer(file.read(entry.itemsize * data.size), entry)
+        for address in np.unique(entries["address"][entries["length"] > 0]).tolist():
+            file.seek(min(address, size))
+            head = file.read(16)
+            if head[:4] != b"GCOL":
+                continue  # HDF5 says so
+            n_bytes = min(int.from_bytes(head[8:], "little"), size - address)
+            if not _ends(head + file.read(max(n_bytes - 16, 0))):
+                raise ValueError(
+                    f"{path} could not be read as NWB: the texts of {data.name} are damaged."
+                )
+
+
+def _ends(heap):
+    """Whether a walk through the objects of a collection ends; its header has 16 bytes."""
+    place = 16
+    while place + 16 <= len(heap):
+        index = int.from_bytes(heap[place : place + 2], "little")
+        n_bytes = int.from_bytes(heap[place + 8 : place + 16], "little")
+        step = n_bytes if index == 0 else 16 + -(-n_bytes // 8) * 8
+        if step < 16:
+            return False
+        place += step
+    return True
