@@ -204,10 +204,7 @@ def add_penalty(fit, j, out, factor=1.0):
     ``out`` has the intercept last.
     """
     # The penalty is one of the mean loss, and the mean is over the bins of each receiver.
-    ridge, matrix = fit.penalty.hessian_parts(j, fit.free[j])
-    np.einsum("aa->a", out)[:-1] += factor * fit.total[j] * ridge
-    if matrix is not None:
-        out[:-1, :-1] += factor * fit.total[j] * matrix
+    fit.penalty.add_hessian(j, fit.free[j], out[:-1, :-1], factor * fit.total[j])
 
 
 def squares(fit):

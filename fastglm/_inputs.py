@@ -169,8 +169,7 @@ def read_problem(model, X, y, sample_weight=None, offset=None) -> Problem:
     given, X = X, as_feature_matrix(X)
     y = read_counts(model, y, X)
     n_bins, n = X.shape[0], y.n_units
-    if y.n_bins != n_bins:
-        raise ValueError(f"X has {n_bins} rows and y {y.n_bins}; expected one row of each per bin.")
+    check_rows(X, y)
     if not X.valid.any():
         raise ValueError(
             f"None of the {n_bins} rows of X is finite. A row needs a whole window of history "
@@ -201,6 +200,14 @@ def read_problem(model, X, y, sample_weight=None, offset=None) -> Problem:
     shape = shape_of(given) if is_tree(given) else None
     rest = free, penalty, settings, names, places, shape
     return Problem(X, observed, center, shift, valid, *rest)
+
+
+def check_rows(X: FeatureMatrix, y: Events, name: str = "X") -> None:
+    """Raise ValueError if features and counts have different numbers of rows."""
+    if y.n_bins != X.shape[0]:
+        raise ValueError(
+            f"{name} has {X.shape[0]} rows and y {y.n_bins}; expected one row of each per bin."
+        )
 
 
 def warn_unused(model) -> None:

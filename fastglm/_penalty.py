@@ -79,8 +79,16 @@ class Penalty:
 
     def hessian(self, j, free):
         """Hessian of the quadratic part of receiver j over some features."""
+        out = np.zeros((free.size, free.size))
+        self.add_hessian(j, free, out)
+        return out
+
+    def add_hessian(self, j, free, out, factor=1.0):
+        """Add a multiple of `hessian` to a matrix."""
         ridge, matrix = self.hessian_parts(j, free)
-        return np.diag(ridge) if matrix is None else np.diag(ridge) + matrix
+        np.einsum("aa->a", out)[:] += factor * ridge
+        if matrix is not None:
+            out += factor * matrix
 
     def hessian_parts(self, j, free):
         """The diagonal of the ridge, and the quadratic matrix of receiver j, or None."""

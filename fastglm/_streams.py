@@ -18,6 +18,7 @@ from fastglm._checks import shown
 from fastglm._engine.observed import Observed
 from fastglm._inputs import (
     Problem,
+    check_rows,
     cut,
     feature_names,
     read_counts,
@@ -166,15 +167,7 @@ class Chunks:
         """A pair as features and events over the bins that the rows need."""
         if not isinstance(given, tuple | list) or len(given) != 2:
             raise ValueError(f"Chunk {k} of the loader is {shown(given)}; expected a pair (X, y).")
-        X = as_feature_matrix(given[0])
-        y = read_counts(self.model, given[1], X)
-        if y.n_bins != X.shape[0]:
-            raise ValueError(
-                f"X of chunk {k} has {X.shape[0]} rows and y {y.n_bins}; expected one row of each "
-                "per bin."
-            )
-        X, _, (y, _, _) = cut(X, y, None, None)
-        return X, y
+        return _read_rows(self.model, as_feature_matrix(given[0]), given[1], f"X of chunk {k}")
 
     def _check_layout(self, X, y, k):
         """Raise ValueError if a chunk has other features or receivers than the first one."""
@@ -286,13 +279,17 @@ def read_chunk(model: object, X: object, y: object) -> tuple[FeatureMatrix, Even
             "again, and update keeps events only. Give X from a basis with a window on spikes, or "
             "all chunks to stochastic_fit."
         )
-    y = copy.copy(read_counts(model, y, X))
-    if y.n_bins != X.shape[0]:
-        raise ValueError(
-            f"X has {X.shape[0]} rows and y {y.n_bins}; expected one row of each per bin."
-        )
-    X, _, (y, _, _) = cut(X, y, None, None)
+    X, y = _read_rows(model, X, y, "X")
+    y = copy.copy(y)
     y.timeline = None
+    return X, y
+
+
+def _read_rows(model, X, y, name):
+    """Features and counts over the bins that the rows need."""
+    y = read_counts(model, y, X)
+    check_rows(X, y, name)
+    X, _, (y, _, _) = cut(X, y, None, None)
     return X, y
 
 

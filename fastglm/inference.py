@@ -383,13 +383,14 @@ def _fill(out, fit, some, matrices, block_size, floor):
             meat += effective.part(k, free, fisher) / fit.precision[j]
             add_penalty(fit, j, meat, _LEAST)
         add_penalty(fit, j, fisher)
-        *factors, marked = _factors(fisher, meat, np.append(floor[free, j], 0.0))
-        if np.any(fit.shift):
-            # The intercept of features as they were given is b - shift'c.
-            for factor in factors[: 1 if factors[0] is factors[1] else 2]:
-                factor[:, -1] -= factor[:, :-1] @ fit.shift[free]
+        left, right, marked = _factors(fisher, meat, np.append(floor[free, j], 0.0))
+        if np.any(fit.shift):  # the intercept of features as they were given is b - shift'c
+            left[:, -1] -= left[:, :-1] @ fit.shift[free]
+            if right is not left:
+                right[:, -1] -= right[:, :-1] @ fit.shift[free]
         # The covariance of a sandwich does not depend on the scale.
-        _put(out, j, free, factors, marked, 1.0 if meat is not None else 1 / fit.precision[j])
+        scale = 1 / fit.precision[j] if meat is None else 1.0
+        _put(out, j, free, left, right, marked, scale)
 
     run_threads(invert, range(some.size))
 
@@ -402,9 +403,8 @@ def _explained(fisher, coef):
 
 
 @np.errstate(over="ignore", invalid="ignore")  # where next to nothing is determined
-def _put(out, j, free, factors, marked, scale):
+def _put(out, j, free, left, right, marked, scale):
     """Write the covariance ``scale * left'right`` of a receiver's free features and intercept."""
-    left, right = factors
     of = out.filters[free]
     edges = np.flatnonzero(np.diff(of, prepend=-1, append=-1))
     for begin, end in pairwise(edges):

@@ -337,7 +337,7 @@ class DenseProblem:
     def rows(self, block, j):
         """Rows of receiver j's features in a block, centred, and a column of ones."""
         rows = self._block(block)[0].rows
-        return rows[:, np.append(self.features[j], rows.shape[1] - 1)]
+        return rows[:, self.bordered[j]]
 
     def losses(self, j, coef, intercept):
         """Of the bins of each block: eta, share, loss above its least, residual and curvature.
@@ -417,11 +417,7 @@ class DenseProblem:
         if self.space[j] is not None:
             schur += self.space[j].basis.T @ self._pull(j) @ self.space[j].basis
         else:
-            ridge, matrix = self.penalty.hessian_parts(j, self.features[j])
-            np.einsum("aa->a", schur)[:] += ridge
-            if matrix is not None:
-                schur += matrix
-        if self.space[j] is None:
+            self.penalty.add_hessian(j, self.features[j], schur)
             mean = mean + self.shift[self.features[j]]
         self.mean[j], self.total[j] = mean, total / self.n_bins
         self.factor[j] = cholesky(schur)

@@ -70,13 +70,14 @@ class EventGram:
 
     def _chunk(self, n_tiles):
         """Bins whose weights are added up at a time."""
-        met = distances = 0.0
-        for block, _, other, _, wanted in self.pairs:
-            met += _pairs_within(block, other) * _part(block, other, wanted)
-            distances += wanted.sum() * (block.lags + other.lags - 1)
         n_rows = _TILE_BYTES // (8 * (LANES + self.columns.size))
-        if met:
-            n_rows = max(n_rows, int(min(_MET * distances / met, 1.0) * self.X.shape[0]))
+        if n_rows < self.X.shape[0]:
+            met = distances = 0.0
+            for block, _, other, _, wanted in self.pairs:
+                met += _pairs_met(block, other, wanted)
+                distances += wanted.sum() * (block.lags + other.lags - 1)
+            if met:
+                n_rows = max(n_rows, int(min(_MET * distances / met, 1.0) * self.X.shape[0]))
         most = max(_ROWS, _CHUNK_BYTES // (8 * (n_tiles * LANES + self.columns.size)))
         return min(n_rows, most, self.X.shape[0])
 
@@ -160,7 +161,7 @@ def event_work(X, wanted):
         total += _ROW * block.n_events * block.lags * n_rows
     for block, _, other, _, both in _pairs_of(histories, wanted, False):
         lags = block.lags + other.lags - 1
-        met = _pairs_within(block, other) * _part(block, other, both)
+        met = _pairs_met(block, other, both)
         total += _PAIR * met * min(block.lags, other.lags) / 2
         runs = min(met, both.sum() * lags) * min(block.lags, other.lags) / 2
         total += _KERNEL * (runs + both.sum() * lags) * max(block.n_funcs, other.n_funcs)
@@ -182,17 +183,15 @@ def row_work(X, sizes):
     return X.shape[0] * (sizes**2).sum() / 2 * min(1.0, _PACKED * part)
 
 
-def _pairs_within(block, other):
-    """Number of pairs of events of two histories whose windows have a bin in common."""
+def _pairs_met(block, other, both):
+    """About how many pairs of events of some pairs of senders have windows with a bin in common.
+
+    Of all such pairs of two histories it is the part that these senders have of all their pairs.
+    """
     bins, others = block.events.bins, other.events.bins
     last, first = (np.searchsorted(others, bins + by) for by in (block.lags, 1 - other.lags))
-    return float((last - first).sum())
-
-
-def _part(block, other, both):
-    """The part of the pairs of events that belong to some pairs of senders."""
-    mine, others = np.diff(block.starts), np.diff(other.starts)
-    return mine @ both @ others / (mine.sum() * others.sum())
+    mine, theirs = np.diff(block.starts), np.diff(other.starts)
+    return float((last - first).sum()) * (mine @ both @ theirs / (mine.sum() * theirs.sum()))
 
 
 def _is_sparse(block):

@@ -265,7 +265,7 @@ class Basis(BaseEstimator):
         return next(iter(shapes))
 
     def _check_shapes(self):
-        """Raise ValueError if factors of a product have inputs of different shapes."""
+        """The shape of a product's inputs, if it is known; ValueError if factors have others."""
 
     def _one_each(self, inputs, wrong=TypeError):
         if len(inputs) != self._n_inputs:
@@ -700,8 +700,7 @@ class MultiplicativeBasis(_Composite):
 
     @property
     def _input_shape(self):
-        shapes = {b._vector_shape for b in self._leaves()}
-        return None if None in shapes else self._one_shape(shapes)
+        return self._check_shapes()
 
     def _set_input_shape(self, *xi):
         super()._set_input_shape(*xi)
@@ -709,8 +708,7 @@ class MultiplicativeBasis(_Composite):
 
     def _check_shapes(self):
         shapes = {b._vector_shape for b in self._leaves()}
-        if None not in shapes:
-            self._one_shape(shapes)
+        return None if None in shapes else self._one_shape(shapes)
 
     def compute_features(self, *xi: object, epochs: object | None = None) -> FeatureMatrix:
         """Products of the factors' features, input by input; one input for each leaf, in order.

@@ -240,9 +240,8 @@ def _check_heaps(data, path):
         return
     size = os.path.getsize(name)
     entry = np.dtype([("length", "<u4"), ("address", "<u8"), ("index", "<u4")])
+    entries = np.fromfile(name, entry, data.size, offset=offset)
     with open(name, "rb") as file:
-        file.seek(offset)
-        entries = np.frombuffer(file.read(entry.itemsize * data.size), entry)
         for address in np.unique(entries["address"][entries["length"] > 0]).tolist():
             file.seek(min(address, size))
             head = file.read(16)

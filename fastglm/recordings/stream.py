@@ -18,6 +18,7 @@ from fastglm._checks import import_extra, is_number, shown
 from fastglm._pynapple import Columns
 from fastglm.features import Events, FeatureMatrix
 from fastglm.recordings import tables
+from fastglm.recordings.times import check_bin_size, check_range
 
 _BLOCK = 1 << 20  # spikes of a file that are looked at together
 _ROUNDING = 1e-6  # part of a bin by which a spike before an edge belongs to the next bin
@@ -430,8 +431,8 @@ def stream_spikes(
     The times are read once here, for an index of the file. Each pass of a fit reads all shards.
     """
     path, units = str(path), None if units is None else str(units)
-    if not is_number(bin_size) or bin_size <= 0:
-        raise ValueError(f"bin_size is {bin_size!r}; expected seconds, such as 0.001.")
+    check_bin_size(bin_size)
+    check_range(t_start, t_stop)
     if not is_number(spikes) or spikes < 1:
         raise ValueError(f"spikes is {spikes!r}; expected the number of spikes of a shard.")
     if not hasattr(basis, "window_size"):
