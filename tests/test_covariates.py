@@ -124,12 +124,14 @@ def test_products_with_a_held_covariate(X, dense, dtype):
     sweep.n_rows = 128
     sweep.set_coef(coef)
     tolerance = 1e-10 if dtype == np.float64 else 1e-4
-    for start, n_rows in sweep.chunks():
-        sweep.forward(start, n_rows)
-        eta, rows = sweep.get(n_rows, 2).copy(), slice(start, start + n_rows)
-        valid = both.valid[rows]
-        assert np.abs((eta - expected[rows] @ coef)[valid]).max(initial=0) < 30 * tolerance
-        sweep.backward(start, n_rows, sweep.put(residual[rows]))
+    for chunks in sweep.rounds():
+        sweep.forward(chunks)
+        for chunk in chunks:
+            rows = slice(chunk.start, chunk.start + chunk.n_rows)
+            eta, valid = sweep.get(chunk, 2), both.valid[rows]
+            assert np.abs((eta - expected[rows] @ coef)[valid]).max(initial=0) < 30 * tolerance
+            sweep.put(chunk, residual[rows])
+        sweep.backward(chunks)
     grad = sweep.collect()[:, :2]
     np.testing.assert_allclose(grad, expected.T @ residual, atol=100 * tolerance)
 

@@ -3,6 +3,7 @@
 import decimal
 import functools
 import inspect
+import itertools
 import math
 import os
 
@@ -13,9 +14,11 @@ import pytest
 import scipy.special
 
 from fastglm import _kernels as kernels
+from fastglm._kernels import threads
 from fastglm._products import history as products
 from fastglm._products import sums as statistics
 from fastglm._products import sweep as sweeps
+from fastglm._products.pieces import Chunk, pieces
 from fastglm._products.sweep import Sweep
 from fastglm.features import DenseColumns, Events, FeatureMatrix, HistoryColumns
 from fastglm.observation_models import BernoulliObservations, PoissonObservations
@@ -78,16 +81,19 @@ def forward(X, coef, dtype=np.float64, lanes=LANES, products="events"):
     sweep = Sweep(X, coef.shape[1], dtype, lanes, products)
     sweep.set_coef(coef)
     out = np.empty((X.shape[0], coef.shape[1]), dtype)
-    for start, n_rows in sweep.chunks():
-        sweep.forward(start, n_rows)
-        out[start : start + n_rows] = sweep.get(n_rows, coef.shape[1])
+    for chunks in sweep.rounds():
+        sweep.forward(chunks)
+        for chunk in chunks:
+            out[chunk.start : chunk.start + chunk.n_rows] = sweep.get(chunk, coef.shape[1])
     return out
 
 
 def backward(X, residual, dtype=np.float64, lanes=LANES, products="events"):
     sweep = Sweep(X, residual.shape[1], dtype, lanes, products)
-    for start, n_rows in sweep.chunks():
-        sweep.backward(start, n_rows, sweep.put(residual[start : start + n_rows]))
+    for chunks in sweep.rounds():
+        for chunk in chunks:
+            sweep.put(chunk, residual[chunk.start : chunk.start + chunk.n_rows])
+        sweep.backward(chunks)
     return sweep.collect()[:, : residual.shape[1]]
 
 
@@ -204,10 +210,12 @@ def test_segments_of_one_receiver_join_without_a_seam(start, dtype):
     sweep = Sweep(X, 1, dtype, 1)
     assert sweep.n_rows >= n_rows
     sweep.set_coef(coef)
-    sweep.forward(start, n_rows)
+    chunk = Chunk(0, start, n_rows)
+    sweep.forward([chunk])
     tolerance = {np.float64: 1e-13, np.float32: 1e-5}[dtype]
-    np.testing.assert_allclose(sweep.get(n_rows, 1), rows @ coef, atol=tolerance)
-    sweep.backward(start, n_rows, sweep.put(residual))
+    np.testing.assert_allclose(sweep.get(chunk, 1), rows @ coef, atol=tolerance)
+    sweep.put(chunk, residual)
+    sweep.backward([chunk])
     np.testing.assert_allclose(sweep.collect(), rows.T @ residual, atol=100 * tolerance)
 
 
@@ -238,9 +246,11 @@ def test_tiles_that_are_not_listed_are_left_alone():
     X = history_matrix(counts, kernel)
     sweep = Sweep(X, 2 * LANES)
     sweep.set_coef(coef, np.array([1]))
-    sweep.forward(0, 30)
-    eta = sweep.get(30, 2 * LANES).copy()
-    sweep.backward(0, 30, sweep.put(residual))
+    chunk = Chunk(0, 0, 30)
+    sweep.forward([chunk])
+    eta = sweep.get(chunk, 2 * LANES).copy()
+    sweep.put(chunk, residual)
+    sweep.backward([chunk])
     grad = sweep.collect()
     assert not eta[:, :LANES].any()
     assert not grad[:, :LANES].any()
@@ -252,7 +262,8 @@ def test_the_pads_of_eta_stay_zero():
     counts, kernel, coef, _ = make_problem((13, 2, 5, 3))
     sweep = Sweep(history_matrix(counts, kernel), 3)
     sweep.set_coef(coef)
-    eta = sweep.forward(0, 13)
+    sweep.forward([Chunk(0, 0, 13)])
+    eta = sweep.etas[0]
     assert not eta[:, : PAD * LANES].any()
     assert not eta[:, (PAD + 13) * LANES :].any()
 
@@ -260,7 +271,9 @@ def test_the_pads_of_eta_stay_zero():
 def test_collect_starts_the_gradient_anew():
     counts, kernel, _, residual = make_problem((13, 2, 5, 3))
     sweep = Sweep(history_matrix(counts, kernel), 3)
-    sweep.backward(0, 13, sweep.put(residual))
+    chunk = Chunk(0, 0, 13)
+    sweep.put(chunk, residual)
+    sweep.backward([chunk])
     assert sweep.collect().any()
     assert not sweep.collect().any()
 
@@ -278,20 +291,21 @@ def test_dense_and_history_blocks_side_by_side_share_the_products():
 def test_project_filters_weighs_the_kernel_with_the_coefficients():
     rng = np.random.default_rng(0)
     kernel, coef = rng.normal(size=(5, 3)), rng.normal(size=(2 * 3, 2 * 4))
-    filters = np.zeros((2, 2, 5 + 2 * PAD, 4))
-    kernels.launch(kernels.project_filters, kernel, coef, 4, np.arange(2), filters)
-    expected = np.einsum("lb,ibtk->tilk", kernel, coef.reshape(2, 3, 2, 4))
-    np.testing.assert_allclose(filters[:, :, PAD : PAD + 5], expected, atol=1e-14)
-    assert not filters[:, :, :PAD].any()
-    assert not filters[:, :, PAD + 5 :].any()
+    filters = np.zeros((2, 5 + 2 * PAD, 4))
+    kernels.project_filters(kernel, coef, 4, filters)
+    expected = np.einsum("lb,ibk->ilk", kernel, coef.reshape(2, 3, 8)[:, :, 4:])
+    np.testing.assert_allclose(filters[:, PAD : PAD + 5], expected, atol=1e-14)
+    assert not filters[:, :PAD].any()
+    assert not filters[:, PAD + 5 :].any()
 
 
 def test_collect_filters_adds_to_the_gradient():
     rng = np.random.default_rng(0)
-    kernel, lag_sums = rng.normal(size=(5, 3)), rng.normal(size=(2, 2, 8, 4))  # 3 spare lags
+    kernel, lag_sums = rng.normal(size=(5, 3)), rng.normal(size=(2, 8, 4))  # 3 spare lags
     grad = np.ones((2 * 3, 2 * 4))
-    kernels.launch(kernels.collect_filters, kernel, lag_sums, 4, grad)
-    expected = 1 + np.einsum("lb,tilk->ibtk", kernel, lag_sums[:, :, :5]).reshape(6, 8)
+    kernels.collect_filters(kernel, lag_sums, 4, grad)
+    expected = np.ones((6, 8))
+    expected[:, 4:] += np.einsum("lb,ilk->ibk", kernel, lag_sums[:, :5]).reshape(6, 4)
     np.testing.assert_allclose(grad, expected, atol=1e-14)
 
 
@@ -322,6 +336,43 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(dtype, lanes):
         numba.set_num_threads(before)
     for a, b in zip(one, two, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("n_threads", [1, 2, 3, 16])
+@pytest.mark.parametrize("n_tiles", [1, 3])
+def test_pieces_cover_every_row_of_a_round_once(n_threads, n_tiles):
+    chunks = [Chunk(0, 0, 2 * SEGMENT), Chunk(1, 2 * SEGMENT, 2 * SEGMENT), Chunk(2, 4096, 70)]
+    tiles, n = np.arange(5, 5 + n_tiles), 5 * n_tiles
+    seen = {(tile, chunk.slot): np.zeros(chunk.n_rows, int) for tile in tiles for chunk in chunks}
+    edges = np.arange(n_threads + 1) * n // n_threads
+    for first, last in itertools.pairwise(edges.tolist()):
+        for piece in pieces(chunks, tiles, SEGMENT, first, last):
+            assert piece.begin % SEGMENT == 0
+            seen[piece.tile, piece.chunk.slot][piece.begin : piece.end] += 1
+    assert all((rows == 1).all() for rows in seen.values())
+
+
+@pytest.mark.parametrize("n_threads", [2, 5])
+def test_threads_share_a_round_of_chunks(n_threads, monkeypatch):
+    monkeypatch.setattr(threads.numba, "get_num_threads", lambda: n_threads)
+    monkeypatch.setattr(sweeps, "CHUNK", 128)
+    counts, kernel, coef, residual = make_problem((1000, 4, 9, 3))
+    sweep = Sweep(history_matrix(counts, kernel), 3)
+    sizes = [len(chunks) for chunks in sweep.rounds()]
+    assert sum(sizes) == 8
+    assert sizes[0] == min(8, 4 * n_threads)
+    X = naive.history(counts, kernel)
+    np.testing.assert_allclose(forward(sweep.X, coef), X @ coef, atol=1e-12)
+    np.testing.assert_allclose(backward(sweep.X, residual), X.T @ residual, atol=1e-11)
+
+
+def test_chunks_without_a_valid_bin_are_left_out(monkeypatch):
+    monkeypatch.setattr(sweeps, "CHUNK", 128)
+    counts, kernel, _, _ = make_problem((1000, 2, 9, 1))
+    valid = np.zeros(1000, bool)
+    valid[[130, 999]] = True
+    rounds = Sweep(history_matrix(counts, kernel), 1).rounds(valid)
+    assert [chunk.start for chunks in rounds for chunk in chunks] == [128, 896]
 
 
 @pytest.mark.parametrize("company", [0.0, 1e30, np.nan])
@@ -403,7 +454,7 @@ def exact_exp(x):
 def exp_array(x):
     out = np.empty(len(x))
     with np.errstate(all="ignore"):
-        kernels.launch(kernels.exp_array, np.asarray(x), out)
+        kernels.exp_array(np.asarray(x), out)
     return out
 
 
@@ -492,21 +543,11 @@ def run_poisson(loss, eta, counts, intercept=None, valid=None, start=0, lanes=LA
     valid = valid if loss.exponential else valid.astype(dtype)  # weights of the bins
     sums = np.full((n_tiles, n_segments, 2, lanes), -7.0)
     values, y = pack(eta, lanes, dtype), pack(counts, lanes, dtype)
-    tiles = np.arange(n_tiles)
     with np.errstate(all="ignore"):
-        kernels.launch(
-            loss.kernel,
-            values,
-            y,
-            offsets,
-            np.ones_like(offsets),
-            valid,
-            start,
-            n_rows,
-            lanes,
-            tiles,
-            sums,
-        )
+        for tile in range(n_tiles):
+            own = offsets[tile * lanes : (tile + 1) * lanes]
+            args = own, np.ones_like(own), valid, start, 0, n_rows, sums[tile]
+            loss.kernel(values[tile], y[tile], *args)
     pads = np.concatenate([values[:, : PAD * lanes], values[:, (PAD + n_rows) * lanes :]], axis=1)
     sums = sums.transpose(1, 2, 0, 3).reshape(n_segments, 2, -1)[:, :, :n]
     return unpack(values, lanes, n), pads, sums
@@ -601,15 +642,6 @@ def test_poisson_exp_ignores_what_stands_in_invalid_rows(dtype, lanes):
     values, _, sums = run_poisson(POISSON, eta, eta, valid=valid, dtype=dtype, lanes=lanes)
     np.testing.assert_array_equal(sums[0], 1.0)
     assert not values[1].any()
-
-
-def test_pointwise_kernels_leave_other_tiles_alone():
-    eta = pack(np.zeros((3, 3)), 1, float)
-    sums = np.full((3, 1, 2, 1), -7.0)
-    args = np.zeros(3), np.ones(3), np.ones(3, bool), 0, 3, 1, np.array([1]), sums
-    kernels.launch(kernels.poisson_exp, eta, eta, *args)
-    np.testing.assert_array_equal(unpack(eta, 1, 3), [[0, 1, 0]] * 3)
-    np.testing.assert_array_equal(sums[:, 0, 0, 0], [-7, 3, -7])
 
 
 def test_softplus_stays_finite_where_its_rate_underflows():

@@ -16,7 +16,8 @@ from sklearn.model_selection import cross_val_score
 import fastglm
 from fastglm import _kernels
 from fastglm._engine.observed import Observed
-from fastglm._kernels import LANES, PAD, SEGMENT
+from fastglm._kernels import LANES, PAD, SEGMENT, threads
+from fastglm._products import sweep
 from fastglm._products.local import Local
 from fastglm.features import Events
 from fastglm.observation_models import (
@@ -755,9 +756,11 @@ def run(kernel, eta, y, intercept=None, weight=None, start=0, lanes=LANES, dtype
     sums = np.full((n_tiles, n_segments, 2, lanes), -7.0)
     values, counts = pack(eta, lanes, dtype), pack(y, lanes, dtype)
     scales = np.full(n_tiles * lanes, SCALE, dtype)
-    args = offsets, scales, weight, start, n_rows, lanes, np.arange(n_tiles), sums
     with np.errstate(all="ignore"):
-        _kernels.launch(kernel, values, counts, *args)
+        for tile in range(n_tiles):
+            own = slice(tile * lanes, (tile + 1) * lanes)
+            args = offsets[own], scales[own], weight, start, 0, n_rows, sums[tile]
+            kernel(values[tile], counts[tile], *args)
     pads = np.concatenate([values[:, : PAD * lanes], values[:, (PAD + n_rows) * lanes :]], axis=1)
     sums = sums.transpose(1, 2, 0, 3).reshape(n_segments, 2, -1)[:, :, :n]
     return unpack(values, lanes, n), pads, sums
@@ -927,34 +930,38 @@ def test_a_weight_is_as_many_rows(loss, dtype, lanes):
 
 
 @every_kernel
-def test_kernels_leave_other_tiles_alone(loss):
-    eta = pack(np.full((3, 3), 0.5), 1, float)
-    sums = np.full((3, 1, 2, 1), -7.0)
-    args = np.zeros(3), np.ones(3), np.ones(3), 0, 3, 1, np.array([1]), sums
-    _kernels.launch(loss.kernel, eta, pack(np.ones((3, 3)), 1, float), *args)
-    values = unpack(eta, 1, 3)
-    np.testing.assert_array_equal(values[:, [0, 2]], 0.5)
-    assert (values[:, 1] != 0.5).all()
-    np.testing.assert_array_equal(sums[[0, 2], 0, :, 0], -7)
+def test_kernels_leave_other_rows_alone(loss):
+    n_rows = 2 * SEGMENT + 5
+    eta, y = (pack(np.full((n_rows, 1), value), 1, float) for value in (0.5, 1.0))
+    sums = np.full((3, 2, 1), -7.0)
+    one = np.ones(1), np.ones(1), np.ones(n_rows)
+    loss.kernel(eta[0], y[0], *one, 0, SEGMENT, 2 * SEGMENT, sums)
+    values = unpack(eta, 1, 1)[:, 0]
+    assert (values[:SEGMENT] == 0.5).all()
+    assert (values[SEGMENT : 2 * SEGMENT] != 0.5).all()
+    assert (values[2 * SEGMENT :] == 0.5).all()
+    np.testing.assert_array_equal(sums[[0, 2]], -7)
 
 
-@compiled_only
-@every_kernel
-@every_batch
-def test_sums_do_not_depend_on_threads(loss, dtype, lanes):
-    import numba
-
+@every_loss
+@pytest.mark.parametrize("lanes", [LANES, 1])
+def test_a_pass_has_the_same_bits_on_any_number_of_threads(loss, lanes, monkeypatch):
+    """With offsets and weights, over chunks that threads share."""
+    monkeypatch.setattr(sweep, "CHUNK", 256)
+    n_bins = 300 if PURE else 20_000
     rng = np.random.default_rng(0)
-    eta, y = rng.normal(size=(3000, 3)), counts_of(loss.observation_model, (3000, 3))
-    results, before = [], numba.get_num_threads()
-    try:
-        for n_threads in (1, before):
-            numba.set_num_threads(n_threads)
-            results.append(run(loss.kernel, eta, y, lanes=lanes, dtype=dtype))
-    finally:
-        numba.set_num_threads(before)
-    for one, many in zip(*results, strict=True):
-        np.testing.assert_array_equal(one, many)
+    y = rng.integers(0, 2, (n_bins, 3)).astype(float)
+    X = fastglm.basis.RaisedCosineLogConv(3, 10).compute_features(y)
+    X = fastglm.features.hstack([X, rng.normal(size=(n_bins, 2))])
+    observed = Observed(Events.of(y), rng.random(n_bins), rng.normal(size=(n_bins, 3)))
+    point = np.arange(3), 0.1 * rng.normal(size=(11, 3)), rng.normal(size=3)
+    found = []
+    for n_threads in (1, 2, 5):
+        monkeypatch.setattr(threads.numba, "get_num_threads", lambda n=n_threads: n)
+        found.append(Local(X).passes(3, lanes).evaluate(observed, loss, *point, True))
+    for other in found[1:]:
+        for a, b in zip(found[0], other, strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 # --- counts in tiles ----------------------------------------------------------------------------
@@ -974,9 +981,11 @@ def test_counts_are_scattered_into_tiles(dtype, lanes, start, n_rows):
     n_tiles = -(-n // lanes)
     room = SEGMENT + 400
     out = np.full((n_tiles, (room + 2 * PAD) * lanes), 5.0, dtype)
-    args = bins, receivers, amplitudes, lanes, start, n_rows, out
     for _ in range(2):  # what was there is cleared
-        _kernels.launch(_kernels.scatter_counts, *args)
+        for tile in range(n_tiles):
+            own = bins, receivers, amplitudes, tile * lanes, start
+            for begin, end in itertools.pairwise([0, n_rows // 3, n_rows]):
+                _kernels.scatter_counts(*own, begin, end, lanes, out[tile])
         rows = unpack(out, lanes, n)[:n_rows]
         expected = np.zeros((n_rows, n))
         part = dense[start : start + n_rows]
@@ -988,10 +997,9 @@ def test_counts_are_scattered_into_tiles(dtype, lanes, start, n_rows):
 
 
 def test_no_events_scatter_nothing():
-    out = np.full((1, (8 + 2 * PAD) * 1), 5.0)
-    nothing = np.zeros(0, np.int64)
-    _kernels.launch(_kernels.scatter_counts, nothing, nothing, np.zeros(0), 1, 0, 8, out)
-    assert not out[:, PAD : PAD + 8].any()
+    out, nothing = np.full(8 + 2 * PAD, 5.0), np.zeros(0, np.int64)
+    _kernels.scatter_counts(nothing, nothing, np.zeros(0), 0, 0, 0, 8, 1, out)
+    assert not out[PAD : PAD + 8].any()
 
 
 @every_loss

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import warnings
 
 import numba
@@ -32,28 +33,95 @@ def fit(_=0):
 
 @forks
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:.*fork:RuntimeWarning")
-def test_a_pool_of_forks_after_a_fit_works_or_says_why_not():
+def test_a_pool_of_forks_after_a_fit_gives_the_same_fit():
     here = fit()
     with multiprocessing.get_context("fork").Pool(1) as pool:
-        result = pool.map_async(fit, [0])
-        if threads._is_gnu() and not numba.config.DISABLE_JIT and numba.threading_layer() == "omp":
-            with pytest.raises(RuntimeError, match=r"forked from one in which kernels had run"):
-                result.get(60)
-        else:
-            assert result.get(60) == [here]
+        assert pool.map_async(fit, [0]).get(60) == [here]
 
 
 @forks
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning", "ignore:.*fork:RuntimeWarning")
-def test_a_lock_that_another_thread_holds_does_not_stop_a_fork():
-    with threads.launch_lock, threads._process.lock:
+def test_a_fork_starts_threads_of_its_own():
+    """Those of the process that it comes from are not there."""
+    assert threads.run_threads(abs, range(8)) == list(range(8))
+    with threads._process.lock:  # another thread holds it, which is not there either
         child = os.fork()
         if child == 0:
-            free = threads.launch_lock.acquire(timeout=5) and threads._process.lock.acquire(
-                timeout=5
-            )
-            os._exit(0 if free else 1)
+            with threads.single_threaded_blas():
+                right = threads.run_threads(abs, range(8)) == list(range(8))
+            os._exit(0 if right else 1)
         assert os.waitpid(child, 0)[1] == 0
+
+
+# --- threads ---
+
+
+@pytest.fixture
+def four_threads(monkeypatch):
+    monkeypatch.setattr(threads.numba, "get_num_threads", lambda: 4)
+
+
+def test_threads_take_items_side_by_side_and_keep_their_order(four_threads):
+    together = threading.Barrier(4)
+
+    def wait_for_the_others(item):
+        together.wait(10)
+        return item, threading.get_ident()
+
+    found = threads.run_threads(wait_for_the_others, "abcd")
+    assert [item for item, _ in found] == list("abcd")
+    assert len({thread for _, thread in found}) == 4
+
+
+def test_little_work_stays_on_one_thread(four_threads):
+    found = threads.run_threads(lambda _: threading.get_ident(), range(8), work=99_999)
+    assert set(found) == {threading.get_ident()}
+
+
+def test_a_call_from_inside_a_piece_of_work_runs_there_alone(four_threads):
+    def outer(_):
+        own = threading.get_ident()
+        return set(threads.run_threads(lambda _: threading.get_ident(), range(4))) == {own}
+
+    assert all(threads.run_threads(outer, range(16)))
+    assert threads.n_threads_now() == 4
+
+
+def test_an_error_of_a_piece_is_raised_when_all_threads_are_done(four_threads):
+    done, failed = [], threading.Event()
+
+    def work(item):
+        if item == 0:
+            failed.set()
+            raise KeyError("one bad piece")
+        failed.wait(10)
+        time.sleep(0.01)
+        done.append(item)
+
+    with pytest.raises(KeyError, match="one bad piece"):
+        threads.run_threads(work, range(1000))
+    n = len(done)
+    time.sleep(0.05)
+    assert n == len(done) < 100
+
+
+def test_threads_take_over_the_settings_for_warnings(four_threads):
+    def divide(_):
+        return np.float64(1) / np.float64(0)
+
+    with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
+        threads.run_threads(divide, range(8))
+    with np.errstate(divide="ignore"):
+        assert set(threads.run_threads(divide, range(8))) == {np.inf}
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 7, 100, 101])
+@pytest.mark.parametrize("unit", [1, 8])
+def test_work_is_cut_into_ranges_that_join(four_threads, n, unit):
+    ranges = threads.cut(n, unit)
+    assert [k for first, last in ranges for k in range(first, last)] == list(range(n))
+    assert all(first % unit == 0 and first < last for first, last in ranges)
+    assert len(ranges) <= 16
 
 
 # --- the cache of the compiler ---

@@ -67,8 +67,9 @@ def measure_rates() -> Rates:
         sweep.set_coef(coef)
 
         def run():
-            eta = sweep.forward(0, X.shape[0])
-            sweep.backward(0, X.shape[0], eta)
+            for chunks in sweep.rounds():
+                sweep.forward(chunks)
+                sweep.backward(chunks)
 
         return additions / _best_time(run)
 

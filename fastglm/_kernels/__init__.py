@@ -32,6 +32,7 @@ from fastglm._kernels.pairs import (
     add_rows,
     add_sender_crossed,
     add_sender_pairs,
+    multiply_rows,
 )
 from fastglm._kernels.pointwise import (
     bernoulli_cloglog,
@@ -76,7 +77,6 @@ from fastglm._kernels.tiles import (
     history_forward,
     history_forward_narrow,
     history_rows,
-    launch,
     project_filters,
     runs_backward,
     runs_backward_narrow,
@@ -121,11 +121,11 @@ __all__ = [
     "history_forward",
     "history_forward_narrow",
     "history_rows",
-    "launch",
     "learn_curvature",
     "log",
     "log32",
     "log_of",
+    "multiply_rows",
     "negative_binomial_exp",
     "negative_binomial_softplus",
     "pack_rows",

@@ -21,30 +21,29 @@ _KERNEL = "Tuple((float64[:, ::1], int64[:, ::1]))"
 _PAIR = "UniTuple(int64, 2)"
 _SENDERS = "Tuple((int32[::1], float64[::1], int64[::1]))"
 _LATER = "Tuple((int32[::1], int32[::1], float64[::1]))"
-_CHUNK = "int64, int64, int64, int64[::1]"
+_ROWS = "int64, int64, int64"
 # Names and types; `tests/test_ahead.py` compares them with those of a fit.
 
 
 def _pass_over_bins(dtype):
     """The kernels of a pass with Poisson counts, in their order."""
-    rows, columns = f"{dtype}[:, ::1]", f"{dtype}[::1]"
+    rows, line = f"{dtype}[:, ::1]", f"{dtype}[::1]"
+    runs = f"{rows}, int64[::1], int64[::1]"
     return {
-        "project_filters": "(float64[:, ::1], float64[:, ::1], int64, int64[::1], "
-        f"{dtype}[:, :, :, ::1])",
-        "history_forward": f"(int32[::1], int32[::1], {columns}, {rows}, {_CHUNK}, {rows})",
-        "runs_forward": f"({rows}, int64[::1], int64[::1], {rows}, int64[::1], {rows})",
-        "poisson_exp": f"({rows}, {rows}, {columns}, {columns}, boolean[::1], {_CHUNK}, "
-        "float64[:, :, :, ::1])",
-        "history_backward": f"(int32[::1], int64[::1], {columns}, {rows}, {_CHUNK}, "
+        "project_filters": f"(float64[:, ::1], float64[:, ::1], int64, {dtype}[:, :, ::1])",
+        "history_forward": f"(int32[::1], int32[::1], {line}, {line}, int64, {_ROWS}, {line})",
+        "runs_forward": f"({runs}, {line}, int64, int64, {line})",
+        "poisson_exp": f"({line}, {line}, {line}, {line}, boolean[::1], {_ROWS}, "
         "float64[:, :, ::1])",
-        "runs_backward": f"({rows}, int64[::1], int64[::1], {rows}, int64[::1], "
-        f"{dtype}[:, :, ::1])",
+        "history_backward": f"(int32[::1], int64[::1], {line}, {line}, int64, int64, int64, "
+        "float64[:, ::1])",
+        "runs_backward": f"({runs}, {line}, int64, int64, {rows})",
     }
 
 
 _COARSE, _PRECISE = _pass_over_bins("float32"), _pass_over_bins("float64")
 _MAP = {
-    "add_rows": f"(float64[:, ::1], int64[::1], float64[:, ::1], {_PAIR}, float64[:, :, ::1])",
+    "multiply_rows": "(float64[:, ::1], float64[::1], int64, int64, float64[:, ::1])",
     "add_sender_pairs": f"(int64, {_SENDERS}, {_KERNEL}, {_LATER}, {_KERNEL}, boolean[:, ::1], "
     f"float64[:, ::1], {_PAIR}, {_PAIR}, float64[:, :, ::1])",
     "add_sender_crossed": f"(int64, int64, {_SENDERS}, {_KERNEL}, float64[:, ::1], int64[::1], "

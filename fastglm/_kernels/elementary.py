@@ -7,7 +7,7 @@ Each has a form for either dtype, with flags of its own; the name that ends in `
 import math
 
 import numpy as np
-from numba import prange, types
+from numba import types
 from numba.extending import overload
 
 from fastglm._kernels.compiler import njit
@@ -96,13 +96,11 @@ def exp32(x):
     return value if x > _LOW_32 else (_ZERO_32 if x <= _LOW_32 else x)
 
 
-@njit(cache=True, parallel=True, nogil=True)
+@njit(cache=True, nogil=True)
 def exp_array(x, out):
     """``out = exp(x)`` for one-dimensional float64 arrays."""
-    n = x.shape[0]
-    for segment in prange((n + 4095) // 4096):
-        for k in range(segment * 4096, min(n, segment * 4096 + 4096)):
-            out[k] = exp(x[k])
+    for k in range(x.shape[0]):
+        out[k] = exp(x[k])
 
 
 def exp_of(x):

@@ -10,7 +10,6 @@ distance d are added up first, without a kernel, and the kernels are applied to 
 """
 
 import numpy as np
-from numba import prange
 
 from fastglm._kernels.compiler import njit
 from fastglm._kernels.threads import run_threads
@@ -304,31 +303,37 @@ def add_crossed(one, own, rows, columns, weights, bounds, corner, out):
     run_threads(add, range((one[2].size - 1) * n_tiles), one[0].size * own[0].shape[1])
 
 
-@njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH)
+@njit(cache=True, nogil=True, fastmath=FASTMATH)
+def multiply_rows(rows, weights, begin, end, out):
+    """``out[r * (r + 1) / 2 + c, :] = sum_t rows[r, t] rows[c, t] w[t, :]`` for c up to r."""
+    w = weights[begin * PAIR_LANES : end * PAIR_LANES]
+    for r in range(rows.shape[0]):
+        for c in range(r + 1):
+            total = out[r * (r + 1) // 2 + c]
+            total[:] = 0
+            one, two = rows[r, begin:end], rows[c, begin:end]
+            for t in range(end - begin):
+                value, here = one[t] * two[t], w[t * PAIR_LANES : (t + 1) * PAIR_LANES]
+                for x in range(PAIR_LANES):
+                    total[x] += value * here[x]
+
+
 def add_rows(rows, columns, weights, bounds, out):
     """Add the products of rows with each other to packed triangles; see `add_crossed`.
 
     ``columns`` ascend.
     """
-    n_columns, n_bins, n_tiles = rows.shape[0], bounds[1] - bounds[0], out.shape[0]
-    n_segments = (n_bins + _ROWS - 1) // _ROWS
-    parts = np.zeros((n_tiles * n_segments, n_columns * (n_columns + 1) // 2, PAIR_LANES))
-    for task in prange(n_tiles * n_segments):
-        begin = task % n_segments * _ROWS
-        end = min(n_bins, begin + _ROWS)
-        w = weights[task // n_segments, begin * PAIR_LANES : end * PAIR_LANES]
-        for r in range(n_columns):
-            for c in range(r + 1):
-                total = parts[task, r * (r + 1) // 2 + c]
-                one, two = rows[r, begin:end], rows[c, begin:end]
-                for t in range(end - begin):
-                    value, here = one[t] * two[t], w[t * PAIR_LANES : (t + 1) * PAIR_LANES]
-                    for x in range(PAIR_LANES):
-                        total[x] += value * here[x]
-    for task in range(n_tiles * n_segments):
-        for r in range(n_columns):
-            for c in range(r + 1):
-                place = columns[r] * (columns[r] + 1) // 2 + columns[c]
-                target, source = out[task // n_segments, place], parts[task, r * (r + 1) // 2 + c]
-                for x in range(PAIR_LANES):
-                    target[x] += source[x]
+    n_columns, n_bins = rows.shape[0], bounds[1] - bounds[0]
+    row, column = np.tril_indices(n_columns)
+    place = columns[row] * (columns[row] + 1) // 2 + columns[column]
+    begins = range(0, n_bins, _ROWS)
+    parts = np.empty((len(begins), row.size, PAIR_LANES))
+    for tile, target in enumerate(out):
+
+        def multiply(k, w=weights[tile]):
+            begin = begins[k]
+            multiply_rows(rows, w, begin, min(n_bins, begin + _ROWS), parts[k])
+
+        run_threads(multiply, range(len(begins)), n_bins * row.size * PAIR_LANES)
+        for part in parts:
+            target[place] += part

@@ -1,21 +1,19 @@
 """Pointwise kernels of the observation models: eta of a chunk becomes the weighted residual.
 
-Every kernel has the signature ``kernel(eta, counts, intercept, scale, weight, start, n_rows, lanes,
-tiles, sums)``; layout, tiles and the compiler's policy are those of `fastglm._kernels.tiles`.
+Every kernel has the signature ``kernel(eta, counts, intercept, scale, weight, start, begin, end,
+sums)``; layout, tiles and the compiler's policy are those of `fastglm._kernels.tiles`.
 
-- ``eta`` of shape (n_tiles, (PAD + n_rows + PAD) * lanes), float32 or float64, is changed in place.
+- ``eta`` of one tile, shape ((PAD + n_rows + PAD) * lanes,), float32 or float64, is changed in
+  place in the rows ``begin`` to ``end``.
 - ``counts`` has the layout of ``eta``. Kernels whose counts enter linearly do not read it.
-- ``intercept`` of shape (n_tiles * lanes,) is added to eta.
-- ``scale`` of shape (n_tiles * lanes,) is read where the loss depends on it.
+- ``intercept`` of shape (lanes,) is added to eta; lanes is LANES or 1.
+- ``scale`` of shape (lanes,) is read where the loss depends on it.
 - ``weight`` of shape (n_bins,) has the dtype of eta. Loss and residual of bin ``start + row`` are
   multiplied by it. Weight 0 leaves the bin out: its residual is 0 even where eta is inf or NaN.
-- ``sums[tile, segment, :, lane]`` (float64) gets the sums of the loss and of the residual.
-
-``lanes`` is LANES or 1.
+- ``sums[segment, :, lane]`` (float64) gets the sums of the loss and of the residual.
 """
 
 import numpy as np
-from numba import prange
 
 from fastglm._kernels.compiler import njit
 from fastglm._kernels.elementary import (
@@ -28,7 +26,7 @@ from fastglm._kernels.elementary import (
     softplus_slope,
     surprise_of,
 )
-from fastglm._kernels.tiles import FASTMATH, LANES, NARROW_BLOCK, PAD, SEGMENT
+from fastglm._kernels.tiles import FASTMATH, LANES, NARROW_BLOCK, PAD, SEGMENT, first_at
 from fastglm._kernels.weigh import CELLS, repeat, weigh, weigh_in_order, weigh_wide
 
 
@@ -75,30 +73,25 @@ def _poisson_exp_narrow(eta, intercept, valid, start, begin, end, sums):
     sums[:, 0] = total
 
 
-@njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH)
-def poisson_exp(eta, counts, intercept, scale, valid, start, n_rows, lanes, tiles, sums):
+@njit(cache=True, nogil=True, fastmath=FASTMATH)
+def poisson_exp(eta, counts, intercept, scale, valid, start, begin, end, sums):
     """Poisson with exponential link: ``eta`` becomes mu, in float32 or float64.
 
-    ``sums[tile, segment, :, lane]`` holds the sums of the loss and of the residual over the
+    ``sums[segment, :, lane]`` holds the sums of the loss and of the residual over the
     segment, without the terms linear in the counts, ``-y * eta`` and ``-y``. The caller adds these
     terms, which follow from ``X'Y`` without a pass. ``counts`` is not read.
     """
-    n_segments = (n_rows + SEGMENT - 1) // SEGMENT
-    for task in prange(tiles.shape[0] * n_segments):
-        tile = tiles[task // n_segments]
-        segment = task % n_segments
-        begin = segment * SEGMENT
-        end = min(n_rows, begin + SEGMENT)
-        offsets = intercept[tile * lanes : (tile + 1) * lanes]
-        args = eta[tile], offsets, valid, start, begin, end, sums[tile, segment]
-        if lanes == 1:
+    for first in range(begin, end, SEGMENT):
+        last = min(end, first + SEGMENT)
+        args = eta, intercept, valid, start, first, last, sums[first // SEGMENT]
+        if intercept.shape[0] == 1:
             _poisson_exp_narrow(*args)
         else:
             _poisson_exp_wide(*args)
 
 
-@njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
-def poisson_softplus(eta, counts, intercept, scale, weight, start, n_rows, lanes, tiles, sums):
+@njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
+def poisson_softplus(eta, counts, intercept, scale, weight, start, begin, end, sums):
     """Poisson with softplus link s: ``eta`` becomes the residual, in float32 or float64.
 
     The loss is ``s - y log(s)`` and the residual ``s' (1 - y / s)``, both times the weight.
@@ -110,23 +103,20 @@ def poisson_softplus(eta, counts, intercept, scale, weight, start, n_rows, lanes
     zero, one = eta.dtype.type(0), eta.dtype.type(1)
     lowest = eta.dtype.type(-700 if eta.itemsize > 4 else -80)
     far = eta.dtype.type(1e30)  # finite: times a count of 0
-    n_segments = (n_rows + SEGMENT - 1) // SEGMENT
-    for task in prange(tiles.shape[0] * n_segments):
-        tile = tiles[task // n_segments]
-        segment = task % n_segments
-        total = np.zeros((2, lanes))
-        loss = np.empty(NARROW_BLOCK * lanes, eta.dtype)
-        decays = np.empty(NARROW_BLOCK * lanes, eta.dtype)
-        below = np.empty(NARROW_BLOCK * lanes, eta.dtype)
-        offsets = np.empty(NARROW_BLOCK * lanes, eta.dtype)
-        for row in range(NARROW_BLOCK):
-            for k in range(lanes):
-                offsets[row * lanes + k] = intercept[tile * lanes + k]
-        end = min(n_rows, segment * SEGMENT + SEGMENT)
-        for begin in range(segment * SEGMENT, end, NARROW_BLOCK):
-            n = min(NARROW_BLOCK, end - begin)
-            block = eta[tile, (PAD + begin) * lanes : (PAD + begin + n) * lanes]
-            y = counts[tile, (PAD + begin) * lanes : (PAD + begin + n) * lanes]
+    lanes = intercept.shape[0]
+    loss = np.empty(NARROW_BLOCK * lanes, eta.dtype)
+    decays = np.empty(NARROW_BLOCK * lanes, eta.dtype)
+    below = np.empty(NARROW_BLOCK * lanes, eta.dtype)
+    offsets = np.empty(NARROW_BLOCK * lanes, eta.dtype)
+    repeat(intercept, lanes, offsets)
+    for first in range(begin, end, SEGMENT):
+        total = sums[first // SEGMENT]
+        total[:] = 0
+        last = min(end, first + SEGMENT)
+        for row in range(first, last, NARROW_BLOCK):
+            n = min(NARROW_BLOCK, last - row)
+            block = eta[(PAD + row) * lanes : (PAD + row + n) * lanes]
+            y = counts[(PAD + row) * lanes : (PAD + row + n) * lanes]
             for k in range(block.shape[0]):
                 x = block[k] + offsets[k]
                 below[k] = min(max(lowest - x, zero), far)
@@ -139,35 +129,33 @@ def poisson_softplus(eta, counts, intercept, scale, weight, start, n_rows, lanes
                 block[k] -= y[k] * (block[k] / loss[k])
             for k in range(block.shape[0]):
                 loss[k] -= y[k] * (log_of(loss[k]) - below[k])
-            args = loss, block, weight[start + begin : start + begin + n], total[0], total[1]
+            args = loss, block, weight[start + row : start + row + n], total[0], total[1]
             if lanes == 1:
                 weigh_in_order(*args)
             else:
                 weigh_wide(*args)
-        sums[tile, segment] = total
 
 
-@njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
-def bernoulli_logistic(eta, counts, intercept, scale, weight, start, n_rows, lanes, tiles, sums):
+@njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
+def bernoulli_logistic(eta, counts, intercept, scale, weight, start, begin, end, sums):
     """Bernoulli with logistic link: ``eta`` becomes ``w * mu``, ``mu = 1 / (1 + exp(-eta))``.
 
     ``sums`` hold ``w * log(1 + exp(eta))`` and ``w * mu``. The caller adds the terms linear in the
     counts, ``-y * eta`` and ``-y``. ``counts`` is not read.
     """
     zero, one = eta.dtype.type(0), eta.dtype.type(1)
+    lanes = intercept.shape[0]
     block_rows = CELLS // lanes
-    n_segments = (n_rows + SEGMENT - 1) // SEGMENT
-    for task in prange(tiles.shape[0] * n_segments):
-        tile = tiles[task // n_segments]
-        segment = task % n_segments
-        total = np.zeros((2, lanes))
-        loss, decays = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
-        offsets = np.empty(CELLS, eta.dtype)
-        repeat(intercept[tile * lanes : (tile + 1) * lanes], lanes, offsets)
-        end = min(n_rows, segment * SEGMENT + SEGMENT)
-        for begin in range(segment * SEGMENT, end, block_rows):
-            n = min(block_rows, end - begin)
-            block = eta[tile, (PAD + begin) * lanes : (PAD + begin + n) * lanes]
+    loss, decays = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
+    offsets = np.empty(CELLS, eta.dtype)
+    repeat(intercept, lanes, offsets)
+    for first in range(begin, end, SEGMENT):
+        total = sums[first // SEGMENT]
+        total[:] = 0
+        last = min(end, first + SEGMENT)
+        for row in range(first, last, block_rows):
+            n = min(block_rows, last - row)
+            block = eta[(PAD + row) * lanes : (PAD + row + n) * lanes]
             for k in range(block.shape[0]):
                 block[k] += offsets[k]
                 decays[k] = decay(block[k])
@@ -175,12 +163,11 @@ def bernoulli_logistic(eta, counts, intercept, scale, weight, start, n_rows, lan
                 loss[k] = cumulant(block[k], decays[k], zero)
             for k in range(block.shape[0]):
                 block[k] = softplus_slope(block[k], decays[k], zero, one)
-            weigh(loss, block, weight[start + begin : start + begin + n], lanes, total)
-        sums[tile, segment] = total
+            weigh(loss, block, weight[start + row : start + row + n], lanes, total)
 
 
-@njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
-def bernoulli_cloglog(eta, counts, intercept, scale, weight, start, n_rows, lanes, tiles, sums):
+@njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
+def bernoulli_cloglog(eta, counts, intercept, scale, weight, start, begin, end, sums):
     """Bernoulli with ``mu = 1 - exp(-m)``, ``m = exp(eta)``: ``eta`` becomes the residual.
 
     The loss is ``-y log(mu) + (1 - y) m`` and the residual ``(1 - y) m - y m exp(-m) / mu``, both
@@ -191,21 +178,20 @@ def bernoulli_cloglog(eta, counts, intercept, scale, weight, start, n_rows, lane
     lowest = eta.dtype.type(-700 if eta.itemsize > 4 else -80)
     far = eta.dtype.type(1e30)  # finite: times a count of 0
     most = eta.dtype.type(1000)  # exp(-1000) is 0, and inf * 0 in m * exp(-m) is avoided
+    lanes = intercept.shape[0]
     block_rows = CELLS // lanes
-    n_segments = (n_rows + SEGMENT - 1) // SEGMENT
-    for task in prange(tiles.shape[0] * n_segments):
-        tile = tiles[task // n_segments]
-        segment = task % n_segments
-        total = np.zeros((2, lanes))
-        loss, chance = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
-        decays, below = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
-        offsets = np.empty(CELLS, eta.dtype)
-        repeat(intercept[tile * lanes : (tile + 1) * lanes], lanes, offsets)
-        end = min(n_rows, segment * SEGMENT + SEGMENT)
-        for begin in range(segment * SEGMENT, end, block_rows):
-            n = min(block_rows, end - begin)
-            block = eta[tile, (PAD + begin) * lanes : (PAD + begin + n) * lanes]
-            y = counts[tile, (PAD + begin) * lanes : (PAD + begin + n) * lanes]
+    loss, chance = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
+    decays, below = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
+    offsets = np.empty(CELLS, eta.dtype)
+    repeat(intercept, lanes, offsets)
+    for first in range(begin, end, SEGMENT):
+        total = sums[first // SEGMENT]
+        total[:] = 0
+        last = min(end, first + SEGMENT)
+        for row in range(first, last, block_rows):
+            n = min(block_rows, last - row)
+            block = eta[(PAD + row) * lanes : (PAD + row + n) * lanes]
+            y = counts[(PAD + row) * lanes : (PAD + row + n) * lanes]
             for k in range(block.shape[0]):
                 x = block[k] + offsets[k]
                 below[k] = min(lowest - x, far) if x < lowest else zero  # where log(mu) is eta
@@ -222,8 +208,7 @@ def bernoulli_cloglog(eta, counts, intercept, scale, weight, start, n_rows, lane
                 loss[k] += silent
                 bounded = m if m < most else most
                 block[k] = silent - y[k] * (bounded * decays[k] / chance[k])
-            weigh(loss, block, weight[start + begin : start + begin + n], lanes, total)
-        sums[tile, segment] = total
+            weigh(loss, block, weight[start + row : start + row + n], lanes, total)
 
 
 @njit(cache=True, fastmath=FASTMATH)
@@ -264,44 +249,31 @@ def _gaussian_narrow(eta, intercept, weight, start, begin, end, sums):
     sums[1, 0] = residuals
 
 
-@njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH)
-def gaussian_identity(eta, counts, intercept, scale, weight, start, n_rows, lanes, tiles, sums):
+@njit(cache=True, nogil=True, fastmath=FASTMATH)
+def gaussian_identity(eta, counts, intercept, scale, weight, start, begin, end, sums):
     """Gaussian, ``mu = eta``: ``eta`` becomes ``2 w mu``; ``sums`` hold ``w mu^2`` and ``2 w mu``.
 
     The caller adds the terms linear in the counts, ``-2 y mu`` and ``-2 y``, and the constant
     ``y^2``. ``counts`` is not read.
     """
-    n_segments = (n_rows + SEGMENT - 1) // SEGMENT
-    for task in prange(tiles.shape[0] * n_segments):
-        tile = tiles[task // n_segments]
-        segment = task % n_segments
-        begin = segment * SEGMENT
-        end = min(n_rows, begin + SEGMENT)
-        offsets = intercept[tile * lanes : (tile + 1) * lanes]
-        args = eta[tile], offsets, weight, start, begin, end, sums[tile, segment]
-        if lanes == 1:
+    for first in range(begin, end, SEGMENT):
+        last = min(end, first + SEGMENT)
+        args = eta, intercept, weight, start, first, last, sums[first // SEGMENT]
+        if intercept.shape[0] == 1:
             _gaussian_narrow(*args)
         else:
             _gaussian_wide(*args)
 
 
-@njit(cache=True, parallel=True, nogil=True)
-def scatter_counts(bins, receivers, amplitudes, lanes, start, n_rows, out):
-    """``out[r // lanes, (PAD + bin - start) * lanes + r % lanes] += amplitude`` of every event.
+@njit(cache=True, nogil=True)
+def scatter_counts(bins, receivers, amplitudes, receiver, start, begin, end, lanes, out):
+    """``out[(PAD + bin - start) * lanes + r - receiver] += amplitude`` of every event of a tile.
 
-    Events are sorted by bin. Events outside ``start`` to ``start + n_rows``, and events of a
-    negative receiver, are skipped. The ``n_rows`` bins of all tiles are set to 0 first; the pads
-    stay as they are. Threads work on segments of bins, so that each number has one writer.
+    Its receivers are ``receiver`` to ``receiver + lanes``; other events are skipped. Events are
+    sorted by bin. The rows ``begin`` to ``end`` are set to 0 first; the others stay as they are.
     """
-    n_tiles = out.shape[0]
-    for segment in prange((n_rows + SEGMENT - 1) // SEGMENT):
-        begin = segment * SEGMENT
-        end = min(n_rows, begin + SEGMENT)
-        for tile in range(n_tiles):
-            out[tile, (PAD + begin) * lanes : (PAD + end) * lanes] = 0
-        first = np.searchsorted(bins, start + begin)
-        last = np.searchsorted(bins, start + end)
-        for e in range(first, last):
-            r = receivers[e]
-            if r >= 0:
-                out[r // lanes, (PAD + bins[e] - start) * lanes + r % lanes] += amplitudes[e]
+    out[(PAD + begin) * lanes : (PAD + end) * lanes] = 0
+    for e in range(first_at(bins, start + begin), first_at(bins, start + end)):
+        lane = receivers[e] - receiver
+        if 0 <= lane < lanes:
+            out[(PAD + bins[e] - start) * lanes + lane] += amplitudes[e]

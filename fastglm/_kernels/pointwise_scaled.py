@@ -6,7 +6,6 @@ Their signature is that of `fastglm._kernels.pointwise`.
 import math
 
 import numpy as np
-from numba import prange
 
 from fastglm._kernels.compiler import njit
 from fastglm._kernels.elementary import decay, exp_of, log_of, softplus, softplus_slope
@@ -14,8 +13,8 @@ from fastglm._kernels.tiles import FASTMATH, PAD, SEGMENT
 from fastglm._kernels.weigh import CELLS, repeat, weigh
 
 
-@njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
-def gamma_one_over_x(eta, counts, intercept, scale, weight, start, n_rows, lanes, tiles, sums):
+@njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
+def gamma_one_over_x(eta, counts, intercept, scale, weight, start, begin, end, sums):
     """Gamma with ``mu = 1 / eta``: ``eta`` becomes the residual ``y - mu``, times the weight.
 
     The loss is ``y eta - log(eta)``. Where eta is not above 0 it is infinite, and the residual is
@@ -23,19 +22,18 @@ def gamma_one_over_x(eta, counts, intercept, scale, weight, start, n_rows, lanes
     """
     zero, one = eta.dtype.type(0), eta.dtype.type(1)
     most = eta.dtype.type(np.inf)
+    lanes = intercept.shape[0]
     block_rows = CELLS // lanes
-    n_segments = (n_rows + SEGMENT - 1) // SEGMENT
-    for task in prange(tiles.shape[0] * n_segments):
-        tile = tiles[task // n_segments]
-        segment = task % n_segments
-        total = np.zeros((2, lanes))
-        loss, offsets = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
-        repeat(intercept[tile * lanes : (tile + 1) * lanes], lanes, offsets)
-        end = min(n_rows, segment * SEGMENT + SEGMENT)
-        for begin in range(segment * SEGMENT, end, block_rows):
-            n = min(block_rows, end - begin)
-            block = eta[tile, (PAD + begin) * lanes : (PAD + begin + n) * lanes]
-            y = counts[tile, (PAD + begin) * lanes : (PAD + begin + n) * lanes]
+    loss, offsets = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
+    repeat(intercept, lanes, offsets)
+    for first in range(begin, end, SEGMENT):
+        total = sums[first // SEGMENT]
+        total[:] = 0
+        last = min(end, first + SEGMENT)
+        for row in range(first, last, block_rows):
+            n = min(block_rows, last - row)
+            block = eta[(PAD + row) * lanes : (PAD + row + n) * lanes]
+            y = counts[(PAD + row) * lanes : (PAD + row + n) * lanes]
             for k in range(block.shape[0]):
                 x = block[k] + offsets[k]
                 block[k] = x
@@ -43,30 +41,28 @@ def gamma_one_over_x(eta, counts, intercept, scale, weight, start, n_rows, lanes
                 loss[k] = most if x <= zero else value
             for k in range(block.shape[0]):
                 block[k] = y[k] - one / (zero if block[k] <= zero else block[k])
-            weigh(loss, block, weight[start + begin : start + begin + n], lanes, total)
-        sums[tile, segment] = total
+            weigh(loss, block, weight[start + row : start + row + n], lanes, total)
 
 
-@njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
-def gamma_exp(eta, counts, intercept, scale, weight, start, n_rows, lanes, tiles, sums):
+@njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
+def gamma_exp(eta, counts, intercept, scale, weight, start, begin, end, sums):
     """Gamma with ``mu = exp(eta)``: ``eta`` becomes the residual ``1 - y / mu``, times the weight.
 
     The loss is ``y / mu + eta``. ``sums`` include the terms of the counts.
     """
     one = eta.dtype.type(1)
+    lanes = intercept.shape[0]
     block_rows = CELLS // lanes
-    n_segments = (n_rows + SEGMENT - 1) // SEGMENT
-    for task in prange(tiles.shape[0] * n_segments):
-        tile = tiles[task // n_segments]
-        segment = task % n_segments
-        total = np.zeros((2, lanes))
-        loss, offsets = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
-        repeat(intercept[tile * lanes : (tile + 1) * lanes], lanes, offsets)
-        end = min(n_rows, segment * SEGMENT + SEGMENT)
-        for begin in range(segment * SEGMENT, end, block_rows):
-            n = min(block_rows, end - begin)
-            block = eta[tile, (PAD + begin) * lanes : (PAD + begin + n) * lanes]
-            y = counts[tile, (PAD + begin) * lanes : (PAD + begin + n) * lanes]
+    loss, offsets = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
+    repeat(intercept, lanes, offsets)
+    for first in range(begin, end, SEGMENT):
+        total = sums[first // SEGMENT]
+        total[:] = 0
+        last = min(end, first + SEGMENT)
+        for row in range(first, last, block_rows):
+            n = min(block_rows, last - row)
+            block = eta[(PAD + row) * lanes : (PAD + row + n) * lanes]
+            y = counts[(PAD + row) * lanes : (PAD + row + n) * lanes]
             for k in range(block.shape[0]):
                 block[k] += offsets[k]
                 loss[k] = exp_of(-block[k])
@@ -74,32 +70,30 @@ def gamma_exp(eta, counts, intercept, scale, weight, start, n_rows, lanes, tiles
                 ratio = y[k] * loss[k]
                 loss[k] = ratio + block[k]
                 block[k] = one - ratio
-            weigh(loss, block, weight[start + begin : start + begin + n], lanes, total)
-        sums[tile, segment] = total
+            weigh(loss, block, weight[start + row : start + row + n], lanes, total)
 
 
-@njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
-def gamma_softplus(eta, counts, intercept, scale, weight, start, n_rows, lanes, tiles, sums):
+@njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
+def gamma_softplus(eta, counts, intercept, scale, weight, start, begin, end, sums):
     """Gamma with softplus link s: ``eta`` becomes ``s' / s (1 - y / s)``, times the weight.
 
     The loss is ``y / s + log(s)``. ``sums`` include the terms of the counts.
     """
     zero, one = eta.dtype.type(0), eta.dtype.type(1)
     lowest = eta.dtype.type(-700 if eta.itemsize > 4 else -80)
+    lanes = intercept.shape[0]
     block_rows = CELLS // lanes
-    n_segments = (n_rows + SEGMENT - 1) // SEGMENT
-    for task in prange(tiles.shape[0] * n_segments):
-        tile = tiles[task // n_segments]
-        segment = task % n_segments
-        total = np.zeros((2, lanes))
-        loss, decays = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
-        offsets = np.empty(CELLS, eta.dtype)
-        repeat(intercept[tile * lanes : (tile + 1) * lanes], lanes, offsets)
-        end = min(n_rows, segment * SEGMENT + SEGMENT)
-        for begin in range(segment * SEGMENT, end, block_rows):
-            n = min(block_rows, end - begin)
-            block = eta[tile, (PAD + begin) * lanes : (PAD + begin + n) * lanes]
-            y = counts[tile, (PAD + begin) * lanes : (PAD + begin + n) * lanes]
+    loss, decays = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
+    offsets = np.empty(CELLS, eta.dtype)
+    repeat(intercept, lanes, offsets)
+    for first in range(begin, end, SEGMENT):
+        total = sums[first // SEGMENT]
+        total[:] = 0
+        last = min(end, first + SEGMENT)
+        for row in range(first, last, block_rows):
+            n = min(block_rows, last - row)
+            block = eta[(PAD + row) * lanes : (PAD + row + n) * lanes]
+            y = counts[(PAD + row) * lanes : (PAD + row + n) * lanes]
             for k in range(block.shape[0]):
                 x = block[k] + offsets[k]
                 block[k] = lowest if x < lowest else x
@@ -113,8 +107,7 @@ def gamma_softplus(eta, counts, intercept, scale, weight, start, n_rows, lanes, 
                 decays[k] = ratio
             for k in range(block.shape[0]):
                 loss[k] = decays[k] + log_of(loss[k])
-            weigh(loss, block, weight[start + begin : start + begin + n], lanes, total)
-        sums[tile, segment] = total
+            weigh(loss, block, weight[start + row : start + row + n], lanes, total)
 
 
 @njit(cache=True, fastmath=FASTMATH)
@@ -137,8 +130,8 @@ def _log1p_over(scale, mu, one):
     return (log_of(w) + (u - (w - one)) / w) / scale
 
 
-@njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
-def negative_binomial_exp(eta, counts, intercept, scale, weight, start, n_rows, lanes, tiles, sums):
+@njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
+def negative_binomial_exp(eta, counts, intercept, scale, weight, start, begin, end, sums):
     """Negative binomial, ``mu = exp(eta)``: ``eta`` becomes ``(mu - y) / v``, times the weight.
 
     With ``v = 1 + scale mu`` the loss is ``log(v) / scale - y log(scale mu / v)``. ``sums`` include
@@ -147,22 +140,21 @@ def negative_binomial_exp(eta, counts, intercept, scale, weight, start, n_rows, 
     zero, one = eta.dtype.type(0), eta.dtype.type(1)
     lowest = eta.dtype.type(-700 if eta.itemsize > 4 else -80)
     far = eta.dtype.type(1e30)  # finite: times a count of 0
+    lanes = intercept.shape[0]
     block_rows = CELLS // lanes
-    n_segments = (n_rows + SEGMENT - 1) // SEGMENT
-    for task in prange(tiles.shape[0] * n_segments):
-        tile = tiles[task // n_segments]
-        segment = task % n_segments
-        total = np.zeros((2, lanes))
-        loss, means = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
-        scales, log_scales = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
-        below, offsets = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
-        repeat(intercept[tile * lanes : (tile + 1) * lanes], lanes, offsets)
-        _read_scales(scale[tile * lanes : (tile + 1) * lanes], lanes, scales, log_scales)
-        end = min(n_rows, segment * SEGMENT + SEGMENT)
-        for begin in range(segment * SEGMENT, end, block_rows):
-            n = min(block_rows, end - begin)
-            block = eta[tile, (PAD + begin) * lanes : (PAD + begin + n) * lanes]
-            y = counts[tile, (PAD + begin) * lanes : (PAD + begin + n) * lanes]
+    loss, means = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
+    scales, log_scales = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
+    below, offsets = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
+    repeat(intercept, lanes, offsets)
+    _read_scales(scale, lanes, scales, log_scales)
+    for first in range(begin, end, SEGMENT):
+        total = sums[first // SEGMENT]
+        total[:] = 0
+        last = min(end, first + SEGMENT)
+        for row in range(first, last, block_rows):
+            n = min(block_rows, last - row)
+            block = eta[(PAD + row) * lanes : (PAD + row + n) * lanes]
+            y = counts[(PAD + row) * lanes : (PAD + row + n) * lanes]
             for k in range(block.shape[0]):
                 x = block[k] + offsets[k]
                 below[k] = min(lowest - x, far) if x < lowest else zero  # where log(mu) is eta
@@ -173,14 +165,11 @@ def negative_binomial_exp(eta, counts, intercept, scale, weight, start, n_rows, 
             for k in range(block.shape[0]):
                 loss[k] -= y[k] * (log_scales[k] + block[k] - below[k] - scales[k] * loss[k])
                 block[k] = (means[k] - y[k]) / (one + scales[k] * means[k])
-            weigh(loss, block, weight[start + begin : start + begin + n], lanes, total)
-        sums[tile, segment] = total
+            weigh(loss, block, weight[start + row : start + row + n], lanes, total)
 
 
-@njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
-def negative_binomial_softplus(
-    eta, counts, intercept, scale, weight, start, n_rows, lanes, tiles, sums
-):
+@njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
+def negative_binomial_softplus(eta, counts, intercept, scale, weight, start, begin, end, sums):
     """Negative binomial with softplus link s: as `negative_binomial_exp`, with ``mu = s``.
 
     ``eta`` becomes the residual ``s' (1 - y / s) / v``, times the weight.
@@ -188,23 +177,22 @@ def negative_binomial_softplus(
     zero, one = eta.dtype.type(0), eta.dtype.type(1)
     lowest = eta.dtype.type(-700 if eta.itemsize > 4 else -80)
     far = eta.dtype.type(1e30)  # finite: times a count of 0
+    lanes = intercept.shape[0]
     block_rows = CELLS // lanes
-    n_segments = (n_rows + SEGMENT - 1) // SEGMENT
-    for task in prange(tiles.shape[0] * n_segments):
-        tile = tiles[task // n_segments]
-        segment = task % n_segments
-        total = np.zeros((2, lanes))
-        loss, means = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
-        decays, offsets = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
-        scales, log_scales = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
-        below = np.empty(CELLS, eta.dtype)
-        repeat(intercept[tile * lanes : (tile + 1) * lanes], lanes, offsets)
-        _read_scales(scale[tile * lanes : (tile + 1) * lanes], lanes, scales, log_scales)
-        end = min(n_rows, segment * SEGMENT + SEGMENT)
-        for begin in range(segment * SEGMENT, end, block_rows):
-            n = min(block_rows, end - begin)
-            block = eta[tile, (PAD + begin) * lanes : (PAD + begin + n) * lanes]
-            y = counts[tile, (PAD + begin) * lanes : (PAD + begin + n) * lanes]
+    loss, means = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
+    decays, offsets = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
+    scales, log_scales = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
+    below = np.empty(CELLS, eta.dtype)
+    repeat(intercept, lanes, offsets)
+    _read_scales(scale, lanes, scales, log_scales)
+    for first in range(begin, end, SEGMENT):
+        total = sums[first // SEGMENT]
+        total[:] = 0
+        last = min(end, first + SEGMENT)
+        for row in range(first, last, block_rows):
+            n = min(block_rows, last - row)
+            block = eta[(PAD + row) * lanes : (PAD + row + n) * lanes]
+            y = counts[(PAD + row) * lanes : (PAD + row + n) * lanes]
             for k in range(block.shape[0]):
                 x = block[k] + offsets[k]
                 below[k] = min(lowest - x, far) if x < lowest else zero
@@ -221,5 +209,4 @@ def negative_binomial_softplus(
             for k in range(block.shape[0]):
                 log_mean = log_of(means[k]) - below[k]
                 loss[k] -= y[k] * (log_scales[k] + log_mean - scales[k] * loss[k])
-            weigh(loss, block, weight[start + begin : start + begin + n], lanes, total)
-        sums[tile, segment] = total
+            weigh(loss, block, weight[start + row : start + row + n], lanes, total)

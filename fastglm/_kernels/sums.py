@@ -1,13 +1,12 @@
 """Sums over pairs of events and over rows: correlograms and weighted Gram matrices."""
 
 import numpy as np
-from numba import prange
 
 from fastglm._kernels.compiler import njit
 from fastglm._kernels.tiles import FASTMATH, first_at
 
 
-@njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH)
+@njit(cache=True, nogil=True, fastmath=FASTMATH)
 def count_pairs(starts, bins, amplitudes, later_bins, later_cells, later_amplitudes, out):
     """``out[i, d, j] = sum_s a_i(s) * b_j(s + d)``: correlograms of senders and later events.
 
@@ -16,7 +15,7 @@ def count_pairs(starts, bins, amplitudes, later_bins, later_cells, later_amplitu
     """
     n_senders, n_lags, _ = out.shape
     n_later = later_bins.shape[0]
-    for i in prange(n_senders):
+    for i in range(n_senders):
         table = out[i]
         table[:] = 0
         first = 0

@@ -1,45 +1,97 @@
-"""Threads: how many the kernels have, BLAS on one of them, and calls of BLAS side by side."""
+"""Threads: how many fastglm has, pieces of work on them, and BLAS on one of them."""
 
 import contextlib
+import itertools
 import os
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import numba
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-launch_lock = threading.Lock()
+_PIECES = 4  # of the work, for each thread
 _pool = None
-_threads_lost = False  # in a process forked from one with threads of GNU OpenMP
+_team = threading.local()  # whether this thread works on a piece
 
 
 def run_threads(function, items, work=1 << 20):
-    """Results of a function over items, on as many threads as the kernels have.
+    """Results of a function over items, on as many threads as fastglm has.
 
-    It is made for calls of BLAS, LAPACK and NumPy, which release the interpreter's lock. NumPy's
-    settings for warnings are those of the caller. Below about 1e5 numbers of ``work`` threads cost
-    more than they save. Kernels without a parallel loop may be called so. The others must not:
-    OpenMP would keep a team of threads for each thread.
+    It is made for compiled kernels and for calls of BLAS, LAPACK and NumPy, which release the
+    interpreter's lock. The calling thread takes part, and each thread takes the next item when it
+    has done one. NumPy's settings for warnings are those of the caller. Below about 1e5 numbers of
+    ``work`` threads cost more than they save. A call from inside a piece of work runs there alone.
+    After an exception no further item is begun, and it is raised when all threads are done.
     """
-    global _pool
-    n_threads = min(numba.get_num_threads(), len(items))
+    n_threads = min(n_threads_now(), len(items))
     if n_threads < 2 or work < 100_000:
         return [function(item) for item in items]
-    if _pool is None or _pool[0] != os.getpid() or _pool[1] < n_threads:
-        _pool = os.getpid(), n_threads, ThreadPoolExecutor(n_threads)
-    state = np.geterr()
+    state, order, failed = np.geterr(), itertools.count(), []
+    results = [None] * len(items)
 
-    def call(item):
-        with np.errstate(**state):
-            return function(item)
+    def take_part():
+        _team.inside = True
+        try:
+            with np.errstate(**state):
+                while not failed and (k := next(order)) < len(items):
+                    results[k] = function(items[k])
+        except BaseException as error:
+            failed.append(error)
+        finally:
+            _team.inside = False
 
-    return list(_pool[2].map(call, items))
+    others = [_threads(n_threads - 1).submit(take_part) for _ in range(n_threads - 1)]
+    try:
+        take_part()
+        wait(others)
+    except BaseException as error:  # an interrupt, while this thread waits
+        failed.append(error)
+        wait(others)
+    if failed:
+        raise failed[0]
+    return results
+
+
+def run_kernels(function, items, work=1 << 20):
+    """`run_threads` for kernels: overflow is silent, in pure Python as in compiled code.
+
+    Callers test for it.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return run_threads(function, items, work)
+
+
+def cut(n, unit=1):
+    """Ranges that share n numbers between the threads, cut at multiples of ``unit``."""
+    n_units = -(-n // unit)
+    parts = min(n_units, n_pieces())
+    edges = [min(n, k * n_units // parts * unit) for k in range(parts + 1)] if parts else []
+    return list(itertools.pairwise(edges))
+
+
+def n_pieces():
+    """Into how many pieces work is cut: with some for each thread all have alike work."""
+    n_threads = n_threads_now()
+    return 1 if n_threads == 1 else _PIECES * n_threads
+
+
+def n_threads_now():
+    """How many threads a piece of work may use here."""
+    return 1 if getattr(_team, "inside", False) else numba.get_num_threads()
+
+
+def _threads(number):
+    """A pool with at least that many threads; a fork starts its own."""
+    global _pool
+    if _pool is None or _pool[0] != os.getpid() or _pool[1] < number:
+        _pool = os.getpid(), number, ThreadPoolExecutor(number, "fastglm")
+    return _pool[2]
 
 
 @contextlib.contextmanager
 def kernel_threads(number):
-    """Context in which kernels have that number of threads, at most all; None changes nothing."""
+    """Context with that number of threads, at most all; None changes nothing."""
     before = numba.get_num_threads()
     if number is not None:
         numba.set_num_threads(min(number, numba.config.NUMBA_NUM_THREADS))
@@ -47,40 +99,6 @@ def kernel_threads(number):
         yield
     finally:
         numba.set_num_threads(before)
-
-
-# --- processes that are forked ---
-
-
-def check_threads():
-    """Raise RuntimeError where a kernel would need threads that a fork has lost.
-
-    Numba would end the process, and a pool that waits for its result would wait for ever.
-    """
-    if _threads_lost:
-        raise RuntimeError(
-            "This process was forked from one in which kernels had run, and the threads of GNU "
-            "OpenMP do not survive a fork. Start workers by 'spawn' or 'forkserver' "
-            "(multiprocessing.get_context('spawn'), or joblib's default backend), fork before the "
-            "first fit, or set NUMBA_THREADING_LAYER=workqueue, which survives."
-        )
-
-
-def _after_fork():
-    """State of the new process: no lock is held, and no thread is there but this one."""
-    global launch_lock, _process, _own, _threads_lost
-    launch_lock, _process, _own = threading.Lock(), _Limits(), threading.local()
-    with contextlib.suppress(ValueError):  # no kernel has run
-        lost = numba.threading_layer() == "omp" and _is_gnu() and not numba.config.DISABLE_JIT
-        _threads_lost = _threads_lost or lost
-
-
-def _is_gnu():
-    try:
-        from numba.np.ufunc import omppool
-    except ImportError:
-        return False
-    return getattr(omppool, "openmp_vendor", "GNU") == "GNU"
 
 
 # --- threads of BLAS ---
@@ -151,6 +169,12 @@ def _libraries():
             for kind in (False, True)
         )
     return _blas
+
+
+def _after_fork():
+    """State of the new process: no lock is held, and no thread is there but this one."""
+    global _process, _own, _team
+    _process, _own, _team = _Limits(), threading.local(), threading.local()
 
 
 if hasattr(os, "register_at_fork"):

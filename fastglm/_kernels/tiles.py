@@ -1,4 +1,4 @@
-"""Every compiled function of fastglm, the compiler's policy, and the one launcher.
+"""The compiler's policy, the layout of tiles, and the kernels that multiply X.
 
 The policy of the compiler:
 
@@ -11,26 +11,26 @@ The policy of the compiler:
   inline. ``inline="always"`` would give it the flags of its caller: with "reassoc" the two parts
   of ln(2) merge, and the error of `exp` grows from 2e-16 to 3e-15.
 - ``error_model="numpy"`` where there is a division: Python's tests for zero would make it scalar.
+- Kernels have no parallel loop: one would take twice as long to compile, and a thread of OpenMP
+  neither survives a fork nor runs beside another fit. Threads of Python call kernels on pieces of
+  the work instead (`threads`), and ``nogil`` lets them run side by side.
 - Sums run over fixed blocks, never over threads: the bits do not depend on the number of threads.
 - The innermost loops run over one-dimensional slices with a trip count that the compiler knows.
   An index such as ``h[p + k]`` keeps NumPy's wrap-around of negative indices as a branch, which
   costs the vectoriser a factor of eight; a slice ``h[p : p + size]`` indexed by ``k`` does not.
 
 The layout: a *tile* is ``lanes`` receivers side by side, the fastest axis. A *chunk* is a range of
-bins, and a *segment* is the part of a chunk that one thread works on. ``eta`` of a chunk has shape
-``(n_tiles, (PAD + n_rows + PAD) * lanes)``. The pads of ``PAD`` bins hold zeros, so that a block of
-bins or lags may run over an edge without a test. Filters have pads of ``PAD`` lags for the same
-reason. ``tiles`` lists the tiles to work on.
+bins, and a *segment* is the least part of a chunk that a thread works on. ``eta`` of a tile and a
+chunk has the shape ``((PAD + n_rows + PAD) * lanes,)``. The pads of ``PAD`` bins hold zeros, so
+that a block of bins or lags may run over an edge without a test. Filters have pads of ``PAD`` lags
+for the same reason. A kernel works on one tile; ``start`` is the bin of a chunk's first row, and
+``begin`` and ``end`` are rows of the chunk, of which ``begin`` is a multiple of the segment.
 """
 
 import math
-from contextlib import nullcontext
 
-import numba
 import numpy as np
-from numba import prange
 
-from fastglm._kernels import threads
 from fastglm._kernels.compiler import njit
 
 FASTMATH = {"nsz", "arcp", "contract", "afn", "reassoc"}
@@ -38,22 +38,9 @@ LANES = 16  # receivers in a tile: one AVX-512 register of float32, two of AVX2
 BLOCK = 8  # bins (forward) or lags (backward) that are summed together
 NARROW_BLOCK = 64  # the same for tiles of one receiver, whose vector runs along time
 PAD = NARROW_BLOCK  # bins of zeros around a chunk; at least every block size
-SEGMENT = 1024  # bins of one parallel task, a multiple of every block size
+SEGMENT = 1024  # bins of a segment, a multiple of every block size
 NARROW_SEGMENT = 8 * SEGMENT  # the same for tiles of one receiver: 32 KB of float32
 _TILE = LANES * BLOCK  # numbers that are summed together
-
-
-def launch(kernel, *args):
-    """Call a parallel kernel; one at a time, unless each kernel has one thread.
-
-    Numba's workqueue layer aborts the process when two threads launch kernels at once. Overflow is
-    silent, in pure Python as in compiled code; callers test for it.
-    """
-    threads.check_threads()
-    alone = numba.get_num_threads() == 1 and numba.threading_layer() in ("omp", "tbb")
-    lock = nullcontext() if alone else threads.launch_lock
-    with lock, np.errstate(over="ignore", invalid="ignore"):
-        return kernel(*args)
 
 
 def aligned_zeros(shape, dtype=np.float64):
@@ -82,7 +69,7 @@ def first_at(values, limit):
     return low
 
 
-@njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH)
+@njit(cache=True, nogil=True, fastmath=FASTMATH)
 def history_rows(bins, senders, amplitudes, kernel, rows, out):
     """``out[r, i * B + b] = sum_l kernel[l, b] * counts[rows[r] - 1 - l, i]``, rows ascending.
 
@@ -91,62 +78,57 @@ def history_rows(bins, senders, amplitudes, kernel, rows, out):
     window_size, n_funcs = kernel.shape
     n_rows = rows.shape[0]
     n_events = bins.shape[0]
-    for segment in prange((n_rows + 255) // 256):
-        first = first_at(bins, rows[segment * 256] - window_size)
-        for r in range(segment * 256, min(n_rows, segment * 256 + 256)):
-            t = rows[r]
-            while first < n_events and bins[first] < t - window_size:
-                first += 1
-            row = out[r]
-            row[:] = 0
-            e = first
-            while e < n_events and bins[e] < t:
-                weights = kernel[t - 1 - bins[e]]
-                target = row[senders[e] * n_funcs : (senders[e] + 1) * n_funcs]
-                for b in range(n_funcs):
-                    target[b] += amplitudes[e] * weights[b]
-                e += 1
+    first = first_at(bins, rows[0] - window_size) if n_rows else 0
+    for r in range(n_rows):
+        t = rows[r]
+        while first < n_events and bins[first] < t - window_size:
+            first += 1
+        row = out[r]
+        row[:] = 0
+        e = first
+        while e < n_events and bins[e] < t:
+            weights = kernel[t - 1 - bins[e]]
+            target = row[senders[e] * n_funcs : (senders[e] + 1) * n_funcs]
+            for b in range(n_funcs):
+                target[b] += amplitudes[e] * weights[b]
+            e += 1
 
 
-@njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH)
-def project_filters(kernel, coef, lanes, tiles, filters):
-    """``filters[tile, i, PAD + l, lane] = sum_b kernel[l, b] * coef[i * B + b, receiver]``.
+@njit(cache=True, nogil=True, fastmath=FASTMATH)
+def project_filters(kernel, coef, receiver, filters):
+    """``filters[i, PAD + l, lane] = sum_b kernel[l, b] * coef[i * B + b, receiver + lane]``.
 
     It is not a product of BLAS, which may order its sums by the width of the batch: a receiver's
     fit must not depend on the other receivers.
     """
     window_size, n_funcs = kernel.shape
-    n_senders = filters.shape[1]
-    for task in prange(tiles.shape[0] * n_senders):
-        tile = tiles[task // n_senders]
-        i = task % n_senders
+    for i in range(filters.shape[0]):
         for l in range(window_size):
-            for k in range(lanes):
+            for k in range(filters.shape[2]):
                 total = 0.0
                 for b in range(n_funcs):
-                    total += kernel[l, b] * coef[i * n_funcs + b, tile * lanes + k]
-                filters[tile, i, PAD + l, k] = total
+                    total += kernel[l, b] * coef[i * n_funcs + b, receiver + k]
+                filters[i, PAD + l, k] = total
 
 
-@njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH)
-def collect_filters(kernel, lag_sums, lanes, grad):
-    """``grad[i * B + b, receiver] += sum_l kernel[l, b] * lag_sums[tile, i, l, lane]``."""
+@njit(cache=True, nogil=True, fastmath=FASTMATH)
+def collect_filters(kernel, lag_sums, receiver, grad):
+    """``grad[i * B + b, receiver + lane] += sum_l kernel[l, b] * lag_sums[i, l, lane]``."""
     window_size, n_funcs = kernel.shape
-    n_tiles, n_senders = lag_sums.shape[:2]
-    for task in prange(n_tiles * n_senders):
-        tile = task // n_senders
-        i = task % n_senders
+    for i in range(lag_sums.shape[0]):
         for b in range(n_funcs):
-            for k in range(lanes):
+            for k in range(lag_sums.shape[2]):
                 total = 0.0
                 for l in range(window_size):
-                    total += kernel[l, b] * lag_sums[tile, i, l, k]
-                grad[i * n_funcs + b, tile * lanes + k] += total
+                    total += kernel[l, b] * lag_sums[i, l, k]
+                grad[i * n_funcs + b, receiver + k] += total
 
 
-@njit(cache=True, fastmath=FASTMATH)
-def _forward_segment(bins, senders, amplitudes, filters, window_size, start, begin, end, eta):
-    """A tile's events in a segment of bins, gathered by blocks of bins.
+@njit(cache=True, nogil=True, fastmath=FASTMATH)
+def history_forward(bins, senders, amplitudes, filters, window_size, start, begin, end, eta):
+    """``eta[t, :] += sum over events (s, i) of amplitude * filters[i, t - 1 - s, :]``.
+
+    Events are sorted by bin, and gathered by blocks of bins.
 
     Four events are added per visit of the accumulator: five loads and one store for four
     multiply-adds. The load ports are the bound. The loop is written out here and in `_event_sums`:
@@ -185,61 +167,37 @@ def _forward_segment(bins, senders, amplitudes, filters, window_size, start, beg
             e += 1
 
 
-@njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH)
-def history_forward(bins, senders, amplitudes, filters, window_size, start, n_rows, tiles, eta):
-    """``eta[t, :] += sum over events (s, i) of amplitude * filters[i, t - 1 - s, :]``."""
-    n_segments = (n_rows + SEGMENT - 1) // SEGMENT
-    for task in prange(tiles.shape[0] * n_segments):
-        tile = tiles[task // n_segments]
-        begin = (task % n_segments) * SEGMENT
-        end = min(n_rows, begin + SEGMENT)
-        args = bins, senders, amplitudes, filters[tile], window_size, start, begin, end, eta[tile]
-        _forward_segment(*args)
+@njit(cache=True, nogil=True, fastmath=FASTMATH)
+def history_forward_narrow(bins, starts, amplitudes, filters, window_size, start, begin, end, eta):
+    """`history_forward` for tiles of one receiver; events sorted by sender, then by bin.
 
-
-@njit(cache=True, fastmath=FASTMATH)
-def _forward_narrow(bins, starts, amplitudes, filters, window_size, start, begin, end, eta):
-    """One receiver's events in a segment of bins, added one by one.
-
-    Events are scattered: the filter of one sender and the segment stay in the first-level cache.
-    With 50 senders or more it takes 19 ns an event of 100 lags; a gather by blocks of bins takes
-    29.
+    Events are scattered, segment by segment: the filter of one sender and a segment of
+    `NARROW_SEGMENT` bins stay in the first-level cache. With 50 senders or more it takes 19 ns an
+    event of 100 lags; a gather by blocks of bins takes 29.
     """
     span = window_size + 2 * PAD
-    for i in range(starts.shape[0] - 1):
-        stop = starts[i + 1]
-        e = starts[i] + first_at(bins[starts[i] : stop], start + begin - window_size)
-        while e < stop and bins[e] < start + end - 1:
-            first = bins[e] + 1 - start
-            low, high = max(first, begin), min(first + window_size, end)
-            p = i * span + PAD + low - first
-            row = eta[PAD + low : PAD + high]
-            weights = filters[p : p + high - low]
-            amplitude = amplitudes[e]
-            for k in range(high - low):
-                row[k] += amplitude * weights[k]
-            e += 1
-
-
-@njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH)
-def history_forward_narrow(
-    bins, starts, amplitudes, filters, window_size, start, n_rows, tiles, eta
-):
-    """`history_forward` for tiles of one receiver; events sorted by sender, then by bin."""
-    n_segments = (n_rows + NARROW_SEGMENT - 1) // NARROW_SEGMENT
-    for task in prange(tiles.shape[0] * n_segments):
-        tile = tiles[task // n_segments]
-        begin = (task % n_segments) * NARROW_SEGMENT
-        end = min(n_rows, begin + NARROW_SEGMENT)
-        args = bins, starts, amplitudes, filters[tile], window_size, start, begin, end, eta[tile]
-        _forward_narrow(*args)
+    for segment in range(begin, end, NARROW_SEGMENT):
+        stop_row = min(end, segment + NARROW_SEGMENT)
+        for i in range(starts.shape[0] - 1):
+            stop = starts[i + 1]
+            e = starts[i] + first_at(bins[starts[i] : stop], start + segment - window_size)
+            while e < stop and bins[e] < start + stop_row - 1:
+                first = bins[e] + 1 - start
+                low, high = max(first, segment), min(first + window_size, stop_row)
+                p = i * span + PAD + low - first
+                row = eta[PAD + low : PAD + high]
+                weights = filters[p : p + high - low]
+                amplitude = amplitudes[e]
+                for k in range(high - low):
+                    row[k] += amplitude * weights[k]
+                e += 1
 
 
 def _event_sums(lanes, block):
     """Lag sums of one sender, for tiles of ``lanes`` receivers and blocks of ``block`` lags.
 
-    The parallel kernel calls these by their global names: Numba caches a function that encloses
-    numbers, but no function that encloses functions.
+    The kernels call these by their global names: Numba caches a function that encloses numbers, but
+    no function that encloses functions.
     """
     size = lanes * block
 
@@ -284,58 +242,45 @@ _backward_wide = _event_sums(LANES, BLOCK)
 _backward_narrow = _event_sums(1, NARROW_BLOCK)
 
 
-@njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH)
-def history_backward(
-    bins, starts, amplitudes, residual, window_size, start, n_rows, tiles, lag_sums
-):
+@njit(cache=True, nogil=True, fastmath=FASTMATH)
+def history_backward(bins, starts, amplitudes, residual, window_size, start, n_rows, lag_sums):
     """``lag_sums[i, l, :] += sum over events (s, i) of amplitude * residual[s + 1 + l, :]``.
 
     Events are sorted by sender, then by bin; ``starts[i]`` is the first of sender i. Sums inside a
     chunk run in the dtype of the residual, and sums over chunks in float64.
     """
-    n_senders = lag_sums.shape[1]
-    n_groups = min(n_senders, 8)
-    for task in prange(tiles.shape[0] * n_groups):
-        tile = tiles[task // n_groups]
-        group = task % n_groups
-        total = np.empty(_TILE, residual.dtype)
-        window = window_size, start, n_rows
-        for i in range(group * n_senders // n_groups, (group + 1) * n_senders // n_groups):
-            events = slice(starts[i], starts[i + 1])
-            args = bins[events], amplitudes[events], residual[tile]
-            _backward_wide(*args, *window, total, lag_sums[tile, i])
+    total = np.empty(_TILE, residual.dtype)
+    window = window_size, start, n_rows
+    for i in range(lag_sums.shape[0]):
+        events = slice(starts[i], starts[i + 1])
+        _backward_wide(bins[events], amplitudes[events], residual, *window, total, lag_sums[i])
 
 
-@njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH)
+@njit(cache=True, nogil=True, fastmath=FASTMATH)
 def history_backward_narrow(
-    bins, starts, amplitudes, residual, window_size, start, n_rows, tiles, lag_sums
+    bins, starts, amplitudes, residual, window_size, start, n_rows, lag_sums
 ):
     """`history_backward` for tiles of one receiver.
 
     They are summed by segments, whose residual stays in the first-level cache: 13 ns an event of
     100 lags in place of 22.
     """
-    n_senders = lag_sums.shape[1]
-    n_groups = min(n_senders, 8)
-    for task in prange(tiles.shape[0] * n_groups):
-        tile = tiles[task // n_groups]
-        group = task % n_groups
-        total = np.empty(_TILE, residual.dtype)
-        window = window_size, start, n_rows
-        first, last = group * n_senders // n_groups, (group + 1) * n_senders // n_groups
-        place = np.empty(last - first, np.int64)  # the next event of each sender
-        for i in range(first, last):
-            own = bins[starts[i] : starts[i + 1]]
-            place[i - first] = starts[i] + first_at(own, start - window_size)
-        for begin in range(0, n_rows, NARROW_SEGMENT):
-            end = start + min(n_rows, begin + NARROW_SEGMENT)
-            for i in range(first, last):
-                low = high = place[i - first]
-                while high < starts[i + 1] and bins[high] < end:
-                    high += 1
-                place[i - first] = high
-                args = bins[low:high], amplitudes[low:high], residual[tile]
-                _backward_narrow(*args, *window, total, lag_sums[tile, i])
+    n_senders = lag_sums.shape[0]
+    total = np.empty(_TILE, residual.dtype)
+    window = window_size, start, n_rows
+    place = np.empty(n_senders, np.int64)  # the next event of each sender
+    for i in range(n_senders):
+        own = bins[starts[i] : starts[i + 1]]
+        place[i] = starts[i] + first_at(own, start - window_size)
+    for begin in range(0, n_rows, NARROW_SEGMENT):
+        end = start + min(n_rows, begin + NARROW_SEGMENT)
+        for i in range(n_senders):
+            low = high = place[i]
+            while high < starts[i + 1] and bins[high] < end:
+                high += 1
+            place[i] = high
+            args = bins[low:high], amplitudes[low:high], residual
+            _backward_narrow(*args, *window, total, lag_sums[i])
 
 
 def _run_kernels(lanes):
@@ -346,57 +291,46 @@ def _run_kernels(lanes):
     chunk, or zeros if the sample is -1.
     """
 
-    @njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH)
-    def forward(values, edges, samples, coef, tiles, eta):
+    @njit(cache=True, nogil=True, fastmath=FASTMATH)
+    def forward(values, edges, samples, coef, begin, end, eta):
         """``eta[t, :] += values[sample of t] @ coef``; coef of a tile is flat, column-major."""
         n_columns = values.shape[1]
-        n_rows = edges[-1]
-        n_segments = (n_rows + SEGMENT - 1) // SEGMENT
-        for task in prange(tiles.shape[0] * n_segments):
-            tile = task // n_segments
-            begin = (task % n_segments) * SEGMENT
-            end = min(n_rows, begin + SEGMENT)
-            shift = np.empty(lanes, eta.dtype)
-            r = first_at(edges, begin + 1) - 1
-            while begin < end:
-                stop = min(end, edges[r + 1])
-                if samples[r] >= 0:
-                    x = values[samples[r]]
+        shift = np.empty(lanes, eta.dtype)
+        r = first_at(edges, begin + 1) - 1
+        while begin < end:
+            stop = min(end, edges[r + 1])
+            if samples[r] >= 0:
+                x = values[samples[r]]
+                for k in range(lanes):
+                    shift[k] = 0
+                for c in range(n_columns):
+                    row = coef[c * lanes : (c + 1) * lanes]
                     for k in range(lanes):
-                        shift[k] = 0
-                    for c in range(n_columns):
-                        row = coef[tile][c * lanes : (c + 1) * lanes]
-                        for k in range(lanes):
-                            shift[k] += x[c] * row[k]
-                    for t in range(begin, stop):
-                        total = eta[tiles[tile]][(PAD + t) * lanes : (PAD + t + 1) * lanes]
-                        for k in range(lanes):
-                            total[k] += shift[k]
-                begin = stop
-                r += 1
+                        shift[k] += x[c] * row[k]
+                for t in range(begin, stop):
+                    total = eta[(PAD + t) * lanes : (PAD + t + 1) * lanes]
+                    for k in range(lanes):
+                        total[k] += shift[k]
+            begin = stop
+            r += 1
 
-    @njit(cache=True, parallel=True, nogil=True, fastmath=FASTMATH)
-    def backward(values, edges, samples, residual, tiles, sums):
-        """``sums[tile, segment] = values' residual`` over each segment; one row for every tile."""
+    @njit(cache=True, nogil=True, fastmath=FASTMATH)
+    def backward(values, edges, samples, residual, begin, end, sums):
+        """``sums[segment] = values' residual`` over each segment."""
         n_columns = values.shape[1]
-        n_rows = edges[-1]
-        n_segments = (n_rows + SEGMENT - 1) // SEGMENT
-        for task in prange(tiles.shape[0] * n_segments):
-            tile = task // n_segments
-            segment = task % n_segments
-            begin = segment * SEGMENT
-            end = min(n_rows, begin + SEGMENT)
-            out = sums[tile, segment]
+        total = np.empty(lanes, residual.dtype)
+        r = first_at(edges, begin + 1) - 1
+        while begin < end:
+            last = min(end, begin + SEGMENT)
+            out = sums[begin // SEGMENT]
             out[:] = 0
-            total = np.empty(lanes, residual.dtype)
-            r = first_at(edges, begin + 1) - 1
-            while begin < end:
-                stop = min(end, edges[r + 1])
+            while begin < last:
+                stop = min(last, edges[r + 1])
                 if samples[r] >= 0:
                     for k in range(lanes):
                         total[k] = 0
                     for t in range(begin, stop):
-                        row = residual[tiles[tile]][(PAD + t) * lanes : (PAD + t + 1) * lanes]
+                        row = residual[(PAD + t) * lanes : (PAD + t + 1) * lanes]
                         for k in range(lanes):
                             total[k] += row[k]
                     x = values[samples[r]]
@@ -405,7 +339,8 @@ def _run_kernels(lanes):
                         for k in range(lanes):
                             row[k] += x[c] * total[k]
                 begin = stop
-                r += 1
+                if begin == edges[r + 1]:
+                    r += 1
 
     return forward, backward
 

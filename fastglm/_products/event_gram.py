@@ -107,15 +107,15 @@ class EventGram:
         n = self.stop - self.first
         self._build_rows(n)
         weights, bounds, out = self.weights, (self.first, self.stop), self.triangles
-        kernels.launch(kernels.add_rows, self.rows, self.columns, weights, bounds, out)
+        kernels.add_rows(self.rows, self.columns, weights, bounds, out)
         for block, row, other, column, wanted in self.pairs:
             two = other.events.bins, other.events.units, other.events.amplitudes
             rest = _of_lanes(other.kernel), wanted, weights, bounds, (row, column), out
             own = _by_sender(block), _of_lanes(block.kernel)
-            kernels.launch(kernels.add_pairs, own[0], own[1], two, *rest)
+            kernels.add_pairs(own[0], own[1], two, *rest)
         for block, column in self.crossed:
             own = _by_sender(block), _of_lanes(block.kernel), self.rows, self.columns
-            kernels.launch(kernels.add_crossed, *own, weights, bounds, column, out)
+            kernels.add_crossed(*own, weights, bounds, column, out)
         self.first = self.stop
 
     def _build_rows(self, n):

@@ -8,12 +8,15 @@ events, and features ``x_ib(t) = sum_l K[l, b] n_i(t - 1 - l)``,
 over all t, including bins before the first and after the last.
 """
 
+import itertools
 import weakref
 
 import numpy as np
 
 from fastglm import _kernels as kernels
 from fastglm._kernels.dots import tiled_dot
+from fastglm._kernels.threads import cut, n_pieces, run_kernels
+from fastglm._products.pieces import work_of
 
 # The float32 filters of a group of senders take `_GROUP_BYTES`. Its float64 filters, twice as
 # large, then stay in a core's L2 (512 KB). At 8 Hz, groups of 17 senders make a float64 pass 1.2
@@ -31,6 +34,8 @@ class HistorySweep:
     receiver. It does not grow with the number of bins.
     """
 
+    by_piece = True
+
     def __init__(self, block, n_tiles, lanes, dtype):
         self.block, self.lanes = block, lanes
         self.window_size = block.kernel.shape[0]
@@ -44,45 +49,62 @@ class HistorySweep:
         self.amplitudes_by_sender = block.amplitudes_by_sender.astype(dtype, copy=False)
 
     def set_coef(self, coef, tiles):
-        kernels.launch(
-            kernels.project_filters,
-            self.block.kernel,
-            coef,
-            self.lanes,
-            tiles,
-            self.filters,
-        )
+        def project(piece):
+            tile, first, last = piece
+            own = coef[first * n_funcs : last * n_funcs], tile * self.lanes
+            kernels.project_filters(self.block.kernel, *own, self.filters[tile, first:last])
 
-    def forward(self, start, n_rows, tiles, eta):
-        block, filters = self.block, self.filters.reshape(self.filters.shape[0], -1)
-        rest = filters, self.window_size, start, n_rows, tiles, eta
+        n_funcs = self.block.n_funcs
+        run_kernels(project, self._pieces(tiles), tiles.size * self.lanes * coef.shape[0] * 10)
+
+    def prepare(self, chunks):
+        """Nothing: all chunks have the same events."""
+
+    def forward(self, piece, eta):
+        block, filters = self.block, self.filters[piece.tile].reshape(-1)
+        rest = filters, self.window_size, piece.chunk.start, piece.begin, piece.end, eta
         if self.lanes == 1:
             own = block.bins_by_sender, block.starts, self.amplitudes_by_sender
-            kernels.launch(kernels.history_forward_narrow, *own, *rest)
+            kernels.history_forward_narrow(*own, *rest)
             return
         for events, amplitudes in zip(self.groups, self.amplitudes, strict=True):
-            own = events.bins, events.units, amplitudes
-            kernels.launch(kernels.history_forward, *own, *rest)
+            kernels.history_forward(events.bins, events.units, amplitudes, *rest)
 
-    def backward(self, start, n_rows, tiles, residual):
-        wide, narrow = kernels.history_backward, kernels.history_backward_narrow
-        kernels.launch(
-            wide if self.lanes > 1 else narrow,
-            self.block.bins_by_sender,
-            self.block.starts,
-            self.amplitudes_by_sender,
-            residual,
-            self.window_size,
-            start,
-            n_rows,
-            tiles,
-            self.lag_sums,
-        )
+    def backward(self, chunks, tiles, etas):
+        kernel = kernels.history_backward if self.lanes > 1 else kernels.history_backward_narrow
+        block = self.block
+
+        def add(piece):
+            tile, first, last = piece
+            starts, lag_sums = block.starts[first : last + 1], self.lag_sums[tile, first:last]
+            own = block.bins_by_sender, starts, self.amplitudes_by_sender
+            for chunk in chunks:
+                window = self.window_size, chunk.start, chunk.n_rows
+                kernel(*own, etas[chunk.slot][tile], *window, lag_sums)
+
+        run_kernels(add, self._pieces(tiles), work_of(chunks, tiles, self.lanes))
 
     def collect(self, grad):
-        lag_sums = self.lag_sums.reshape(*self.lag_sums.shape[:2], -1, self.lanes)
-        kernels.launch(kernels.collect_filters, self.block.kernel, lag_sums, self.lanes, grad)
-        self.lag_sums[:] = 0
+        def gather(piece):
+            tile, first, last = piece
+            lag_sums = self.lag_sums[tile, first:last]
+            lag_sums = lag_sums.reshape(last - first, -1, self.lanes)
+            own = grad[first * n_funcs : last * n_funcs]
+            kernels.collect_filters(self.block.kernel, lag_sums, tile * self.lanes, own)
+            lag_sums[:] = 0
+
+        n_funcs = self.block.n_funcs
+        tiles = np.arange(len(self.lag_sums))
+        run_kernels(gather, self._pieces(tiles), grad.size * 10)
+
+    def _pieces(self, tiles):
+        """Tile, first sender and one past the last, of alike numbers of events."""
+        starts, n = self.block.starts, self.block.n_senders
+        per_tile = -(-n_pieces() // max(tiles.size, 1))
+        share = np.arange(n + 1) + starts  # a sender without events has some work too
+        edges = np.searchsorted(share, np.arange(1, per_tile) / per_tile * share[-1])
+        edges = np.unique([0, *edges, n]).tolist()
+        return [(tile, *ends) for tile in tiles.tolist() for ends in itertools.pairwise(edges)]
 
 
 def sender_groups(block):
@@ -163,14 +185,13 @@ def _correlograms(block, later, n_lags, lanes=1):
     for first in range(0, block.n_senders, size):
         some = slice(first, min(first + size, block.n_senders))
         table = np.empty((some.stop - first, n_lags, n_cells))
-        kernels.launch(
-            kernels.count_pairs,
-            block.starts[first : some.stop + 1],
-            block.bins_by_sender,
-            block.amplitudes_by_sender,
-            later.bins,
-            later.units,
-            later.amplitudes,
-            table,
-        )
+
+        def count(piece, first=first, table=table):
+            begin, end = piece
+            own = block.bins_by_sender, block.amplitudes_by_sender
+            starts = block.starts[first + begin : first + end + 1]
+            others = later.bins, later.units, later.amplitudes
+            kernels.count_pairs(starts, *own, *others, table[begin:end])
+
+        run_kernels(count, cut(len(table)), table.size)
         yield some, table

@@ -1,7 +1,7 @@
 """X in memory: the products of a feature matrix, from its events and from blocks of its rows."""
 
 from collections.abc import Callable, Iterator
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 
@@ -149,49 +149,62 @@ class LocalPasses:
         sweep, valid = self.precise if precise else self.coarse, self.products.valid
         lanes, n = self.lanes, intercept.size
         tiles = np.arange(-(-n // lanes))
-        offsets = np.full(tiles.size * lanes, _NOBODY, sweep.eta.dtype)
+        offsets = np.full(tiles.size * lanes, _NOBODY, sweep.dtype)
         offsets[:n] = intercept
         scales = np.ones_like(offsets)
         scales[:n] = loss.select(receivers).scale
         sweep.set_coef(coef, tiles)
         weights = valid
         if not loss.exponential:
-            weights = np.where(valid, observed.weight_of_bins, 0).astype(sweep.eta.dtype)
+            weights = np.where(valid, observed.weight_of_bins, 0).astype(sweep.dtype)
         kernel = loss.kernel or _numpy_kernel(loss)
         count = self._counter(sweep, observed, receivers, loss)
-        totals = np.zeros((2, tiles.size * lanes))
-        found = np.zeros((tiles.size, -(-sweep.n_rows // kernels.SEGMENT), 2, lanes))
-        for start, n_rows in sweep.chunks():
-            if not valid[start : start + n_rows].any():
-                continue  # such as a fold that is held out
-            counts = count(start, n_rows)
-            eta = sweep.forward(start, n_rows)
-            shift = observed.shift(slice(start, start + n_rows), loss.exponential, receivers)
+        shifts, found = {}, {}
+
+        def finish(piece, eta):
+            chunk, lane = piece.chunk, piece.tile * lanes
+            shift = shifts[chunk.slot]
             if shift is not None:
-                sweep.add(shift)
-            kernels.launch(
-                kernel, eta, counts, offsets, scales, weights, start, n_rows, lanes, tiles, found
-            )
-            sums = found[:, : -(-n_rows // kernels.SEGMENT)]
-            totals += sums.sum(axis=1).transpose(1, 0, 2).reshape(2, -1)
-            sweep.backward(start, n_rows, eta)
+                _add_rows(shift, piece, lanes, eta)
+            own = offsets[lane : lane + lanes], scales[lane : lane + lanes], weights
+            rows = chunk.start, piece.begin, piece.end, found[chunk.slot][piece.tile]
+            kernel(eta, count(piece, eta), *own, *rows)
+
+        totals = np.zeros((2, tiles.size * lanes))
+        for chunks in sweep.rounds(valid):
+            for chunk in chunks:
+                bins = slice(chunk.start, chunk.start + chunk.n_rows)
+                shifts[chunk.slot] = observed.shift(bins, loss.exponential, receivers)
+                n_segments = -(-chunk.n_rows // kernels.SEGMENT)
+                found[chunk.slot] = np.zeros((tiles.size, n_segments, 2, lanes))
+            sweep.forward(chunks, finish)
+            for chunk in chunks:
+                sums = found[chunk.slot].sum(axis=1)
+                totals += sums.transpose(1, 0, 2).reshape(2, -1)
+            sweep.backward(chunks)
         return Sums(totals[0, :n], totals[1, :n], sweep.collect()[:, :n])
 
     def _counter(self, sweep: Sweep, observed, receivers: np.ndarray, loss) -> Callable:
-        """A function that returns the counts of a chunk in the layout of the kernels."""
+        """A function of a piece and its eta: the counts of its tile in the same layout."""
         if loss.linear_counts:  # the kernel does not read them
-            return lambda start, n_rows: sweep.eta
-        events, dtype = observed.events, sweep.eta.dtype
-        out = self._counts.setdefault(dtype, np.zeros_like(sweep.eta))
-        if events.values is not None:
-            return partial(_copy_rows, events.values, receivers, self.lanes, out)
+            return lambda piece, eta: eta
+        events, lanes = observed.events, self.lanes
+        tables = self._counts.setdefault(sweep.dtype, {})
         places = np.full(events.n_units, -1)
         places[receivers] = np.arange(len(receivers))
-        places = places[events.units]
+        places = places[events.units] if events.values is None else None
 
-        def count(start, n_rows):
-            own = events.bins, places, events.amplitudes, self.lanes
-            kernels.launch(kernels.scatter_counts, *own, start, n_rows, out)
+        def count(piece, eta):
+            chunk, lane = piece.chunk, piece.tile * lanes
+            if (chunk.slot, piece.tile) not in tables:
+                tables[chunk.slot, piece.tile] = np.zeros_like(eta)
+            out = tables[chunk.slot, piece.tile]
+            if places is None:
+                own = receivers[lane : lane + lanes]
+                _copy_rows(events.values, own, piece, lanes, out)
+            else:
+                own = events.bins, places, events.amplitudes, lane, chunk.start
+                kernels.scatter_counts(*own, piece.begin, piece.end, lanes, out)
             return out
 
         return count
@@ -203,37 +216,50 @@ class LocalPasses:
         sweep, n = self.precise if precise else self.coarse, coef.shape[1]
         valid, tiles = self.products.valid, np.arange(-(-n // self.lanes))
         sweep.set_coef(coef, tiles)
-        for start, n_rows in sweep.chunks():
-            sweep.forward(start, n_rows)
-            bins = slice(start, start + n_rows)
-            activity = self.products.activity[bins] if seen else None
-            yield Chunk(bins, sweep.get(n_rows, n), valid[bins], activity)
+        for chunks in sweep.rounds():
+            sweep.forward(chunks)
+            for chunk in chunks:
+                bins = slice(chunk.start, chunk.start + chunk.n_rows)
+                activity = self.products.activity[bins] if seen else None
+                yield Chunk(bins, sweep.get(chunk, n), valid[bins], activity)
 
 
-def _copy_rows(values, receivers, lanes, out, start, n_rows):
-    """The counts of a chunk in the layout of the kernels, from a table of all of them.
+def _add_rows(values, piece, lanes, eta):
+    """Add the rows of a piece, from values of shape (n_rows, 1 or n_receivers)."""
+    rows = _rows(eta, piece, lanes)
+    some = values[piece.begin : piece.end]
+    if values.shape[1] > 1:
+        some = some[:, piece.tile * lanes : (piece.tile + 1) * lanes]
+        rows = rows[:, : some.shape[1]]
+    rows += some
+
+
+def _copy_rows(values, receivers, piece, lanes, out):
+    """The counts of a piece in the layout of the kernels, from a table of all of them.
 
     Lanes without a receiver keep any numbers: their sums are dropped.
     """
-    some = slice(kernels.PAD * lanes, (kernels.PAD + n_rows) * lanes)
-    for tile, first in enumerate(range(0, len(receivers), lanes)):
-        rows, own = out[tile, some].reshape(n_rows, lanes), receivers[first : first + lanes]
-        rows[:, : len(own)] = values[start : start + n_rows, own]
-    return out
+    first = piece.chunk.start
+    own = values[first + piece.begin : first + piece.end, receivers]
+    _rows(out, piece, lanes)[:, : len(receivers)] = own
+
+
+def _rows(eta, piece, lanes):
+    rows = slice((kernels.PAD + piece.begin) * lanes, (kernels.PAD + piece.end) * lanes)
+    return eta[rows].reshape(-1, lanes)
 
 
 def _numpy_kernel(loss):
     """The kernel of a loss that has no compiled one; see `fastglm._kernels.pointwise`."""
 
-    def kernel(eta, counts, intercept, scale, weight, start, n_rows, lanes, tiles, sums):
-        rows, of_bin = (
-            slice(kernels.PAD, kernels.PAD + n_rows),
-            weight[start : start + n_rows, None],
-        )
-        for tile in tiles:
-            values, y = (array[tile].reshape(-1, lanes)[rows] for array in (eta, counts))
-            x = values.astype(np.float64) + intercept[tile * lanes : (tile + 1) * lanes]
-            own = loss.at(scale[tile * lanes : (tile + 1) * lanes])
+    def kernel(eta, counts, intercept, scale, weight, start, begin, end, sums):
+        lanes, own = intercept.size, loss.at(scale)
+        for first in range(begin, end, kernels.SEGMENT):
+            last = min(end, first + kernels.SEGMENT)
+            rows = slice((kernels.PAD + first) * lanes, (kernels.PAD + last) * lanes)
+            values, y = eta[rows].reshape(-1, lanes), counts[rows].reshape(-1, lanes)
+            of_bin = weight[start + first : start + last, None]
+            x = values.astype(np.float64) + intercept
             with np.errstate(all="ignore"):
                 if loss.linear_counts:
                     found = loss.cumulant(x), loss.count_factor * loss.mean(x)
@@ -241,7 +267,6 @@ def _numpy_kernel(loss):
                     found = own.derivatives(x, y.astype(np.float64))[:2]
                 value, residual = (np.where(of_bin == 0, 0.0, of_bin * part) for part in found)
             values[:] = residual
-            sums[tile] = 0
-            sums[tile, 0] = value.sum(axis=0), residual.sum(axis=0)
+            sums[first // kernels.SEGMENT] = value.sum(axis=0), residual.sum(axis=0)
 
     return kernel

@@ -5,6 +5,7 @@ import numpy as np
 from fastglm import _kernels as kernels
 from fastglm._kernels.dots import tiled_dot
 from fastglm._kernels.threads import run_threads
+from fastglm._products.pieces import run_pieces
 
 _ROWS = 512  # rows that one thread multiplies at a time
 _AT_ONCE = 16  # blocks of rows whose sums are held at a time
@@ -20,6 +21,7 @@ class RowSweep:
     built once for `forward` and `backward`.
     """
 
+    by_piece = False
     _at = None
 
     def __init__(self, block, n_tiles, lanes, dtype):
@@ -46,7 +48,15 @@ class RowSweep:
         eta = eta.reshape(eta.shape[0], -1, self.lanes)
         return eta[:, kernels.PAD : kernels.PAD + n_rows]
 
-    def forward(self, start, n_rows, tiles, eta):
+    def forward(self, chunks, tiles, etas):
+        for chunk in chunks:
+            self._forward(chunk.start, chunk.n_rows, tiles, etas[chunk.slot])
+
+    def backward(self, chunks, tiles, etas):
+        for chunk in chunks:
+            self._backward(chunk.start, chunk.n_rows, tiles, etas[chunk.slot])
+
+    def _forward(self, start, n_rows, tiles, eta):
         values, out = self._values(start, n_rows), self._interior(eta, n_rows)
 
         def block(first):
@@ -58,7 +68,7 @@ class RowSweep:
 
         run_threads(block, range(0, n_rows, _ROWS), values.size)
 
-    def backward(self, start, n_rows, tiles, residual):
+    def _backward(self, start, n_rows, tiles, residual):
         values, residual = self._values(start, n_rows), self._interior(residual, n_rows)
 
         def block(first):
@@ -84,39 +94,52 @@ class RunSweep:
     samples in the precision of the pass.
     """
 
+    by_piece = True
+
     def __init__(self, block, n_tiles, lanes, dtype):
         self.block, self.lanes, self.dtype = block, lanes, dtype
         wide = lanes == kernels.LANES
-        self._forward = kernels.runs_forward if wide else kernels.runs_forward_narrow
-        self._backward = kernels.runs_backward if wide else kernels.runs_backward_narrow
+        self._multiply = kernels.runs_forward if wide else kernels.runs_forward_narrow
+        self._sum = kernels.runs_backward if wide else kernels.runs_backward_narrow
         self.coef = np.zeros((n_tiles, block.n_columns * lanes), dtype)
         self.grad = np.zeros((n_tiles, block.n_columns * lanes))
-        self.sums = np.zeros((n_tiles, 0, block.n_columns * lanes), dtype)
-        self._at, self._chunk, self._given = None, None, None
+        self._runs, self._given = {}, None
 
     def set_coef(self, coef, tiles):
         part = coef[:, lanes_of(tiles, self.lanes)].reshape(len(coef), tiles.size, self.lanes)
-        self.coef[: tiles.size] = part.transpose(1, 0, 2).reshape(tiles.size, -1)
+        self.coef[tiles] = part.transpose(1, 0, 2).reshape(tiles.size, -1)
 
-    def _runs(self, start, n_rows):
-        """The runs of a chunk, looked up once for `forward` and `backward`."""
-        if self._at != (start, n_rows):
-            values, edges, samples = self.block.runs(start, n_rows)
-            if values is not self._given:  # slow columns give the same samples for every chunk
-                self._given, self._taken = values, np.array(values, self.dtype, order="C")
-                self._taken[~np.isfinite(self._taken)] = 0  # rows with NaN are not valid
-            self._at, self._chunk = (start, n_rows), (self._taken, edges, samples)
-        return self._chunk
+    def prepare(self, chunks):
+        """Look up the runs of chunks, once for `forward` and `backward`."""
+        known = self._runs
+        self._runs = {c.start: known.get(c.start) or self._look_up(c) for c in chunks}
 
-    def forward(self, start, n_rows, tiles, eta):
-        kernels.launch(self._forward, *self._runs(start, n_rows), self.coef, tiles, eta)
+    def _look_up(self, chunk):
+        values, edges, samples = self.block.runs(chunk.start, chunk.n_rows)
+        if values is not self._given:  # slow columns give the same samples for every chunk
+            self._given, self._taken = values, np.array(values, self.dtype, order="C")
+            self._taken[~np.isfinite(self._taken)] = 0  # rows with NaN are not valid
+        return self._taken, edges, samples
 
-    def backward(self, start, n_rows, tiles, residual):
-        n_segments = -(-n_rows // kernels.SEGMENT)
-        if self.sums.shape[1] < n_segments:
-            self.sums = np.zeros((len(self.sums), n_segments, self.sums.shape[2]), self.dtype)
-        kernels.launch(self._backward, *self._runs(start, n_rows), residual, tiles, self.sums)
-        self.grad[tiles] += self.sums[: tiles.size, :n_segments].sum(axis=1, dtype=np.float64)
+    def forward(self, piece, eta):
+        runs = self._runs[piece.chunk.start]
+        self._multiply(*runs, self.coef[piece.tile], piece.begin, piece.end, eta)
+
+    def backward(self, chunks, tiles, etas):
+        self.prepare(chunks)
+        n_segments = -(-max(c.n_rows for c in chunks) // kernels.SEGMENT)
+        shape = len(chunks), len(self.coef), n_segments, self.coef.shape[1]
+        sums = np.zeros(shape, self.dtype)  # of a segment
+        order = {chunk.start: k for k, chunk in enumerate(chunks)}
+
+        def add(piece):
+            runs, residual = self._runs[piece.chunk.start], etas[piece.chunk.slot][piece.tile]
+            out = sums[order[piece.chunk.start], piece.tile]
+            self._sum(*runs, residual, piece.begin, piece.end, out)
+
+        run_pieces(add, chunks, tiles, self.lanes)
+        for part in sums:
+            self.grad[tiles] += part[tiles].sum(axis=1, dtype=np.float64)
 
     def collect(self, grad):
         n = len(grad)

@@ -119,10 +119,13 @@ def _add_rows(block, other, valid, weight, out):
 def _history_cross(block, other, valid):
     """``X'Z`` of a history block and a few other columns Z, by a pass with Z as the residual."""
     sweep = Sweep(FeatureMatrix([block]), other.n_columns)
-    for start, n_rows in sweep.chunks():
-        rows = finite_rows(other, np.arange(start, start + n_rows))
-        rows[~valid[start : start + n_rows]] = 0
-        sweep.backward(start, n_rows, sweep.put(rows))
+    for chunks in sweep.rounds():
+        for chunk in chunks:
+            bins = np.arange(chunk.start, chunk.start + chunk.n_rows)
+            rows = finite_rows(other, bins)
+            rows[~valid[bins]] = 0
+            sweep.put(chunk, rows)
+        sweep.backward(chunks)
     return sweep.collect()[:, : other.n_columns]
 
 
@@ -148,12 +151,14 @@ def project(X, valid, values, weight=None, lanes=LANES):
     ``values`` has shape (n_bins, n): an array, what gives one for a slice of bins, or `Events`.
     """
     n, sweep = values.shape[1], Sweep(X, values.shape[1], lanes=lanes)
-    for start, n_rows in sweep.chunks():
-        bins = slice(start, start + n_rows)
-        by_rows = isinstance(values, Events)
-        some = values.rows(np.arange(bins.start, bins.stop)) if by_rows else values[bins]
-        chunk = np.where(valid[bins, None], some, 0.0)
-        if weight is not None:
-            chunk = chunk * weight[bins, None]  # float64, also where the values are not
-        sweep.backward(start, n_rows, sweep.put(chunk))
+    by_rows = isinstance(values, Events)
+    for chunks in sweep.rounds():
+        for chunk in chunks:
+            bins = slice(chunk.start, chunk.start + chunk.n_rows)
+            some = values.rows(np.arange(bins.start, bins.stop)) if by_rows else values[bins]
+            own = np.where(valid[bins, None], some, 0.0)
+            if weight is not None:
+                own = own * weight[bins, None]  # float64, also where the values are not
+            sweep.put(chunk, own)
+        sweep.backward(chunks)
     return sweep.collect()[:, :n]

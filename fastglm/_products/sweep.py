@@ -1,24 +1,31 @@
 """``X C`` and ``X' R`` of one batch of receivers, chunk by chunk."""
 
+from itertools import islice
+
 import numpy as np
 
 from fastglm import _kernels as kernels
+from fastglm._kernels.threads import n_threads_now
 from fastglm._products.kinds import kind_of
+from fastglm._products.pieces import Chunk, run_pieces
 from fastglm._products.rows import RowSweep, chunk_of_rows
 
 CHUNK = 8192  # bins of a chunk of a full tile: 512 KB of float32, half of a core's L2
+_AHEAD = 4  # tiles of a round for each thread, so that all have alike work
+_MOST_AHEAD = 64  # tiles of a round that has more than one chunk: 68 MB in float64
 
 
 class Sweep:
-    """``X C`` and ``X' R`` of one batch of receivers, one chunk of bins at a time.
+    """``X C`` and ``X' R`` of one batch of receivers, a round of chunks of bins at a time.
 
-    Set the coefficients. For each of the `chunks`, call `forward`, turn ``eta`` into a residual in
-    place, and pass it to `backward`. At the end, `collect` the gradient. ``products`` is the way to
-    multiply history blocks: "events" or "rows".
+    Set the coefficients. For the chunks of each of the `rounds`, call `forward`, which makes
+    ``etas[slot][tile]`` and turns it into a residual by a function that is given, and then
+    `backward`. At the end, `collect` the gradient. ``products`` is the way to multiply history
+    blocks: "events" or "rows".
     """
 
     def __init__(self, X, n_receivers, dtype=np.float64, lanes=kernels.LANES, products="events"):
-        self.X, self.lanes = X, lanes
+        self.X, self.lanes, self.dtype = X, lanes, np.dtype(dtype)
         self.n_tiles = -(-n_receivers // lanes)
         self.n_receivers = self.n_tiles * lanes  # padded
         self.tiles = np.arange(self.n_tiles)
@@ -29,9 +36,7 @@ class Sweep:
         built = sum(part.block.n_columns for part in self.parts if isinstance(part, RowSweep))
         if built:
             self.n_rows = min(self.n_rows, chunk_of_rows(built, dtype))
-        self.eta = kernels.aligned_zeros(
-            (self.n_tiles, (self.n_rows + 2 * kernels.PAD) * lanes), dtype
-        )
+        self.etas = []  # of each slot, (n_tiles, (PAD + n_rows + PAD) * lanes)
 
     def set_coef(self, coef, tiles=None):
         """Set the coefficients, shape (n_features, n_receivers), and the tiles to work on."""
@@ -41,53 +46,78 @@ class Sweep:
         for part, (start, stop) in zip(self.parts, self.X.column_ranges, strict=True):
             part.set_coef(padded[start:stop], self.tiles)
 
-    def chunks(self):
-        """Start and number of rows of every chunk."""
-        for start in range(0, self.X.shape[0], self.n_rows):
-            yield start, min(self.n_rows, self.X.shape[0] - start)
+    def rounds(self, valid=None):
+        """Lists of chunks that are worked on side by side; those without a valid bin are left out.
 
-    def forward(self, start, n_rows):
-        """``X[start : start + n_rows] @ coef`` in the layout of the kernels, without intercept."""
-        self.eta[:] = 0
+        The next round overwrites what stands in ``etas``.
+        """
+        n_bins, size = self.X.shape[0], self._chunks_of_a_round()
+        starts = iter(range(0, n_bins, self.n_rows))
+        if valid is not None:  # such as a fold that is held out
+            starts = (start for start in starts if valid[start : start + self.n_rows].any())
+        while some := list(islice(starts, size)):
+            yield [Chunk(k, at, min(self.n_rows, n_bins - at)) for k, at in enumerate(some)]
+
+    def _chunks_of_a_round(self):
+        if n_threads_now() == 1 or not all(part.by_piece for part in self.parts):
+            return 1  # the rows of one chunk are in memory
+        n_tiles = min(_AHEAD * n_threads_now(), _MOST_AHEAD)
+        return max(n_tiles // max(self.n_tiles, 1), 1)
+
+    def _make_room(self, chunks):
+        shape = self.n_tiles, (self.n_rows + 2 * kernels.PAD) * self.lanes
+        while len(self.etas) <= max(chunk.slot for chunk in chunks):
+            self.etas.append(kernels.aligned_zeros(shape, self.dtype))
+
+    def forward(self, chunks, *then):
+        """``etas[slot] = X[chunk] @ coef`` in the layout of the kernels, without intercept.
+
+        Functions of a `Piece` and its eta change it further, piece by piece.
+        """
+        self._make_room(chunks)
+        steps = [_clear(self.lanes)]
         for part in self.parts:
-            part.forward(start, n_rows, self.tiles, self.eta)
-        self.eta[:, (kernels.PAD + n_rows) * self.lanes :] = 0
-        return self.eta
+            if part.by_piece:
+                part.prepare(chunks)
+                steps.append(part.forward)
+            else:
+                self._take(steps, chunks)
+                part.forward(chunks, self.tiles, self.etas)
+                steps = []
+        self._take([*steps, _clear_tail(self.lanes), *then], chunks)
 
-    def put(self, values):
+    def _take(self, steps, chunks):
+        def call(piece):
+            eta = self.etas[piece.chunk.slot][piece.tile]
+            for step in steps:
+                step(piece, eta)
+
+        if steps:
+            run_pieces(call, chunks, self.tiles, self.lanes)
+
+    def put(self, chunk, values):
         """Copy ``values`` of shape (n_rows, n_receivers) into the layout of the kernels."""
-        n_rows, n = values.shape
-        self.eta[:] = 0
-        out = self.eta.reshape(self.n_tiles, -1, self.lanes)
+        self._make_room([chunk])
+        eta = self.etas[chunk.slot]
+        eta[:] = 0
+        out, n = self._rows(eta, chunk.n_rows), values.shape[1]
         for tile in range(self.n_tiles):
             width = min(self.lanes, n - tile * self.lanes)
             if width > 0:
-                out[tile, kernels.PAD : kernels.PAD + n_rows, :width] = values[
-                    :, tile * self.lanes : tile * self.lanes + width
-                ]
-        return self.eta
+                out[tile, :, :width] = values[:, tile * self.lanes : tile * self.lanes + width]
 
-    def add(self, values):
-        """Add values of shape (n_rows, 1 or n_receivers) to ``eta``."""
-        n_rows, n = values.shape
-        out = self.eta.reshape(self.n_tiles, -1, self.lanes)[:, kernels.PAD : kernels.PAD + n_rows]
-        for tile in self.tiles:
-            if n == 1:
-                out[tile] += values
-            else:
-                part = values[:, tile * self.lanes : (tile + 1) * self.lanes]
-                out[tile][:, : part.shape[1]] += part
-
-    def get(self, n_rows, n):
+    def get(self, chunk, n):
         """The first ``n`` receivers of the chunk as an array of shape (n_rows, n)."""
-        eta = self.eta.reshape(self.n_tiles, -1, self.lanes)
-        eta = eta[:, kernels.PAD : kernels.PAD + n_rows]
-        return eta.transpose(1, 0, 2).reshape(n_rows, -1)[:, :n]
+        eta = self._rows(self.etas[chunk.slot], chunk.n_rows)
+        return eta.transpose(1, 0, 2).reshape(chunk.n_rows, -1)[:, :n]
 
-    def backward(self, start, n_rows, residual):
-        """Add ``X[start : start + n_rows].T @ residual``."""
+    def _rows(self, eta, n_rows):
+        return eta.reshape(self.n_tiles, -1, self.lanes)[:, kernels.PAD : kernels.PAD + n_rows]
+
+    def backward(self, chunks):
+        """Add ``X[chunk].T @ residual``, where the residual stands in ``etas``."""
         for part in self.parts:
-            part.backward(start, n_rows, self.tiles, residual)
+            part.backward(chunks, self.tiles, self.etas)
 
     def collect(self):
         """The sums of `backward`, shape (n_features, n_receivers); they start anew from 0."""
@@ -95,3 +125,20 @@ class Sweep:
         for part, (start, stop) in zip(self.parts, self.X.column_ranges, strict=True):
             part.collect(grad[start:stop])
         return grad
+
+
+def _clear(lanes):
+    def clear(piece, eta):
+        eta[(kernels.PAD + piece.begin) * lanes : (kernels.PAD + piece.end) * lanes] = 0
+
+    return clear
+
+
+def _clear_tail(lanes):
+    """Set what lies behind a chunk to 0: the next one may have been longer."""
+
+    def clear(piece, eta):
+        if piece.end == piece.chunk.n_rows:
+            eta[(kernels.PAD + piece.end) * lanes :] = 0
+
+    return clear

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastglm import _kernels as kernels
+from fastglm._kernels.threads import cut, run_kernels
 from fastglm.features.events import Events
 from fastglm.features.ranges import end_to_end, offsets, runs_of
 
@@ -207,15 +208,14 @@ class HistoryColumns(History):
 
     def rows(self, index: np.ndarray, out: np.ndarray) -> None:
         """Write the rows at the ascending bins ``index`` into ``out``."""
-        kernels.launch(
-            kernels.history_rows,
-            self.events.bins,
-            self.events.units,
-            self.events.amplitudes,
-            self.kernel,
-            index,
-            out,
-        )
+        events = self.events
+
+        def build(piece):
+            some = slice(*piece)
+            own = events.bins, events.units, events.amplitudes, self.kernel
+            kernels.history_rows(*own, index[some], out[some])
+
+        run_kernels(build, cut(index.size), out.size)
 
     def is_history_of(self, counts: Events, bins: np.ndarray | None = None) -> bool:
         """Whether the senders are the cells of some counts, where both are known.
