@@ -226,8 +226,13 @@ class EventProblem(Uncentred):
             rest = residual.copy()
             rest[:, place[alone]] = 0  # columns of zeros cost no products
             z = self.sample.solve(rest, columns)
-        for k, j in zip(place[alone], receivers[alone], strict=True):
+        own = list(zip(place[alone], receivers[alone], strict=True))
+
+        def solve(item):
+            k, j = item
             z[:, k] = self.late.solve(j, residual[:, k])
+
+        run_threads(solve, own, len(own) * residual.shape[0] ** 2)
         return self.off_null(z, place, receivers)
 
     def least_norm(self, receivers, coef, intercept):

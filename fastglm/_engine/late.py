@@ -6,6 +6,8 @@ shared sample holds almost none of its curvature. Its own bins are drawn in prop
 curvatures and to the activity of the senders before each bin.
 """
 
+import itertools
+
 import numpy as np
 import scipy.linalg
 from scipy.linalg import LinAlgError
@@ -13,7 +15,7 @@ from scipy.linalg import LinAlgError
 from fastglm._algebra.sampling import BLEND, EVEN, own_size
 from fastglm._engine.shared import BLOCK_BYTES
 from fastglm._kernels.dots import column_dot
-from fastglm._kernels.threads import run_threads
+from fastglm._kernels.threads import map_ahead, run_threads
 
 # If a receiver needs more than `_LATE` further steps after `_FIRST` steps, it gets its own bins;
 # they are drawn again every `_RENEW` steps. A step that gains less than a factor of `_LEAST_GAIN`
@@ -25,6 +27,7 @@ _LATE, _FIRST, _RENEW, _LEAST_GAIN = 6, 5, 5, 1.2
 # the machine at hand, so that no result depends on the machine.
 _ADDITION, _DOUBLE, _RATE = 2, 2.4, 120
 _STRIPE = 128  # columns of a Hessian that one thread makes
+_BESIDE = 1024  # most features of a Hessian that a thread makes alone: 8 MB
 
 
 class LateReceivers:
@@ -96,8 +99,9 @@ class LateReceivers:
             self.next[active[some]] = self.n_steps[active[some]] + _RENEW
             for j in active[some]:
                 self.factors[j] = None
-            for j, index, weights in self._draw(active[some], point[:, some], total[some]):
-                self.factors[j] = self._factorise(j, index, weights)
+            drawn = list(self._draw(active[some], point[:, some], total[some]))
+            factors = self._factorise_all(drawn)
+            self.factors |= {j: factor for (j, _, _), factor in zip(drawn, factors, strict=True)}
         return late
 
     def has(self, receivers):
@@ -122,8 +126,8 @@ class LateReceivers:
         seen = np.broadcast_to(objective.products.seen(shared.index)[:, None], weights.shape)
         together = column_dot(seen, weights) / (sample.total[:n] * shared.index.size)
         total = total * n_bins * (1 + together)
-        kept = [([], []) for _ in range(n)]
-        for chunk in objective.passes.forward(point[:-1], precise=False, seen=True):
+
+        def draw(chunk):
             curvature = self._curvature(chunk, receivers, point[-1])
             start = chunk.index.start
             # The random numbers are the same for every receiver, whoever else is fitted.
@@ -131,12 +135,15 @@ class LateReceivers:
             uniform[~chunk.valid] = np.inf
             likely = curvature * (1 + chunk.seen[:, None]) / total
             chance = n_draw * ((1 - EVEN) * likely + EVEN / n_bins)
-            for k in range(n):
-                hit = np.flatnonzero(uniform < chance[:, k])
-                kept[k][0].append(start + hit)
-                kept[k][1].append(curvature[hit, k] / np.minimum(chance[hit, k], 1))
-        for k, j in enumerate(receivers):
-            index, weights = (np.concatenate(part) for part in kept[k])
+            k, hit = np.nonzero((uniform[:, None] < chance).T)  # receiver by receiver
+            weights = curvature[hit, k] / np.minimum(chance[hit, k], 1)
+            first = np.searchsorted(k, np.arange(n + 1))
+            return [(start + hit[i:j], weights[i:j]) for i, j in itertools.pairwise(first)]
+
+        chunks = objective.passes.forward(point[:-1], precise=False, seen=True)
+        kept = zip(*map_ahead(draw, chunks), strict=True)
+        for j, parts in zip(receivers, kept, strict=True):
+            index, weights = (np.concatenate(part) for part in zip(*parts, strict=True))
             every = max(1, round(index.size / n_draw))  # the shared bins gave too small a total
             yield j, index[::every], weights[::every] * every
 
@@ -151,12 +158,23 @@ class LateReceivers:
         factor = observed.factor(chunk.index, loss.exponential)
         return curvature if factor is None else factor * curvature
 
+    def _factorise_all(self, drawn):
+        """Factors of receivers, from what was drawn: small ones side by side.
+
+        Of a large one all threads make stripes.
+        """
+        receivers = [j for j, _, _ in drawn]
+        n_free = self.objective.free[:, receivers].sum(axis=0).max()
+        if n_free <= _BESIDE:
+            return run_threads(lambda item: self._factorise(*item), drawn)
+        return [self._factorise(*item) for item in drawn]
+
     def _factorise(self, j, index, weights):
         """Cholesky factor of the Schur complement on a receiver's own bins, None if it fails."""
         objective, sample = self.objective, self.sample
         free = np.flatnonzero(objective.free[:, j])
         hess, moment = np.zeros((free.size, free.size)), np.zeros(free.size)
-        n_rows = max(256, 2 * BLOCK_BYTES // (4 * max(free.size, 1)))
+        n_rows = max(256, BLOCK_BYTES // (8 * max(free.size, 1)))
         for first in range(0, index.size, n_rows):
             part = slice(first, first + n_rows)
             root = np.sqrt(weights[part]).astype(np.float32)

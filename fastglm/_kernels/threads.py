@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import os
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import numba
@@ -11,6 +12,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 _PIECES = 4  # of the work, for each thread
+observer = None  # called after work on several threads; see ``benchmarks/threads.py``
 _pool = None
 _team = threading.local()  # whether this thread works on a piece
 
@@ -28,10 +30,11 @@ def run_threads(function, items, work=1 << 20):
     if n_threads < 2 or work < 100_000:
         return [function(item) for item in items]
     state, order, failed = np.geterr(), itertools.count(), []
-    results = [None] * len(items)
+    results, busy = [None] * len(items), []
+    begin = time.perf_counter()
 
     def take_part():
-        _team.inside = True
+        _team.inside, used = True, time.thread_time()
         try:
             with np.errstate(**state):
                 while not failed and (k := next(order)) < len(items):
@@ -40,6 +43,7 @@ def run_threads(function, items, work=1 << 20):
             failed.append(error)
         finally:
             _team.inside = False
+            busy.append(time.thread_time() - used)
 
     others = [_threads(n_threads - 1).submit(take_part) for _ in range(n_threads - 1)]
     try:
@@ -50,6 +54,8 @@ def run_threads(function, items, work=1 << 20):
         wait(others)
     if failed:
         raise failed[0]
+    if observer is not None:  # the calling thread is the first of those that are busy
+        observer(function, time.perf_counter() - begin, busy)
     return results
 
 
@@ -60,6 +66,12 @@ def run_kernels(function, items, work=1 << 20):
     """
     with np.errstate(over="ignore", invalid="ignore"):
         return run_threads(function, items, work)
+
+
+def map_ahead(function, items, work=1 << 20):
+    """Results of a function over an iterator, of which a few items at a time are in memory."""
+    while some := list(itertools.islice(items, n_pieces())):
+        yield from run_threads(function, some, work)
 
 
 def cut(n, unit=1):

@@ -134,8 +134,11 @@ def history_moments(block, events):
     xty = np.empty((block.n_senders, n_funcs, -(-events.n_units // lanes) * lanes))
     # A table starts at the bin of the sender's event, but the first lag is the next bin.
     for some, table in _correlograms(block, events.shift(-1), window_size, lanes):
-        for out, lags in zip(xty[some], table, strict=True):
-            out[:] = tiled_dot(block.kernel.T, lags, lanes)
+
+        def project(i, out=xty[some], table=table):
+            out[i] = tiled_dot(block.kernel.T, table[i], lanes)
+
+        run_kernels(project, range(len(table)), table.size * n_funcs)
     return xty[:, :, : events.n_units].reshape(-1, events.n_units)
 
 
@@ -161,8 +164,11 @@ def _project(table, overlap):
     n_lags, n, m = overlap.shape
     flat = overlap.reshape(n_lags, -1)
     out = np.empty((table.shape[0], n, table.shape[2], m))
-    for i in range(table.shape[0]):
+
+    def project(i):
         out[i] = (table[i].T @ flat).reshape(-1, n, m).transpose(1, 0, 2)
+
+    run_kernels(project, range(table.shape[0]), table.size * n * m)
     return out
 
 
