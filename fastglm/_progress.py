@@ -1,23 +1,28 @@
 """Bars that appear by themselves where somebody waits for more than two seconds.
 
-Somebody waits in a terminal and in a notebook. Elsewhere, in a pipe, a test or a batch job, nothing
-is written, and the log ("fastglm", level INFO) has what is done. A bar is drawn by a thread of its
-own, so that it moves while a kernel is compiled.
+Somebody waits in a terminal and in a notebook. Elsewhere, in a pipe, a test or a batch job, no bar
+is drawn, and the log ("fastglm.progress", level INFO) has a line a minute. A bar is drawn by a
+thread of its own, so that it moves while a kernel is compiled.
 """
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf
 
 from fastglm._kernels.compiler import COMPILING, compilations
 
 _AFTER, _EVERY = 2.0, 0.5  # seconds before a bar appears, and between its looks
+_LINE_EVERY = 60.0  # seconds between lines of the log, where no bar is drawn
 _FORM = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 _FORM_OF_UNKNOWN = "{desc}: {elapsed}{postfix}"
+_log = logging.getLogger("fastglm.progress")
 _open = threading.Lock()  # held by the bar that is on show: one inside another is not shown
 
 
@@ -38,6 +43,8 @@ class Progress:
     def __init__(self, what: str, total: float | None = None, show: bool | None = None):
         self.what, self.total, self.n, self.text = what, total, 0.0, ""
         self._always, self._bar, self._ended = show is True, None, threading.Event()
+        self._begun = time.monotonic()
+        self._next = self._begun + _LINE_EVERY if show is None and not somebody_waits() else inf
         self._mine = (show is True or (show is None and somebody_waits())) and _open.acquire(False)
         self._thread = None
         if self._always and self._mine:
@@ -54,10 +61,12 @@ class Progress:
     def to(self, n: float, text: str = "") -> None:
         """Say that n steps are done, and a text."""
         self.n, self.text = max(self.n, n), text
+        self._tell()
 
     def add(self, n: float = 1.0) -> None:
         """Say that n more steps are done."""
         self.n += n
+        self._tell()
 
     def close(self) -> None:
         """End the bar."""
@@ -75,6 +84,15 @@ class Progress:
 
     def __exit__(self, *error: object) -> None:
         self.close()
+
+    def _tell(self):
+        """A line of the log, if it is due."""
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + _LINE_EVERY
+            part = "" if self.total is None else f" {100 * min(self.n / self.total, 1):.0f} %,"
+            text = f", {self.text}" if self.text else ""
+            _log.info("%s:%s after %.0f s%s", self.what, part, now - self._begun, text)
 
     def _begin(self):
         self._bar = import_tqdm()(

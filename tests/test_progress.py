@@ -64,6 +64,30 @@ def test_nothing_is_shown_where_nobody_waits(monkeypatch, show):
     assert screen.getvalue() == ""
 
 
+def test_the_log_has_a_line_a_minute_where_nobody_waits(monkeypatch, caplog):
+    clock = iter([0.0, 59.0, 61.0, 62.0, 125.0])
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setattr(_progress.time, "monotonic", lambda: next(clock))
+    with caplog.at_level("INFO", "fastglm.progress"), Progress("counting", 4) as progress:
+        progress.to(1)
+        progress.to(2, "two of four")
+        progress.add()
+        progress.add()
+    assert caplog.messages == [
+        "counting: 50 %, after 61 s, two of four",
+        "counting: 100 %, after 125 s, two of four",
+    ]
+
+
+@pytest.mark.parametrize("show", [False, True])
+def test_what_is_shown_or_unwanted_is_not_logged(monkeypatch, caplog, show):
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setattr(_progress, "_LINE_EVERY", 0.0)
+    with caplog.at_level("INFO", "fastglm.progress"), Progress("counting", 4, show) as progress:
+        progress.add()
+    assert caplog.messages == []
+
+
 def test_one_bar_at_a_time(monkeypatch):
     screen = look(monkeypatch)
     with Progress("outer", 2) as outer, Progress("inner", 2) as inner:

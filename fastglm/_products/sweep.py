@@ -12,7 +12,7 @@ from fastglm._products.rows import RowSweep, chunk_of_rows
 
 CHUNK = 8192  # bins of a chunk of a full tile: 512 KB of float32, half of a core's L2
 _AHEAD = 4  # tiles of a round for each thread, so that all have alike work
-_MOST_AHEAD = 64  # tiles of a round that has more than one chunk: 68 MB in float64
+_MOST_AHEAD = 32  # tiles of a round that has more than one chunk: 34 MB in float64
 
 
 class Sweep:

@@ -18,16 +18,18 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from contextlib import nullcontext
 
 import click
 
 from fastglm import __version__
 from fastglm._files import sentence
+from fastglm._progress import somebody_waits
 from fastglm.cli.demo import demo
 from fastglm.cli.fit import fit
 from fastglm.cli.infer import infer
 from fastglm.cli.sessions import collect
-from fastglm.cli.terminal import fail, show_warning
+from fastglm.cli.terminal import fail, show_warning, shown_log
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,7 +45,8 @@ for command in (infer, fit, collect, demo):
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: exit code 2 and one line on standard error for bad input."""
     try:
-        with warnings.catch_warnings():
+        lines = nullcontext() if somebody_waits() else shown_log("fastglm.progress")
+        with warnings.catch_warnings(), lines:
             warnings.showwarning = show_warning
             cli.main(args=arguments, prog_name="fastglm", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
