@@ -20,9 +20,9 @@ Kernels go into a call of their own, in pure Python (``NUMBA_DISABLE_JIT=1``): t
 compiler does not notice the changes. Checkouts are not touched: all happens in a temporary copy.
 Tests run in forks of a process that has imported NumPy and Numba, and has started no thread.
 
-Libraries for the purpose were considered. mutmut runs tests in forks of a process that has run them
-before, which OpenMP forbids, and leaves out all functions with decorators. cosmic-ray has one
-command for all mutants of a session, and no samples and no statements that are left out.
+Libraries for the purpose were considered. mutmut leaves out all functions with decorators.
+cosmic-ray has one command for all mutants of a session, and no samples and no statements that are
+left out.
 """
 
 import argparse

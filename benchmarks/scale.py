@@ -20,6 +20,7 @@ from run import machine, replace_section, table
 
 import fastglm
 from fastglm._kernels import FASTMATH, aligned_zeros
+from fastglm._kernels.threads import run_threads
 from fastglm._products.sweep import Sweep
 
 HERE = Path(__file__).resolve().parent
@@ -62,20 +63,14 @@ def report(model, seconds):
 # --- kernels ------------------------------------------------------------------------------------
 
 
-@numba.njit(fastmath=FASTMATH)
-def _read_thread(row, repeats, total):
+@numba.njit(nogil=True, fastmath=FASTMATH)
+def _read(row, repeats, total):
     for _repeat in range(repeats):
         for start in range(0, row.shape[0], 512):
             p0, p1 = row[start : start + 128], row[start + 128 : start + 256]
             p2, p3 = row[start + 256 : start + 384], row[start + 384 : start + 512]
             for k in range(128):
                 total[k] += (p0[k] + p1[k]) + (p2[k] + p3[k])
-
-
-@numba.njit(parallel=True)
-def _read(values, repeats, out):
-    for thread in numba.prange(values.shape[0]):
-        _read_thread(values[thread], repeats, out[thread])
 
 
 def kernels():
@@ -98,14 +93,14 @@ def kernels():
         # In turns, and the best of many: others use the machine.
         for _ in range(25):
             begin = time.perf_counter()
-            _read(values, 1000, out)
+            run_threads(lambda k: _read(values[k], 1000, out[k]), range(len(values)))  # noqa: B023
             read = time.perf_counter() - begin
             forward = backward = 0.0
-            for start, n_rows in sweep.chunks():
+            for chunks in sweep.rounds():
                 begin = time.perf_counter()
-                eta = sweep.forward(start, n_rows)
+                sweep.forward(chunks)
                 middle = time.perf_counter()
-                sweep.backward(start, n_rows, eta)
+                sweep.backward(chunks)
                 forward += middle - begin
                 backward += time.perf_counter() - middle
             times.append((read, forward, backward))

@@ -30,8 +30,9 @@ def test_pass(benchmark, small, dtype):
 
     def once():
         sweep.set_coef(coef)
-        for start, n_rows in sweep.chunks():
-            sweep.backward(start, n_rows, sweep.forward(start, n_rows))
+        for chunks in sweep.rounds():
+            sweep.forward(chunks)
+            sweep.backward(chunks)
         return sweep.collect()
 
     assert np.isfinite(benchmark(once)).all()

@@ -38,10 +38,7 @@ def _inverse(matrix, lower, inverse):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def add_filters(residual, covariance, factor, spread, mixture, first, last, out):
-    """The filters from ``first`` to ``last`` of `filter_likelihoods`; ``out`` is that of a task.
-
-    Threads of Python call it: with a parallel loop it would take three times as long to compile.
-    """
+    """The filters from ``first`` to ``last`` of `filter_likelihoods`; ``out`` is that of a task."""
     shapes, sizes, weights, width = mixture
     value, pull, trace, parts, sums = out
     k, n_shapes, n_sizes = residual.shape[1], shapes.shape[0], sizes.shape[0]

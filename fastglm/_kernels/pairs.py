@@ -182,8 +182,6 @@ def _add_block(block, first_row, first_column, out):
                     target[x] += source[x]
 
 
-# Threads of Python call this kernel and `add_sender_crossed`: parallel loops around them took 3 s
-# longer to compile, each.
 @njit(cache=True, nogil=True, fastmath=FASTMATH)
 def add_sender_pairs(i, one, own, two, other, wanted, weights, bounds, corner, out):
     """The part of one sender; see `add_pairs`."""
