@@ -51,7 +51,8 @@ class Account:
             while frame is not None:
                 code = frame.f_code
                 shares |= code.co_name == "take_part" or "concurrent" in code.co_filename
-                if place is None and code.co_filename.startswith(own):
+                helper = code.co_filename.endswith("dots.py")  # its caller says more
+                if place is None and code.co_filename.startswith(own) and not helper:
                     place = f"{Path(code.co_filename).stem}.{code.co_qualname}"
                 frame = frame.f_back
             if place is not None and not shares:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from fastglm._kernels.threads import cut, n_threads_now, run_threads
+
 _SMALL_PRODUCT = 1 << 22  # below 1e6 multiply-adds, BLAS orders its sums by the width
 
 
@@ -9,10 +11,17 @@ def tiled_dot(rows, v, lanes):
     """``rows @ v``; the bits of a column do not depend on the other columns."""
     # Contiguous, since BLAS orders the sums of a transposed matrix, or of a column, differently.
     with np.errstate(over="ignore", invalid="ignore"):
-        if rows.size * lanes > _SMALL_PRODUCT or v.shape[1] <= lanes:
+        if v.shape[1] <= lanes:
             return rows @ np.ascontiguousarray(v)
-        tiles = (v[:, k : k + lanes] for k in range(0, v.shape[1], lanes))
-        return np.concatenate([rows @ np.ascontiguousarray(tile) for tile in tiles], axis=1)
+        if rows.size * lanes > _SMALL_PRODUCT:
+            parts = cut(v.shape[1], lanes, n_threads_now())
+            if len(parts) == 1:
+                return rows @ np.ascontiguousarray(v)
+            found = run_threads(lambda ends: rows @ np.ascontiguousarray(v[:, slice(*ends)]), parts)
+        else:
+            tiles = (v[:, k : k + lanes] for k in range(0, v.shape[1], lanes))
+            found = [rows @ np.ascontiguousarray(tile) for tile in tiles]
+        return np.concatenate(found, axis=1)
 
 
 def column_dot(a, b):

@@ -74,10 +74,13 @@ def map_ahead(function, items, work=1 << 20):
         yield from run_threads(function, some, work)
 
 
-def cut(n, unit=1):
-    """Ranges that share n numbers between the threads, cut at multiples of ``unit``."""
+def cut(n, unit=1, most=None):
+    """Ranges that share n numbers between the threads, cut at multiples of ``unit``.
+
+    There are at most ``most`` ranges, by default some for each thread.
+    """
     n_units = -(-n // unit)
-    parts = min(n_units, n_pieces())
+    parts = min(n_units, n_pieces() if most is None else most)
     edges = [min(n, k * n_units // parts * unit) for k in range(parts + 1)] if parts else []
     return list(itertools.pairwise(edges))
 
