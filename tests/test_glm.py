@@ -17,6 +17,7 @@ from fastglm._batches import fit as batches
 from fastglm._engine import late, result, shared
 from fastglm._engine.events import EventProblem
 from fastglm._engine.late import LateReceivers
+from fastglm._kernels import threads
 from fastglm.features import hstack
 from fastglm.simulation import random_network
 
@@ -827,6 +828,34 @@ def test_factors_of_own_bins_stay_within_a_tenth_of_the_memory(monkeypatch):
     assert (model.status_ == "converged").all()
     assert 4 * 800**2 * (sampling.n_own_factors(800, 1e9) + 3) <= 1e8
     assert sampling.n_own_factors(6648, 2.2e9) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("most", [0, 1024])  # all threads on one factor, and a factor each
+def test_late_receivers_have_the_same_bits_on_any_number_of_threads(monkeypatch, most):
+    monkeypatch.setattr(late, "_FIRST", 1)
+    monkeypatch.setattr(late, "_LATE", 0)
+    monkeypatch.setattr(late, "_BESIDE", most)
+    monkeypatch.setattr(LateReceivers, "_steps_a_factor", lambda self: np.zeros(1))
+    made, factorise = [], LateReceivers._factorise
+    monkeypatch.setattr(
+        LateReceivers,
+        "_factorise",
+        lambda self, j, *drawn: made.append(j) or factorise(self, j, *drawn),
+    )
+    counts = np.random.default_rng(0).poisson(0.02, size=(30_000, 12))
+    X = fastglm.basis.RaisedCosineLogConv(6, 40).compute_features(counts)
+    model = fastglm.PopulationGLM(
+        regularizer="Ridge", regularizer_strength=1e-5, solver_name="newton-cg"
+    )
+    found, factors = [], []
+    for n_threads in (1, 3):
+        monkeypatch.setattr(threads.numba, "get_num_threads", lambda n=n_threads: n)
+        found.append(model.fit(X, counts).coef_)
+        factors.append(sorted(made))
+        made.clear()
+    assert factors[0] == factors[1] != []
+    np.testing.assert_array_equal(*found)
 
 
 def test_a_late_receiver_draws_some_bins_for_each_feature():

@@ -115,6 +115,25 @@ def test_threads_take_over_the_settings_for_warnings(four_threads):
         assert set(threads.run_threads(divide, range(8))) == {np.inf}
 
 
+def test_some_items_of_an_iterator_are_in_memory_at_a_time(four_threads):
+    taken = []
+    found = threads.map_ahead(lambda k: k**2, (taken.append(k) or k for k in range(40)))
+    assert next(found) == 0
+    assert len(taken) == 16
+    assert list(found) == [k**2 for k in range(1, 40)]
+
+
+def test_an_observer_hears_of_work_on_several_threads(four_threads, monkeypatch):
+    heard = []
+    monkeypatch.setattr(threads, "observer", lambda *what: heard.append(what))
+    threads.run_threads(abs, range(8))
+    threads.run_threads(abs, range(1))
+    ((function, wall, busy),) = heard
+    assert function is abs
+    assert len(busy) == 4
+    assert 0 <= max(busy) < wall + 0.1
+
+
 @pytest.mark.parametrize("n", [0, 1, 2, 7, 100, 101])
 @pytest.mark.parametrize("unit", [1, 8])
 def test_work_is_cut_into_ranges_that_join(four_threads, n, unit):
