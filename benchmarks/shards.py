@@ -1,11 +1,12 @@
-"""Memory of fits in shards: does it grow with the recording?
+"""Memory of fits to spikes on disk: does it grow with the recording?
 
-    python benchmarks/shards.py [--spikes 1e7 4e7] [--write]
+    python benchmarks/shards.py [--spikes 1e7 4e7] [--cells 100] [--rate 8.3] [--write]
 
 For every size a process of its own writes two raw files of spikes, and another one fits every cell
-on the history of all, in shards of 1e6 spikes that are read when a pass needs them. It reports the
-peak of its resident memory above that before the fit. A small fit comes first, so that compiled
-kernels and libraries are not counted. ``--write`` keeps the numbers in ``shards.json``.
+on the history of all with `stream_spikes` and `stochastic_fit`, in shards of 1e6 spikes that are
+read when a pass needs them. It reports the peak of its resident memory, and the peak above that
+before the fit. A small fit comes first, so that compiled kernels and libraries are not counted as
+the fit's. ``--write`` keeps the numbers in ``shards.json``.
 """
 
 import argparse
@@ -21,25 +22,26 @@ from pathlib import Path
 import numpy as np
 
 HERE = Path(__file__).resolve().parent
-N_CELLS, RATE_HZ, BIN, WINDOW, N_FUNCS = 40, 50.0, 0.001, 20, 3
-SHARD, BLOCK = 1_000_000, 1_000_000  # spikes
-RIDGE, TOL = 1e-4, 1e-6
+BIN, WINDOW, N_FUNCS = 0.001, 20, 3
+BLOCK = 1_000_000  # spikes that are written at a time
+RIDGE, TOL = 1e-4, 1e-8
 
 
-def n_bins_of(n_spikes):
-    return int(n_spikes / (N_CELLS * RATE_HZ * BIN))
+def n_bins_of(n_spikes, cells, rate):
+    return int(n_spikes / (cells * rate * BIN))
 
 
-def write(folder, n_spikes):
+def write(folder, n_spikes, cells, rate):
     """Spikes of cells that fire together in waves of a second, block by block."""
     rng = np.random.default_rng(0)
-    edges = np.linspace(0, n_bins_of(n_spikes) * BIN, int(np.ceil(n_spikes / BLOCK)) + 1)
+    end = n_bins_of(n_spikes, cells, rate) * BIN
+    edges = np.linspace(0, end, int(np.ceil(n_spikes / BLOCK)) + 1)
     with open(folder / "times", "wb") as times, open(folder / "units", "wb") as units:
         for begin, end in itertools.pairwise(edges):
-            n = rng.poisson(N_CELLS * RATE_HZ * (end - begin))
+            n = rng.poisson(cells * rate * (end - begin))
             t = np.sort(begin + (end - begin) * rng.random(n))
             phase = rng.random(n) * 2 * np.pi + 0.5 * np.sin(2 * np.pi * t)
-            unit = (phase / (2 * np.pi) * N_CELLS).astype(np.int32) % N_CELLS
+            unit = (phase / (2 * np.pi) * cells).astype(np.int32) % cells
             t.tofile(times)
             unit.astype(np.int32).tofile(units)
 
@@ -52,45 +54,37 @@ def status(name):
     raise RuntimeError(f"{name} is not in /proc/self/status; this benchmark needs Linux.")
 
 
-def fit(folder, n_spikes):
-    from fastglm._batches.fit import fit_shards
-    from fastglm._engine.batch import Settings
-    from fastglm._penalty import ridge
-    from fastglm._products.shards import Shards
-    from fastglm.basis import RaisedCosineLogConv
-    from fastglm.observation_models import as_observation_model
-    from fastglm.recordings.stream import SpikeFile, sources_of
+def fit(folder, n_spikes, cells, rate):
+    import fastglm
+    from fastglm.recordings import stream_spikes
 
-    n_bins = n_bins_of(n_spikes)
-    every = int(SHARD / (N_CELLS * RATE_HZ * BIN))
+    basis = fastglm.basis.RaisedCosineLogConv(N_FUNCS, WINDOW)
     paths = str(folder / "times"), str(folder / "units")
-    file = SpikeFile.scan(*paths, N_CELLS, BIN, every // 10)
-    basis = RaisedCosineLogConv(N_FUNCS, WINDOW)
-    free = np.ones((N_CELLS * N_FUNCS, N_CELLS), bool)
-    loss = as_observation_model("Poisson").loss()
-    settings = Settings(loss, TOL, 100, "newton-cg", "auto", 1e9)
-    penalties = [ridge(np.full(N_CELLS, RIDGE))]
 
-    def run(stop):
-        edges = np.append(np.arange(0, stop, every), stop)
+    def run(**range_of_times):
+        model = fastglm.PopulationGLM(
+            regularizer="Ridge", regularizer_strength=RIDGE, solver_kwargs={"tol": TOL}
+        )
         begin = time.perf_counter()
-        result = fit_shards(Shards(sources_of(file.read, basis, edges)), free, penalties, settings)[
-            0
-        ]
-        return result, time.perf_counter() - begin, edges.size - 1
+        shards = stream_spikes(*paths, basis=basis, bin_size=BIN, **range_of_times)
+        model.stochastic_fit(shards)
+        return model, time.perf_counter() - begin, shards
 
-    run(every // 50)
+    run(t_stop=20_000 / (cells * rate))
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = status("VmRSS")
-    result, seconds, n_shards = run(n_bins)
+    model, seconds, shards = run()
     return {
         "spikes": n_spikes,
-        "bins": n_bins,
-        "shards": n_shards,
+        "cells": cells,
+        "bins": n_bins_of(n_spikes, cells, rate),
+        "shards": len(shards),
         "megabytes": (status("VmHWM") - before) / 1e6,
         "seconds": seconds,
-        "passes": float(result.n_passes.mean()),
-        "converged": int((result.status == "converged").sum()),
+        "processor": time.process_time(),
+        "passes": float(model.n_passes_.mean()),
+        "converged": int(model.converged_.sum()),
+        "decrement": float(model.newton_decrement_.max()),
         "largest_resident_set": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
     }
 
@@ -98,17 +92,21 @@ def fit(folder, n_spikes):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--spikes", nargs="+", type=float, default=[1e7, 4e7])
+    parser.add_argument("--cells", type=int, default=40)
+    parser.add_argument("--rate", type=float, default=50.0, help="spikes a second and cell")
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--fit", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.fit:
-        print(json.dumps(fit(Path(options.fit), options.spikes[0])))
+        size = options.spikes[0], options.cells, options.rate
+        print(json.dumps(fit(Path(options.fit), *size)))
         return
     found = []
     for n_spikes in options.spikes:
         with tempfile.TemporaryDirectory() as folder:
-            write(Path(folder), n_spikes)
+            write(Path(folder), n_spikes, options.cells, options.rate)
             command = [sys.executable, __file__, "--fit", folder, "--spikes", str(n_spikes)]
+            command += ["--cells", str(options.cells), "--rate", str(options.rate)]
             out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         found.append(json.loads(out.splitlines()[-1]))
         print(found[-1], flush=True)
