@@ -251,7 +251,14 @@ class PopulationGLM(RegressorMixin, Parameters, OneCall):
             )
 
     def stochastic_fit(
-        self, data, *, init_params=None, num_epochs=None, callbacks=None, progress=None
+        self,
+        data,
+        *,
+        init_params=None,
+        num_epochs=None,
+        callbacks=None,
+        progress=None,
+        executor=None,
     ) -> PopulationGLM:
         """Fit every receiver to data that come chunk by chunk, exactly.
 
@@ -320,10 +327,11 @@ class PopulationGLM(RegressorMixin, Parameters, OneCall):
                 UserWarning,
                 stacklevel=2,
             )
-        problem = read_stream(self, data)
-        result, interrupted = _solve(problem, init_params, progress)
-        self._store(problem, result, interrupted)
-        _remarks.after(problem, result)
+        with opened(executor) as workers:
+            problem = read_stream(self, data, workers)
+            result, interrupted = _solve(problem, init_params, progress)
+            self._store(problem, result, interrupted)
+            _remarks.after(problem, result)
         return self
 
     def update(self, X, y, *step, earlier=None, **of_step) -> PopulationGLM:

@@ -25,6 +25,7 @@ from concurrent.futures import (
 )
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 import numba
 import numpy as np
@@ -191,6 +192,12 @@ class Workers:
         return self.n_workers or 1 if local else 1
 
     @property
+    def slots(self) -> list[str]:
+        """With Dask, the addresses of the workers, each as often as it runs tasks at once."""
+        found = sorted(self.client.nthreads().items())
+        return [address for address, n_slots in found for _ in range(n_slots)]
+
+    @property
     def client(self) -> object | None:
         """The Client of Dask, if the executor is one of its."""
         client = getattr(self.executor, "_client", None)
@@ -253,6 +260,7 @@ class Submitted:
     def __init__(self, workers: Workers, call: "_Call | None"):
         self.workers, self.call, self.reason = workers, call, None
         self._bytes, self._n_sent = None, 0
+        self._slots, self._warned = None, False
 
     def run(self, items: Iterable, function: Callable, take: Callable, stop: Callable) -> None:
         """Call ``take(item, function(item))`` as items are done."""
@@ -279,15 +287,79 @@ class Submitted:
             self._end(running, take)
             raise
         if lost:
-            warnings.warn(
-                f"The executor lost {len(lost)} of {n} tasks ({describe(self.reason)}), and this "
-                "process does them. Start its workers anew before the next fit. If they ran out "
-                "of memory, take fewer at a time, or lower memory_budget.",
-                UserWarning,
-                stacklevel=2,
-            )
+            self._warn(len(lost), n)
         for job in lost:
             take(job.item, function(job.item))
+
+    def merged(self, items: list, common: object, function: Callable, add: Callable) -> object:
+        """The results of ``(item, common)``, added in pairs until one is left.
+
+        The pairs follow from the number of items. Dask adds them on the workers, each item on the
+        worker that had it before; the last sum alone comes here. With other executors this process
+        adds them.
+        """
+        if self.workers.client is None:
+            found = {}
+            jobs = [(item, common, k) for k, item in enumerate(items)]
+
+            def take(job, result):
+                found[job[2]] = result
+
+            self.run(jobs, function, take, lambda: None)
+            return in_pairs([found[k] for k in range(len(items))], add)
+        n_lost = 0
+        while n_lost < _TRIES:
+            found = self._of_dask(items, common, add, n_lost)
+            if isinstance(found, _Failed):
+                raise found.error
+            if found is not None and not isinstance(found, _Unseen):
+                return found
+            if found is None or self._bytes is not None:
+                n_lost, self._bytes = n_lost + 1, None
+            else:
+                self._bytes = self.workers.send(self.call.reference)
+        self._warn(len(items), len(items))
+        return in_pairs([function((item, common, k)) for k, item in enumerate(items)], add)
+
+    def _of_dask(self, items, common, add, n_lost):
+        """The sum of the results of items from the workers of Dask; None if it is lost.
+
+        Dask does again what a lost worker has had, as long as some worker has the rest.
+        """
+        given = getattr(self.workers.executor, "_kwargs", {})  # of Client.get_executor
+        submit = partial(self.workers.client.submit, **{**given, "pure": False})
+        try:
+            self._slots = self._slots or self.workers.slots
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Sending large graph")  # coefficients
+                known = submit(_same, common)
+            leaves = []
+            for k, item in enumerate(items):
+                home = {"workers": [self._slots[k % len(self._slots)]], "allow_other_workers": True}
+                where = {} if "workers" in given else home
+                leaves.append(submit(_leaf, self.call, item, known, n_lost, self._bytes, **where))
+            root = in_pairs(leaves, lambda a, b: submit(_added, add, a, b))
+            del leaves, known  # the workers keep what the root needs
+            return root.result()
+        except Exception as error:
+            self.reason = error
+            return None
+        except BaseException:
+            self.workers.close()
+            raise
+
+    def _warn(self, n_lost, n):
+        """Say once that this process does what is lost."""
+        if self._warned:
+            return
+        self._warned = True
+        warnings.warn(
+            f"The executor lost {n_lost} of {n} tasks ({describe(self.reason)}), and this "
+            "process does them. Start its workers anew before the next fit. If they ran out "
+            "of memory, take fewer at a time, or lower memory_budget.",
+            UserWarning,
+            stacklevel=3,
+        )
 
     def _submit(self, job, function):
         """Whether the executor takes a job."""
@@ -330,6 +402,9 @@ class Submitted:
             raise found.error
         if isinstance(found, _Unseen):
             job.n_unseen += 1
+            if job.n_unseen > _TRIES:  # it was sent the bytes
+                self.reason = FileNotFoundError("a worker found no files")
+                job.n_lost += 1
             return None
         return found
 
@@ -346,6 +421,14 @@ class Submitted:
                     found = self._result(job)
                     if found is not None:
                         take(job.item, found)
+
+
+def in_pairs(found: list, add: Callable) -> object:
+    """The sum of some values: neighbours are added, then neighbours of these sums, and so on."""
+    while len(found) > 1:
+        pairs = [found[k : k + 2] for k in range(0, len(found), 2)]
+        found = [add(*pair) if len(pair) == 2 else pair[0] for pair in pairs]
+    return found[0]
 
 
 class _Job:
@@ -404,6 +487,23 @@ def _work(call, item, n_lost, sent):
         del value
         gc.collect()  # of the cycle that the first call of a compiled kernel leaves
         forget_later()
+
+
+def _leaf(call, item, common, n_lost, sent):
+    """The result of a job of Dask."""
+    return _work(call, (item, common), n_lost, sent)
+
+
+def _added(add, a, b):
+    """The sum of two results of Dask, or the first that is none."""
+    for found in (a, b):
+        if isinstance(found, _Failed | _Unseen):
+            return found
+    return add(a, b)
+
+
+def _same(value):
+    return value
 
 
 def _work_here(function, item, n_threads, errors):
