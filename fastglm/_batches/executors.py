@@ -40,6 +40,7 @@ from fastglm._kernels.threads import kernel_threads, single_threaded_blas
 _PER_WORKER = 2
 _PER_CORE = 4  # tasks for each core of this machine, if nobody knows the number of workers
 _TRIES = 2  # times that a task is submitted before the calling process does it
+_LONG = 1.0  # seconds of a job after which garbage is collected, which takes 0.1 to 1 s
 _PAUSES = 1e-3, 0.1  # shortest and longest time between two looks at what is done, seconds
 
 
@@ -465,6 +466,7 @@ class _Unseen:
 
 def _work(call, item, n_lost, sent):
     """The result of a job in a process of its own; ``n_lost`` tells its submissions apart."""
+    begin = time.monotonic()
     watched = call.reference.wanted  # before the value is read: its folder may go at any time
     try:
         value = load(call.reference, sent)
@@ -485,7 +487,8 @@ def _work(call, item, n_lost, sent):
         return _failed(error)
     finally:
         del value
-        gc.collect()  # of the cycle that the first call of a compiled kernel leaves
+        if time.monotonic() - begin > _LONG:
+            gc.collect()  # of the cycle that the first call of a compiled kernel leaves
         forget_later()
 
 

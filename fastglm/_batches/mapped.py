@@ -8,6 +8,7 @@ kernels anew for arrays that cannot be written.
 A worker that does not see the files gets their bytes, and keeps the value in place of the map.
 """
 
+import gc
 import io
 import mmap
 import os
@@ -157,6 +158,11 @@ def forget_later() -> None:
     with _lock:
         if _timer is not None:
             _timer.cancel()
-        _timer = threading.Timer(_IDLE, _kept.clear)
+        _timer = threading.Timer(_IDLE, _forget)
         _timer.daemon = True
         _timer.start()
+
+
+def _forget():
+    _kept.clear()
+    gc.collect()  # cycles of short jobs, which hold values
