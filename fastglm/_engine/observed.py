@@ -139,7 +139,7 @@ class Observed:
         """Weighted sum of every receiver's counts over the valid bins."""
         return products.total(_sums, self)
 
-    def start(self, loss, mean, valid):
+    def start(self, loss, mean, products):
         """Intercepts at which constant rates have about the mean of the counts.
 
         The log of the mean of ``w * exp(o)`` is subtracted, by which offsets o raise the log of a
@@ -148,32 +148,32 @@ class Observed:
         all offsets leave it there.
         """
         intercept = loss.eta(mean)
-        if self.offset is not None and loss.least is not None:
-            return intercept - np.minimum(self.offset[valid].min(axis=0), 0.0)
-        if self.offset is None or loss.low is None:
+        if self.offset is None or (loss.least is None and loss.low is None):
             return intercept
-        shift = self.shift(np.flatnonzero(valid), True)
+        if loss.least is not None:
+            return intercept - np.minimum(self.offset[products.valid].min(axis=0), 0.0)
+        shift = self.shift(np.flatnonzero(products.valid), True)
         top = shift.max(axis=0)
         return intercept - (top + np.log(np.exp(shift - top).mean(axis=0)))
 
-    def beyond(self, intercept, receivers, valid):
+    def beyond(self, intercept, receivers, products):
         """Intercepts at infinity, so that eta is beyond them in every bin with any offset."""
         if self.offset is None:
             return intercept
-        offset = columns(self.offset, receivers)[valid]
+        offset = columns(self.offset, receivers)[products.valid]
         low, high = offset.min(axis=0), offset.max(axis=0)
         return intercept - np.where(intercept < 0, np.maximum(high, 0), np.minimum(low, 0))
 
-    def at_constant(self, loss, intercept, valid):
+    def at_constant(self, loss, intercept, products):
         """Mean of ``w * cumulant`` without features, (n_receivers,)."""
         if self.offset is None:
             return loss.cumulant(intercept)
         total = 0.0
-        for some in _blocks(valid):
+        for some in _blocks(products.valid):
             value = loss.cumulant(self.offset[some] + intercept)
             factor = self.factor(some, False)
             total = total + (value if factor is None else factor * value).sum(axis=0)
-        return total / np.count_nonzero(valid)
+        return total / products.n_bins
 
     def constant(self, loss, products):
         """The part of the summed loss without coefficients, for losses with linear counts.
