@@ -11,6 +11,8 @@ import os
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
+from functools import partial
+from uuid import uuid4
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -40,13 +42,15 @@ class Spread:
         known = self._shards is not None and self._shards.restricted is shards.restricted
         if not known:
             self._shards = shards.viewed(None, shards.reader)
-            self._submitted = self.workers.submitted(group_sum, self._shards)
+            # A worker may have the same value of an earlier fit, with features read from files
+            # that have changed since: each fit has a value of its own.
+            value = self._shards, uuid4().hex
+            self._submitted = self.workers.submitted(group_sum, value)
         receivers = () if observed is None else (observed.events.receivers,)
-        common, base = (function, shards.columns_used, receivers), self._shards
+        common = function, shards.columns_used, receivers
+        here = partial(group_sum, (self._shards, ""))
         try:
-            return self._submitted.merged(
-                self.groups, common, lambda job: group_sum(base, job), add
-            )
+            return self._submitted.merged(self.groups, common, here, add)
         except BaseException:
             self._shards = None  # what was written for the workers has gone
             raise
@@ -68,10 +72,10 @@ _free, _lock = WeakKeyDictionary(), threading.Lock()
 
 
 def group_sum(
-    shards: Shards, job: tuple, n_threads: int | None = None, check: Callable | None = None
+    value: tuple, job: tuple, n_threads: int | None = None, check: Callable | None = None
 ) -> object:
     """The sum over a group of shards; ``check()`` is called after each of them."""
-    group, (function, columns_used, receivers), *_ = job
+    (shards, _), (group, (function, columns_used, receivers), *_) = value, job
     with _borrowed(shards, group, columns_used) as view:
         observed = None
         if receivers:
