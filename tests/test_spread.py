@@ -104,7 +104,7 @@ def test_columns_far_from_zero_and_one_receiver(threads):
 
 
 class Walked:
-    """A loader that is read from its beginning."""
+    """A loader that every process reads from its beginning."""
 
     def __iter__(self):
         yield from CHUNKS
@@ -180,7 +180,7 @@ def test_a_process_has_as_many_shards_as_threads_that_read(monkeypatch):
     made.clear()
     with ThreadPoolExecutor(3) as pool:
         fit(executor=fastglm.Workers(pool, n_workers=5))
-    assert len(made) <= 3
+    assert 2 <= len(made) <= 4
 
 
 class Counted(Sequence):

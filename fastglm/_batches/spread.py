@@ -41,7 +41,7 @@ class Spread:
         """The sum over the shards of ``function(products, its observations)``."""
         known = self._shards is not None and self._shards.restricted is shards.restricted
         if not known:
-            self._shards = shards.viewed(None, shards.reader)
+            self._shards = shards.viewed(None, None)
             # A worker may have the same value of an earlier fit, with features read from files
             # that have changed since: each fit has a value of its own.
             value = self._shards, uuid4().hex
@@ -93,7 +93,7 @@ def _borrowed(shards, group, columns_used):
     with _lock:
         for other in [other for other in _free if other is not shards]:
             del _free[other]
-        views = _free.setdefault(shards, [(None, shards.viewed(None, shards.reader))])
+        views = _free.setdefault(shards, [])
         k = next((k for k, (last, _) in enumerate(views) if last == group), 0)
         view = views.pop(k)[1] if views else shards.viewed(None, Reader(shards.sources))
     if not np.array_equal(view.columns_used, columns_used):

@@ -182,7 +182,7 @@ class Shards:
                 check()
         return total
 
-    def viewed(self, columns_used: np.ndarray | None, reader: Reader) -> "Shards":
+    def viewed(self, columns_used: np.ndarray | None, reader: Reader | None) -> "Shards":
         """The shards for `total_of`, with some columns and another reader; none is read."""
         other = copy(self)
         other.columns_used, other.reader, other.spread = columns_used, reader, None
