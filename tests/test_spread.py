@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from test_executors import Inline, hide, pids, same_bits, same_optimum
+from test_executors import Inline, hide, needs_kill, pids, same_bits, same_optimum
 from test_streams import cut_at, spikes_of, write_npy
 
 import fastglm
@@ -17,6 +17,8 @@ from fastglm._batches import executors, mapped
 from fastglm._batches.spread import groups_of
 from fastglm._products.shards import Reader
 from fastglm.recordings import stream_spikes
+
+pytestmark = pytest.mark.slow  # processes that load the package
 
 BASIS = fastglm.basis.RaisedCosineLogConv(3, 20)
 NET = fastglm.simulation.random_network(4, BASIS, random_key=1, mean_rate_hz=40)
@@ -156,9 +158,13 @@ def test_groups_are_consecutive_and_have_about_as_many_bins():
     assert [len(group) for group in groups_of(equal, 4)] == [3, 3, 3, 3]
 
 
-def test_the_tree_of_additions_follows_from_the_number_of_items():
+def test_the_tree_of_additions_follows_from_the_number_of_values():
     for n, tree in ((1, "0"), (2, "(0 1)"), (5, "(((0 1) (2 3)) 4)"), (6, "(((0 1) (2 3)) (4 5))")):
-        assert executors.in_pairs([str(k) for k in range(n)], "({} {})".format) == tree
+        for order in itertools.permutations(range(n)):
+            pairs = executors.Pairs(n, "({} {})".format)
+            for k in order:
+                pairs.put(k, str(k))
+            assert pairs.total == tree
 
 
 def test_the_chunks_are_written_once(monkeypatch):
@@ -181,6 +187,19 @@ def test_a_process_has_as_many_shards_as_threads_that_read(monkeypatch):
     with ThreadPoolExecutor(3) as pool:
         fit(executor=fastglm.Workers(pool, n_workers=5))
     assert 2 <= len(made) <= 4
+
+
+def test_files_that_have_changed_between_two_fits_are_read_again(tmp_path):
+    class Files:
+        def __iter__(self):
+            for k in range(2):
+                yield np.load(tmp_path / f"{k}.npy"), COUNTS[:500]
+
+    for seed in range(2):
+        for k in range(2):
+            values = np.random.default_rng(2 * seed + k).normal(size=(500, 3))
+            np.save(tmp_path / f"{k}.npy", values)
+        same_optimum(fit(Files(), executor=inline()), fit(Files()))
 
 
 class Counted(Sequence):
@@ -281,13 +300,25 @@ class Deadly(Counted):
         return chunk
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+@needs_kill
 def test_the_others_do_what_a_killed_worker_of_dask_has_left(dask, tmp_path):
     before = pids(dask)
     model = fit(Deadly(CHUNKS, tmp_path / "killed"), executor=dask)
     assert (tmp_path / "killed").exists()
     assert len(before - pids(dask)) == 1
     same_bits(model, fit(executor=inline()))
+
+
+@needs_kill
+def test_this_process_does_what_a_broken_pool_has_left(tmp_path):
+    pool = pytest.importorskip("loky").ProcessPoolExecutor(1)
+    loader = Deadly(CHUNKS, tmp_path / "killed")
+    with pytest.warns(UserWarning, match=r"The executor lost \d of 2 tasks \(.*") as told:
+        model = fit(loader, executor=fastglm.Workers(pool, n_workers=2))
+    assert len(told) == 1
+    assert (tmp_path / "killed").exists()
+    same_bits(model, fit(executor=inline()))
+    pool.shutdown()
 
 
 class Changing(Counted):

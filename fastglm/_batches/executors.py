@@ -299,17 +299,8 @@ class Submitted:
         worker that had it before; the last sum alone comes here. With other executors this process
         adds them.
         """
-        if self.workers.client is None:
-            found = {}
-            jobs = [(item, common, k) for k, item in enumerate(items)]
-
-            def take(job, result):
-                found[job[2]] = result
-
-            self.run(jobs, function, take, lambda: None)
-            return in_pairs([found[k] for k in range(len(items))], add)
         n_lost = 0
-        while n_lost < _TRIES:
+        while self.workers.client is not None and n_lost < _TRIES:
             found = self._of_dask(items, common, add, n_lost)
             if isinstance(found, _Failed):
                 raise found.error
@@ -319,8 +310,14 @@ class Submitted:
                 n_lost, self._bytes = n_lost + 1, None
             else:
                 self._bytes = self.workers.send(self.call.reference)
+        jobs, pairs = [(item, common, k) for k, item in enumerate(items)], Pairs(len(items), add)
+        if not n_lost:
+            self.run(jobs, function, lambda job, found: pairs.put(job[2], found), lambda: None)
+            return pairs.total
         self._warn(len(items), len(items))
-        return in_pairs([function((item, common, k)) for k, item in enumerate(items)], add)
+        for job in jobs:
+            pairs.put(job[2], function(job))
+        return pairs.total
 
     def _of_dask(self, items, common, add, n_lost):
         """The sum of the results of items from the workers of Dask; None if it is lost.
@@ -334,14 +331,14 @@ class Submitted:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Sending large graph")  # coefficients
                 known = submit(_same, common)
-            leaves = []
+            pairs = Pairs(len(items), lambda a, b: submit(_added, add, a, b))
             for k, item in enumerate(items):
                 home = {"workers": [self._slots[k % len(self._slots)]], "allow_other_workers": True}
                 where = {} if "workers" in given else home
-                leaves.append(submit(_leaf, self.call, item, known, n_lost, self._bytes, **where))
-            root = in_pairs(leaves, lambda a, b: submit(_added, add, a, b))
-            del leaves, known  # the workers keep what the root needs
-            return root.result()
+                leaf = submit(_leaf, self.call, item, known, n_lost, self._bytes, **where)
+                pairs.put(k, leaf)
+            del known, leaf  # the workers keep what the total needs
+            return pairs.total.result()
         except Exception as error:
             self.reason = error
             return None
@@ -424,12 +421,28 @@ class Submitted:
                         take(job.item, found)
 
 
-def in_pairs(found: list, add: Callable) -> object:
-    """The sum of some values: neighbours are added, then neighbours of these sums, and so on."""
-    while len(found) > 1:
-        pairs = [found[k : k + 2] for k in range(0, len(found), 2)]
-        found = [add(*pair) if len(pair) == 2 else pair[0] for pair in pairs]
-    return found[0]
+class Pairs:
+    """The sum of n values: neighbours are added, then neighbours of these sums, and so on.
+
+    Two values are added when both are there, which may be in any order.
+    """
+
+    def __init__(self, n: int, add: Callable):
+        self.n, self.add, self.total = n, add, None
+        self._waiting = {}
+
+    def put(self, k: int, value: object) -> None:
+        """Add value number k."""
+        n = self.n
+        while n > 1:
+            if k ^ 1 < n:  # the last of an odd number waits for nobody
+                other = self._waiting.pop((n, k ^ 1), None)
+                if other is None:
+                    self._waiting[n, k] = value
+                    return
+                value = self.add(other, value) if k & 1 else self.add(value, other)
+            k, n = k // 2, -(-n // 2)
+        self.total = value
 
 
 class _Job:
