@@ -10,9 +10,7 @@ it does not tell of itself. `Submitted` runs items there. What all items share i
 (`fastglm._batches.mapped`); an item travels with a reference to it.
 """
 
-import gc
 import os
-import pickle
 import time
 import warnings
 from collections import Counter
@@ -24,23 +22,21 @@ from concurrent.futures import (
     as_completed,
 )
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 
 import numba
 import numpy as np
 
-from fastglm._batches.mapped import Reference, Store, forget_later, load
+from fastglm._batches.jobs import Call, Failed, Unseen, added, same, work, work_here, work_of_dask
+from fastglm._batches.mapped import Reference, Store
 from fastglm._checks import positive_int, shown
 from fastglm._files import describe
-from fastglm._kernels.threads import kernel_threads, single_threaded_blas
 
 # Tasks for each worker: with one, a slow worker would keep all others waiting for longer; more
 # tasks have more tiles that are not full.
 _PER_WORKER = 2
 _PER_CORE = 4  # tasks for each core of this machine, if nobody knows the number of workers
 _TRIES = 2  # times that a task is submitted before the calling process does it
-_LONG = 1.0  # seconds of a job after which garbage is collected, which takes 0.1 to 1 s
 _PAUSES = 1e-3, 0.1  # shortest and longest time between two looks at what is done, seconds
 
 
@@ -214,9 +210,7 @@ class Workers:
         if self._store is None:
             self._store = Store(self.folder)
         reference = self._store.put(value)
-        return Submitted(
-            self, _Call(function, reference, self.n_threads, self.sharing, np.geterr())
-        )
+        return Submitted(self, Call(function, reference, self.n_threads, self.sharing, np.geterr()))
 
     @property
     def n_bytes(self) -> int:
@@ -258,7 +252,7 @@ class Submitted:
     loses it again, the calling process does it; one warning says so.
     """
 
-    def __init__(self, workers: Workers, call: "_Call | None"):
+    def __init__(self, workers: Workers, call: Call | None):
         self.workers, self.call, self.reason = workers, call, None
         self._bytes, self._n_sent = None, 0
         self._slots, self._warned = None, False
@@ -302,9 +296,9 @@ class Submitted:
         n_lost = 0
         while self.workers.client is not None and n_lost < _TRIES:
             found = self._of_dask(items, common, add, n_lost)
-            if isinstance(found, _Failed):
+            if isinstance(found, Failed):
                 raise found.error
-            if found is not None and not isinstance(found, _Unseen):
+            if found is not None and not isinstance(found, Unseen):
                 return found
             if found is None or self._bytes is not None:
                 n_lost, self._bytes = n_lost + 1, None
@@ -330,12 +324,12 @@ class Submitted:
             self._slots = self._slots or self.workers.slots
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Sending large graph")  # coefficients
-                known = submit(_same, common)
-            pairs = Pairs(len(items), lambda a, b: submit(_added, add, a, b))
+                known = submit(same, common)
+            pairs = Pairs(len(items), lambda a, b: submit(added, add, a, b))
             for k, item in enumerate(items):
                 home = {"workers": [self._slots[k % len(self._slots)]], "allow_other_workers": True}
                 where = {} if "workers" in given else home
-                leaf = submit(_leaf, self.call, item, known, n_lost, self._bytes, **where)
+                leaf = submit(work_of_dask, self.call, item, known, n_lost, self._bytes, **where)
                 pairs.put(k, leaf)
             del known, leaf  # the workers keep what the total needs
             return pairs.total.result()
@@ -366,9 +360,9 @@ class Submitted:
             if self.call is None:
                 each = max(1, numba.get_num_threads() // workers.n_workers)
                 n_threads = workers.n_threads or each
-                job.future = submit(_work_here, function, job.item, n_threads, np.geterr())
+                job.future = submit(work_here, function, job.item, n_threads, np.geterr())
             else:
-                job.future = submit(_work, self.call, job.item, job.n_lost, self._sent(job))
+                job.future = submit(work, self.call, job.item, job.n_lost, self._sent(job))
         except Exception as error:
             self.reason = error
             return False
@@ -396,9 +390,9 @@ class Submitted:
             self.reason = error
             job.n_lost += 1
             return None
-        if isinstance(found, _Failed):
+        if isinstance(found, Failed):
             raise found.error
-        if isinstance(found, _Unseen):
+        if isinstance(found, Unseen):
             job.n_unseen += 1
             if job.n_unseen > _TRIES:  # it was sent the bytes
                 self.reason = FileNotFoundError("a worker found no files")
@@ -450,101 +444,3 @@ class _Job:
 
     def __init__(self, item):
         self.item, self.future, self.n_lost, self.n_unseen = item, None, 0, 0
-
-
-# --- in a worker ---
-
-
-@dataclass(frozen=True)
-class _Call:
-    """What the jobs of a fit have in common."""
-
-    function: Callable
-    reference: Reference
-    n_threads: int | None
-    sharing: int
-    errors: dict  # what NumPy does about them in the calling process
-
-
-@dataclass(frozen=True)
-class _Failed:
-    """In place of a result: the function raised an error."""
-
-    error: Exception
-
-
-class _Unseen:
-    """In place of a result: the worker does not see the folder."""
-
-
-def _work(call, item, n_lost, sent):
-    """The result of a job in a process of its own; ``n_lost`` tells its submissions apart."""
-    begin = time.monotonic()
-    watched = call.reference.wanted  # before the value is read: its folder may go at any time
-    try:
-        value = load(call.reference, sent)
-    except FileNotFoundError:
-        return _Unseen()
-
-    def check():
-        if watched and not call.reference.wanted:
-            raise KeyboardInterrupt
-
-    n_threads = call.n_threads or _given_threads(call.sharing)
-    try:
-        with kernel_threads(n_threads), single_threaded_blas(), np.errstate(**call.errors):
-            return call.function(value, item, n_threads, check)
-    except KeyboardInterrupt:
-        raise RuntimeError("interrupted in the worker") from None
-    except Exception as error:
-        return _failed(error)
-    finally:
-        del value
-        if time.monotonic() - begin > _LONG:
-            gc.collect()  # of the cycle that the first call of a compiled kernel leaves
-        forget_later()
-
-
-def _leaf(call, item, common, n_lost, sent):
-    """The result of a job of Dask."""
-    return _work(call, (item, common), n_lost, sent)
-
-
-def _added(add, a, b):
-    """The sum of two results of Dask, or the first that is none."""
-    for found in (a, b):
-        if isinstance(found, _Failed | _Unseen):
-            return found
-    return add(a, b)
-
-
-def _same(value):
-    return value
-
-
-def _work_here(function, item, n_threads, errors):
-    """The result of a job in a thread of the calling process."""
-    try:
-        with kernel_threads(n_threads), single_threaded_blas(), np.errstate(**errors):
-            return function(item)
-    except Exception as error:
-        return _Failed(error)
-
-
-def _failed(error):
-    """An error that can be sent."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        error = RuntimeError(describe(error))
-    return _Failed(error)
-
-
-def _given_threads(sharing):
-    """Threads of a task in this process, where ``sharing`` tasks run at once on the machine."""
-    cores = numba.config.NUMBA_NUM_THREADS
-    for name, n in (("SLURM_CPUS_PER_TASK", sharing), ("OMP_NUM_THREADS", 1)):
-        given = os.environ.get(name, "")
-        if given.isdigit():
-            return max(1, min(int(given) // n, cores))
-    return max(1, cores // sharing)
