@@ -4,6 +4,7 @@ import itertools
 import os
 import signal
 import threading
+import tracemalloc
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -131,7 +132,8 @@ def test_spikes_on_disk_whose_path_is_relative(tmp_path, monkeypatch):
 
 def test_the_bits_are_those_of_any_executor_with_as_many_groups(threads, dask, plain):
     with pytest.importorskip("loky").ProcessPoolExecutor(2) as loky:
-        models = [fit(executor=pool) for pool in (threads, inline(), loky, dask)]
+        one = dask.get_executor(workers=list(dask.nthreads())[:1])
+        models = [fit(executor=pool) for pool in (threads, inline(), loky, dask, one)]
     for model in models[1:]:
         same_bits(model, models[0])
     same_optimum(models[0], plain)
@@ -187,6 +189,33 @@ def test_a_process_has_as_many_shards_as_threads_that_read(monkeypatch):
     with ThreadPoolExecutor(3) as pool:
         fit(executor=fastglm.Workers(pool, n_workers=5))
     assert 2 <= len(made) <= 4
+
+
+class Repeated(Sequence):
+    """Chunks that are made when they are read."""
+
+    counts = (np.random.default_rng(0).random((5000, 5)) < 0.2).astype(np.uint8)
+
+    def __init__(self, n):
+        self.n = n
+
+    def __len__(self):
+        return self.n
+
+    def __getitem__(self, k):
+        return BASIS.compute_features(np.roll(self.counts, k, axis=0)), self.counts
+
+
+def test_memory_does_not_grow_with_chunks():
+    """Twice as many chunks take no more memory, but for a byte a bin; here with a worker's."""
+    peaks, kwargs = [], {"solver_kwargs": {"maxiter": 1}}
+    for n in (4, 8):
+        tracemalloc.start()
+        with pytest.warns(UserWarning, match="max_iter"):
+            fit(Repeated(n), kwargs=kwargs, executor=inline())
+        peaks.append(tracemalloc.get_traced_memory()[1] - 5000 * n)
+        tracemalloc.stop()
+    assert peaks[1] < 1.05 * peaks[0]
 
 
 def test_files_that_have_changed_between_two_fits_are_read_again(tmp_path):
