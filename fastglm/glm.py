@@ -308,7 +308,7 @@ class PopulationGLM(RegressorMixin, Parameters, OneCall):
         narrow masks. Traces are not centred: subtract their baseline.
 
         With an executor a worker has one chunk in memory, and the sums. This process reads the
-        chunks too, some four times: to check them, and to draw a sample of bins. Late receivers,
+        chunks too: twice to check them, and once to draw a sample of bins. Late receivers,
         scales and the rows of exact Hessians ("newton-cholesky") are read here alone.
 
         Examples
