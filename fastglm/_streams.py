@@ -7,15 +7,20 @@ order. One chunk is in memory at a time; what is known of all of them is a few n
 from __future__ import annotations
 
 import copy
+import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from fastglm._batches.executors import Workers
 from fastglm._batches.fit import Tasks, any_known, by_missing
+from fastglm._batches.mapped import pickling_error
+from fastglm._batches.spread import Spread
 from fastglm._checks import shown
 from fastglm._engine.observed import Observed
+from fastglm._files import describe
 from fastglm._inputs import (
     Problem,
     check_rows,
@@ -84,9 +89,8 @@ class Chunks:
     """
 
     def __init__(self, model: object, data: object):
-        _check_loader(data)
         self.model, self.data = model, data
-        self._walk, self._next = None, 0
+        self._own = threading.local()  # the walk of each thread that reads, and its next chunk
         self._marks, self._layout, self._deviations = [], None, {}
         self.shift = self.X = None
         self._scan()
@@ -124,6 +128,15 @@ class Chunks:
         self.missing = Events(bins, units, np.full(bins.size, np.nan), shape)
         self.X, self.shift = self._centred(self.X)
 
+    def __getstate__(self):
+        """What `load` needs in another process."""
+        model = type(self.model)(**self.model.get_params(deep=False))  # without what it keeps
+        return {**vars(self), "model": model, "missing": None, "_own": None}
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._own = threading.local()
+
     def load(self, k: int) -> tuple[FeatureMatrix, Events]:
         """Features and events of chunk k.
 
@@ -150,17 +163,18 @@ class Chunks:
         """Chunk k as the loader gives it, None after the last; others are read on the way."""
         if isinstance(self.data, Sequence):
             return self.data[k] if k < len(self.data) else None
-        walk, self._walk = self._walk, None  # an error or an interrupt ends the walk
-        if walk is None or self._next > k:
-            walk, self._next = iter(self.data), 0
+        own = self._own
+        walk, own.walk = getattr(own, "walk", None), None  # an error or an interrupt ends the walk
+        if walk is None or own.next > k:
+            walk, own.next = iter(self.data), 0
         given = None
-        while self._next <= k:
+        while own.next <= k:
             given = None  # frees the memory before the next chunk is made
             given = next(walk, None)
-            self._next += 1
+            own.next += 1
             if given is None:
                 return None
-        self._walk = walk
+        own.walk = walk
         return given
 
     def _read(self, given, k):
@@ -210,11 +224,13 @@ class Chunks:
 class StreamProblem(Problem):
     """The `Problem` of the chunks of a loader.
 
-    X, valid and y are those of some rows; the data are in ``shards``.
+    X, valid and y are those of some rows; the data are in ``shards``. Sums over all shards are made
+    by the workers, if there are any.
     """
 
-    def __init__(self, model: object, chunks: Chunks):
-        shards = Shards(chunks.sources)
+    def __init__(self, model: object, chunks: Chunks, workers: Workers | None = None):
+        spread = None if workers is None else Spread(workers, chunks.sources)
+        shards = Shards(chunks.sources, spread=spread)
         self.__dict__.update(shards=shards, unknown=chunks.missing)
         y = Events(*(np.zeros(0, np.int32),) * 2, np.zeros(0), chunks.missing.shape)
         y.columns = chunks.columns
@@ -252,7 +268,7 @@ class StreamProblem(Problem):
             del part, y
 
 
-def read_stream(model: object, data: object) -> StreamProblem:
+def read_stream(model: object, data: object, workers: Workers | None = None) -> StreamProblem:
     """Parameters of a model and a loader for its fit; called by the method that a user calls.
 
     Raises
@@ -260,7 +276,10 @@ def read_stream(model: object, data: object) -> StreamProblem:
     TypeError, ValueError
         If something is not usable; the sentence says what was given and what is expected.
     """
-    problem = StreamProblem(model, Chunks(model, data))
+    _check_loader(data)
+    if workers is not None and not workers.here:
+        _check_travels(data)
+    problem = StreamProblem(model, Chunks(model, data), workers)
     warn_unused(model)
     return problem
 
@@ -304,6 +323,16 @@ def _check_loader(data):
             f"data is {shown(data)}, an iterator, which can be used once; a fit makes many passes. "
             "Pass an object whose __iter__ begins anew, such as a list of pairs (X, y) or a class "
             "with a generator as its __iter__."
+        )
+
+
+def _check_travels(data):
+    error = pickling_error(data)
+    if error is not None:
+        raise TypeError(
+            f"data is {shown(data)}, which cannot be pickled ({describe(error)}), and the workers "
+            "of the executor are other processes, which need a copy of it. Open files inside "
+            "__iter__ or __getitem__ and not before, or pass an executor of threads."
         )
 
 

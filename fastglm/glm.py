@@ -251,7 +251,14 @@ class PopulationGLM(RegressorMixin, Parameters, OneCall):
             )
 
     def stochastic_fit(
-        self, data, *, init_params=None, num_epochs=None, callbacks=None, progress=None
+        self,
+        data,
+        *,
+        init_params=None,
+        num_epochs=None,
+        callbacks=None,
+        progress=None,
+        executor=None,
     ) -> PopulationGLM:
         """Fit every receiver to data that come chunk by chunk, exactly.
 
@@ -269,11 +276,15 @@ class PopulationGLM(RegressorMixin, Parameters, OneCall):
             As in `fit`.
         num_epochs, callbacks : optional
             Settings of NeMoS's descents; they are not used.
+        executor : object, optional
+            Whose workers read the chunks, as in `fit`: each some consecutive ones. Their sums are
+            added in pairs, with Dask by the workers. The answer is that without an executor.
+            Default: this process.
 
         Raises
         ------
         TypeError
-            If data cannot be iterated.
+            If data cannot be iterated, or cannot be pickled and the workers are other processes.
         ValueError
             If data can be iterated only once, if its passes differ, if a chunk has other features
             or receivers than the first one, or as in `fit`.
@@ -283,7 +294,7 @@ class PopulationGLM(RegressorMixin, Parameters, OneCall):
         ConvergenceWarning
             As in `fit`.
         UserWarning
-            Once, if settings of descents are given.
+            Once, if settings of descents are given, and once, if an executor loses its workers.
 
         Notes
         -----
@@ -295,6 +306,10 @@ class PopulationGLM(RegressorMixin, Parameters, OneCall):
         A chunk is read once a pass, and twice where the rows of a block lie in two chunks. A mask
         that leaves few senders to a receiver takes passes of its own, so `fit` is better for
         narrow masks. Traces are not centred: subtract their baseline.
+
+        With an executor a worker has one chunk in memory, and the sums. This process reads the
+        chunks too: twice to check them, and once to draw a sample of bins. Late receivers,
+        scales and the rows of exact Hessians ("newton-cholesky") are read here alone.
 
         Examples
         --------
@@ -320,10 +335,11 @@ class PopulationGLM(RegressorMixin, Parameters, OneCall):
                 UserWarning,
                 stacklevel=2,
             )
-        problem = read_stream(self, data)
-        result, interrupted = _solve(problem, init_params, progress)
-        self._store(problem, result, interrupted)
-        _remarks.after(problem, result)
+        with opened(executor) as workers:
+            problem = read_stream(self, data, workers)
+            result, interrupted = _solve(problem, init_params, progress)
+            self._store(problem, result, interrupted)
+            _remarks.after(problem, result)
         return self
 
     def update(self, X, y, *step, earlier=None, **of_step) -> PopulationGLM:

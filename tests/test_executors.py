@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import fastglm
-from fastglm._batches import executors, mapped
 from fastglm._batches import fit as engine
+from fastglm._batches import jobs, mapped
 from fastglm._batches.plan import plan_fit
 from fastglm._inputs import read_problem
 from fastglm._products.local import Local
@@ -214,9 +214,9 @@ def test_workers_are_free_after_an_interrupt(request, name):
 
 def test_a_worker_stops_when_nobody_waits_any_more():
     store = mapped.Store()
-    call = executors._Call(count_forever, store.put("value"), 1, 1, {})
+    call = jobs.Call(count_forever, store.put("value"), 1, 1, {})
     with ThreadPoolExecutor(1) as pool:
-        job = pool.submit(executors._work, call, None, 0, None)
+        job = pool.submit(jobs.work, call, None, 0, None)
         assert COUNTING.wait(60)
         store.close()
         with pytest.raises(RuntimeError, match="interrupted in the worker"):
@@ -345,7 +345,7 @@ def test_threads_that_a_worker_was_given(monkeypatch, given, sharing, expected):
         monkeypatch.delenv(name, raising=False)
     for name, number in given.items():
         monkeypatch.setenv(name, number)
-    assert executors._given_threads(sharing) == expected
+    assert jobs.given_threads(sharing) == expected
 
 
 def test_workers_leave_the_threads_as_they_found_them():

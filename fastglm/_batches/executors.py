@@ -10,9 +10,7 @@ it does not tell of itself. `Submitted` runs items there. What all items share i
 (`fastglm._batches.mapped`); an item travels with a reference to it.
 """
 
-import gc
 import os
-import pickle
 import time
 import warnings
 from collections import Counter
@@ -24,15 +22,15 @@ from concurrent.futures import (
     as_completed,
 )
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from functools import partial
 
 import numba
 import numpy as np
 
-from fastglm._batches.mapped import Reference, Store, forget_later, load
+from fastglm._batches.jobs import Call, Failed, Unseen, added, same, work, work_here, work_of_dask
+from fastglm._batches.mapped import Reference, Store
 from fastglm._checks import positive_int, shown
 from fastglm._files import describe
-from fastglm._kernels.threads import kernel_threads, single_threaded_blas
 
 # Tasks for each worker: with one, a slow worker would keep all others waiting for longer; more
 # tasks have more tiles that are not full.
@@ -191,6 +189,12 @@ class Workers:
         return self.n_workers or 1 if local else 1
 
     @property
+    def slots(self) -> list[str]:
+        """With Dask, the addresses of the workers, each as often as it runs tasks at once."""
+        found = sorted(self.client.nthreads().items())
+        return [address for address, n_slots in found for _ in range(n_slots)]
+
+    @property
     def client(self) -> object | None:
         """The Client of Dask, if the executor is one of its."""
         client = getattr(self.executor, "_client", None)
@@ -206,9 +210,7 @@ class Workers:
         if self._store is None:
             self._store = Store(self.folder)
         reference = self._store.put(value)
-        return Submitted(
-            self, _Call(function, reference, self.n_threads, self.sharing, np.geterr())
-        )
+        return Submitted(self, Call(function, reference, self.n_threads, self.sharing, np.geterr()))
 
     @property
     def n_bytes(self) -> int:
@@ -250,9 +252,10 @@ class Submitted:
     loses it again, the calling process does it; one warning says so.
     """
 
-    def __init__(self, workers: Workers, call: "_Call | None"):
+    def __init__(self, workers: Workers, call: Call | None):
         self.workers, self.call, self.reason = workers, call, None
         self._bytes, self._n_sent = None, 0
+        self._slots, self._warned = None, False
 
     def run(self, items: Iterable, function: Callable, take: Callable, stop: Callable) -> None:
         """Call ``take(item, function(item))`` as items are done."""
@@ -279,15 +282,76 @@ class Submitted:
             self._end(running, take)
             raise
         if lost:
-            warnings.warn(
-                f"The executor lost {len(lost)} of {n} tasks ({describe(self.reason)}), and this "
-                "process does them. Start its workers anew before the next fit. If they ran out "
-                "of memory, take fewer at a time, or lower memory_budget.",
-                UserWarning,
-                stacklevel=2,
-            )
+            self._warn(len(lost), n)
         for job in lost:
             take(job.item, function(job.item))
+
+    def merged(self, items: list, common: object, function: Callable, add: Callable) -> object:
+        """The results of ``(item, common)``, added in pairs until one is left.
+
+        The pairs follow from the number of items. Dask adds them on the workers, each item on the
+        worker that had it before; the last sum alone comes here. With other executors this process
+        adds them.
+        """
+        n_lost = 0
+        while self.workers.client is not None and n_lost < _TRIES:
+            found = self._of_dask(items, common, add, n_lost)
+            if isinstance(found, Failed):
+                raise found.error
+            if found is not None and not isinstance(found, Unseen):
+                return found
+            if found is None or self._bytes is not None:
+                n_lost, self._bytes = n_lost + 1, None
+            else:
+                self._bytes = self.workers.send(self.call.reference)
+        jobs, pairs = [(item, common, k) for k, item in enumerate(items)], Pairs(len(items), add)
+        if not n_lost:
+            self.run(jobs, function, lambda job, found: pairs.put(job[2], found), lambda: None)
+            return pairs.total
+        self._warn(len(items), len(items))
+        for job in jobs:
+            pairs.put(job[2], function(job))
+        return pairs.total
+
+    def _of_dask(self, items, common, add, n_lost):
+        """The sum of the results of items from the workers of Dask; None if it is lost.
+
+        Dask does again what a lost worker has had, as long as some worker has the rest.
+        """
+        given = getattr(self.workers.executor, "_kwargs", {})  # of Client.get_executor
+        submit = partial(self.workers.client.submit, **{**given, "pure": False})
+        try:
+            self._slots = self._slots or self.workers.slots
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Sending large graph")  # coefficients
+                known = submit(same, common)
+            pairs = Pairs(len(items), lambda a, b: submit(added, add, a, b))
+            for k, item in enumerate(items):
+                home = {"workers": [self._slots[k % len(self._slots)]], "allow_other_workers": True}
+                where = {} if "workers" in given else home
+                leaf = submit(work_of_dask, self.call, item, known, n_lost, self._bytes, **where)
+                pairs.put(k, leaf)
+            del known, leaf  # the workers keep what the total needs
+            return pairs.total.result()
+        except Exception as error:
+            self.reason = error
+            return None
+        except BaseException:
+            self.workers.close()
+            raise
+
+    def _warn(self, n_lost, n):
+        """Say once that this process does what is lost."""
+        if self._warned:
+            return
+        self._warned = True
+        warnings.warn(
+            f"The executor lost {n_lost} of {n} tasks ({describe(self.reason)}), and this "
+            "process does them. Start its workers anew before the next fit. If they ran out "
+            "of memory, take fewer at a time, or lower memory_budget.",
+            UserWarning,
+            stacklevel=3,
+        )
 
     def _submit(self, job, function):
         """Whether the executor takes a job."""
@@ -296,9 +360,9 @@ class Submitted:
             if self.call is None:
                 each = max(1, numba.get_num_threads() // workers.n_workers)
                 n_threads = workers.n_threads or each
-                job.future = submit(_work_here, function, job.item, n_threads, np.geterr())
+                job.future = submit(work_here, function, job.item, n_threads, np.geterr())
             else:
-                job.future = submit(_work, self.call, job.item, job.n_lost, self._sent(job))
+                job.future = submit(work, self.call, job.item, job.n_lost, self._sent(job))
         except Exception as error:
             self.reason = error
             return False
@@ -326,10 +390,13 @@ class Submitted:
             self.reason = error
             job.n_lost += 1
             return None
-        if isinstance(found, _Failed):
+        if isinstance(found, Failed):
             raise found.error
-        if isinstance(found, _Unseen):
+        if isinstance(found, Unseen):
             job.n_unseen += 1
+            if job.n_unseen > _TRIES:  # it was sent the bytes
+                self.reason = FileNotFoundError("a worker found no files")
+                job.n_lost += 1
             return None
         return found
 
@@ -348,87 +415,32 @@ class Submitted:
                         take(job.item, found)
 
 
+class Pairs:
+    """The sum of n values: neighbours are added, then neighbours of these sums, and so on.
+
+    Two values are added when both are there, which may be in any order.
+    """
+
+    def __init__(self, n: int, add: Callable):
+        self.n, self.add, self.total = n, add, None
+        self._waiting = {}
+
+    def put(self, k: int, value: object) -> None:
+        """Add value number k."""
+        n = self.n
+        while n > 1:
+            if k ^ 1 < n:  # the last of an odd number waits for nobody
+                other = self._waiting.pop((n, k ^ 1), None)
+                if other is None:
+                    self._waiting[n, k] = value
+                    return
+                value = self.add(other, value) if k & 1 else self.add(value, other)
+            k, n = k // 2, -(-n // 2)
+        self.total = value
+
+
 class _Job:
     """An item, its future, and how often it was lost, or met a worker that saw no files."""
 
     def __init__(self, item):
         self.item, self.future, self.n_lost, self.n_unseen = item, None, 0, 0
-
-
-# --- in a worker ---
-
-
-@dataclass(frozen=True)
-class _Call:
-    """What the jobs of a fit have in common."""
-
-    function: Callable
-    reference: Reference
-    n_threads: int | None
-    sharing: int
-    errors: dict  # what NumPy does about them in the calling process
-
-
-@dataclass(frozen=True)
-class _Failed:
-    """In place of a result: the function raised an error."""
-
-    error: Exception
-
-
-class _Unseen:
-    """In place of a result: the worker does not see the folder."""
-
-
-def _work(call, item, n_lost, sent):
-    """The result of a job in a process of its own; ``n_lost`` tells its submissions apart."""
-    watched = call.reference.wanted  # before the value is read: its folder may go at any time
-    try:
-        value = load(call.reference, sent)
-    except FileNotFoundError:
-        return _Unseen()
-
-    def check():
-        if watched and not call.reference.wanted:
-            raise KeyboardInterrupt
-
-    n_threads = call.n_threads or _given_threads(call.sharing)
-    try:
-        with kernel_threads(n_threads), single_threaded_blas(), np.errstate(**call.errors):
-            return call.function(value, item, n_threads, check)
-    except KeyboardInterrupt:
-        raise RuntimeError("interrupted in the worker") from None
-    except Exception as error:
-        return _failed(error)
-    finally:
-        del value
-        gc.collect()  # of the cycle that the first call of a compiled kernel leaves
-        forget_later()
-
-
-def _work_here(function, item, n_threads, errors):
-    """The result of a job in a thread of the calling process."""
-    try:
-        with kernel_threads(n_threads), single_threaded_blas(), np.errstate(**errors):
-            return function(item)
-    except Exception as error:
-        return _Failed(error)
-
-
-def _failed(error):
-    """An error that can be sent."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:
-        error = RuntimeError(describe(error))
-    return _Failed(error)
-
-
-def _given_threads(sharing):
-    """Threads of a task in this process, where ``sharing`` tasks run at once on the machine."""
-    cores = numba.config.NUMBA_NUM_THREADS
-    for name, n in (("SLURM_CPUS_PER_TASK", sharing), ("OMP_NUM_THREADS", 1)):
-        given = os.environ.get(name, "")
-        if given.isdigit():
-            return max(1, min(int(given) // n, cores))
-    return max(1, cores // sharing)

@@ -170,7 +170,7 @@ def _set_ends(
     others = receivers[~done]
     done &= np.isin(receivers, left)
     ended, own = receivers[done], loss.select(done)
-    intercept[done] = tasks.observed.beyond(intercept[done], ended, tasks.products.valid)
+    intercept[done] = tasks.observed.beyond(intercept[done], ended, tasks.products)
     for result in results:
         result.status[ended] = status[done]
         result.intercept[ended] = intercept[done]

@@ -8,6 +8,8 @@ kernels anew for arrays that cannot be written.
 A worker that does not see the files gets their bytes, and keeps the value in place of the map.
 """
 
+import gc
+import io
 import mmap
 import os
 import pickle
@@ -59,8 +61,9 @@ class Store:
             names.append(self._write(raw))
             return False
 
-        head = pickle.dumps(value, 5, buffer_callback=apart)
-        return Reference(str(self._path), self._write(pickle.dumps((head, names))))
+        head = io.BytesIO()
+        _pickler(head, apart).dump(value)
+        return Reference(str(self._path), self._write(pickle.dumps((head.getvalue(), names))))
 
     def _write(self, data):
         name = blake2b(data, digest_size=16).hexdigest()
@@ -79,6 +82,34 @@ class Store:
     def close(self) -> None:
         """Remove the folder. What is mapped stays until it is unmapped."""
         shutil.rmtree(self._path, ignore_errors=True)
+
+
+def pickling_error(value: object) -> Exception | None:
+    """Why a value cannot be pickled, or None; arrays are not copied."""
+    try:
+        _pickler(_Nowhere(), lambda buffer: None).dump(value)
+    except Exception as error:
+        return error
+    return None
+
+
+class _Nowhere:
+    """A file that forgets what is written."""
+
+    def write(self, data):
+        return len(data)
+
+
+def _pickler(file, apart):
+    """A pickler; with cloudpickle, functions and classes of the main program go by value.
+
+    Workers of Dask and loky, which bring cloudpickle, do not import that program.
+    """
+    try:
+        from cloudpickle import Pickler
+    except ImportError:
+        Pickler = pickle.Pickler
+    return Pickler(file, protocol=5, buffer_callback=apart)
 
 
 # --- in a worker ---
@@ -127,6 +158,11 @@ def forget_later() -> None:
     with _lock:
         if _timer is not None:
             _timer.cancel()
-        _timer = threading.Timer(_IDLE, _kept.clear)
+        _timer = threading.Timer(_IDLE, _forget)
         _timer.daemon = True
         _timer.start()
+
+
+def _forget():
+    _kept.clear()
+    gc.collect()  # cycles of short jobs, which hold values

@@ -166,7 +166,7 @@ class _Fit:
         penalty = penalties[0]
         coef, intercept = start or (
             np.zeros(self.unmasked.shape),
-            self.observed.start(self.loss, self.mean, self.products.valid),
+            self.observed.start(self.loss, self.mean, self.products),
         )
         free, fixed, limit = self._separate(penalty)
         if fixed.any() or not free.all():
@@ -231,7 +231,7 @@ class _Fit:
         A start above this objective is worse than none.
         """
         constant = np.where(fixed, coef, 0.0)
-        flat = self.observed.start(self.loss, self.mean, self.products.valid)
+        flat = self.observed.start(self.loss, self.mean, self.products)
         if self.by_events and self.loss.linear_counts and not fixed.any():
             objective = self._at_constant(flat)
         else:
@@ -440,7 +440,7 @@ class _Fit:
         if self.loss.exponential:  # at this intercept the mean rate is the mean count
             cumulant = self.mean
         else:
-            cumulant = self.observed.at_constant(self.loss, intercept, self.products.valid)
+            cumulant = self.observed.at_constant(self.loss, intercept, self.products)
         return cumulant - self.loss.count_factor * self.mean * intercept + constant
 
     def _start_on_sample(
@@ -450,7 +450,7 @@ class _Fit:
         problem, sample = self.problem, self.problem.sample
         everyone = np.arange(problem.plain.size)
         if cold:
-            intercept = self.observed.start(self.loss, self.mean, self.products.valid)
+            intercept = self.observed.start(self.loss, self.mean, self.products)
             coef = np.where(fixed, coef, sample.begin(self.sums))
         else:
             coef, intercept = self.anchor[:2]
@@ -503,7 +503,7 @@ class _Fit:
             start = result.coef[:, some], result.intercept[some]
             stuck = np.flatnonzero(np.isin(result.status[some], ("max_iter", "stalled")))
             if stuck.size:  # a search that got nowhere begins again at constant rates
-                flat = self.observed.start(self.loss, self.mean, self.products.valid)[some[stuck]]
+                flat = self.observed.start(self.loss, self.mean, self.products)[some[stuck]]
                 constant = np.where(self.free[:, some[stuck]], 0.0, start[0][:, stuck])
                 least = exact.evaluate(stuck, constant, flat)[0]
                 lost = ~(result.objective[some[stuck]] <= least)

@@ -1,6 +1,5 @@
 """Objective and gradient of a batch of receivers at given points: one pass over all events."""
 
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -57,7 +56,7 @@ class Objective:
         """
         sums = self.observed.without_offset(self.products, self.moments)
         xty, self.level, self.constant = sums
-        self.moments = replace(self.moments, xty=xty, sum_y=np.zeros(self.level.size))
+        self.moments = self.moments._replace(xty=xty, sum_y=np.zeros(self.level.size))
         self.observed = Observed(self.observed.events, self.observed.weight)
 
     def evaluate(self, receivers, coef, intercept, precise):

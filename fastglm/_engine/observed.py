@@ -9,7 +9,7 @@ added to eta. If the loss is exponential, ``w * exp(eta) = exp(eta + log(w))``, 
 the log of the weights as well.
 """
 
-from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -62,13 +62,6 @@ class Observed:
         """Sort the events by receiver once, before threads select receivers."""
         self.events.by_unit  # noqa: B018
 
-    def over(self, products, function):
-        """``function(part, its observations)`` for the parts of the products in memory, in turn."""
-        for first, part in products.parts():
-            found = function(part, self.part(first, first + part.shape[0]))
-            del part  # frees the memory before the next part is read
-            yield found
-
     def part(self, first, stop):
         """The observations of the bins from ``first`` to ``stop``, renumbered from 0."""
         bins = slice(first, stop)
@@ -105,7 +98,7 @@ class Observed:
             pull = self.offset * np.reshape(self.weight_of_bins, (-1, 1))
             pull = np.where(products.valid[:, None], pull, 0.0)
             xty, sum_y = moments.xty - products.project(pull), moments.sum_y - pull.sum(axis=0)
-            moments = replace(moments, xty=xty, sum_y=sum_y)
+            moments = moments._replace(xty=xty, sum_y=sum_y)
         mean = moments.sum_y / products.n_bins
         if self.offset is not None:
             squares = np.zeros(mean.size)
@@ -113,11 +106,7 @@ class Observed:
                 off, factor = self.around(some, mean), self.factor(some, False)
                 squares += (off**2 if factor is None else factor * off**2).sum(axis=0)
         else:
-
-            def squares_of(part, own):
-                return own.events.squares(own._weights(part.valid), mean)
-
-            squares = sum(self.over(products, squares_of))
+            squares = products.total(partial(_squares, mean=mean), self)
         xty = moments.xty - np.outer(moments.x, mean)
         far = np.flatnonzero(mean**2 * products.n_bins > _FAR**2 * squares)
         if far.size:
@@ -148,13 +137,9 @@ class Observed:
 
     def sums(self, products):
         """Weighted sum of every receiver's counts over the valid bins."""
+        return products.total(_sums, self)
 
-        def sums_of(part, own):
-            return own.events.sums(own._weights(part.valid))
-
-        return sum(self.over(products, sums_of))
-
-    def start(self, loss, mean, valid):
+    def start(self, loss, mean, products):
         """Intercepts at which constant rates have about the mean of the counts.
 
         The log of the mean of ``w * exp(o)`` is subtracted, by which offsets o raise the log of a
@@ -163,48 +148,39 @@ class Observed:
         all offsets leave it there.
         """
         intercept = loss.eta(mean)
-        if self.offset is not None and loss.least is not None:
-            return intercept - np.minimum(self.offset[valid].min(axis=0), 0.0)
-        if self.offset is None or loss.low is None:
+        if self.offset is None or (loss.least is None and loss.low is None):
             return intercept
-        shift = self.shift(np.flatnonzero(valid), True)
+        if loss.least is not None:
+            return intercept - np.minimum(self.offset[products.valid].min(axis=0), 0.0)
+        shift = self.shift(np.flatnonzero(products.valid), True)
         top = shift.max(axis=0)
         return intercept - (top + np.log(np.exp(shift - top).mean(axis=0)))
 
-    def beyond(self, intercept, receivers, valid):
+    def beyond(self, intercept, receivers, products):
         """Intercepts at infinity, so that eta is beyond them in every bin with any offset."""
         if self.offset is None:
             return intercept
-        offset = columns(self.offset, receivers)[valid]
+        offset = columns(self.offset, receivers)[products.valid]
         low, high = offset.min(axis=0), offset.max(axis=0)
         return intercept - np.where(intercept < 0, np.maximum(high, 0), np.minimum(low, 0))
 
-    def at_constant(self, loss, intercept, valid):
+    def at_constant(self, loss, intercept, products):
         """Mean of ``w * cumulant`` without features, (n_receivers,)."""
         if self.offset is None:
             return loss.cumulant(intercept)
         total = 0.0
-        for some in _blocks(valid):
+        for some in _blocks(products.valid):
             value = loss.cumulant(self.offset[some] + intercept)
             factor = self.factor(some, False)
             total = total + (value if factor is None else factor * value).sum(axis=0)
-        return total / np.count_nonzero(valid)
+        return total / products.n_bins
 
     def constant(self, loss, products):
         """The part of the summed loss without coefficients, for losses with linear counts.
 
         ``sum_t w_t (constant(y_tj) - count_factor * y_tj * o_tj)`` over the valid bins.
         """
-
-        def constant_of(part, own):
-            bins, units, counts, weight = own._in_the_fit(part.valid)
-            values = weight * loss.constant(counts)
-            if own.offset is not None:
-                column = units if own.offset.shape[1] > 1 else 0
-                values = values - loss.count_factor * weight * counts * own.offset[bins, column]
-            return np.bincount(units, values, self.events.n_units)
-
-        return sum(self.over(products, constant_of))
+        return products.total(partial(_constant, loss=loss), self)
 
 
 class _Centred:
@@ -218,6 +194,26 @@ class _Centred:
         index = np.arange(*bins.indices(self.shape[0])) if isinstance(bins, slice) else bins
         weight = np.broadcast_to(self.observed.weight_of_bins, self.shape[:1])[index]
         return weight[:, None] * self.observed.around(index, self.mean)[:, self.receivers]
+
+
+# Sums over a part of the products, for `Products.total`.
+
+
+def _sums(part, own):
+    return own.events.sums(own._weights(part.valid))
+
+
+def _squares(part, own, mean):
+    return own.events.squares(own._weights(part.valid), mean)
+
+
+def _constant(part, own, loss):
+    bins, units, counts, weight = own._in_the_fit(part.valid)
+    values = weight * loss.constant(counts)
+    if own.offset is not None:
+        column = units if own.offset.shape[1] > 1 else 0
+        values = values - loss.count_factor * weight * counts * own.offset[bins, column]
+    return np.bincount(units, values, own.events.n_units)
 
 
 def _blocks(valid):

@@ -51,6 +51,10 @@ class Local:
         """One part with all bins."""
         yield 0, self
 
+    def total(self, function: Callable, observed=None):
+        """``function(self, observed)``."""
+        return function(self, observed)
+
     def passes(
         self, n_receivers: int, lanes: int = kernels.LANES, multiply: str = "events"
     ) -> "LocalPasses":

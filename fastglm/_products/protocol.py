@@ -6,7 +6,7 @@ The unit of work is a whole pass. The loop over chunks lies inside an implementa
 eta in the cache.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -81,6 +81,13 @@ class Products(Protocol):
 
     def parts(self) -> Iterator[tuple[int, "Products"]]:
         """Consecutive ranges of bins: the first bin, and `Products` in memory."""
+
+    def total(self, function: Callable, observed=None):
+        """The sum over the parts of ``function(part, its observations)``.
+
+        Arrays and named tuples of arrays are added. The function can be pickled: the parts may lie
+        on other machines.
+        """
 
     def rows(self, index: np.ndarray, dtype=np.float64) -> np.ndarray:
         """The rows at ascending valid bins."""

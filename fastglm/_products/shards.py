@@ -11,9 +11,10 @@ spikes on disk; `_streams.Chunk` takes those of a user's loader.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass, field
-from functools import reduce
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -70,13 +71,16 @@ class Shards:
         Bins outside it are not valid; see `restrict`.
     reader : Reader, optional
         The reader of other products of these sources, which then keep no shard of their own.
-
+    spread : object, optional
+        What makes sums over all shards elsewhere: ``spread.total(shards, function, observed)``, as
+        `fastglm._batches.spread.Spread`. By default they are made here.
     """
 
     sources: list
     columns_used: np.ndarray | None = None
     restricted: np.ndarray | None = None
     reader: Reader | None = None
+    spread: object | None = None
     n_bins: int = field(init=False, default=0)  # valid ones
 
     concurrent = False  # threads that walk side by side would each keep a shard
@@ -157,33 +161,49 @@ class Shards:
         out = np.empty(len(index), np.float32)
         return self._from_rows(index, out, lambda part, own: part.seen(own))
 
-    def _sum(self, function):
-        """The sum over shards of ``function(products, bins)``."""
-        total = 0
-        for begin, part in self.parts():
-            total = total + function(part, slice(begin, begin + part.shape[0]))
-            del part
+    def total(self, function: Callable, observed=None):
+        """The sum over the shards of ``function(products, its observations)``."""
+        if self.spread is not None and _travels(observed):
+            return self.spread.total(self, function, observed)
+        return self.total_of(range(len(self.sources)), function, observed)
+
+    def total_of(
+        self, numbers: Iterable, function: Callable, observed=None, check: Callable | None = None
+    ):
+        """`total` over the shards of some numbers; ``check()`` is called after each."""
+        total = None
+        for k in numbers:
+            part, first = self.load(k), self.sources[k].begin
+            own = None if observed is None else observed.part(first, first + part.shape[0])
+            found = function(part, own)
+            total = found if total is None else add(total, found)
+            del part, own, found
+            if check is not None:
+                check()
         return total
+
+    def viewed(self, columns_used: np.ndarray | None, reader: Reader | None) -> "Shards":
+        """The shards for `total_of`, with some columns and another reader; none is read."""
+        other = copy(self)
+        other.columns_used, other.reader, other.spread = columns_used, reader, None
+        return other
 
     def gram(self, weight: np.ndarray | None = None) -> np.ndarray:
         """``X'X``, or ``X' diag(weight) X``."""
-        return self._sum(lambda part, bins: part.gram(weight if weight is None else weight[bins]))
+        return self.total(Local.gram, _Values.of(weight))
 
     def project(self, values: np.ndarray) -> np.ndarray:
         """``X' values``."""
-        return self._sum(lambda part, bins: part.project(values[bins]))
+        return self.total(Local.project, _Values.of(values))
 
     def column_sums(self, weight: np.ndarray | None = None) -> np.ndarray:
         """``X'1``, or ``X' weight``."""
-        return self._sum(
-            lambda part, bins: part.column_sums(weight if weight is None else weight[bins])
-        )
+        return self.total(Local.column_sums, _Values.of(weight))
 
     def moments(self, observed, known: np.ndarray | None = None) -> Moments:
         """``X'Y``, ``X'1`` and the sums of Y, with the weights; ``known`` is ``X'1``."""
-        found = list(observed.over(self, lambda part, own: part.moments(own, known)))
-        x = sum(m.x for m in found) if known is None else known
-        return Moments(sum(m.xty for m in found), x, sum(m.sum_y for m in found))
+        found = self.total(partial(Local.moments, known=known), observed)
+        return found if known is None else found._replace(x=known)
 
     def smallest_positive(self) -> np.ndarray:
         """A lower bound, per column, of its values above zero."""
@@ -197,11 +217,11 @@ class Shards:
             whole = np.zeros(self.columns_used.size, bool)
             whole[index] = columns
         _, index = silent.select(columns)
-        return Shards(self.sources, whole, self.restricted, self.reader), index
+        return Shards(self.sources, whole, self.restricted, self.reader, self.spread), index
 
     def restrict(self, valid: np.ndarray) -> "Shards":
         """The products over fewer bins."""
-        return Shards(self.sources, self.columns_used, valid, self.reader)
+        return Shards(self.sources, self.columns_used, valid, self.reader, self.spread)
 
     def work(self, used: np.ndarray | None = None) -> Work:
         """Work of one product for one receiver, in proportion to the number of features."""
@@ -229,12 +249,11 @@ class ShardPasses:
         precise: bool,
     ) -> Sums:
         """The sums of all shards."""
-
-        def one(part, own):
-            passes = part.passes(*self._arguments)
-            return passes.evaluate(own, loss, receivers, coef, intercept, precise)
-
-        return reduce(_add, observed.over(self.shards, one))
+        one = partial(
+            _evaluate, arguments=self._arguments, loss=loss, receivers=receivers, coef=coef,
+            intercept=intercept, precise=precise,
+        )  # fmt: skip
+        return self.shards.total(one, observed)
 
     def forward(
         self, coef: np.ndarray, precise: bool = True, seen: bool = False
@@ -248,8 +267,37 @@ class ShardPasses:
             del part, passes
 
 
-def _add(sums, others):
-    return Sums(*(a + b for a, b in zip(sums, others, strict=True)))
+def _evaluate(part, own, arguments, **point):
+    """The sums of a pass over one shard."""
+    return part.passes(*arguments).evaluate(own, **point)
+
+
+def add(total: object, found: object) -> object:
+    """The sum of two arrays, or of two named tuples of arrays."""
+    if isinstance(total, tuple):
+        return type(total)(*(a + b for a, b in zip(total, found, strict=True)))
+    return total + found
+
+
+class _Values:
+    """Numbers of every bin, as the observations of `Shards.total`."""
+
+    plain = False
+
+    def __init__(self, values):
+        self.values = values
+
+    @classmethod
+    def of(cls, values):
+        return None if values is None else cls(values)
+
+    def part(self, first, stop):
+        return self.values[first:stop]
+
+
+def _travels(observed):
+    """Whether workers can read the observations themselves: without weights and offsets."""
+    return observed is None or observed.plain
 
 
 def _by_shard(sources, index):
@@ -268,14 +316,14 @@ class ShardEvents:
     def __init__(
         self, reader: Reader, n_units: int, dense: bool, receivers: np.ndarray | None = None
     ):
-        self.reader, self._all, self._receivers = reader, n_units, receivers
+        self.reader, self._all, self.receivers = reader, n_units, receivers
         self.values = self if dense else None  # whether y has a number in every bin
         self.n_bins = reader.sources[-1].stop
         self.n_units = n_units if receivers is None else len(receivers)
 
     def select(self, receivers: np.ndarray) -> "ShardEvents":
         """The counts of some receivers."""
-        own = receivers if self._receivers is None else self._receivers[receivers]
+        own = receivers if self.receivers is None else self.receivers[receivers]
         return ShardEvents(self.reader, self._all, self.values is not None, own)
 
     def part(self, first: int, stop: int) -> Events:
@@ -301,4 +349,4 @@ class ShardEvents:
         return self._select(self.reader.load(k)[1])
 
     def _select(self, events):
-        return events if self._receivers is None else events.select(self._receivers)
+        return events if self.receivers is None else events.select(self.receivers)

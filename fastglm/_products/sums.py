@@ -6,7 +6,7 @@ so they are built and subtracted, which makes the result exact. A fit needs ``X'
 the shape of every receiver's Hessian (Zoltowski & Pillow, 2018, use both for an approximate fit).
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,8 +25,7 @@ _PANEL = 256  # columns of X'X that one thread adds up at a time
 _CROSS = 32  # most columns (two tiles) that are multiplied as receivers; more columns take BLAS
 
 
-@dataclass
-class Moments:
+class Moments(NamedTuple):
     """Sums over the valid bins, made before the first iteration of a fit."""
 
     xty: np.ndarray  # (n_features, n_receivers)

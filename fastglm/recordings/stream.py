@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import itertools
+import os
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ _BLOCK = 1 << 20  # spikes of a file that are looked at together
 _ROUNDING = 1e-6  # part of a bin by which a spike before an edge belongs to the next bin
 _MARKS = 8  # places of a file that are known in each shard
 _HDF5 = (".nwb", ".h5", ".hdf5")
+_filters = threading.Lock()  # warnings are ignored in one thread at a time
 
 
 # --- shards -------------------------------------------------------------------------------------
@@ -81,7 +84,7 @@ class Source:
         return X
 
     def _features(self, events, epochs):
-        with warnings.catch_warnings():
+        with _filters, warnings.catch_warnings():
             # The rest of an epoch that a shard cuts may be shorter than a window.
             warnings.filterwarnings("ignore", "[0-9]+ of [0-9]+ epochs are shorter", UserWarning)
             return self.basis.compute_features(events, epochs=epochs)
@@ -430,7 +433,7 @@ def stream_spikes(
     -----
     The times are read once here, for an index of the file. Each pass of a fit reads all shards.
     """
-    path, units = str(path), None if units is None else str(units)
+    path, units = (None if p is None else os.path.abspath(p) for p in (path, units))
     check_bin_size(bin_size)
     check_range(t_start, t_stop)
     if not is_number(spikes) or spikes < 1:
