@@ -1,14 +1,15 @@
 """The map of many cells on made-up filters: time and memory of a pair.
 
-    python benchmarks/map.py 300 [--seed 0] [--check FILE]
+    python benchmarks/map.py 300 [--seed 0] [--check FILE] [--short]
 
 The filters, their covariances and a small share of synapses are drawn; no recording is fitted. A
 receiver has a template of the information of a filter, scaled by the rates of sender and receiver,
 and a ridge. What unobserved input does is added with a size for each cell. Then the map and its
 empirical null are made as by `coupling_map`. Printed are the time of the steps, the bytes that the
 standard errors of a fit hold before the map begins, and the peak of the process beyond them, beside
-the formula of ``docs/engine.md``. ``--check`` keeps the numbers of the map in a file, or compares them
-with the file if there is one.
+the formula of ``docs/engine.md``. ``--check`` keeps the numbers of the map in a file, or compares
+them with the file if there is one. ``--short`` ends the search for the bulk after a few steps. Its
+memory is that of the whole search, and its time and its null are not.
 """
 
 import argparse
@@ -81,9 +82,7 @@ def made_up(n, seed):
         true[i] = linked
     filters = np.repeat(np.arange(n), K)
     explained = np.full(n, 1e3)
-    u = Uncertainty(
-        coef, errors, np.ones(n), "observed", filters, covariance, explained=explained
-    )
+    u = Uncertainty(coef, errors, np.ones(n), "observed", filters, covariance, explained=explained)
     penalty = SimpleNamespace(
         ridge=RIDGE, matrix=None, strength=np.ones(n), sparse=np.zeros(n, bool)
     )
@@ -92,6 +91,30 @@ def made_up(n, seed):
         loss=PoissonExp(), mean_count=rate * BIN, regularizer="Ridge",
     )  # fmt: skip
     return fit, u, kernel, true
+
+
+def watched():
+    """Times of the steps of the null, which fill as they are done."""
+    from fastglm.connectivity import couplings, empirical
+
+    times = {}
+
+    def watch(module, name):
+        plain = getattr(module, name)
+
+        def timed(*given):
+            begin = time.process_time()
+            try:
+                return plain(*given)
+            finally:
+                times[name] = times.get(name, 0.0) + time.process_time() - begin
+
+        setattr(module, name, timed)
+
+    watch(couplings, "read_filters")
+    watch(empirical, "fit_bulk")
+    watch(empirical, "scans")
+    return times
 
 
 def measure(n, seed, null="empirical", warm=False):
@@ -104,6 +127,7 @@ def measure(n, seed, null="empirical", warm=False):
     begin = time.perf_counter(), time.process_time()
     found = _summarise(fit, u, kernel, 0, True, cells, cells)
     middle = time.perf_counter()
+    steps = watched()
     found = _judged(found, fit, null, BIN)
     wall, busy = time.perf_counter() - begin[0], time.process_time() - begin[1]
     if warm:
@@ -119,7 +143,8 @@ def measure(n, seed, null="empirical", warm=False):
         f"{false:,} false"
     )
     print(
-        f"map {middle - begin[0]:.1f} s, null {wall - middle + begin[0]:.1f} s; "
+        f"map {middle - begin[0]:.1f} s, null {wall - middle + begin[0]:.1f} s "
+        f"(of the processor: {', '.join(f'{name} {t:.1f} s' for name, t in steps.items())}); "
         f"{1e6 * wall / pairs:.0f} us a pair ({1e6 * busy / pairs:.0f} us of the processor)"
     )
     print(
@@ -150,7 +175,12 @@ if __name__ == "__main__":
     parser.add_argument("cells", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--check", type=Path)
+    parser.add_argument("--short", action="store_true")
     given = parser.parse_args()
+    if given.short:
+        from fastglm.connectivity import null as searched
+
+        searched._ROUNDS, searched._STEPS, searched._UPDATES = 1, 3, 1
     measure(20, 1, warm=True)
     result = measure(given.cells, given.seed)
     if given.check:

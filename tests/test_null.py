@@ -7,9 +7,11 @@ import pytest
 from scipy import stats
 
 import fastglm
+from fastglm.connectivity import filters as reading
 from fastglm.connectivity import null, scan
 from fastglm.connectivity.empirical import empirical_test
-from fastglm.connectivity.null import Filters, _Likelihood, cut_reverse, fit_bulk, unshrunk
+from fastglm.connectivity.filters import Filters, unshrunk
+from fastglm.connectivity.null import _Likelihood, cut_reverse, fit_bulk
 from fastglm.connectivity.synapse import shapes, slow_shapes
 
 KERNEL = fastglm.basis.RaisedCosineLogConv(6, 50).kernel_
@@ -354,7 +356,8 @@ def test_filters_that_say_nothing_are_no_departure():
     assert np.isfinite(coef).all()
     assert np.isfinite(free).all()
     covariance = np.stack([np.diag([1.0, np.inf, 2.0]), np.diag([3.0, np.inf, np.inf])])
-    null._replace_infinite(covariance)
+    typical = [reading._typical(v) for v in np.diagonal(covariance, axis1=1, axis2=2).T]
+    reading.replace_infinite(covariance, np.array(typical))
     np.testing.assert_allclose(covariance[1], np.diag([3.0, 1e4, 2e4]))
     filters = Filters(
         np.array([[0, 1]]), np.ones((1, 2)), np.eye(2)[None], np.zeros((30, 2)), -np.ones(1), 0.001
@@ -371,7 +374,7 @@ def test_more_pairs_than_the_sample_have_the_same_bulk(monkeypatch):
     part = fit_bulk(filters, fit_bulk(filters))
     assert part.mean.shape == whole.mean.shape
     np.testing.assert_allclose(np.diag(part.spread), np.diag(whole.spread), rtol=0.4)
-    monkeypatch.setattr(scan, "_CHUNK", 100)
+    monkeypatch.setattr(reading, "_CHUNK", 100)
     a = scan.scan(filters)
     monkeypatch.undo()
     np.testing.assert_array_equal(a.z, scan.scan(filters).z)

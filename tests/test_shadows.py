@@ -6,7 +6,8 @@ import pytest
 import fastglm
 from fastglm._pynapple import Columns
 from fastglm.connectivity import scan
-from fastglm.connectivity.null import Filters, cut_reverse, fit_bulk, slow_input
+from fastglm.connectivity.filters import Filters
+from fastglm.connectivity.null import cut_reverse, fit_bulk, slow_input
 from fastglm.connectivity.shadows import hidden_directions, n_hidden, read_channels, sentence
 from fastglm.recordings.channels import find_channels, number_labels
 

@@ -43,7 +43,7 @@ from fastglm._fitted import Fitted
 from fastglm._inputs import read_counts
 from fastglm.connectivity import sensitivity
 from fastglm.connectivity.empirical import Null, empirical_test
-from fastglm.connectivity.null import read_filters
+from fastglm.connectivity.filters import read_filters
 from fastglm.connectivity.scan import scan
 from fastglm.connectivity.sensitivity import Explained, read_explained
 from fastglm.connectivity.shadows import read_channels, sentence
