@@ -1,6 +1,7 @@
 """The map of many cells on made-up filters: time and memory of a pair.
 
     python benchmarks/map.py 300 [--seed 0] [--check FILE] [--short]
+    python benchmarks/map.py 400 --receivers 16 [--seconds 100]
 
 The filters, their covariances and a small share of synapses are drawn; no recording is fitted. A
 receiver has a template of the information of a filter, scaled by the rates of sender and receiver,
@@ -10,6 +11,11 @@ standard errors of a fit hold before the map begins, and the peak of the process
 the formula of ``docs/engine.md``. ``--check`` keeps the numbers of the map in a file, or compares
 them with the file if there is one. ``--short`` ends the search for the bulk after a few steps. Its
 memory is that of the whole search, and its time and its null are not.
+
+With ``--receivers`` nothing is made up: so many receivers are fitted to a recording of all senders,
+and the time of their standard errors is printed, apart for sums over pairs of events and for
+inverses, and what it would be for 2,000 cells. Sums grow with the square of the senders, inverses
+with the cube.
 """
 
 import argparse
@@ -170,18 +176,71 @@ def compare(found, path):
         print(f"{name}: {'same bits' if same else f'{apart.max():.1e} apart at most'}")
 
 
+def measure_receivers(n, receivers, seconds):
+    """Time of the standard errors of some receivers of a recording of n senders."""
+    import fastglm
+    from fastglm import inference
+
+    rng = np.random.default_rng(0)
+    n_bins = int(seconds / BIN)
+    counts = np.zeros((n_bins, n), np.int8)
+    for i, rate in enumerate(np.exp(rng.normal(np.log(5.0), 0.8, size=n))):
+        counts[rng.integers(n_bins, size=rng.poisson(rate * seconds)), i] = 1
+    X = fastglm.basis.RaisedCosineLogConv(K, WINDOW).compute_features(counts)
+    model = fastglm.PopulationGLM(
+        regularizer="Ridge", regularizer_strength=1e-4, solver_kwargs={"tol": 1e-6}
+    )
+    begin = time.perf_counter()
+    y = counts[:, :receivers]
+    model.fit(X, y)
+    fitted = time.perf_counter() - begin
+    plain, inverses = inference._fill, [0.0, 0.0]
+
+    def fill(*given):
+        clocks = time.perf_counter(), time.process_time()
+        plain(*given)
+        inverses[0] += time.perf_counter() - clocks[0]
+        inverses[1] += time.process_time() - clocks[1]
+
+    inference._fill = fill
+    before = status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    clocks = time.perf_counter(), time.process_time()
+    inference.uncertainty(model, X, y)
+    wall, busy = time.perf_counter() - clocks[0], time.process_time() - clocks[1]
+    peak = status("VmHWM") - before
+    per = 1 / receivers
+    sums, cubes = (busy - inverses[1]) * per, inverses[1] * per
+    print(
+        f"{n} senders, {receivers} receivers, {seconds:g} s: fit {fitted:.0f} s, standard errors "
+        f"{wall:.1f} s, peak {peak / 2**20:.0f} MB; {wall * per:.2f} s a receiver; processor: "
+        f"{sums:.2f} s of sums and {cubes:.2f} s of inverses a receiver"
+    )
+    by = 2000 / n
+    sums, cubes = sums * by**2, cubes * by**3
+    print(
+        f"2,000 senders, by n^2 and n^3: {sums:.0f} s and {cubes:.0f} s of the processor a "
+        f"receiver, {2000 * (sums + cubes) / 3600:.0f} h for all"
+    )
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cells", type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--check", type=Path)
     parser.add_argument("--short", action="store_true")
+    parser.add_argument("--receivers", type=int)
+    parser.add_argument("--seconds", type=float, default=100.0)
     given = parser.parse_args()
     if given.short:
         from fastglm.connectivity import null as searched
 
         searched._ROUNDS, searched._STEPS, searched._UPDATES = 1, 3, 1
-    measure(20, 1, warm=True)
-    result = measure(given.cells, given.seed)
-    if given.check:
-        compare(result, given.check)
+    if given.receivers:
+        measure_receivers(given.cells, given.receivers, given.seconds)
+    else:
+        measure(20, 1, warm=True)
+        result = measure(given.cells, given.seed)
+        if given.check:
+            compare(result, given.check)
