@@ -194,10 +194,10 @@ def order_of(
             both = by(np.hstack([weights, weights.T]))
             return both, both
         return by(weights), by(weights.T)
-    pair = order if isinstance(order, tuple) else (order, order)
-    given = [np.asarray(one) for one in pair]
-    for one, size in zip(given, (n, m), strict=False):
-        if len(given) != 2 or not np.array_equal(np.sort(one), np.arange(size)):
+    two = isinstance(order, tuple) and [np.ndim(one) for one in order] == [1, 1]
+    given = [np.asarray(one) for one in (order if two else (order, order))]
+    for one, size in zip(given, (n, m), strict=True):
+        if one.ndim != 1 or not np.array_equal(np.sort(one), np.arange(size)):
             raise ValueError(
                 f"order is {order!r:.60}; expected 'strength', 'groups', or every number of "
                 f"{n} senders and of {m} receivers once."
