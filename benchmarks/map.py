@@ -29,12 +29,12 @@ import numpy as np
 BIN, WINDOW, K = 0.001, 100, 8
 SHARE, CONFOUNDING = 0.003, 0.3  # of synapses; standard deviation, in standard errors
 SECONDS, RIDGE = 3600.0, 1e-6
-FIXED = 250e6  # bytes of what is worked on at a time, with one thread
+SAMPLE, FIXED = 200_000, 40e6  # pairs that the bulk is fitted to; bytes of what threads work on
 
 
 def formula(n, k):
     """Bytes of the map of n x n pairs beyond the standard errors; see ``docs/engine.md``."""
-    return n * n * (16 * k + 240) + FIXED
+    return n * n * (24 * k + 215) + 16 * k * k * min(n * n, SAMPLE) + FIXED
 
 
 def status(name):

@@ -458,8 +458,13 @@ def coupling_map(
 
     Notes
     -----
-    Memory for n pairs of filters with k coefficients: ``32 k (k + 2)`` bytes a pair beside their
-    covariances.
+    Memory of a pair whose filter has k coefficients: ``8 k (k + 2)`` bytes for the standard errors,
+    which the map keeps, and ``24 k + 215`` while it is tested; beside that up to ``3.2e6 k^2`` bytes
+    for the empirical null, and what standard errors take (`fastglm.inference.uncertainty`).
+
+    Receivers may be a part of the senders, such as ``y = counts[:, [4, 1]]`` with X of all cells. A
+    receiver is known by its events: its own history is not a coupling, and without other names it
+    has the name of its sender.
 
     Examples
     --------
