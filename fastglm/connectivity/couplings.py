@@ -459,8 +459,8 @@ def coupling_map(
     Notes
     -----
     Memory of a pair whose filter has k coefficients: ``8 k (k + 2)`` bytes for the standard errors,
-    which the map keeps, and ``24 k + 215`` while it is tested; beside that up to ``3.2e6 k^2`` bytes
-    for the empirical null, and what standard errors take (`fastglm.inference.uncertainty`).
+    which the map keeps, and ``24 k + 215`` while it is tested. The empirical null takes up to
+    ``3.2e6 k^2`` bytes beside that, and standard errors what `fastglm.inference.uncertainty` says.
 
     Receivers may be a part of the senders, such as ``y = counts[:, [4, 1]]`` with X of all cells. A
     receiver is known by its events: its own history is not a coupling, and without other names it
