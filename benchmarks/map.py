@@ -29,7 +29,7 @@ import numpy as np
 BIN, WINDOW, K = 0.001, 100, 8
 SHARE, CONFOUNDING = 0.003, 0.3  # of synapses; standard deviation, in standard errors
 SECONDS, RIDGE = 3600.0, 1e-6
-SAMPLE, FIXED = 200_000, 40e6  # pairs that the bulk is fitted to; bytes of what threads work on
+SAMPLE, FIXED = 200_000, 70e6  # pairs that the bulk is fitted to; bytes of what threads work on
 
 
 def formula(n, k):
