@@ -30,6 +30,7 @@ _VEIL = (1.0, 1.0, 1.0, 0.72)  # over couplings that are not significant, if dot
 _RING = 0.6  # points, around a dot
 _MOST_DOTS = 40  # cells above which a dot is smaller than 3 points on a page
 _MOST_SQUARES = 450  # cells above which a pair has less than a pixel of a page
+_LONG = 8  # letters of a name beside which a q-value has room in a small panel
 _N_WAYS = 20  # singular vectors that groups of cells are found in
 _MANY, _APART = 100, 2.2  # names above which they stand apart, and by how many heights
 
@@ -289,10 +290,12 @@ def _draw_keys(ax, keys, receivers):
     """The legend below the labels of the receivers."""
     if not keys:
         return
+    # Four keys, or the long one of squares as a third, would be wider than a small matrix.
+    most = 2 if any(key.get_label().startswith("a square") for key in keys) else 3
     below = 4.0 + 0.55 * max(len(t) for t in _texts(receivers)) * _upright(receivers)
     ax.legend(
         handles=keys, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=below,
-        ncols=2 if len(keys) > 3 else len(keys), fontsize=SMALL, frameon=False, handlelength=1.2,
+        ncols=2 if len(keys) > most else len(keys), fontsize=SMALL, frameon=False, handlelength=1.2,
         columnspacing=1.2, handletextpad=0.5,
     )  # fmt: skip
 
@@ -445,7 +448,11 @@ def _draw_filter(ax, couplings, pair, lag, level):
                 fontsize=SMALL)  # fmt: skip
     else:
         note = _q_text(couplings.q_value[i, j])
-        ax.set_title(note, loc="right", fontsize=SMALL, color=GREY)
+        if len(ax.get_title(loc="left")) <= _LONG:
+            ax.set_title(note, loc="right", fontsize=SMALL, color=GREY)
+        else:  # beside a long name it would lie on it
+            ax.text(0.97, 0.97, note, transform=ax.transAxes, ha="right", va="top",
+                    fontsize=SMALL, color=GREY)  # fmt: skip
     return min(1.08 * reach, np.log(1e3))
 
 
