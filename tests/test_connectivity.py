@@ -337,3 +337,40 @@ def test_files_that_are_no_map_are_refused(fitted, tmp_path):
         fastglm.load_couplings(path)
     with pytest.raises(ValueError, match="There is no folder"):
         model.coupling_map(X, counts).save(tmp_path / "nowhere" / "map.npz")
+
+
+def test_receivers_that_are_a_part_of_the_senders_have_own_histories(tmp_path):
+    rng = np.random.default_rng(5)
+    counts = rng.binomial(1, 0.05, size=(5000, 6))
+    X = fastglm.basis.RaisedCosineLogConv(3, 20).compute_features(counts)
+    ridge = {"regularizer": "Ridge", "regularizer_strength": 1e-4}
+    y = np.column_stack([counts[:, [4, 1]], rng.binomial(1, 0.05, size=5000)])
+    part = fastglm.PopulationGLM(**ridge).fit(X, y).coupling_map(X, y, bin_size=0.001)
+    assert np.argwhere(part.own_history).tolist() == [[1, 1], [4, 0]]
+    assert part.receivers.tolist() == [0, 1, 2]  # not all are senders
+    y = counts[:, [4, 1]]
+    part = fastglm.PopulationGLM(**ridge).fit(X, y).coupling_map(X, y, bin_size=0.001)
+    assert part.receivers.tolist() == [4, 1]
+    whole = fastglm.PopulationGLM(**ridge).fit(X, counts).coupling_map(X, counts, bin_size=0.001)
+    np.testing.assert_allclose(part.strength, whole.strength[:, [4, 1]], rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(part.z, whole.z[:, [4, 1]], rtol=1e-4, atol=1e-4)
+    assert np.isnan(part.q_value[[4, 1], [0, 1]]).all()
+    assert np.isfinite(part.q_value).sum() == 10
+    assert not set(part.strongest(100)) & {(4, 0), (1, 1)}
+    part.save(tmp_path / "part.npz")
+    loaded = fastglm.load_couplings(tmp_path / "part.npz")
+    np.testing.assert_array_equal(loaded.own_history, part.own_history)
+
+
+def test_a_table_is_written_piece_by_piece(tmp_path, monkeypatch):
+    from fastglm.connectivity import files
+
+    counts = np.random.default_rng(6).poisson(0.2, size=(2000, 5))
+    X = fastglm.basis.RaisedCosineLogConv(3, 20).compute_features(counts)
+    couplings = fastglm.PopulationGLM().fit(X, counts).coupling_map(X, counts)
+    files.write_table(couplings, tmp_path / "whole.csv")
+    monkeypatch.setattr(files, "_ROWS", 10)
+    files.write_table(couplings, tmp_path / "pieces.csv")
+    text = (tmp_path / "whole.csv").read_text()
+    assert text.count("\n") == 26
+    assert (tmp_path / "pieces.csv").read_text() == text

@@ -1,15 +1,19 @@
 """The empirical null: its likelihood by hand, what it finds, and when it says why not."""
 
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import scipy.sparse
 from scipy import stats
 
 import fastglm
+from fastglm.connectivity import filters as reading
 from fastglm.connectivity import null, scan
 from fastglm.connectivity.empirical import empirical_test
-from fastglm.connectivity.null import Filters, _Likelihood, cut_reverse, fit_bulk, unshrunk
+from fastglm.connectivity.filters import Filters, unshrunk
+from fastglm.connectivity.null import _Likelihood, cut_reverse, fit_bulk
 from fastglm.connectivity.synapse import shapes, slow_shapes
 
 KERNEL = fastglm.basis.RaisedCosineLogConv(6, 50).kernel_
@@ -338,7 +342,8 @@ def test_other_bases_and_receivers_that_are_no_senders(counts):
     y = np.column_stack([counts[:, 1], np.roll(counts[:, :14], 7, axis=0)])
     model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-4).fit(X, y)
     couplings = model.coupling_map(X, y, null="empirical", bin_size=0.001)
-    assert couplings.null.n_pairs == 240
+    assert couplings.null.n_pairs == 239  # receiver 0 is sender 1
+    assert np.argwhere(couplings.own_history).tolist() == [[1, 0]]
     assert couplings.significant()[0, 0]
     with pytest.raises(ValueError, match="bin_size is missing"):
         model.coupling_map(X, y, null="empirical")
@@ -354,7 +359,8 @@ def test_filters_that_say_nothing_are_no_departure():
     assert np.isfinite(coef).all()
     assert np.isfinite(free).all()
     covariance = np.stack([np.diag([1.0, np.inf, 2.0]), np.diag([3.0, np.inf, np.inf])])
-    null._replace_infinite(covariance)
+    typical = [reading._typical(v) for v in np.diagonal(covariance, axis1=1, axis2=2).T]
+    reading.replace_infinite(covariance, np.array(typical))
     np.testing.assert_allclose(covariance[1], np.diag([3.0, 1e4, 2e4]))
     filters = Filters(
         np.array([[0, 1]]), np.ones((1, 2)), np.eye(2)[None], np.zeros((30, 2)), -np.ones(1), 0.001
@@ -371,7 +377,79 @@ def test_more_pairs_than_the_sample_have_the_same_bulk(monkeypatch):
     part = fit_bulk(filters, fit_bulk(filters))
     assert part.mean.shape == whole.mean.shape
     np.testing.assert_allclose(np.diag(part.spread), np.diag(whole.spread), rtol=0.4)
-    monkeypatch.setattr(scan, "_CHUNK", 100)
+    monkeypatch.setattr(reading, "_CHUNK", 100)
     a = scan.scan(filters)
     monkeypatch.undo()
     np.testing.assert_array_equal(a.z, scan.scan(filters).z)
+
+
+# --- memory ---
+
+
+def read(k=4, n=30, onto=None, smooth=False, open_=False):
+    """Filters of a made-up fit with a ridge, as a map reads them."""
+    rng = np.random.default_rng(7)
+    root = rng.normal(size=(n, n, k, k))
+    covariance = list(0.1 * root @ root.swapaxes(2, 3) + 0.01 * np.eye(k))
+    if open_:
+        covariance[2][5, 1] = covariance[2][5, :, 1] = np.inf
+    matrix = scipy.sparse.csr_array(np.eye(n * k)) if smooth else None
+    penalty = SimpleNamespace(
+        ridge=np.full((1, n), 0.5),
+        matrix=matrix,
+        strength=np.full(n, 0.3),
+        sparse=np.zeros(n, bool),
+    )
+    coef = rng.normal(size=(n * k, n))
+    fit = SimpleNamespace(
+        coef=coef, penalty=penalty, total=np.ones(n), precision=np.ones(n), regularizer="Ridge()"
+    )
+    errors = fastglm.inference.Uncertainty(
+        coef, np.ones(coef.shape), np.ones(n), "observed", np.repeat(np.arange(n), k), covariance
+    )
+    kernel = fastglm.basis.RaisedCosineLogConv(k, 50).kernel_
+    return fit, reading.read_filters(fit, errors, kernel, 0, np.eye(n, dtype=bool), 0.001)
+
+
+@pytest.mark.parametrize("how", [{}, {"smooth": True}, {"open_": True}, {"k": 10}])
+def test_covariances_are_the_same_whenever_they_are_read(how, monkeypatch):
+    _, filters = read(**how)
+    whole = filters.covariance[:]
+    assert whole.shape == (870, *(filters.coef.shape[1],) * 2)
+    some = np.array([4, 800, 3, 401])
+    np.testing.assert_array_equal(filters.covariance[some], whole[some])
+    monkeypatch.setattr(reading, "_CHUNK", 100)
+    np.testing.assert_array_equal(filters.covariance[:], whole)
+    _, parts = read(**how)
+    np.testing.assert_array_equal(parts.coef, filters.coef)
+    medians = np.median(np.diagonal(whole, axis1=1, axis2=2), axis=0)
+    np.testing.assert_array_equal(filters.variance, medians)
+
+
+def test_the_null_is_that_of_covariances_that_are_held(monkeypatch):
+    monkeypatch.setattr(null, "_STEPS", 3)
+    fit, filters = read()
+    held = Filters(
+        filters.pairs, filters.coef, filters.covariance[:], filters.kernel, filters.reverse, 0.001
+    )
+    (one, facts), (other, same) = (empirical_test(fit, each) for each in (filters, held))
+    assert facts.confounding == same.confounding
+    np.testing.assert_array_equal(one.p_value, other.p_value)
+
+
+def test_reading_filters_holds_no_second_copy_of_their_covariances(monkeypatch):
+    monkeypatch.setattr(reading, "_CHUNK", 20)
+    monkeypatch.setattr(scan, "_SAMPLE", 10)
+    k, n = 8, 60
+    _, filters = read(k, n)
+    rows, pairs = filters.covariance, n * (n - 1)
+    second = 8 * k * k * pairs
+    tracemalloc.start()
+    try:
+        rows.read()
+        assert tracemalloc.get_traced_memory()[1] < second / 2
+        tracemalloc.reset_peak()
+        scan.scan(filters)
+        assert tracemalloc.get_traced_memory()[1] < second
+    finally:
+        tracemalloc.stop()

@@ -123,6 +123,64 @@ def test_large_maps_fade_what_is_not_significant():
         assert ticks[1] - ticks[0] in (10, 20, 50, 100)
 
 
+def test_a_square_of_a_larger_map_shows_its_strongest_coupling():
+    n, square = 1000, 3
+    couplings = made_up(n)
+    ax = plotting.plot_connectivity(couplings, q=0.01)
+    shown, over = (image.get_array() for image in ax.images)
+    assert shown.shape == (334, 334)
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels[-1] == "a square is the strongest of 3 \N{MULTIPLICATION SIGN} 3"
+    rng = np.random.default_rng(1)
+    for r, c in [*rng.integers(334, size=(200, 2)), (0, 0), (333, 333), (0, 333)]:
+        part = np.s_[square * r : square * r + square, square * c : square * c + square]
+        size = np.where(couplings.own_history[part], -1, np.abs(couplings.strength[part]))
+        found = (couplings.q_value[part] <= 0.01) & (size >= 0)
+        best = np.where(found, size, -1) if found.any() else size
+        if best.max() < 0:  # the last square holds an own history alone
+            assert shown.mask[r, c]
+            continue
+        assert shown[r, c] == couplings.strength[part].flat[best.argmax()]
+        own = couplings.own_history[part].any() and not found.any()
+        assert over[r, c, 3] == (1 if own else 0 if found.any() else 0.72)
+    assert ax.get_xlim() == (-0.5, n - 0.5)
+    assert ax.get_ylim() == (n - 0.5, -0.5)
+
+
+def test_cells_are_sorted_by_strength_by_groups_or_as_told():
+    couplings = made_up(30)
+    rng = np.random.default_rng(2)
+    group = rng.permutation(30) % 3
+    couplings.strength[:] = rng.normal(size=(30, 30)) * (1 + group)
+    linked = (group[:, None] == group) & (rng.random((30, 30)) < 0.5)
+    couplings.q_value[:] = np.where(linked, 0.001, 1.0)
+    np.fill_diagonal(couplings.q_value, np.nan)
+
+    def drawn(order):
+        ax = plotting.plot_connectivity(couplings, order=order)
+        names = [int(ax.xaxis.get_major_formatter()(k, 0)) for k in range(30)]
+        expected = couplings.strength[names][:, names]
+        shown = ax.images[0].get_array()
+        np.testing.assert_array_equal(shown.compressed(), expected[~shown.mask])
+        assert shown.mask.diagonal().all()
+        marked = np.nan_to_num(couplings.q_value[names][:, names], nan=1) <= 0.05
+        assert dots(ax) == {(i, j) for i, j in np.argwhere(marked)}
+        return names
+
+    assert (np.diff(group[drawn("groups")]) != 0).sum() == 2
+    size = np.where(couplings.significant(), np.abs(couplings.strength), 0)
+    total = (size.sum(axis=0) + size.sum(axis=1))[drawn("strength")]
+    assert (np.diff(total) <= 0).all()
+    told = rng.permutation(30)
+    assert drawn(told) == told.tolist()
+    senders, receivers = rng.permutation(6), rng.permutation(4)
+    other = made_up(6, 4, itself=False)
+    ax = plotting.plot_connectivity(other, order=(senders, receivers))
+    expected = other.strength[senders][:, receivers]
+    np.testing.assert_array_equal(ax.images[0].get_array(), expected)
+    plotting.plot_connectivity(other, order="groups")
+
+
 @pytest.mark.parametrize(("n", "width"), [(4, 2), (12, 2), (12, 5), (30, 2.5), (100, 4)])
 def test_labels_of_cells_never_touch(n, width):
     figure = plt.figure(figsize=(width, width), layout="constrained")
@@ -233,6 +291,9 @@ def test_axes_are_used_as_given_and_the_bar_can_be_left_out():
         ({"value": "size"}, "value is 'size'; expected one of"),
         ({"mark": "stars"}, "mark is 'stars'; expected"),
         ({"limit": -1}, "limit is -1; expected a number above 0"),
+        ({"order": "size"}, "order is 'size'; expected"),
+        ({"order": [0, 1, 1, 2]}, "every number of 4 senders and of 4 receivers once"),
+        ({"order": (0, 1)}, "every number of 4 senders"),
     ],
 )
 def test_connectivity_stops_at_the_door(kwargs, match):

@@ -321,7 +321,18 @@ def test_one_receiver(data, tmp_path, itself):
         assert "No coupling between different cells" in page.sections["Who drives whom"]
         assert "Filters of the strongest couplings" not in page.sections
     else:
-        assert len(page.table("Who drives whom")) == N
+        assert len(page.table("Who drives whom")) == N - 1  # its own history is none
+
+
+def test_receivers_that_are_a_part_of_the_senders_have_their_numbers(data, tmp_path):
+    _, X, counts = data
+    model = ridge().fit(X, counts[:, [3, 1]])
+    page = Page(write_report(tmp_path / "fit.html", model, X, counts[:, [3, 1]]))
+    assert [row[0] for row in page.table("Receivers")] == ["3", "1"]
+    arrows = {row[0] for row in page.table("Who drives whom")}
+    assert len(arrows) == 2 * (N - 1)
+    assert {arrow[-1] for arrow in arrows} == {"3", "1"}
+    assert f"A table of all {2 * N}" in page.sections["Who drives whom"]
 
 
 def test_softplus_has_no_gain(data, tmp_path):

@@ -5,8 +5,10 @@ import pytest
 
 import fastglm
 from fastglm._pynapple import Columns
+from fastglm.connectivity import filters as reading
 from fastglm.connectivity import scan
-from fastglm.connectivity.null import Filters, cut_reverse, fit_bulk, slow_input
+from fastglm.connectivity.filters import Filters
+from fastglm.connectivity.null import cut_reverse, fit_bulk, slow_input
 from fastglm.connectivity.shadows import hidden_directions, n_hidden, read_channels, sentence
 from fastglm.recordings.channels import find_channels, number_labels
 
@@ -234,7 +236,7 @@ def test_more_filters_than_a_chunk_and_some_of_one_channel(monkeypatch):
     filters = filters_of(RAISED(6, 50).kernel_, 0.001, n_cells=12)
     filters.shadowed = np.arange(len(filters.pairs)) % 3 == 0
     whole = scan.scan(filters)
-    monkeypatch.setattr(scan, "_CHUNK", 7)
+    monkeypatch.setattr(reading, "_CHUNK", 7)
     parts = scan.scan(filters)
     np.testing.assert_allclose(parts.z, whole.z, rtol=1e-12)
     assert (parts.delay == whole.delay).all()

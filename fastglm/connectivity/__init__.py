@@ -1,9 +1,9 @@
 """Who drives whom: the couplings of a fitted model, and how sure one can be of them.
 
-`couplings` makes the map, `null` learns what filters of unconnected pairs look like, `scan` looks
-for departures that have the shape of a synapse, and `empirical` decides. `synchrony` is about the
-same bin, where nothing has a direction. `nuisance` has what many cells share: drift, activity of
-the others, factors of residuals.
+`couplings` makes the map, `filters` reads its filters without their prior, `null` learns what those
+of unconnected pairs look like, `scan` looks for departures that have the shape of a synapse, and
+`empirical` decides. `synchrony` is about the same bin, where nothing has a direction. `nuisance`
+has what many cells share: drift, activity of the others, factors of residuals.
 """
 
 from fastglm.connectivity.couplings import CouplingMap as CouplingMap

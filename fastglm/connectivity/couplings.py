@@ -43,11 +43,13 @@ from fastglm._fitted import Fitted
 from fastglm._inputs import read_counts
 from fastglm.connectivity import sensitivity
 from fastglm.connectivity.empirical import Null, empirical_test
-from fastglm.connectivity.null import read_filters
+from fastglm.connectivity.filters import read_filters
 from fastglm.connectivity.scan import scan
 from fastglm.connectivity.sensitivity import Explained, read_explained
 from fastglm.connectivity.shadows import read_channels, sentence
 from fastglm.connectivity.synchrony import Synchrony
+from fastglm.features.events import Traces
+from fastglm.features.history import HistoryColumns
 from fastglm.features.matrix import FeatureMatrix, as_feature_matrix
 from fastglm.observation_models import Loss, PoissonExp
 from fastglm.recordings.times import check_bin_size, read_number
@@ -57,7 +59,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from fastglm.features.history import HistoryColumns
 
 _N_SHOWN = 10  # couplings in a notebook
 _WITHOUT_COUPLINGS = "silent", "saturated"  # statuses whose receivers have no couplings
@@ -110,6 +111,9 @@ class CouplingMap:
         Seconds.
     mean_count : ndarray of shape (n_receivers,) or None
         Mean count of each receiver in a bin.
+    own : ndarray of bool, shape (n_senders, n_receivers), or None
+        Own histories where the receivers are a part of the senders. Default: the diagonal of a
+        population that drives itself.
     """
 
     strength: np.ndarray
@@ -137,6 +141,7 @@ class CouplingMap:
     synchrony: Synchrony | None = field(default=None, repr=False)
     bin_size: float | None = None
     mean_count: np.ndarray | None = field(default=None, repr=False)
+    own: np.ndarray | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.same_channel is None:
@@ -258,7 +263,13 @@ class CouplingMap:
 
     @property
     def own_history(self) -> np.ndarray:
-        """Whether the sender is the receiver: the diagonal of a population that drives itself."""
+        """Whether the sender is the receiver, a boolean array.
+
+        The diagonal of a population that drives itself, and the histories of the receivers where
+        they are a part of the senders.
+        """
+        if self.own is not None:
+            return self.own.copy()
         n, m = self.strength.shape
         itself = n == m and np.isnan(np.diag(self.q_value)).all()
         return np.eye(n, m, dtype=bool) & itself
@@ -447,8 +458,13 @@ def coupling_map(
 
     Notes
     -----
-    Memory for n pairs of filters with k coefficients: ``32 k (k + 2)`` bytes a pair beside their
-    covariances.
+    Memory of a pair whose filter has k coefficients: ``8 k (k + 2)`` bytes for the standard errors,
+    which the map keeps, and ``24 k + 215`` while it is tested. The empirical null takes up to
+    ``3.2e6 k^2`` bytes beside that, and standard errors what `fastglm.inference.uncertainty` says.
+
+    Receivers may be a part of the senders, such as ``y = counts[:, [4, 1]]`` with X of all cells. A
+    receiver is known by its events: its own history is not a coupling, and without other names it
+    has the name of its sender.
 
     Examples
     --------
@@ -465,14 +481,21 @@ def coupling_map(
     u = inference.uncertainty(model, X, y, kind, sample_weight=sample_weight, offset=offset)
     fit = Fitted.of(model, X, y, sample_weight=sample_weight, offset=offset)
     block, first = history_of(X, label)
-    itself = block.is_history_of(read_counts(model, y), X.bins)
+    counts = read_counts(model, y)
+    itself = block.is_history_of(counts, X.bins)
+    own = np.zeros((block.n_senders, fit.n_receivers), bool)
+    if not itself and isinstance(block, HistoryColumns) and not isinstance(counts, Traces):
+        own = block.own_of(counts, X.bins)
+    named = receivers is not None or fit.receivers is not None
     senders = _names(senders, block.inputs, block.n_senders, "senders")
     receivers = _names(receivers, fit.receivers, fit.n_receivers, "receivers")
-    couplings = _summarise(fit, u, block.kernel, first, itself, senders, receivers)
+    if not named and not itself and own.any(axis=0).all():
+        receivers = senders[own.argmax(axis=0)]  # a part of the senders, which have names
+    couplings = _summarise(fit, u, block.kernel, first, True if itself else own, senders, receivers)
     same, source = read_channels(
         channel, block.inputs, fit.receivers, couplings.strength.shape, itself
     )
-    couplings = replace(couplings, same_channel=same, bin_size=bin_size)
+    couplings = replace(couplings, same_channel=same & ~couplings.own_history, bin_size=bin_size)
     if bin_size is not None:
         couplings = _judged(couplings, fit, null, bin_size)
     couplings.channel = sentence(
@@ -526,7 +549,7 @@ def point_estimates(
     coef: np.ndarray,
     kernel: np.ndarray,
     *,
-    itself: bool = True,
+    itself: bool | np.ndarray = True,
     senders: Sequence | np.ndarray | None = None,
     receivers: Sequence | np.ndarray | None = None,
     first_filter: int = 0,
@@ -540,8 +563,8 @@ def point_estimates(
     coef : ndarray of shape (n_senders * n_basis_funcs, n_receivers)
         Coefficients of the history alone, sender-major.
     kernel : ndarray of shape (window_size, n_basis_funcs)
-    itself : bool
-        Whether the senders are the receivers.
+    itself : bool or ndarray of bool, shape (n_senders, n_receivers)
+        Whether the senders are the receivers, or which sender is which receiver.
     senders, receivers : ndarray, optional
         Names. Default: numbers.
     first_filter : int
@@ -575,13 +598,17 @@ def point_estimates(
         status = model.status_
         error[:, (status != "converged") & ~np.isin(status, _WITHOUT_COUPLINGS)] = np.inf
     q = np.full(strength.shape, np.inf)
-    if itself:
+    own = itself if isinstance(itself, np.ndarray) and itself.any() else None
+    if own is not None:
+        q[own] = np.nan
+    elif not isinstance(itself, np.ndarray) and itself:
         np.fill_diagonal(q, np.nan)
     senders = np.arange(n_senders) if senders is None else senders
     receivers = np.arange(n) if receivers is None else receivers
     return CouplingMap(
         strength, error, peak, gain, error, q, senders, receivers, kernel, first_filter, None,
         model, coef=coef, loss=loss, z=np.full(q.shape, np.nan), delay=np.full(q.shape, np.nan),
+        own=own,
     )  # fmt: skip
 
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from fastglm._fitted import Fitted
-from fastglm.connectivity.null import Bulk, Filters, evenly, fit_bulk, slow_input
-from fastglm.connectivity.scan import Scan, Ways, largest_p_value, scan, synapses
+from fastglm.connectivity.filters import Filters, evenly
+from fastglm.connectivity.null import Bulk, fit_bulk
+from fastglm.connectivity.scan import Against, Scan, Ways, largest_p_value, scans, synapses
 
 _FEWEST, _ENOUGH = 200, 1000  # pairs: without fewer there is no null, with fewer T is shrunk
 _LONGEST, _COARSE = 0.005, 0.002  # seconds of a bin
@@ -84,13 +85,14 @@ def empirical_test(fit: Fitted, filters: Filters) -> tuple[Scan | None, Null]:
     if bulk.outliers > _MOST_COUPLED:
         part = f"{bulk.outliers:.0%} of the pairs are far from the bulk"
         return None, Null(why=f"{part}, and most pairs must be unconnected")
-    bulks, found = [bulk], depart(filters, bulk)
+    bulks = [bulk]
     if (filters.reverse >= 0).any():
         bulks.append(fit_bulk(filters, bulk))
-        found = _both(found, depart(filters, bulks[1]))
+    nulls = [Against(b.mean, _Confounding(filters, b), b) for b in bulks]
+    found = scans(filters, nulls)  # of both at once: their covariances are made once
+    found = found[0] if len(found) == 1 else _both(*found)
     found.calibration = _calibration(filters, bulks)
-    error = np.sqrt(np.median(np.diagonal(filters.covariance, axis1=1, axis2=2), axis=0))
-    confounding = float(np.mean(np.sqrt(np.diag(bulk.spread)) / error))
+    confounding = float(np.mean(np.sqrt(np.diag(bulk.spread)) / np.sqrt(filters.variance)))
     return found, Null("empirical", n, confounding, _limits(n, filters.bin_size))
 
 
@@ -118,19 +120,20 @@ def _limits(n, bin_size):
     return " ".join(text)
 
 
-def depart(filters: Filters, bulk: Bulk) -> Scan:
-    """The scan of all filters against one bulk."""
-    confounding = _confounding(filters, bulk)
-    found = scan(filters, bulk.mean, confounding)
-    found.slow = slow_input(filters, bulk, confounding)
-    return found
+class _Confounding:
+    """The covariance of what unobserved input does to each filter, made for the rows that are read.
 
+    ``a_i b_j T``, less where pairs are few.
+    """
 
-def _confounding(filters, bulk, some=slice(None)):
-    """The covariance of what unobserved input does to each filter."""
-    sender, receiver = filters.pairs[some].T
-    factor = min(1.0, filters.lit.size / _ENOUGH) * bulk.sender[sender] * bulk.receiver[receiver]
-    return factor[:, None, None] * bulk.spread
+    def __init__(self, filters: Filters, bulk: Bulk):
+        self.pairs, self.bulk = filters.pairs, bulk
+        self.part = min(1.0, filters.lit.size / _ENOUGH)
+
+    def __getitem__(self, rows):
+        sender, receiver = self.pairs[rows].T
+        factor = self.part * self.bulk.sender[sender] * self.bulk.receiver[receiver]
+        return factor[:, None, None] * self.bulk.spread
 
 
 def _both(one, other):
@@ -151,7 +154,7 @@ def _calibration(filters, bulks):
     _, coef = synapses(filters)
     normal = np.random.default_rng(0).normal(size=(len(some), coef.shape[1], _DRAWS))
     last, p, signs = bulks[-1], 0.0, []
-    ways = [Ways(filters.covariance[some] + _confounding(filters, b, some), coef) for b in bulks]
+    ways = [Ways(filters.covariance[some] + _Confounding(filters, b)[some], coef) for b in bulks]
     residual = ways[-1].root @ normal
     for bulk, way in zip(bulks, ways, strict=True):
         z = way.departures(residual + (last.mean - bulk.mean)[some, :, None])

@@ -20,6 +20,7 @@ from fastglm.observation_models import as_observation_model
 
 _FORMAT, _VERSION = "fastglm-couplings", 1
 _PAIRS = ("strength", "standard_error", "peak", "gain", "z", "delay", "p_value", "q_value")
+_ROWS = 50_000  # of a table, that are numbers of Python at a time
 _EXPLAINED = ("total", "part", "degrees")
 
 
@@ -33,6 +34,8 @@ def save_couplings(couplings: CouplingMap, path: str | Path) -> None:
     arrays["standard_error"] = np.where(couplings.absent, np.nan, couplings.standard_error)
     if not couplings.tested:
         arrays["strength"] = np.where(couplings.absent, np.nan, couplings.strength)
+    if couplings.own is not None:
+        arrays["own"] = couplings.own
     if couplings.mean_count is not None:
         arrays["mean_count"] = couplings.mean_count
     for name in _EXPLAINED:
@@ -64,7 +67,15 @@ def _plain(value):
 
 def write_table(couplings: CouplingMap, path: Path) -> None:
     """Write `CouplingMap.to_frame` to ``.csv``, which needs no pandas, or to ``.parquet``."""
-    write_columns([couplings.columns()], path)
+    n = len(couplings.senders)
+    step = max(1, _ROWS // max(len(couplings.receivers), 1))
+    columns = couplings.columns()  # arrays; as numbers of Python they would take four times as much
+    size = len(couplings.receivers) * step
+    pieces = (
+        {name: one[k * size : (k + 1) * size] for name, one in columns.items()}
+        for k in range(max(1, -(-n // step)))
+    )
+    write_columns(pieces, path)
 
 
 def write_columns(tables: Iterable[dict], path: Path) -> None:
@@ -187,6 +198,9 @@ def _read(header, data):
     mean_count = data.get("mean_count")
     if mean_count is not None and mean_count.shape != shape[1:]:
         raise ValueError(f"mean_count has shape {mean_count.shape} for {shape[1]} receivers")
+    own = data.get("own")
+    if own is not None and (own.shape != shape or own.dtype.kind != "b"):
+        raise ValueError(f"own has shape {own.shape} for {shape} cells")
     explained = Explained(*(data.get(f"explained_{name}") for name in _EXPLAINED), header["why"])
     family, link = header["family"]
     return CouplingMap(
@@ -195,5 +209,5 @@ def _read(header, data):
         first_filter=int(header["first_filter"]), uncertainty=None, model=None,
         settings=dict(header["settings"]), loss=as_observation_model(family).loss(link),
         null=Null(**header["null"]), controls=dict(header["controls"]), explained=explained,
-        channel=str(header["channel"]), bin_size=header["bin_size"], mean_count=mean_count,
+        channel=str(header["channel"]), bin_size=header["bin_size"], mean_count=mean_count, own=own,
     )  # fmt: skip

@@ -29,9 +29,10 @@ A second null has the mean ``delta + B c_ji``: what the other direction of a pai
 one. The matrix B is learned from the bulk too. Input that two cells share with no delay moves both
 directions alike; a synapse moves one.
 
-The ridge is undone before: a posterior filter of a poorly determined pair is narrower than its
-covariance. With the prior precision D of a filter and ``V^-1 = L + D``, the filter that the data
-alone would give has the coefficients ``L^-1 V^-1 c`` and the covariance ``L^-1``.
+The ridge is undone before; see `fastglm.connectivity.filters`.
+
+Memory: the bulk is fitted to 200,000 pairs at most, and all else goes over some thousand filters at
+a time. Beside the filters there are ``8 k`` bytes a pair for the mean of the second null.
 """
 
 from __future__ import annotations
@@ -41,12 +42,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import minimize
 
-from fastglm._fitted import Fitted
 from fastglm._kernels.mixture import filter_likelihoods
-from fastglm.basis.cosines import RaisedCosineLogConv
-from fastglm.connectivity.shadows import hidden_directions, inverse_without, without
+from fastglm.connectivity.filters import Filters, evenly, in_parts
+from fastglm.connectivity.shadows import inverse_without, without
 from fastglm.connectivity.synapse import shapes, slow_shapes
-from fastglm.inference import Uncertainty
 
 _DECAYS, _STEP = (0.004, 0.012), 0.002  # seconds: shapes of synapses
 _AMPLITUDES = np.array([10.0, 60.0, 400.0])  # variances, in those of the error of an amplitude
@@ -58,13 +57,8 @@ _ROUNDS, _STEPS, _UPDATES = 2, 40, 10  # of the search: steps of L-BFGS, then of
 _BETTER = 0.03  # part of the evidence for slow input that a synapse must reach less
 _TINY = 1e-12  # part of the core that a weight beyond its floor has at least
 _TASKS = 64  # of the kernel; a constant, so that sums have the same bits on all machines
-_KEPT = 0.02  # part of the information that the ridge leaves at least
 _REVERSE = 4.0  # robust standard deviations at which a filter of the other direction is cut
-_MAX_FUNCS, _FEW = 8, 6  # coefficients of a filter in the bulk, and what more become
-_UNKNOWN = 1e4  # variance of a coefficient that the data do not determine, in median variances
-_FLAT = 1e-9  # least eigenvalue of a covariance, in parts of the largest
 _SAMPLE = 200_000  # pairs that the bulk is fitted to
-_CHUNK = 20_000  # filters at a time
 _SAMPLE_OF_SHAPES = 2000  # pairs that say how well a filter shows a shape
 
 
@@ -102,164 +96,6 @@ class Bulk:
     n_synapses: int
 
 
-@dataclass
-class Filters:
-    """Filters of pairs, one row each, as the bulk sees them.
-
-    Attributes
-    ----------
-    pairs : ndarray of shape (n_filters, 2)
-        Numbers of sender and receiver.
-    coef : ndarray of shape (n_filters, k)
-    covariance : ndarray of shape (n_filters, k, k)
-    kernel : ndarray of shape (window_size, k)
-        Values of the basis functions at lags 1 to window_size.
-    reverse : ndarray of shape (n_filters,)
-        Row of the pair's other direction; -1 where there is none.
-    bin_size : float
-        Seconds.
-    shadowed : ndarray of bool, shape (n_filters,)
-        Pairs of one channel, which tell the bulk nothing. Default: none.
-    """
-
-    pairs: np.ndarray
-    coef: np.ndarray
-    covariance: np.ndarray
-    kernel: np.ndarray
-    reverse: np.ndarray
-    bin_size: float
-    shadowed: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        if self.shadowed is None:
-            self.shadowed = np.zeros(len(self.pairs), dtype=bool)
-
-    @property
-    def lit(self) -> np.ndarray:
-        """Numbers of the pairs that are not of one channel."""
-        return np.flatnonzero(~self.shadowed)
-
-    @property
-    def hidden(self) -> np.ndarray:
-        """Coefficients along which the first 2 ms move a filter; see `shadows`."""
-        return hidden_directions(self.kernel, self.bin_size)
-
-
-def read_filters(
-    fit: Fitted,
-    uncertainty: Uncertainty,
-    kernel: np.ndarray,
-    first: int,
-    left_out: np.ndarray,
-    bin_size: float,
-    same_channel: np.ndarray | None = None,
-) -> Filters:
-    """Filters of all pairs with a covariance, without the prior of the ridge.
-
-    Parameters
-    ----------
-    fit : Fitted
-    uncertainty : Uncertainty
-    kernel : ndarray of shape (window_size, k)
-    first : int
-        Number of the first filter of the history.
-    left_out : ndarray of bool, shape (n_senders, n_receivers)
-        Own histories.
-    bin_size : float
-        Seconds.
-    same_channel : ndarray of bool, shape (n_senders, n_receivers), optional
-
-    Returns
-    -------
-    Filters
-        More than eight coefficients become those of six raised cosines that come closest. A
-        coefficient that the data do not determine has a variance of 1e4 median variances. Pairs of
-        which a coefficient is outside the fit are left out.
-    """
-    n_senders, k = len(left_out), kernel.shape[1]
-    inside = (uncertainty.filters >= first) & (uncertainty.filters < first + n_senders)
-    coef = uncertainty.coef[inside].reshape(n_senders, k, -1).transpose(0, 2, 1)
-    covariance = np.stack(uncertainty.covariance[first : first + n_senders])
-    known = ~np.isnan(covariance).any(axis=(2, 3)) & np.isfinite(coef).all(axis=2) & ~left_out
-    pairs = np.argwhere(known)
-    coef, covariance = coef[known], covariance[known]
-    if len(pairs):
-        _replace_infinite(covariance)
-        coef, covariance = unshrunk(coef, covariance, _priors(fit, inside, pairs, k))
-    if k > _MAX_FUNCS:
-        few = RaisedCosineLogConv(min(_FEW, len(kernel)), len(kernel)).kernel_
-        onto = np.linalg.lstsq(few, kernel, rcond=None)[0]
-        coef, covariance, kernel = coef @ onto.T, onto @ covariance @ onto.T, few
-    row = np.full((max(known.shape),) * 2, -1)
-    row[tuple(pairs.T)] = np.arange(len(pairs))
-    square = known.shape[0] == known.shape[1] and np.diag(left_out).all()
-    reverse = row[pairs[:, 1], pairs[:, 0]] if square else np.full(len(pairs), -1)
-    shadowed = None if same_channel is None else same_channel[known]
-    return Filters(pairs, coef, covariance, kernel, reverse, bin_size, shadowed)
-
-
-def _replace_infinite(covariance):
-    """Coefficients that the data do not determine are far and independent, in place."""
-    variance = np.diagonal(covariance, axis1=1, axis2=2)
-    open_ = ~np.isfinite(variance)
-    if not open_.any():
-        return
-    typical = [
-        np.median(v[~o]) if (~o).any() else 1.0 for v, o in zip(variance.T, open_.T, strict=True)
-    ]
-    typical = np.array(typical)
-    covariance[open_[:, :, None] | open_[:, None, :]] = 0.0
-    row, at = np.nonzero(open_)
-    covariance[row, at, at] = _UNKNOWN * typical[at]
-
-
-def _priors(fit, inside, pairs, k):
-    """Precision of the prior of every filter, (n_filters, k, k)."""
-    penalty, columns = fit.penalty, np.flatnonzero(inside).reshape(-1, k)
-    sender, receiver = pairs.T
-    ridge = np.broadcast_to(penalty.ridge, fit.coef.shape)
-    prior = np.zeros((len(pairs), k, k))
-    prior[:, range(k), range(k)] = ridge[columns[sender], receiver[:, None]]
-    if penalty.matrix is not None:
-        blocks = np.stack([penalty.matrix[some][:, some].toarray() for some in columns])
-        prior += penalty.strength[receiver][:, None, None] * blocks[sender]
-    return prior * (fit.total * fit.precision)[receiver][:, None, None]
-
-
-def unshrunk(coef: np.ndarray, covariance: np.ndarray, prior: np.ndarray) -> tuple:
-    """Filters and covariances without the ridge's prior.
-
-    Parameters
-    ----------
-    coef : ndarray of shape (n_filters, k)
-    covariance : ndarray of shape (n_filters, k, k)
-    prior : ndarray of shape (n_filters, k, k)
-        Precision of the prior, D.
-
-    Returns
-    -------
-    coef, covariance : ndarrays
-        ``L^-1 V^-1 c`` and ``L^-1``, where the eigenvalues of ``L = V^-1 - D`` relative to V^-1 are
-        at least 0.02: what the data say by less than a fiftieth stays shrunk.
-    """
-    values, vectors = np.linalg.eigh(covariance)
-    values = np.maximum(values, np.maximum(_FLAT * values[:, -1:], np.finfo(float).tiny))
-    root = vectors * np.sqrt(values)[:, None, :]
-    relative = np.swapaxes(root, 1, 2) @ prior @ root
-    values, vectors = np.linalg.eigh(relative)
-    kept = np.clip(1 - values, _KEPT, 1)
-    forward = root @ vectors  # V = forward forward', L^-1 = forward / kept forward'
-    white = np.linalg.solve(forward, coef[:, :, None])[:, :, 0]
-    coef = (forward @ (white / kept)[:, :, None])[:, :, 0]
-    return coef, (forward / kept[:, None, :]) @ np.swapaxes(forward, 1, 2)
-
-
-def evenly(numbers: np.ndarray, most: int) -> np.ndarray:
-    """At most so many of some numbers, at equal distances."""
-    at = np.linspace(0, numbers.size - 1, min(numbers.size, most)).astype(np.int64)
-    return numbers[np.unique(at)]
-
-
 def fit_bulk(filters: Filters, one: Bulk | None = None) -> Bulk:
     """The bulk of the filters by maximum likelihood; see the head of the module.
 
@@ -294,7 +130,9 @@ def fit_bulk(filters: Filters, one: Bulk | None = None) -> Bulk:
     sender[problem.senders], receiver[problem.receivers] = np.exp(a), np.exp(b)
     mean = np.broadcast_to(delta * problem.unit, (n, k))
     if other.size:
-        mean = mean + (other / problem.unit) @ back.T * problem.unit
+        for part in in_parts(n):
+            other[part] = mean[part] + (other[part] / problem.unit) @ back.T * problem.unit
+        mean = other
     outliers, weights = 1 - weights[0], problem.with_floor(weights)
     return Bulk(
         mean, root @ root.T, sender, receiver, outliers, start,
@@ -406,24 +244,32 @@ def slow_input(filters: Filters, bulk: Bulk, confounding: np.ndarray) -> np.ndar
     ----------
     filters : Filters
     bulk : Bulk
-    confounding : ndarray of shape (n_filters, k, k)
+    confounding : array of shape (n_filters, k, k)
         ``a_i b_j T``.
     """
     slower = np.empty(len(filters.coef), bool)
-    for start in range(0, slower.size, _CHUNK):
-        part = slice(start, start + _CHUNK)
-        inverse = np.linalg.inv(filters.covariance[part] + confounding[part])
-        dark = filters.shadowed[part]
-        if dark.any():
-            inverse[dark] = inverse_without(filters.hidden, inverse[dark])
-        way = bulk.shapes @ inverse
-        seen = np.einsum("nsk,sk->ns", way, bulk.shapes)[:, :, None]
-        along = np.einsum("nsk,nk->ns", way, (filters.coef - bulk.mean)[part])[:, :, None]
-        more = 1 + _AMPLITUDES * seen
-        logs = 0.5 * (_AMPLITUDES * along**2 / more - np.log(more)) + bulk.log_weights
-        own, slow = _log_sum(logs[:, : bulk.n_synapses]), _log_sum(logs[:, bulk.n_synapses + 1 :])
-        slower[part] = slow - own > _BETTER * np.abs(slow)
+    for part in in_parts(slower.size):
+        total = filters.covariance[part] + confounding[part]
+        slower[part] = is_slow(filters, bulk, part, total)
     return slower
+
+
+def is_slow(
+    filters: Filters, bulk: Bulk, part: slice | np.ndarray, total: np.ndarray
+) -> np.ndarray:
+    """`slow_input` for a part of the filters, whose S is ``total``."""
+    inverse = np.linalg.inv(total)
+    dark = filters.shadowed[part]
+    if dark.any():
+        inverse[dark] = inverse_without(filters.hidden, inverse[dark])
+    way = bulk.shapes @ inverse
+    seen = np.einsum("nsk,sk->ns", way, bulk.shapes)[:, :, None]
+    residual = filters.coef[part] - bulk.mean[part]
+    along = np.einsum("nsk,nk->ns", way, residual)[:, :, None]
+    more = 1 + _AMPLITUDES * seen
+    logs = 0.5 * (_AMPLITUDES * along**2 / more - np.log(more)) + bulk.log_weights
+    own, slow = _log_sum(logs[:, : bulk.n_synapses]), _log_sum(logs[:, bulk.n_synapses + 1 :])
+    return slow - own > _BETTER * np.abs(slow)
 
 
 def _log_sum(logs):
@@ -437,16 +283,19 @@ def cut_reverse(filters: Filters) -> np.ndarray:
     Synapses in the other direction must not decide what it predicts, and neither must the first
     2 ms of pairs of one channel: they are as in the median.
     """
-    other = np.where(filters.reverse[:, None] >= 0, filters.coef[filters.reverse], np.nan)
-    lit = other[filters.lit]
-    if not np.isfinite(lit).any():
+    there, lit = filters.reverse >= 0, filters.lit
+    if not there[lit].any():
         return np.zeros(filters.coef.shape)
-    middle = np.nanmedian(lit, axis=0)
-    width = _REVERSE * 1.4826 * np.nanmedian(np.abs(lit - middle), axis=0)
-    other = other - middle
-    dark = np.flatnonzero(filters.shadowed & (filters.reverse >= 0))
+    other = filters.coef[filters.reverse]
+    other[~there] = np.nan
+    # One column at a time: a median copies what it sorts.
+    middle = np.array([np.nanmedian(column[lit]) for column in other.T])
+    other -= middle
+    width = [_REVERSE * 1.4826 * np.nanmedian(np.abs(column[lit])) for column in other.T]
+    dark = np.flatnonzero(filters.shadowed & there)
     if dark.size:
         root = np.linalg.cholesky(filters.covariance[filters.reverse[dark]])
         white = np.linalg.solve(root, other[dark][:, :, None])
         other[dark] = (root @ without(filters.hidden, root, white))[:, :, 0]
-    return np.nan_to_num(np.clip(other, -width, width))
+    np.clip(other, np.negative(width), width, out=other)
+    return np.nan_to_num(other, copy=False)

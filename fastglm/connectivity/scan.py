@@ -42,13 +42,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from fastglm.connectivity.null import Filters, evenly
+from fastglm._kernels.threads import run_threads
+from fastglm.connectivity.filters import Filters, evenly, in_parts
+from fastglm.connectivity.null import Bulk, is_slow
 from fastglm.connectivity.shadows import n_hidden, without
 from fastglm.connectivity.synapse import shapes
 
 _DECAY = 0.006  # seconds
 _ODD, _WIDER = 0.35, 4.0  # part of the pairs with more confounding at a share of 1, and how much
-_CHUNK = 20_000  # filters that are scanned at a time
 _SAMPLE, _DRAWS = 400, 50  # filters, and draws of each, for the median under the null
 _SKEWNESS = 2.25  # mean of the Poisson number that is as skewed as the shape, in units of s' V^-1 s
 _MANY = 5.0  # coincidences that make z nearly normal
@@ -88,10 +89,15 @@ class Scan:
     @property
     def p_value(self) -> np.ndarray:
         """Of ``|z| / scale``, by the bound for the maximum."""
-        u = np.abs(self.z) / self.scale
-        wider, odd = u / np.sqrt(1 + (_WIDER - 1) * self.share), _ODD * self.share**3
-        p = (1 - odd) * largest_p_value(u, self.path) + odd * largest_p_value(wider, self.path)
-        return np.where(self.slow, 1.0, np.minimum(1, self.calibration * p))
+        p = np.empty(self.z.size)
+        for part in in_parts(p.size):
+            u, share = np.abs(self.z[part]) / self.scale, self.share[part]
+            wider, odd = u / np.sqrt(1 + (_WIDER - 1) * share), _ODD * share**3
+            p[part] = (1 - odd) * largest_p_value(u, self.path[part])
+            p[part] += odd * largest_p_value(wider, self.path[part])
+        np.minimum(1, self.calibration * p, out=p)
+        p[self.slow] = 1.0
+        return p
 
 
 def largest_p_value(u: np.ndarray, path: np.ndarray) -> np.ndarray:
@@ -99,38 +105,70 @@ def largest_p_value(u: np.ndarray, path: np.ndarray) -> np.ndarray:
     return np.minimum(1, 2 * special.ndtr(-u) + path / np.pi * np.exp(-0.5 * u * u))
 
 
+@dataclass
+class Against:
+    """A null that filters are scanned against.
+
+    Attributes
+    ----------
+    mean : array of shape (n_filters, k), or 0
+        m.
+    confounding : array of shape (n_filters, k, k), optional
+        What S has beyond V; an object that makes the rows which are read will do.
+    bulk : Bulk, optional
+        Whose slow input a filter may be.
+    """
+
+    mean: np.ndarray | float = 0.0
+    confounding: object = None
+    bulk: Bulk | None = None
+
+
 def scan(
     filters: Filters, mean: np.ndarray | float = 0.0, confounding: np.ndarray | None = None
 ) -> Scan:
-    """The scan of filters against a null.
+    """The scan of filters against one null; see `Against`."""
+    return scans(filters, [Against(mean, confounding)])[0]
 
-    Memory: ``16 k (k + 20)`` bytes for each of 20,000 filters at a time.
+
+def scans(filters: Filters, nulls: list[Against]) -> list[Scan]:
+    """The scans of filters against some nulls.
+
+    Memory: 41 bytes a filter for each scan, and ``16 k (k + 20)`` bytes for each of some thousand
+    filters that a thread works on.
 
     Parameters
     ----------
     filters : Filters
-    mean : ndarray of shape (n_filters, k), or 0
-        m.
-    confounding : ndarray of shape (n_filters, k, k), optional
-        What S has beyond V.
+    nulls : list of Against
     """
     delays, coef = synapses(filters)
-    residual, n = (filters.coef - mean)[:, :, None], len(filters.coef)
-    covariance = filters.covariance + (0.0 if confounding is None else confounding)
-    out = Scan(*np.zeros((5, n)))
-    for part, first, hidden in _parts(filters, delays):
-        ways = Ways(covariance[part], coef[first:], hidden)
-        z = ways.departures(residual[part])[:, :, 0]
-        white = _whitened(np.linalg.cholesky(filters.covariance[part]), coef[first:], hidden)
+    n = len(filters.coef)
+    found = [Scan(*np.zeros((5, n)), slow=np.zeros(n, bool)) for _ in nulls]
+
+    def add(item):
+        part, first, hidden = item
+        own = filters.covariance[part]
+        white = _whitened(np.linalg.cholesky(own), coef[first:], hidden)
         coincidences = _SKEWNESS * (white**2).sum(axis=1)
-        z = np.where(z > 0, deviance_root(z, coincidences), z)
-        best = np.arange(len(z)), np.abs(z).argmax(axis=1)
-        out.z[part], out.delay[part] = z[best], delays[first + best[1]]
-        out.coincidences[part], out.path[part] = coincidences[best], ways.path
-        if confounding is not None:
-            out.share[part] = ways.share(best, confounding[part])
-    out.scale = _scale(out, covariance, coef, filters.shadowed)
-    return out
+        for out, null in zip(found, nulls, strict=True):
+            total = own if null.confounding is None else own + null.confounding[part]
+            ways = Ways(total, coef[first:], hidden)
+            residual = filters.coef[part] - (null.mean[part] if np.ndim(null.mean) else null.mean)
+            z = ways.departures(residual[:, :, None])[:, :, 0]
+            z = np.where(z > 0, deviance_root(z, coincidences), z)
+            best = np.arange(len(z)), np.abs(z).argmax(axis=1)
+            out.z[part], out.delay[part] = z[best], delays[first + best[1]]
+            out.coincidences[part], out.path[part] = coincidences[best], ways.path
+            if null.confounding is not None:
+                out.share[part] = ways.share(best, null.confounding[part])
+            if null.bulk is not None:
+                out.slow[part] = is_slow(filters, null.bulk, part, total)
+
+    run_threads(add, list(_parts(filters, delays)))
+    for out, null in zip(found, nulls, strict=True):
+        out.scale = _scale(out, filters, null, coef)
+    return found
 
 
 def _parts(filters, delays):
@@ -139,8 +177,8 @@ def _parts(filters, delays):
     late = min(np.searchsorted(delays, early - 1e-9), len(delays) - 1)
     for shadowed, first in ((False, 0), (True, late)):
         rows = np.flatnonzero(filters.shadowed == shadowed)
-        for start in range(0, rows.size, _CHUNK):
-            yield rows[start : start + _CHUNK], first, filters.hidden if shadowed else None
+        for part in in_parts(rows.size):
+            yield rows[part], first, filters.hidden if shadowed else None
 
 
 def synapses(filters: Filters) -> tuple[np.ndarray, np.ndarray]:
@@ -192,12 +230,12 @@ def deviance_root(z: np.ndarray, mean: np.ndarray) -> np.ndarray:
     return np.where(excess < 1e-4, z * (1 - excess / 6), root)
 
 
-def _scale(found, covariance, coef, shadowed):
+def _scale(found, filters, null, coef):
     """The median of |z| over what it is under the null, of pairs that are not of one channel.
 
     At least 1 where most pairs are sparse, and a half elsewhere.
     """
-    lit = np.flatnonzero(~shadowed)
+    lit = filters.lit
     if lit.size == 0:
         return 1.0
     many, least = lit[found.coincidences[lit] >= _MANY], 0.5
@@ -205,7 +243,10 @@ def _scale(found, covariance, coef, shadowed):
         many, least = lit, 1.0
     some = evenly(many, _SAMPLE)
     draws = np.random.default_rng(0).normal(size=(len(some), coef.shape[1], _DRAWS))
-    expected = np.median(np.abs(Ways(covariance[some], coef).unit @ draws).max(axis=1))
+    total = filters.covariance[some]
+    if null.confounding is not None:
+        total = total + null.confounding[some]
+    expected = np.median(np.abs(Ways(total, coef).unit @ draws).max(axis=1))
     return max(least, np.median(np.abs(found.z[many])) / expected) if expected > 0 else 1.0
 
 

@@ -122,6 +122,11 @@ class Events:
         starts = np.searchsorted(self.units[order], np.arange(self.n_units + 1))
         return order.astype(np.min_scalar_type(order.size)), starts
 
+    def trains(self) -> list[np.ndarray]:
+        """The bins of each unit's events, ascending."""
+        order, starts = self.by_unit
+        return np.split(self.bins[order], starts[1:-1])
+
     def select(self, units: np.ndarray) -> Events:
         """The events of some units; the units are renumbered in the given order."""
         if len(units) * _FEW_UNITS <= self.n_units:

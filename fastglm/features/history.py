@@ -226,6 +226,26 @@ class HistoryColumns(History):
         own = own if bins is None else own.at(bins)
         return own.shape == counts.shape and counts.matches(own)
 
+    def own_of(self, counts: Events, bins: np.ndarray | None = None) -> np.ndarray:
+        """Which sender each cell of some counts is, booleans of shape (n_senders, n_cells).
+
+        A sender is the cell whose known events are at the same places; a cell without events is
+        none. ``bins`` are those of the counts, by default all.
+        """
+        found = np.zeros((self.n_senders, counts.n_units), dtype=bool)
+        own = self.events.shift(self.shift)
+        own = own if bins is None else own.at(bins)
+        if own.n_bins != counts.n_bins:
+            return found
+        trains = own.trains()
+        sizes = np.array([train.size for train in trains])
+        for j, train in enumerate(counts.take(~np.isnan(counts.amplitudes)).trains()):
+            same = np.flatnonzero(sizes == train.size) if train.size else ()
+            i = next((i for i in same if np.array_equal(trains[i], train)), None)
+            if i is not None:
+                found[i, j] = True
+        return found
+
     def select(self, columns: np.ndarray) -> tuple[HistoryColumns, np.ndarray]:
         """The block with only the senders that have a column in the boolean array ``columns``.
 

@@ -13,7 +13,8 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.collections import EllipseCollection
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from scipy import stats
+from scipy import linalg, stats
+from scipy.cluster import hierarchy
 
 from fastglm._checks import as_dense_numbers, check_choice, check_share
 from fastglm.connectivity import CouplingMap, point_estimates
@@ -28,6 +29,10 @@ _OWN, _ABSENT = (0.72, 0.72, 0.72, 1.0), (0.92, 0.92, 0.92, 1.0)
 _VEIL = (1.0, 1.0, 1.0, 0.72)  # over couplings that are not significant, if dots would be too small
 _RING = 0.6  # points, around a dot
 _MOST_DOTS = 40  # cells above which a dot is smaller than 3 points on a page
+_MOST_SQUARES = 450  # cells above which a pair has less than a pixel of a page
+_LONG = 8  # letters of a name beside which a q-value has room in a small panel
+_N_WAYS = 20  # singular vectors that groups of cells are found in
+_MANY, _APART = 100, 2.2  # names above which they stand apart, and by how many heights
 
 
 strongest = CouplingMap.strongest
@@ -42,12 +47,17 @@ def plot_connectivity(
     bar: bool = True,
     ax: Axes | None = None,
     legend: bool = True,
+    order: str | ArrayLike | None = None,
 ) -> Axes:
     """Matrix of couplings, senders down and receivers across.
 
     The diagonal, a cell's own history, is grey and does not enter the scale of colours. Couplings
     that are not in the fit are light grey; all couplings of a silent receiver are among them.
     Couplings that the data do not determine are hatched.
+
+    A page has no pixel for each pair of more than 450 cells, and most couplings would fall between
+    the pixels. A square then stands for s x s pairs and shows the strongest of them: of the
+    significant ones, if there are any. The legend says so.
 
     Parameters
     ----------
@@ -70,6 +80,12 @@ def plot_connectivity(
     ax : matplotlib Axes, optional
     legend : bool
         Whether to say below the matrix what marks and greys mean.
+    order : {"strength", "groups"} or array of int, optional
+        Order of the cells. "strength": by the sum of the absolute values of their significant
+        couplings, largest first. "groups": cells with like couplings stand together (Ward's
+        linkage in the leading singular vectors). An array has the numbers of the cells;
+        a map whose senders are not its receivers takes two arrays, (senders, receivers). Default:
+        as they are.
 
     Returns
     -------
@@ -78,8 +94,8 @@ def plot_connectivity(
     Raises
     ------
     ValueError
-        If q is not between 0 and 1, value, mark or limit is not known, the map does not have the
-        value, or a matrix does not have two dimensions.
+        If q is not between 0 and 1, value, mark, limit or order is not known, the map does not
+        have the value, or a matrix does not have two dimensions.
 
     Examples
     --------
@@ -116,26 +132,125 @@ def plot_connectivity(
     shown = np.ma.masked_where(own | open_ | absent, values)
     if limit is None:
         limit = colour_limit(shown[significant & ~shown.mask] if significant.any() else shown)
+    rows, columns = order_of(order, values, significant & ~shown.mask, shown.mask)
+    senders, receivers = couplings.senders[rows], couplings.receivers[columns]
+    values, own, open_, absent, significant = (
+        one[rows][:, columns] for one in (values, own, open_, absent, significant)
+    )
     ax = axes_of(ax, (5.2, 4.6) if max(values.shape) <= 100 else (7.5, 6.8))
     if mark == "auto":
         mark = "dots" if max(values.shape) <= _MOST_DOTS else "fade"
     mark = mark if couplings.tested else "none"
-    image = _draw_matrix(ax, shown, limit, couplings.senders, couplings.receivers)
-    over = np.zeros((*values.shape, 4))
-    over[own], over[absent] = _OWN, _ABSENT
+    square = -(-max(values.shape) // _MOST_SQUARES)
+    at = _strongest_of(square, values, own | open_ | absent, significant)
+    hidden = (own | open_ | absent)[at]
+    shown = np.ma.masked_where(hidden, values[at])
+    image = _draw_matrix(ax, shown, limit, senders, receivers, square)
+    over = np.zeros((*shown.shape, 4))
+    # Of a square without a coupling the diagonal shows, then what is not in the fit.
+    inside = _any_of(square, own) & ~significant[at]
+    over[absent[at]] = _ABSENT
     if mark == "fade":
-        over[~significant & ~shown.mask] = _VEIL
+        over[~significant[at] & ~hidden] = _VEIL
+    over[inside] = _OWN
     if over.any():
-        _draw_image(ax, over)
+        _draw_image(ax, over, square, values.shape)
     if mark == "dots":
         _draw_dots(ax, significant)
     if open_.any():
         ax.patch.set(hatch="/////", edgecolor="0.6", facecolor="white")
     if legend:
-        _draw_keys(ax, _keys(mark, q, own, absent, open_), couplings.receivers)
+        _draw_keys(ax, _keys(mark, q, own, absent, open_, square), receivers)
     if bar and shown.count():
         draw_bar(image, shown.compressed(), ax, labels[value])
     return ax
+
+
+def order_of(
+    order: str | ArrayLike | None, values: np.ndarray, found: np.ndarray, hidden: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the senders and of the receivers in the order of a picture.
+
+    Parameters
+    ----------
+    order : {"strength", "groups"}, array, pair of arrays or None
+        As in `plot_connectivity`.
+    values : ndarray of shape (n_senders, n_receivers)
+    found, hidden : ndarrays of bool, like values
+        Significant couplings, and those that do not count. All others count where none is found.
+
+    Raises
+    ------
+    ValueError
+        If there is no such order, or numbers are not those of the cells.
+    """
+    n, m = values.shape
+    if order is None:
+        return np.arange(n), np.arange(m)
+    if isinstance(order, str):
+        check_choice("order", order, ("strength", "groups"), "'strength', 'groups' or numbers")
+        weights = np.where(found if found.any() else ~hidden, values, 0.0)
+        by = _by_strength if order == "strength" else _by_groups
+        if n == m:
+            both = by(np.hstack([weights, weights.T]))
+            return both, both
+        return by(weights), by(weights.T)
+    two = isinstance(order, tuple) and [np.ndim(one) for one in order] == [1, 1]
+    given = [np.asarray(one) for one in (order if two else (order, order))]
+    for one, size in zip(given, (n, m), strict=True):
+        if one.ndim != 1 or not np.array_equal(np.sort(one), np.arange(size)):
+            raise ValueError(
+                f"order is {order!r:.60}; expected 'strength', 'groups', or every number of "
+                f"{n} senders and of {m} receivers once."
+            )
+    return given[0], given[1]
+
+
+def _by_strength(weights):
+    """Rows by their sum of absolute values, largest first."""
+    return np.argsort(-np.abs(weights).sum(axis=1), kind="stable")
+
+
+def _by_groups(weights):
+    """Rows with like weights side by side, and those without weights last.
+
+    Ward's linkage of the rows in the twenty leading singular vectors of the sizes of the weights,
+    divided by the roots of the sums of their row and column.
+    """
+    size = np.abs(weights)
+    per_row, per_column = size.sum(axis=1), size.sum(axis=0)
+    full, empty = np.flatnonzero(per_row > 0), np.flatnonzero(per_row == 0)
+    if full.size > 2:
+        some = size[full][:, per_column > 0] / np.sqrt(per_row[full, None])
+        some /= np.sqrt(per_column[per_column > 0])
+        first = max(full.size - _N_WAYS, 0)
+        values, ways = linalg.eigh(some @ some.T, subset_by_index=(first, full.size - 1))
+        tree = hierarchy.linkage(ways * np.sqrt(np.maximum(values, 0)), "ward")
+        full = full[hierarchy.leaves_list(tree)]
+    return np.concatenate([full, empty])
+
+
+def _strongest_of(square, values, hidden, significant):
+    """Where the strongest coupling of every square is, for indexing; significant ones first."""
+    n, m = values.shape
+    if square == 1:
+        return np.ix_(np.arange(n), np.arange(m))
+    size = np.where(hidden, -1.0, np.abs(values))
+    size[significant & ~hidden] += 2 * np.max(size, initial=0.0) + 1
+    rows, columns = -(-n // square), -(-m // square)
+    padded = np.full((rows * square, columns * square), -2.0)
+    padded[:n, :m] = size
+    blocks = padded.reshape(rows, square, columns, square).transpose(0, 2, 1, 3)
+    best = blocks.reshape(rows, columns, -1).argmax(axis=2)
+    row, column = np.divmod(best, square)
+    return row + square * np.arange(rows)[:, None], column + square * np.arange(columns)
+
+
+def _any_of(square, where):
+    """Whether something is in every square."""
+    for axis in (0, 1):
+        where = np.logical_or.reduceat(where, np.arange(0, where.shape[axis], square), axis=axis)
+    return where
 
 
 def _as_map(couplings):
@@ -151,7 +266,7 @@ def _as_map(couplings):
     return point_estimates(matrix, np.ones((1, 1)), itself=False), ""
 
 
-def _keys(mark, q, own, absent, open_):
+def _keys(mark, q, own, absent, open_, square):
     """Entries of the legend for marks and grounds."""
     keys = []
     if mark == "dots":
@@ -165,6 +280,9 @@ def _keys(mark, q, own, absent, open_):
         keys.append(Patch(color=_ABSENT, label="not in the fit"))
     if open_.any():
         keys.append(Patch(hatch="/////", ec="0.6", fc="white", label="not determined"))
+    if square > 1:
+        label = f"a square is the strongest of {square} \N{MULTIPLICATION SIGN} {square}"
+        keys.append(Line2D([], [], ls="", label=label))
     return keys
 
 
@@ -172,10 +290,12 @@ def _draw_keys(ax, keys, receivers):
     """The legend below the labels of the receivers."""
     if not keys:
         return
+    # Four keys, or the long one of squares as a third, would be wider than a small matrix.
+    most = 2 if any(key.get_label().startswith("a square") for key in keys) else 3
     below = 4.0 + 0.55 * max(len(t) for t in _texts(receivers)) * _upright(receivers)
     ax.legend(
         handles=keys, loc="upper center", bbox_to_anchor=(0.5, 0), borderaxespad=below,
-        ncols=2 if len(keys) > 3 else len(keys), fontsize=SMALL, frameon=False, handlelength=1.2,
+        ncols=2 if len(keys) > most else len(keys), fontsize=SMALL, frameon=False, handlelength=1.2,
         columnspacing=1.2, handletextpad=0.5,
     )  # fmt: skip
 
@@ -328,15 +448,19 @@ def _draw_filter(ax, couplings, pair, lag, level):
                 fontsize=SMALL)  # fmt: skip
     else:
         note = _q_text(couplings.q_value[i, j])
-        ax.set_title(note, loc="right", fontsize=SMALL, color=GREY)
+        if len(ax.get_title(loc="left")) <= _LONG:
+            ax.set_title(note, loc="right", fontsize=SMALL, color=GREY)
+        else:  # beside a long name it would lie on it
+            ax.text(0.97, 0.97, note, transform=ax.transAxes, ha="right", va="top",
+                    fontsize=SMALL, color=GREY)  # fmt: skip
     return min(1.08 * reach, np.log(1e3))
 
 
-def _draw_matrix(ax, shown, limit, senders, receivers):
+def _draw_matrix(ax, shown, limit, senders, receivers, square):
     """Draw a matrix of couplings with its labels."""
     colours = matplotlib.colormaps[_MAP].with_extremes(bad=(0, 0, 0, 0))
-    image = _draw_image(ax, shown, cmap=colours, vmin=-limit, vmax=limit)
-    n, m = shown.shape
+    n, m = len(senders), len(receivers)
+    image = _draw_image(ax, shown, square, (n, m), cmap=colours, vmin=-limit, vmax=limit)
     ax.set_aspect("equal" if max(n, m) <= 4 * min(n, m) else "auto")
     ax.set(xlabel="receiver", ylabel="sender", facecolor="white")
     cell_ticks(ax.xaxis, receivers)
@@ -344,9 +468,15 @@ def _draw_matrix(ax, shown, limit, senders, receivers):
     return image
 
 
-def _draw_image(ax, values, **kwargs):
-    """Draw a matrix with one pixel for each entry."""
-    return ax.imshow(values, interpolation="nearest", aspect=ax.get_aspect(), **kwargs)
+def _draw_image(ax, values, square, shape, **kwargs):
+    """Draw a matrix with one pixel for each entry, in numbers of cells."""
+    rows, columns = values.shape[:2]
+    ends = (-0.5, columns * square - 0.5, rows * square - 0.5, -0.5)
+    image = ax.imshow(
+        values, interpolation="nearest", aspect=ax.get_aspect(), extent=ends, **kwargs
+    )
+    ax.set(xlim=(-0.5, shape[1] - 0.5), ylim=(shape[0] - 0.5, -0.5))
+    return image
 
 
 def _draw_dots(ax, significant):
@@ -405,6 +535,8 @@ def cell_ticks(axis: Axis, names: np.ndarray) -> None:
     texts = _texts(names)
     upright = axis.axis_name == "x" and _upright(names)
     along = 1.25 if upright or axis.axis_name == "y" else 0.65 * max(map(len, texts)) + 0.6
+    if len(texts) > _MANY:
+        along = max(along, _APART)
     axis.set_major_locator(_CellLocator(len(texts), along * SMALL))
     axis.set_major_formatter(
         lambda x, _: texts[int(x)] if x == int(x) and 0 <= x < len(texts) else ""

@@ -97,7 +97,11 @@ def _label(couplings):
 
 def _examples(couplings):
     """Six pairs: the strongest by area, at most half of them negative."""
-    pairs = couplings.strongest(couplings.strength.size)
-    negative = [pair for pair in pairs if couplings.strength[pair] < 0][:3]
-    positive = [pair for pair in pairs if couplings.strength[pair] > 0]
-    return positive[: 6 - len(negative)] + negative
+    number = 100
+    while True:
+        pairs = couplings.strongest(number)
+        negative = [pair for pair in pairs if couplings.strength[pair] < 0][:3]
+        positive = [pair for pair in pairs if couplings.strength[pair] > 0][: 6 - len(negative)]
+        if len(pairs) < number or len(negative) == len(positive) == 3:
+            return positive + negative
+        number *= 10

@@ -68,9 +68,11 @@ def gather(
         facts.bits_per_spike = sums.bits_per_spike()
         facts.rescaling = diagnostics.time_rescaling(model, X, y, **adjust)
     if couplings is not None:
-        facts.couplings, facts.itself = couplings, bool(couplings.own_history.any())
+        facts.couplings = couplings
+        facts.itself = couplings.own is None and bool(couplings.own_history.any())
     elif fit.X.histories:
-        _add_couplings(facts, model, X, y, standard_errors, {**adjust, **test})
+        named = names is not None or fit.receivers is not None
+        _add_couplings(facts, model, X, y, standard_errors, {**adjust, **test}, named)
     if facts.couplings is not None:
         _add_stability(facts)
     facts.notes = _notes(facts) + facts.notes
@@ -83,7 +85,7 @@ def _names(names, fit):
     return names_of(names, fit.n_receivers, prefix="")
 
 
-def _add_couplings(facts, model, X, y, standard_errors, how):
+def _add_couplings(facts, model, X, y, standard_errors, how, named):
     fit, free = facts.fit, facts.n_free
     given = as_feature_matrix(X)
     block, first = connectivity.history_of(given)
@@ -94,7 +96,10 @@ def _add_couplings(facts, model, X, y, standard_errors, how):
     names = {"senders": senders, "receivers": facts.names}
     if standard_errors or (standard_errors is None and affordable(fit)):
         kind = standard_errors if isinstance(standard_errors, str) else "observed"
+        if not (named or facts.itself):
+            names["receivers"] = None  # a part of the senders has their numbers
         facts.couplings = connectivity.coupling_map(model, X, y, kind, **names, **how)
+        facts.names = np.array([str(name) for name in facts.couplings.receivers])
         return
     some = (fit.X.filters >= first) & (fit.X.filters < first + block.n_senders)
     facts.couplings = connectivity.point_estimates(

@@ -175,7 +175,18 @@ def couplings(facts: Facts, q: float) -> str:
         "Who drives whom",
         f'<p>{escape(_explained(found))}</p><div class="beside">{drawn}'
         f'<div class="tests"><h3>What was tested</h3>{listed(_tests(found))}</div></div>'
-        f"<h3>The strongest {len(rows)}</h3>{below}",
+        f"<h3>The strongest {len(rows)}</h3>{below}{_others(found, len(rows))}",
+    )
+
+
+def _others(found, n_shown):
+    """Where the couplings are that the table does not have."""
+    n = found.strength.size
+    if n <= n_shown:
+        return ""
+    return (
+        f"<p>A table of all {n:,}: CouplingMap.to_frame(), or --table couplings.csv on the command "
+        "line.</p>"
     )
 
 
