@@ -17,6 +17,7 @@ from fastglm import _html
 from fastglm import _kernels as kernels
 from fastglm._algebra.sampling import n_own_factors, sample_size
 from fastglm._engine.batch import MAX_FALLBACK
+from fastglm._engine.blocks import BLOCK, N_SHARED, ROUNDS
 from fastglm._engine.lbfgs import Steps
 from fastglm._engine.shared import SKETCH
 from fastglm._kernels.threads import run_threads, single_threaded_blas
@@ -155,6 +156,8 @@ class Batch:
         Estimated memory beside the events.
     seconds : float
         Estimated time.
+    gram : bool
+        Whether ``X'X`` of all features is formed. If not, its blocks precondition the steps.
     """
 
     receivers: np.ndarray
@@ -165,6 +168,7 @@ class Batch:
     n_features: int
     bytes: float
     seconds: float
+    gram: bool = True
 
     @property
     def alone(self) -> bool:
@@ -223,16 +227,20 @@ class Cost:
             return work[0] / self.rates.events, work[0] / self.rates.events64
         return work[1] / self.rates.rows, 2 * work[1] / self.rates.rows
 
-    def passes(self, work: Sequence[float], n_free: int, n: int) -> float:
+    def passes(self, work: Sequence[float], n_free: int, n: int, gram: bool = True) -> float:
         """Seconds of n receivers by passes, without the parts that all receivers share."""
         coarse, precise = self.products_of(work)
-        n_sample = sample_size(n_free, self.n_bins, self.settings.memory_budget)
         n_passes = self.n_coarse + self.n_precise
+        if gram:
+            n_sample = sample_size(n_free, self.n_bins, self.settings.memory_budget)
+            model = (30 + 6 * n_passes) * 2 * n_sample * n_free
+        else:
+            model = n_passes * n_free * (2 * BLOCK + N_SHARED**2)
         return n * (
             self.n_coarse * 2 * coarse
             + self.n_precise * 2 * precise
             + n_passes * 2e-9 * self.n_bins
-            + (30 + 6 * n_passes) * 2 * n_sample * n_free / self.rates.rows
+            + model / self.rates.rows
             + 2e-3
         )
 
@@ -301,6 +309,15 @@ class Cost:
             + self.pairs(n_features)
         )
 
+    def blocks(self, n_features: int, work: Sequence[float], lanes: int) -> float:
+        """Seconds of the blocks of ``X'X``, and of the passes that find what they share."""
+        size = min(BLOCK, n_features)
+        n_blocks = -(-n_features // size)
+        seconds = n_blocks * (10 * size**3 / self.rates.hessian + self.pairs(size))
+        if lanes > 1 and n_blocks > 1:
+            seconds += 2 * ROUNDS * N_SHARED * self.products_of(work)[0]
+        return seconds
+
     def common(self, sizes: Sequence[int]) -> tuple[int, float, float, float]:
         """Size and cost of the sums and the sample that masks of these sizes have in common.
 
@@ -341,6 +358,11 @@ class Cost:
         keeping = keeping * n_features**2 + 4 * n_sample * n_features
         return max(making * n_features**2, keeping) + 5e7, keeping + 5e7
 
+    def blocks_bytes(self, n_features: int) -> float:
+        """Bytes of the blocks of ``X'X``, and of one while it is made."""
+        size = min(BLOCK, n_features)
+        return n_features * (4 * size + 24 * N_SHARED) + 36 * size**2 + 5e7
+
     def alone_bytes(self, n_features: int, n_sample: int) -> float:
         """Bytes of a receiver with senders of its own: covariance, factors, rows and their copy.
 
@@ -350,10 +372,11 @@ class Cost:
         total = 44 * n_features**2 + 8 * max(n_sample, own) * n_features
         return total + (5e6 if n_sample else 5e7)
 
-    def lane_bytes(self, n_features: int) -> float:
+    def lane_bytes(self, n_features: int, gram: bool = True) -> float:
         """Bytes of one receiver: filters and their sums, pairs of steps, weights, chunks."""
         total = Steps.bytes_per_feature * n_features
-        total += 4 * sample_size(n_features, self.n_bins, self.settings.memory_budget) * 3
+        if gram:
+            total += 4 * sample_size(n_features, self.n_bins, self.settings.memory_budget) * 3
         for c in self.products.columns:
             total += kind_of(c).lane_bytes(c, n_features)
         return total + 12 * (CHUNK + 2 * kernels.PAD)
@@ -400,14 +423,20 @@ class Cost:
         free: np.ndarray,
         selected: bool = False,
         common: int = 0,
+        sparse: bool = False,
     ) -> list[Batch]:
-        """Batches of as many receivers as the memory budget holds."""
+        """Batches of as many receivers as the memory budget holds.
+
+        Where it does not hold ``X'X``, the batches do without, unless penalties are ``sparse``.
+        """
         if len(receivers) == 0:
             return []
         receivers = np.array(receivers)
         alone = selected and lanes == 1
         n_free = int(free[:, receivers].sum(axis=0).max())
         n_features = n_free if selected else self.products.shape[1]
+        budget, gram = self.settings.memory_budget, True
+        way = self.multiply(self.work(free[:, receivers].any(axis=1)))
         if method == "newton-cholesky":
             matrices = (
                 40 if self.settings.loss.convex else 56
@@ -419,12 +448,16 @@ class Cost:
             if alone:
                 making = fixed = self.alone_bytes(n_features, common)
             each = self.lane_bytes(n_features)
-            way = self.multiply(self.work(free[:, receivers].any(axis=1)))
             fixed += self.chunk_bytes(n_features, way)
-        budget = self.settings.memory_budget
-        if method == "newton-cg":
             n_own = n_own_factors(n_features, budget)
-            fixed += 4 * n_features**2 * (min(n_own, receivers.size) + 3) * (n_own > 0)
+            factor = 4 * n_features**2 * (n_own > 0)
+            # With as many factors as there may be: the choice depends on no other receiver.
+            gram = sparse or max(making, fixed + (n_own + 3) * factor + lanes * each) <= budget
+            fixed += (min(n_own, receivers.size) + 3) * factor
+            if not gram:
+                each = self.lane_bytes(n_features, gram)
+                fixed = self.blocks_bytes(n_features) + self.chunk_bytes(n_features, way)
+                making = fixed + (lanes > 1) * N_SHARED * each
         needed = max(making, fixed + lanes * each)
         if needed > budget:
             raise ValueError(
@@ -444,10 +477,14 @@ class Cost:
             if method == "newton-cholesky":
                 seconds = sum(self.hessian(int(free[:, j].sum())) for j in some)
             else:
-                seconds = (self.alone if alone else self.passes)(work, n_features, some.size)
-                seconds = self.scarce(seconds, some, n_free)
+                if not gram:
+                    seconds = self.passes(work, n_features, some.size, gram)
+                else:
+                    seconds = (self.alone if alone else self.passes)(work, n_features, some.size)
+                    seconds = self.scarce(seconds, some, n_free)
                 if not common and (selected or not first):
-                    seconds += self.shared(n_features)
+                    own = self.blocks(n_features, work, lanes)
+                    seconds += self.shared(n_features) if gram else own
             batches.append(
                 Batch(
                     some,
@@ -458,6 +495,7 @@ class Cost:
                     n_free,
                     max(making, fixed + each * (-(-some.size // lanes) * lanes)),
                     float(seconds),
+                    gram,
                 )
             )
         return batches

@@ -151,6 +151,10 @@ class EventProblem(Uncentred):
         if not known:
             self.mean, self.total = self.sample.mean[:, :n], self.sample.total[:n]
 
+    def claim(self, moved, grad, decrement):
+        """The gaps that are claimed at the accepted points: the decrements of `Steps`."""
+        return decrement
+
     def harmless(self, active, grad, grad_intercept):
         """Trial points that are accepted at any objective; see `Steps`."""
         return self.steps.harmless(self.point, grad, grad_intercept)
