@@ -20,6 +20,7 @@ import scipy.linalg
 
 from fastglm._algebra.linear import centre
 from fastglm._engine.events import EventProblem
+from fastglm._engine.lbfgs import Steps
 from fastglm._engine.observed import Observed
 from fastglm._engine.shared import Spectrum
 from fastglm._kernels.dots import column_dot, tiled_dot
@@ -235,6 +236,7 @@ class BlockProblem(EventProblem):
 
     def __init__(self, objective, shared, level, lanes, tol, rough):
         super().__init__(objective, BlockModel(shared, level), lanes, tol, rough, n_own=0)
+        self.steps = Steps(self, self.plain.size, lanes, scaled=True)
         loss = objective.loss
         self.n_passes = 1 if loss.exponential or loss.constant_curvature else 2
 
