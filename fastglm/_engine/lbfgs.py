@@ -92,11 +92,12 @@ class Steps:
             weight = (weight - self.weights[slot, receivers] * _row_dot(y, d))[:, None]
             d += weight * s
             image += weight * ms
-        decrement = problem.claim(moved, g, 0.5 * _row_dot(g, d) / self.theta[receivers])
+        decrement = 0.5 * _row_dot(g, d) / self.theta[receivers]
         self.direction[receivers], self.image[receivers] = d, image
         # A step usually lowers the decrement by a factor of ten. A receiver that float32 sums call
         # converged takes its step all the same, and float64 sums judge the next point.
         self.expected[receivers] = 0.15 * decrement
+        decrement = problem.claim(moved, g, decrement)
         ended = problem.certain[receivers] & (decrement <= tol) & (not problem.rough)
         ended &= polishing | (problem.polish == 0)
         d = np.where(ended, 0.0, -d.T)
