@@ -17,6 +17,7 @@ from fastglm._products.local import Local
 from fastglm._products.shards import Shards
 from fastglm.basis import RaisedCosineLogConv
 from fastglm.features import Events
+from fastglm.model_selection import regularization_path
 from fastglm.observation_models import as_observation_model
 from fastglm.recordings.stream import from_events
 
@@ -158,7 +159,7 @@ def test_a_receiver_by_blocks_does_not_depend_on_the_others(without_gram):
 def test_a_path_of_strengths_goes_by_blocks(without_gram):
     X, counts = network()
     strengths = [1e-2, 1e-3, 1e-4]
-    found = fastglm.regularization_path(model_of(), X, counts, strengths)
+    found = regularization_path(model_of(), X, counts, strengths)
     for strength, coef in zip(found.strengths, found.coef, strict=True):
         plain = reference(strength=np.ravel(strength)[0]).fit(X, counts)
         np.testing.assert_allclose(coef, plain.coef_, rtol=0, atol=1e-6)
@@ -177,7 +178,7 @@ def test_shards_take_blocks_too(without_gram):
     whole = basis.compute_features(counts)
     events = Events.of(counts)
     epochs = np.array([[0, len(counts)]])
-    shards = Shards(from_events(events, basis, [1200], epochs))
+    shards = Shards(from_events(events, basis, [0, 1200, 3000], epochs))
     loss = as_observation_model("Poisson").loss()
     settings = Settings(loss, 1e-18, 100, "newton-cg", "auto", 1e9)
     free = np.ones((whole.shape[1], 8), bool)

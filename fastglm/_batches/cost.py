@@ -311,7 +311,7 @@ class Cost:
 
     def blocks(self, n_features: int, work: Sequence[float], lanes: int) -> float:
         """Seconds of the blocks of ``X'X``, and of the passes that find what they share."""
-        size = min(BLOCK, n_features)
+        size = max(min(BLOCK, n_features), 1)
         n_blocks = -(-n_features // size)
         seconds = n_blocks * (10 * size**3 / self.rates.hessian + self.pairs(size))
         if lanes > 1 and n_blocks > 1:
@@ -360,7 +360,7 @@ class Cost:
 
     def blocks_bytes(self, n_features: int) -> float:
         """Bytes of the blocks of ``X'X``, and of one while it is made."""
-        size = min(BLOCK, n_features)
+        size = max(min(BLOCK, n_features), 1)
         return n_features * (4 * size + 24 * N_SHARED) + 36 * size**2 + 5e7
 
     def alone_bytes(self, n_features: int, n_sample: int) -> float:
