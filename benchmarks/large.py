@@ -6,8 +6,8 @@ All cells fire on their own at 5 Hz in bins of 1 ms. The first receivers are fit
 of all cells (8 functions over 100 bins, ridge 1e-4) to a certified gap of 1e-8. A few receivers are
 checked: the gradients of their objectives are added up in NumPy, apart from fastglm, and the bound
 ``|g|^2 / (2 ridge)`` of the gap stands beside the claim. ``--minutes`` ends the fit: the receivers
-that are done by then are reported. ``--write`` adds the run to ``large.json`` and makes the table in
-the README anew.
+that are done by then are reported. ``--write`` adds the run to ``large.json`` and makes the table
+in the README anew.
 """
 
 import argparse
