@@ -26,7 +26,7 @@ import fastglm
 from fastglm.features import Events
 
 HERE = Path(__file__).resolve().parent
-RATE, RIDGE, TOL = 0.005, 1e-4, 1e-8
+RATE, TOL = 0.005, 1e-8
 N_FUNCS, WINDOW = 8, 100
 
 
@@ -42,7 +42,7 @@ def spikes(n_cells, n_bins, rate=RATE, seed=0):
     return Events(bins, units, np.ones(bins.size), (n_bins, n_cells))
 
 
-def gradient(events, kernel, y, coef, intercept):
+def gradient(events, kernel, y, coef, intercept, ridge):
     """Gradient of one receiver's mean loss and ridge, from the events alone."""
     window, n_funcs = kernel.shape
     filters = coef.reshape(-1, n_funcs) @ kernel.T
@@ -58,7 +58,7 @@ def gradient(events, kernel, y, coef, intercept):
     padded = np.append(residual, np.zeros(window))
     for lag in range(window):
         sums[:, lag] = np.bincount(events.units, padded[events.bins + 1 + lag], events.n_units)
-    return (sums @ kernel).ravel() / n_valid + RIDGE * coef, residual.sum() / n_valid
+    return (sums @ kernel).ravel() / n_valid + ridge * coef, residual.sum() / n_valid
 
 
 def peak():
@@ -76,13 +76,13 @@ def interrupt_after(minutes):
     signal.alarm(int(60 * minutes))
 
 
-def run(n_cells, n_bins, n_receivers, budget, n_checked, minutes):
+def run(n_cells, n_bins, n_receivers, ridge, budget, n_checked, minutes):
     events = spikes(n_cells, n_bins)
     X = fastglm.basis.RaisedCosineLogConv(N_FUNCS, WINDOW).compute_features(events)
     counts = events.select(np.arange(n_receivers))
     model = fastglm.PopulationGLM(
         regularizer="Ridge",
-        regularizer_strength=RIDGE,
+        regularizer_strength=ridge,
         solver_kwargs={"tol": TOL},
         memory_budget=budget,
     )
@@ -99,7 +99,7 @@ def run(n_cells, n_bins, n_receivers, budget, n_checked, minutes):
     passes = model.n_passes_[done]
     result = {
         "n_cells": n_cells, "n_bins": n_bins, "n_receivers": n_receivers,
-        "n_events": events.n_events, "n_features": X.shape[1], "memory_budget": budget,
+        "n_events": events.n_events, "n_features": X.shape[1], "ridge": ridge, "memory_budget": budget,
         "gram": plan.batches[0].gram, "n_batches": len(plan.batches),
         "passes_mean": float(passes.mean()), "passes_max": int(passes.max(initial=0)),
         "seconds": seconds, "cpu_seconds": cpu, "seconds_planned": plan.seconds,
@@ -113,8 +113,8 @@ def run(n_cells, n_bins, n_receivers, budget, n_checked, minutes):
     checked = {}
     for j in done[:: -(-done.size // max(n_checked, 1))][:n_checked]:
         y, point = events.bins[events.units == j], (model.coef_[:, j], model.intercept_[j])
-        grad, slope = gradient(events, X.blocks[0].kernel, y, *point)
-        bound = float((grad @ grad) / (2 * RIDGE))
+        grad, slope = gradient(events, X.blocks[0].kernel, y, *point, ridge)
+        bound = float((grad @ grad) / (2 * ridge))
         checked[int(j)] = {"bound": bound, "slope": float(slope)}
         checked[int(j)]["claim"] = float(model.newton_decrement_[j])
         print("checked", j, checked[int(j)], flush=True)
@@ -123,13 +123,14 @@ def run(n_cells, n_bins, n_receivers, budget, n_checked, minutes):
 
 def rows_of(results):
     """The table of the README."""
-    head = ["cells", "bins", "receivers", "features", "passes, mean and largest",
+    head = ["cells", "bins", "receivers", "features", "ridge", "passes, mean and largest",
             "s a receiver, clock and CPU", "peak memory, before the fit and in it",
             "memory budget", "largest claim", "statuses"]  # fmt: skip
     return table(
         head,
         [
             [f"{r['n_cells']:,}", f"{r['n_bins']:,}", r["n_receivers"], f"{r['n_features']:,}",
+             f"{r['ridge']:g}",
              f"{r['passes_mean']:.1f} and {r['passes_max']}",
              f"{r['seconds_a_receiver']:.1f}, {r['cpu_a_receiver']:.1f}",
              f"{r['peak_before'] / 1e9:.1f}, {r['peak'] / 1e9:.1f} GB", r["memory_budget"],
@@ -144,13 +145,14 @@ def main():
     parser.add_argument("--cells", type=int, default=2000)
     parser.add_argument("--bins", type=float, default=1e5)
     parser.add_argument("--receivers", type=int, default=32)
+    parser.add_argument("--ridge", type=float, default=1e-4)
     parser.add_argument("--budget", default="2GB", help="memory of the fit, beside the events")
     parser.add_argument("--minutes", type=float, help="time of the fit")
     parser.add_argument("--check", type=int, default=1, help="receivers that are checked")
     parser.add_argument("--write", action="store_true", help="update large.json and the README")
     args = parser.parse_args()
     size = args.cells, int(args.bins), args.receivers
-    result = run(*size, args.budget, args.check, args.minutes)
+    result = run(*size, args.ridge, args.budget, args.check, args.minutes)
     if args.write:
         path = HERE / "large.json"
         results = json.loads(path.read_text()) if path.exists() else []
