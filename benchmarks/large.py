@@ -99,7 +99,8 @@ def run(n_cells, n_bins, n_receivers, ridge, budget, n_checked, minutes):
     passes = model.n_passes_[done]
     result = {
         "n_cells": n_cells, "n_bins": n_bins, "n_receivers": n_receivers,
-        "n_events": events.n_events, "n_features": X.shape[1], "ridge": ridge, "memory_budget": budget,
+        "n_events": events.n_events, "n_features": X.shape[1], "ridge": ridge,
+        "memory_budget": budget,
         "gram": plan.batches[0].gram, "n_batches": len(plan.batches),
         "passes_mean": float(passes.mean()), "passes_max": int(passes.max(initial=0)),
         "seconds": seconds, "cpu_seconds": cpu, "seconds_planned": plan.seconds,

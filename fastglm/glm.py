@@ -725,9 +725,7 @@ def _plan(problem):
         weighted, products = problem.observed.weight is not None, Local(X, valid)
         rates = measure_rates() if is_large(products, receivers.size) else TYPICAL
         dense, sparse = y.values is not None, bool(problem.penalty.sparse.any())
-        plan = plan_fit(
-            products, receivers, free, settings, events, weighted, rates, dense, sparse
-        )
+        plan = plan_fit(products, receivers, free, settings, events, weighted, rates, dense, sparse)
         batches += plan.batches
     plan.batches = batches
     return plan

@@ -244,15 +244,20 @@ class Cost:
             + 2e-3
         )
 
-    def scarce(self, seconds: float, receivers: np.ndarray, n_free: int) -> float:
+    def scarce(
+        self, seconds: float, receivers: np.ndarray, n_free: int, gram: bool = True
+    ) -> float:
         """Seconds of `passes` where events are few, and late receivers get factors of their own.
 
         Fits with 10, 1.7, 0.85 and 0.43 events a feature took 6, 6, 11 and 18 passes to 1e-8. In
-        the last two, 0.2 and 0.6 of the receivers had a factor.
+        the last two, 0.2 and 0.6 of the receivers had a factor. By blocks of ``X'X``, without such
+        factors, fits with 0.67, 0.34, 0.14 and 0.07 events took 12, 18, 48 and 74 passes.
         """
         if self.events is None or n_free == 0:
             return seconds
         events = max(float(self.events[receivers].mean()) * self.products.shape[1] / n_free, 1e-2)
+        if not gram:
+            return seconds * max(1.0, 0.5 + 0.75 / events)
         factor = n_free**3 * (2.5 / self.rates.rows + 1 / 6 / self.rates.hessian)
         seconds *= max(1.0, 0.43 + 0.86 / events)
         return seconds + receivers.size * max(1 - events, 0.0) * factor
@@ -294,6 +299,15 @@ class Cost:
             for dtype in (np.float32, np.float64)
         )
 
+    def shared_blocks(self, n_features: int, work: Sequence[float], lanes: int) -> float:
+        """Seconds of the blocks of ``X'X``, and of the passes that find what they share."""
+        size = max(min(BLOCK, n_features), 1)
+        n_blocks = -(-n_features // size)
+        seconds = n_blocks * (10 * size**3 / self.rates.hessian + self.pairs(size))
+        if lanes > 1 and n_blocks > 1:
+            seconds += 2 * ROUNDS * N_SHARED * self.products_of(work)[0]
+        return seconds
+
     def shared(self, n_features: int) -> float:
         """Seconds of the parts that all receivers of a matrix share: spectrum and sample.
 
@@ -308,15 +322,6 @@ class Cost:
             + 5e-8 * self.n_bins
             + self.pairs(n_features)
         )
-
-    def blocks(self, n_features: int, work: Sequence[float], lanes: int) -> float:
-        """Seconds of the blocks of ``X'X``, and of the passes that find what they share."""
-        size = max(min(BLOCK, n_features), 1)
-        n_blocks = -(-n_features // size)
-        seconds = n_blocks * (10 * size**3 / self.rates.hessian + self.pairs(size))
-        if lanes > 1 and n_blocks > 1:
-            seconds += 2 * ROUNDS * N_SHARED * self.products_of(work)[0]
-        return seconds
 
     def common(self, sizes: Sequence[int]) -> tuple[int, float, float, float]:
         """Size and cost of the sums and the sample that masks of these sizes have in common.
@@ -358,10 +363,32 @@ class Cost:
         keeping = keeping * n_features**2 + 4 * n_sample * n_features
         return max(making * n_features**2, keeping) + 5e7, keeping + 5e7
 
-    def blocks_bytes(self, n_features: int) -> float:
-        """Bytes of the blocks of ``X'X``, and of one while it is made."""
-        size = max(min(BLOCK, n_features), 1)
-        return n_features * (4 * size + 24 * N_SHARED) + 36 * size**2 + 5e7
+    def dense_bytes(self, n_free: int) -> tuple[float, float, float]:
+        """Bytes of exact Hessians: while parts are made, kept, and of each receiver."""
+        # For a loss that is not convex, another Hessian and its copy.
+        matrices = 40 if self.settings.loss.convex else 56
+        fixed = 3e8 if n_free > 100 else 1e6
+        return fixed, fixed, matrices * n_free**2 + 1e4
+
+    def gram_bytes(
+        self, n_features: int, n: float, chunk: float, common: int | None
+    ) -> tuple[float, float, float]:
+        """Bytes with ``X'X``: while shared parts are made, kept, and of each of n receivers.
+
+        ``common`` is that of `alone_bytes`, or None for receivers that share their senders.
+        """
+        making, fixed = self.shared_bytes(n_features)
+        if common is not None:
+            making = fixed = self.alone_bytes(n_features, common)
+        n_own = n_own_factors(n_features, self.settings.memory_budget)
+        fixed += chunk + 4 * n_features**2 * (min(n_own, n) + 3) * (n_own > 0)
+        return making, fixed, self.lane_bytes(n_features)
+
+    def blocks_bytes(self, n_features: int, lanes: int, chunk: float) -> tuple[float, float, float]:
+        """Bytes with blocks of ``X'X``: while they are made, kept, and of each receiver."""
+        size, each = min(BLOCK, n_features), self.lane_bytes(n_features, gram=False)
+        fixed = n_features * (4 * size + 24 * N_SHARED) + 36 * size**2 + 5e7 + chunk
+        return fixed + (lanes > 1) * N_SHARED * each, fixed, each
 
     def alone_bytes(self, n_features: int, n_sample: int) -> float:
         """Bytes of a receiver with senders of its own: covariance, factors, rows and their copy.
@@ -435,29 +462,20 @@ class Cost:
         alone = selected and lanes == 1
         n_free = int(free[:, receivers].sum(axis=0).max())
         n_features = n_free if selected else self.products.shape[1]
-        budget, gram = self.settings.memory_budget, True
+        budget = self.settings.memory_budget
         way = self.multiply(self.work(free[:, receivers].any(axis=1)))
         if method == "newton-cholesky":
-            matrices = (
-                40 if self.settings.loss.convex else 56
-            )  # bytes: another Hessian, and its copy
-            fixed, each = 3e8 if n_free > 100 else 1e6, matrices * n_free**2 + 1e4
-            making, lanes = fixed, 1
+            making, fixed, each = self.dense_bytes(n_free)
+            gram, lanes = True, 1
         else:
-            making, fixed = self.shared_bytes(n_features)
-            if alone:
-                making = fixed = self.alone_bytes(n_features, common)
-            each = self.lane_bytes(n_features)
-            fixed += self.chunk_bytes(n_features, way)
-            n_own = n_own_factors(n_features, budget)
-            factor = 4 * n_features**2 * (n_own > 0)
+            chunk = self.chunk_bytes(n_features, way)
+            given = chunk, common if alone else None
+            making, fixed, each = self.gram_bytes(n_features, receivers.size, *given)
             # With as many factors as there may be: the choice depends on no other receiver.
-            gram = sparse or max(making, fixed + (n_own + 3) * factor + lanes * each) <= budget
-            fixed += (min(n_own, receivers.size) + 3) * factor
+            most, kept, _ = self.gram_bytes(n_features, np.inf, *given)
+            gram = sparse or max(most, kept + lanes * each) <= budget
             if not gram:
-                each = self.lane_bytes(n_features, gram)
-                fixed = self.blocks_bytes(n_features) + self.chunk_bytes(n_features, way)
-                making = fixed + (lanes > 1) * N_SHARED * each
+                making, fixed, each = self.blocks_bytes(n_features, lanes, chunk)
         needed = max(making, fixed + lanes * each)
         if needed > budget:
             raise ValueError(
@@ -477,14 +495,17 @@ class Cost:
             if method == "newton-cholesky":
                 seconds = sum(self.hessian(int(free[:, j].sum())) for j in some)
             else:
-                if not gram:
-                    seconds = self.passes(work, n_features, some.size, gram)
+                if alone and gram:
+                    seconds = self.alone(work, n_features, some.size)
                 else:
-                    seconds = (self.alone if alone else self.passes)(work, n_features, some.size)
-                    seconds = self.scarce(seconds, some, n_free)
+                    seconds = self.passes(work, n_features, some.size, gram)
+                seconds = self.scarce(seconds, some, n_free, gram)
                 if not common and (selected or not first):
-                    own = self.blocks(n_features, work, lanes)
-                    seconds += self.shared(n_features) if gram else own
+                    seconds += (
+                        self.shared(n_features)
+                        if gram
+                        else self.shared_blocks(n_features, work, lanes)
+                    )
             batches.append(
                 Batch(
                     some,

@@ -121,7 +121,8 @@ class Plan:
         """Rows of the table, one for each method, way of multiplying and width of a tile."""
         groups = {}
         for batch in self.batches:
-            key = batch.method, batch.products, batch.lanes
+            method = batch.method if batch.gram else f"{batch.method}, blocks"
+            key = method, batch.products, batch.lanes
             groups.setdefault(key, []).append(batch)
         return [
             [
@@ -129,7 +130,7 @@ class Plan:
                 str(sum(b.receivers.size for b in group)),
                 str(max(b.n_features for b in group)),
                 method,
-                {"newton-cg": products, "newton-cholesky": "rows"}.get(method, "X'X"),
+                {"normal-equations": "X'X", "newton-cholesky": "rows"}.get(method, products),
                 _html.size(max(b.bytes for b in group)),
                 _html.duration(sum(b.seconds for b in group)),
             ]
