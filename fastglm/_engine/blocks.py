@@ -17,6 +17,7 @@ times the size of a block and a few directions. There is no sample of bins.
 
 import numpy as np
 import scipy.linalg
+from scipy.special import xlog1py
 
 from fastglm._algebra.linear import centre
 from fastglm._engine.events import PRECISE, EventProblem
@@ -260,12 +261,14 @@ class BlockProblem(EventProblem):
         receivers, total = self.active[moved], self.total[moved]
         slope = grad[:, :-1].T - self.mean[:, moved] * grad[:, -1]
         slope = np.where(self.free[:, receivers], slope, 0.0)
+        root = np.sqrt(self.penalty.ridge[:, receivers])
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            root = slope / np.sqrt(self.penalty.ridge[:, receivers])
-            bound = 0.5 * column_dot(root, root)
+            part = np.divide(slope, root, out=np.zeros_like(slope), where=slope != 0)
+            bound = 0.5 * column_dot(part, part)
             u = grad[:, -1] / total
             if self.loss.exponential:
-                bound += total * (u + (1 - u) * np.log1p(-u))
+                u = np.minimum(u, 1.0)  # but for rounding it is below
+                bound += total * (u + xlog1py(1 - u, -u))
             else:
                 bound = (1 if self.loss.constant_curvature else 2) * (bound + 0.5 * total * u**2)
         bound = np.where(self._strong[receivers], bound, decrement)
