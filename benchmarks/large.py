@@ -111,6 +111,7 @@ def run(n_cells, n_bins, n_receivers, ridge, budget, n_checked, minutes):
         "passes_mean": float(passes.mean()), "passes_max": int(passes.max(initial=0)),
         "seconds": seconds, "cpu_seconds": cpu, "seconds_planned": plan.seconds,
         "seconds_a_receiver": seconds / done.size, "cpu_a_receiver": cpu / done.size,
+        "cpu_a_pass": cpu / float(model.n_passes_.sum()),  # of one receiver, also of one not done
         "load": os.getloadavg()[1],
         "peak_before": before, "peak": peak(), "bytes_planned": plan.peak_bytes,
         "claim_max": float(model.newton_decrement_[done].max(initial=0)),
