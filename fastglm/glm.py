@@ -740,8 +740,8 @@ def _plan(problem):
         events = events_a_feature(X, n_bins, sums, problem.penalty.level)
         weighted, products = problem.observed.weight is not None, Local(X, valid)
         rates = measure_rates() if is_large(products, receivers.size) else TYPICAL
-        dense = y.values is not None
-        plan = plan_fit(products, receivers, free, settings, events, weighted, rates, dense)
+        dense, sparse = y.values is not None, bool(problem.penalty.sparse.any())
+        plan = plan_fit(products, receivers, free, settings, events, weighted, rates, dense, sparse)
         batches += plan.batches
     plan.batches = batches
     return plan

@@ -21,7 +21,7 @@ from fastglm._batches.executors import opened
 from fastglm._batches.fit import fit_penalties
 from fastglm._batches.plan import plan_fit
 from fastglm._checks import as_numbers, check_choice, is_number, whole_numbers
-from fastglm._engine.shared import share
+from fastglm._engine.batch import share_batch
 from fastglm._fitted import fitted_scale, rates
 from fastglm._inputs import read_penalty, read_problem
 from fastglm._kernels.threads import single_threaded_blas
@@ -339,11 +339,13 @@ def _held_out_scores(model, problem, strengths, parts, progress, workers):
     noise = X.shape[1] / (2 * problem.valid.sum())
     loose = replace(settings, tol=max(settings.tol, _FOLD_TOL * noise), rough=True)
     rough, penalties = replace(problem, settings=loose), _penalties(model, problem, strengths)
-    plan = plan_fit(Local(X, problem.valid), np.arange(y.n_units), problem.free, settings)
+    products, sparse = Local(X, problem.valid), any(p.sparse.any() for p in penalties)
+    plan = plan_fit(products, np.arange(y.n_units), problem.free, settings, sparse=sparse)
     shared = guide = None
-    if any(batch.method == "newton-cg" and not batch.selected for batch in plan.batches):
+    whole = [b for b in plan.batches if b.method == "newton-cg" and not b.selected]
+    if whole:
         with single_threaded_blas():
-            shared = share(Local(X, problem.valid), settings.memory_budget)
+            shared = share_batch(products, whole[0], settings.memory_budget)
     if not all(penalty.sparse.all() for penalty in penalties):
         guide = _fit_path(rough, problem.valid, penalties, "path", shared, workers=workers)
     progress.to(1, "the path of all bins is done")

@@ -17,6 +17,7 @@ from fastglm import _html
 from fastglm import _kernels as kernels
 from fastglm._algebra.sampling import n_own_factors, sample_size
 from fastglm._engine.batch import MAX_FALLBACK
+from fastglm._engine.blocks import BLOCK, N_SHARED, ROUNDS
 from fastglm._engine.lbfgs import Steps
 from fastglm._engine.shared import SKETCH
 from fastglm._kernels.threads import run_threads, single_threaded_blas
@@ -156,6 +157,8 @@ class Batch:
         Estimated memory beside the events.
     seconds : float
         Estimated time.
+    gram : bool
+        Whether ``X'X`` of all features is formed. If not, its blocks precondition the steps.
     """
 
     receivers: np.ndarray
@@ -166,6 +169,7 @@ class Batch:
     n_features: int
     bytes: float
     seconds: float
+    gram: bool = True
 
     @property
     def alone(self) -> bool:
@@ -224,28 +228,37 @@ class Cost:
             return work[0] / self.rates.events, work[0] / self.rates.events64
         return work[1] / self.rates.rows, 2 * work[1] / self.rates.rows
 
-    def passes(self, work: Sequence[float], n_free: int, n: int) -> float:
+    def passes(self, work: Sequence[float], n_free: int, n: int, gram: bool = True) -> float:
         """Seconds of n receivers by passes, without the parts that all receivers share."""
         coarse, precise = self.products_of(work)
-        n_sample = sample_size(n_free, self.n_bins, self.settings.memory_budget)
         n_passes = self.n_coarse + self.n_precise
+        if gram:
+            n_sample = sample_size(n_free, self.n_bins, self.settings.memory_budget)
+            model = (30 + 6 * n_passes) * 2 * n_sample * n_free
+        else:
+            model = n_passes * n_free * (2 * BLOCK + N_SHARED**2)
         return n * (
             self.n_coarse * 2 * coarse
             + self.n_precise * 2 * precise
             + n_passes * 2e-9 * self.n_bins
-            + (30 + 6 * n_passes) * 2 * n_sample * n_free / self.rates.rows
+            + model / self.rates.rows
             + 2e-3
         )
 
-    def scarce(self, seconds: float, receivers: np.ndarray, n_free: int) -> float:
+    def scarce(
+        self, seconds: float, receivers: np.ndarray, n_free: int, gram: bool = True
+    ) -> float:
         """Seconds of `passes` where events are few, and late receivers get factors of their own.
 
         Fits with 10, 1.7, 0.85 and 0.43 events a feature took 6, 6, 11 and 18 passes to 1e-8. In
-        the last two, 0.2 and 0.6 of the receivers had a factor.
+        the last two, 0.2 and 0.6 of the receivers had a factor. By blocks of ``X'X``, without such
+        factors, fits with 0.67, 0.34, 0.14 and 0.07 events took 12, 18, 48 and 74 passes.
         """
         if self.events is None or n_free == 0:
             return seconds
         events = max(float(self.events[receivers].mean()) * self.products.shape[1] / n_free, 1e-2)
+        if not gram:
+            return seconds * max(1.0, 0.5 + 0.75 / events)
         factor = n_free**3 * (2.5 / self.rates.rows + 1 / 6 / self.rates.hessian)
         seconds *= max(1.0, 0.43 + 0.86 / events)
         return seconds + receivers.size * max(1 - events, 0.0) * factor
@@ -286,6 +299,15 @@ class Cost:
             np.dtype(dtype).itemsize * n * min(n_bins, chunk_of_rows(n, dtype))
             for dtype in (np.float32, np.float64)
         )
+
+    def shared_blocks(self, n_features: int, work: Sequence[float], lanes: int) -> float:
+        """Seconds of the blocks of ``X'X``, and of the passes that find what they share."""
+        size = max(min(BLOCK, n_features), 1)
+        n_blocks = -(-n_features // size)
+        seconds = n_blocks * (10 * size**3 / self.rates.hessian + self.pairs(size))
+        if lanes > 1 and n_blocks > 1:
+            seconds += 2 * ROUNDS * N_SHARED * self.products_of(work)[0]
+        return seconds
 
     def shared(self, n_features: int) -> float:
         """Seconds of the parts that all receivers of a matrix share: spectrum and sample.
@@ -342,6 +364,33 @@ class Cost:
         keeping = keeping * n_features**2 + 4 * n_sample * n_features
         return max(making * n_features**2, keeping) + 5e7, keeping + 5e7
 
+    def dense_bytes(self, n_free: int) -> tuple[float, float, float]:
+        """Bytes of exact Hessians: while parts are made, kept, and of each receiver."""
+        # For a loss that is not convex, another Hessian and its copy.
+        matrices = 40 if self.settings.loss.convex else 56
+        fixed = 3e8 if n_free > 100 else 1e6
+        return fixed, fixed, matrices * n_free**2 + 1e4
+
+    def gram_bytes(
+        self, n_features: int, n: float, chunk: float, common: int | None
+    ) -> tuple[float, float, float]:
+        """Bytes with ``X'X``: while shared parts are made, kept, and of each of n receivers.
+
+        ``common`` is that of `alone_bytes`, or None for receivers that share their senders.
+        """
+        making, fixed = self.shared_bytes(n_features)
+        if common is not None:
+            making = fixed = self.alone_bytes(n_features, common)
+        n_own = n_own_factors(n_features, self.settings.memory_budget)
+        fixed += chunk + 4 * n_features**2 * (min(n_own, n) + 3) * (n_own > 0)
+        return making, fixed, self.lane_bytes(n_features)
+
+    def blocks_bytes(self, n_features: int, lanes: int, chunk: float) -> tuple[float, float, float]:
+        """Bytes with blocks of ``X'X``: while they are made, kept, and of each receiver."""
+        size, each = min(BLOCK, n_features), self.lane_bytes(n_features, gram=False)
+        fixed = n_features * (4 * size + 24 * N_SHARED) + 36 * size**2 + 5e7 + chunk
+        return fixed + (lanes > 1) * N_SHARED * each, fixed, each
+
     def alone_bytes(self, n_features: int, n_sample: int) -> float:
         """Bytes of a receiver with senders of its own: covariance, factors, rows and their copy.
 
@@ -351,10 +400,11 @@ class Cost:
         total = 44 * n_features**2 + 8 * max(n_sample, own) * n_features
         return total + (5e6 if n_sample else 5e7)
 
-    def lane_bytes(self, n_features: int) -> float:
+    def lane_bytes(self, n_features: int, gram: bool = True) -> float:
         """Bytes of one receiver: filters and their sums, pairs of steps, weights, chunks."""
         total = Steps.bytes_per_feature * n_features
-        total += 4 * sample_size(n_features, self.n_bins, self.settings.memory_budget) * 3
+        if gram:
+            total += 4 * sample_size(n_features, self.n_bins, self.settings.memory_budget) * 3
         for c in self.products.columns:
             total += kind_of(c).lane_bytes(c, n_features)
         return total + 12 * (CHUNK + 2 * kernels.PAD)
@@ -401,31 +451,32 @@ class Cost:
         free: np.ndarray,
         selected: bool = False,
         common: int = 0,
+        sparse: bool = False,
     ) -> list[Batch]:
-        """Batches of as many receivers as the memory budget holds."""
+        """Batches of as many receivers as the memory budget holds.
+
+        Where it does not hold ``X'X``, the batches do without, unless penalties are ``sparse``.
+        """
         if len(receivers) == 0:
             return []
         receivers = np.array(receivers)
         alone = selected and lanes == 1
         n_free = int(free[:, receivers].sum(axis=0).max())
         n_features = n_free if selected else self.products.shape[1]
-        if method == "newton-cholesky":
-            matrices = (
-                40 if self.settings.loss.convex else 56
-            )  # bytes: another Hessian, and its copy
-            fixed, each = 3e8 if n_free > 100 else 1e6, matrices * n_free**2 + 1e4
-            making, lanes = fixed, 1
-        else:
-            making, fixed = self.shared_bytes(n_features)
-            if alone:
-                making = fixed = self.alone_bytes(n_features, common)
-            each = self.lane_bytes(n_features)
-            way = self.multiply(self.work(free[:, receivers].any(axis=1)))
-            fixed += self.chunk_bytes(n_features, way)
         budget = self.settings.memory_budget
-        if method == "newton-cg":
-            n_own = n_own_factors(n_features, budget)
-            fixed += 4 * n_features**2 * (min(n_own, receivers.size) + 3) * (n_own > 0)
+        way = self.multiply(self.work(free[:, receivers].any(axis=1)))
+        if method == "newton-cholesky":
+            making, fixed, each = self.dense_bytes(n_free)
+            gram, lanes = True, 1
+        else:
+            chunk = self.chunk_bytes(n_features, way)
+            given = chunk, common if alone else None
+            making, fixed, each = self.gram_bytes(n_features, receivers.size, *given)
+            # With as many factors as there may be: the choice depends on no other receiver.
+            most, kept, _ = self.gram_bytes(n_features, np.inf, *given)
+            gram = sparse or max(most, kept + lanes * each) <= budget
+            if not gram:
+                making, fixed, each = self.blocks_bytes(n_features, lanes, chunk)
         needed = max(making, fixed + lanes * each)
         if needed > budget:
             raise ValueError(
@@ -445,10 +496,17 @@ class Cost:
             if method == "newton-cholesky":
                 seconds = sum(self.hessian(int(free[:, j].sum())) for j in some)
             else:
-                seconds = (self.alone if alone else self.passes)(work, n_features, some.size)
-                seconds = self.scarce(seconds, some, n_free)
+                if alone and gram:
+                    seconds = self.alone(work, n_features, some.size)
+                else:
+                    seconds = self.passes(work, n_features, some.size, gram)
+                seconds = self.scarce(seconds, some, n_free, gram)
                 if not common and (selected or not first):
-                    seconds += self.shared(n_features)
+                    seconds += (
+                        self.shared(n_features)
+                        if gram
+                        else self.shared_blocks(n_features, work, lanes)
+                    )
             batches.append(
                 Batch(
                     some,
@@ -459,6 +517,7 @@ class Cost:
                     n_free,
                     max(making, fixed + each * (-(-some.size // lanes) * lanes)),
                     float(seconds),
+                    gram,
                 )
             )
         return batches

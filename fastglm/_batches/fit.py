@@ -14,12 +14,12 @@ from fastglm._batches.checkpoint import fingerprint
 from fastglm._batches.executors import Serial, Threads, Workers
 from fastglm._batches.monitor import Monitor
 from fastglm._batches.plan import plan_fit, side_by_side
-from fastglm._engine.batch import Task, fit_task
+from fastglm._engine.batch import Task, fit_task, share_batch
 from fastglm._engine.observed import Observed
 from fastglm._engine.quadratic import normal_equations
 from fastglm._engine.result import Result
 from fastglm._engine.scales import fit_scales
-from fastglm._engine.shared import Common, share
+from fastglm._engine.shared import Common
 from fastglm._kernels.threads import single_threaded_blas
 from fastglm._products.local import Local
 
@@ -144,8 +144,10 @@ def fit_tasks(
         return
     receivers = _set_ends(tasks, receivers, left, results, monitor)
     weighted, dense = observed.weight is not None, observed.events.values is not None
+    sparse = any(penalty.sparse.any() for penalty in tasks.penalties)
+    own = {"weighted": weighted, "dense": dense, "sparse": sparse}
     plans = [
-        plan_fit(products, some, tasks.free, settings, weighted=weighted, dense=dense)
+        plan_fit(products, some, tasks.free, settings, **own)
         for some in _alike(tasks.penalties, receivers)
     ]
     for plan in plans:
@@ -245,8 +247,9 @@ class Tasks:
         if batch.method == "normal-equations":
             self.normal = self.normal or normal_equations(self.products, self.observed.weight)
             return self.normal
-        if batch.method == "newton-cg" and self.shared is None:
-            self.shared = share(self.products, self.settings.memory_budget)
+        known = self.shared is not None and self.shared.gram is batch.gram
+        if batch.method == "newton-cg" and not known:
+            self.shared = share_batch(self.products, batch, self.settings.memory_budget)
         return self.shared
 
     def _share(self, products, features: np.ndarray, batch):

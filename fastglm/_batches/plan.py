@@ -121,7 +121,8 @@ class Plan:
         """Rows of the table, one for each method, way of multiplying and width of a tile."""
         groups = {}
         for batch in self.batches:
-            key = batch.method, batch.products, batch.lanes
+            method = batch.method if batch.gram else f"{batch.method}, blocks"
+            key = method, batch.products, batch.lanes
             groups.setdefault(key, []).append(batch)
         return [
             [
@@ -129,7 +130,7 @@ class Plan:
                 str(sum(b.receivers.size for b in group)),
                 str(max(b.n_features for b in group)),
                 method,
-                {"newton-cg": products, "newton-cholesky": "rows"}.get(method, "X'X"),
+                {"normal-equations": "X'X", "newton-cholesky": "rows"}.get(method, products),
                 _html.size(max(b.bytes for b in group)),
                 _html.duration(sum(b.seconds for b in group)),
             ]
@@ -146,6 +147,7 @@ def plan_fit(
     weighted: bool = False,
     rates: Rates = TYPICAL,
     dense: bool = False,
+    sparse: bool = False,
 ) -> Plan:
     """Sort receivers into batches by method, mask and memory.
 
@@ -165,6 +167,8 @@ def plan_fit(
         Only the estimated time depends on them.
     dense : bool
         Whether y has a value in every bin, which costs time where ``X'Y`` is all that is summed.
+    sparse : bool
+        Whether penalties have a sparse part, whose steps need ``X'X``.
 
     Raises
     ------
@@ -195,14 +199,14 @@ def plan_fit(
         else:
             narrow.setdefault(column.tobytes(), []).append(j)
     batches = cost.split(dense, "newton-cholesky", kernels.LANES, free)
-    batches += cost.split(wide, "newton-cg", kernels.LANES, free)
+    batches += cost.split(wide, "newton-cg", kernels.LANES, free, sparse=sparse)
     # Receivers of one mask share its senders: a tile of them costs as much as two single ones.
     groups = [(group, kernels.LANES if len(group) > 2 else 1) for group in narrow.values()]
     sizes = [int(free[:, group].sum(axis=0).max()) for group, _ in groups]
     n_sample, making, keeping, seconds = cost.common(sizes)
     small = []
     for group, lanes in groups:
-        small += cost.split(group, "newton-cg", lanes, free, selected=True, common=n_sample)
+        small += cost.split(group, "newton-cg", lanes, free, True, n_sample, sparse)
     n_threads, alone = numba.get_num_threads(), [batch for batch in small if batch.alone]
     each = max((batch.bytes for batch in alone), default=1.0)
     room = max(1, (settings.memory_budget - keeping) // each)

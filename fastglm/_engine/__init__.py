@@ -21,7 +21,8 @@ A family whose scale is fitted with the coefficients has `scales.fit_scales` in 
 events. `lbfgs` turns gradients into steps. `preconditioner` inverts the Hessian on the sample.
 `shared` holds the covariance, its spectrum and the sample, which all receivers use. `late` gives
 receivers that need many steps a sample of their own. `observed` holds counts, weights and offsets.
-`linear` solves small dense systems.
+`linear` solves small dense systems. Where memory does not hold ``X'X``, `blocks` has the place of
+`preconditioner` and `shared`, and a bound of the gap.
 
 `protocols` states the methods and attributes that each part needs of the others. The engine reads X
 through `fastglm._products.protocol` alone, so it does not know where X lies. It reads the family

@@ -7,6 +7,7 @@ import numpy as np
 
 from fastglm._algebra.sampling import n_own_factors
 from fastglm._engine import proximal
+from fastglm._engine.blocks import BlockProblem, SharedBlocks
 from fastglm._engine.events import EventProblem
 from fastglm._engine.exact import DenseProblem
 from fastglm._engine.limits import gap_at_infinity
@@ -134,7 +135,7 @@ class _Fit:
         self.by_events = task.batch.method == "newton-cg"
         self.shared = task.shared
         if self.shared is None and self.by_events:
-            self.shared = share(self.products, self.settings.memory_budget, self.batch.lanes)
+            self.shared = share_batch(self.products, self.batch, self.settings.memory_budget)
         known = self.shared is not None and (self.observed.weight is None or not self.by_events)
         self.sums = self.products.moments(self.observed, self.shared.sums if known else None)
         self.mean = self.sums.sum_y / self.products.n_bins
@@ -299,8 +300,7 @@ class _Fit:
         if self.loss.low is None:  # a slow search of a quadratic loss looks like one
             result.status[suspect & penalty.sparse] = "converged"
             return
-        many = self.products.shape[1] > MAX_FALLBACK
-        if many and self.problem.method != DenseProblem.method:
+        if not self._few and self.problem.method != DenseProblem.method:
             return
         converged = result.status == "converged"
         flat = self.flat & converged & ~penalty.sparse
@@ -331,12 +331,16 @@ class _Fit:
         if not self.by_events:
             self.problem = DenseProblem(products, observed, free, penalty, self.loss)
             return
-        kind = SingleProblem if self.shared.direct else SampleProblem
-        sample = kind(self.shared, free, penalty, self.loss, self.level, batch.lanes, observed)
         passes = products.passes(free.shape[1], batch.lanes, batch.products)
         objective = Objective(products, passes, observed, self.loss, self.sums, free, penalty)
-        n_own = n_own_factors(products.shape[1], self.settings.memory_budget)
         settings = self.settings
+        if not batch.gram:
+            own = batch.lanes, settings.tol, settings.rough
+            self.problem = BlockProblem(objective, self.shared, self.level, *own)
+            return
+        kind = SingleProblem if self.shared.direct else SampleProblem
+        sample = kind(self.shared, free, penalty, self.loss, self.level, batch.lanes, observed)
+        n_own = n_own_factors(products.shape[1], settings.memory_budget)
         self.problem = EventProblem(
             objective, sample, batch.lanes, settings.tol, settings.rough, n_own
         )
@@ -399,7 +403,7 @@ class _Fit:
         if self.by_events:
             problem.forget()
         sampled = cold or (self.anchor is not None and not guided)
-        if self.by_events and self.loss.linear_counts and sampled:
+        if self.by_events and self.batch.gram and self.loss.linear_counts and sampled:
             if cold:
                 retreat = coef, intercept, self._at_constant(intercept)
             coef, intercept = self._start_on_sample(coef, fixed, cold)
@@ -565,10 +569,15 @@ class _Fit:
             result.copy_from(again, moved)
 
     @property
+    def _few(self) -> bool:
+        """Whether features are so few that their Hessians may be formed."""
+        gram = self.batch.gram or not self.by_events
+        return gram and self.products.shape[1] <= MAX_FALLBACK
+
+    @property
     def _may_fall_back(self) -> bool:
         """Whether receivers may go on with exact Hessians of rows."""
-        few = self.products.shape[1] <= MAX_FALLBACK
-        return few and self.problem.method != DenseProblem.method
+        return self._few and self.problem.method != DenseProblem.method
 
     @property
     def _saddles(self) -> bool:
@@ -587,6 +596,13 @@ class _Fit:
         observed, penalty = self.observed.select(rest), penalty.select(receivers=rest)
         loss = self.loss.select(rest)
         return DenseProblem(self.products, observed, self.free[:, rest], penalty, loss)
+
+
+def share_batch(products, batch, memory_budget: float):
+    """The shared part of a batch by events, with or without ``X'X``."""
+    if batch.gram:
+        return share(products, memory_budget, batch.lanes)
+    return SharedBlocks(products, batch.lanes, batch.products)
 
 
 def _start_noise(shared, level: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ _FAR = 3e-3  # standard deviation, as a part of the mean, that float32 does not 
 _LEAST = 1e-30  # square of a feature that float32 holds
 _NO_SLOPE = 1e-20  # decrement along one feature that is rounding
 _MISSED = 1e3  # of a decrement: the curvature of one feature is known to within such a factor
-_PRECISE = 1e-11  # gradients of receivers with a smaller decrement are summed in float64
+PRECISE = 1e-11  # gradients of receivers with a smaller decrement are summed in float64
 
 
 class EventProblem(Uncentred):
@@ -41,15 +41,15 @@ class EventProblem(Uncentred):
         self.objective, self.sample, self.lanes = objective, sample, lanes
         self.loss, self.free = objective.loss, objective.free
         # A receiver that is about to converge is summed in float64. A rough fit changes to float64
-        # only below `_PRECISE`, where the change of a float32 gradient is rounding.
-        self.precise_below = _PRECISE if rough else max(tol, _PRECISE)
+        # only below `PRECISE`, where the change of a float32 gradient is rounding.
+        self.precise_below = PRECISE if rough else max(tol, PRECISE)
         if objective.loss.constant_curvature:  # the unit of y is the user's: no decrement is small
             self.precise_below = np.inf
         self.rough = tol > self.precise_below
         # A loose tolerance may be met before a step has shown how far the sampled curvature is from
         # the true one: with weights that differ much, by a factor of ten.
         weighted = objective.observed.weight is not None
-        self.polish = int(tol > _PRECISE and weighted and not self.rough)
+        self.polish = int(tol > PRECISE and weighted and not self.rough)
         n = objective.free.shape[1]
         self.certain, self.floor = np.zeros(n, bool), np.zeros(n)
         if self.loss.constant_curvature:
@@ -150,6 +150,10 @@ class EventProblem(Uncentred):
         self.sample.set_point(self.active, self.point[:-1], self.point[-1])
         if not known:
             self.mean, self.total = self.sample.mean[:, :n], self.sample.total[:n]
+
+    def claim(self, moved, grad, decrement):
+        """The gaps that are claimed at the accepted points: the decrements of `Steps`."""
+        return decrement
 
     def harmless(self, active, grad, grad_intercept):
         """Trial points that are accepted at any objective; see `Steps`."""

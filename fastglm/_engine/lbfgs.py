@@ -48,10 +48,10 @@ class Steps:
     bytes_per_feature = 12 * _PAIRS + 250  # pairs in float32, and arrays that a step needs
     THETA = 0.5
 
-    def __init__(self, problem, n_receivers, lanes):
+    def __init__(self, problem, n_receivers, lanes, scaled=False):
         # The problem owns its steps. A strong reference back would be a cycle, which keeps a batch
         # (0.8 GB at 831 cells) until the garbage collector runs.
-        self.problem, self.lanes = weakref.proxy(problem), lanes
+        self.problem, self.lanes, self.scaled = weakref.proxy(problem), lanes, scaled
         shape = (n_receivers, problem.free.shape[0] + 1)
         # Every pair has the step s, the change y of the gradient, M s, and the weight 1 / (s . y).
         self.pairs = np.zeros((3, self._PAIRS, *shape), np.float32)
@@ -85,6 +85,8 @@ class Steps:
             first.append(self.weights[slot, receivers] * _row_dot(s, q))
             q -= first[-1][:, None] * y
         d, image = self._solve(moved, q.T).T, q
+        if self.scaled:
+            d /= self._curvature_of_last(moved, receivers)[:, None]
         for slot, weight in zip(recent[::-1], reversed(first), strict=True):
             s, y, ms = self.pairs[:, slot, receivers]
             weight = (weight - self.weights[slot, receivers] * _row_dot(y, d))[:, None]
@@ -95,10 +97,21 @@ class Steps:
         # A step usually lowers the decrement by a factor of ten. A receiver that float32 sums call
         # converged takes its step all the same, and float64 sums judge the next point.
         self.expected[receivers] = 0.15 * decrement
+        decrement = problem.claim(moved, g, decrement)
         ended = problem.certain[receivers] & (decrement <= tol) & (not problem.rough)
         ended &= polishing | (problem.polish == 0)
         d = np.where(ended, 0.0, -d.T)
         return d[:-1], d[-1], decrement, 0
+
+    def _curvature_of_last(self, moved, receivers):
+        """Curvature along the last change of the gradient, in units of the preconditioner's.
+
+        It divides the initial matrix (Nocedal, 1980; Liu & Nocedal, 1989): 1 without a pair.
+        """
+        last, has = (self.n_pairs[receivers] - 1) % self._PAIRS, self.n_pairs[receivers] > 0
+        y = self.pairs[1, last, receivers].astype(np.float64)
+        ratio = _row_dot(y, self._solve(moved, y.T).T) * self.weights[last, receivers]
+        return np.where(has & np.isfinite(ratio) & (ratio > 0), ratio, 1.0)
 
     def harmless(self, point, grad, grad_intercept):
         """Whether the step to each trial point is so small that the gradient is linear along it.

@@ -89,3 +89,34 @@ class Objective:
         pull = self.penalty.times(penalised, receivers)
         objective = objective + 0.5 * column_dot(penalised, pull)
         return Point(objective, np.where(free, grad + pull, 0.0), grad_intercept, mean, total)
+
+    def curvatures(self, receivers, coef, intercept):
+        """The moments of the curvatures, as `Point.mean` and `Point.total`, from one pass."""
+        n, loss = receivers.size, self.loss
+        if loss.constant_curvature:
+            mean = np.tile((self.moments.x / self.n_bins)[:, None], n)
+            return mean, loss.expected_curvature(np.zeros(n))
+        sums = self.passes.evaluate(
+            self.observed, _Curvature(loss), receivers, coef, intercept, False
+        )
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return sums.grad / sums.residual, sums.residual / self.n_bins
+
+
+class _Curvature:
+    """A loss whose residual is the curvature of another loss; it has no compiled kernel."""
+
+    exponential = linear_counts = False
+    kernel = None
+
+    def __init__(self, loss):
+        self._loss, self.scale = loss, loss.scale
+
+    def at(self, scale):
+        return _Curvature(self._loss.at(scale))
+
+    def select(self, receivers):
+        return _Curvature(self._loss.select(receivers))
+
+    def derivatives(self, eta, y):
+        return np.zeros_like(eta), self._loss.expected_curvature(eta)

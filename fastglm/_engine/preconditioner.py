@@ -360,6 +360,10 @@ class SampleProblem:
         """Steps at the accepted points; see `Steps`."""
         return self.steps.step(moved, self.point, grad, grad_intercept, tol, polishing)
 
+    def claim(self, moved, grad, decrement):
+        """The gaps that are claimed: the decrements of `Steps`."""
+        return decrement
+
     def harmless(self, active, grad, grad_intercept):
         """Trial points that are accepted at any objective; see `Steps`."""
         return self.steps.harmless(self.point, grad, grad_intercept)

@@ -134,7 +134,8 @@ class Descent(Protocol):
     """Steps from gradients: `lbfgs.Steps`.
 
     Its problem has ``active``, ``free``, ``certain``, ``rough`` and ``precondition``. It also has
-    ``mean`` and ``total``, the moments of the curvature of the active receivers.
+    ``mean`` and ``total``, the moments of the curvature of the active receivers, and ``claim``,
+    which turns decrements into the gaps that are claimed.
     """
 
     def step(self, moved, point, grad, grad_intercept, tol, polishing):

@@ -20,9 +20,8 @@ from functools import partial
 
 import numpy as np
 
-from fastglm._engine.batch import Task, fit_task
+from fastglm._engine.batch import Task, fit_task, share_batch
 from fastglm._engine.result import Result
-from fastglm._engine.shared import share
 
 _ROUNDS = 50  # fits of a receiver
 _STEP = 1e-8  # change of ``log s`` by a last step
@@ -36,8 +35,8 @@ def fit_scales(task: Task, watch: Callable | None = None) -> list[Result]:
     The decrement includes what the likelihood may gain in the scale, to second order.
     """
     if task.shared is None and task.batch.method == "newton-cg":
-        budget, lanes = task.settings.memory_budget, task.batch.lanes
-        task = replace(task, shared=share(task.products, budget, lanes))
+        budget = task.settings.memory_budget
+        task = replace(task, shared=share_batch(task.products, task.batch, budget))
     results, start = [], task.start
     for k in range(len(task.penalties)):
         if task.guide is not None:

@@ -146,6 +146,8 @@ class Shared:
     are then drawn by leverage.
     """
 
+    gram = True  # whether ``X'X`` was formed
+
     def __init__(self, products, gram, column_sums, sample, lanes):
         self.n_bins, self.lanes, self.sums = products.n_bins, lanes, column_sums
         mean = column_sums / self.n_bins
