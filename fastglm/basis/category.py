@@ -91,6 +91,10 @@ class Category(Eval):
         """Number of categories."""
         return len(self.categories)
 
+    @property
+    def bounds(self) -> None:
+        """Always None: labels have no range."""
+
     @keeps_times
     def evaluate(self, *sample_pts: ArrayLike) -> np.ndarray:
         """The columns at samples; see `compute_features`.
@@ -120,7 +124,10 @@ class Category(Eval):
         ValueError
             If a label is none of the categories and ``out_of_category`` is False.
         """
-        return super().compute_features(*(self._numbers(x) for x in xi), epochs=epochs)
+        return super().compute_features(*xi, epochs=epochs)
+
+    def _compute_features(self, *xi, epochs):
+        return super()._compute_features(*(self._numbers(x) for x in xi), epochs=epochs)
 
     def evaluate_on_grid(self, *n_samples: int) -> tuple[np.ndarray, ...]:
         """The categories and their columns, which are those of the identity.
