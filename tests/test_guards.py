@@ -327,6 +327,9 @@ class Spheres:
     free, active, rough = np.ones((3, 2), bool), np.arange(2), False
     certain, mean, total, polish = np.zeros(2, bool), np.zeros((3, 2)), np.ones(2), 0
 
+    def claim(self, moved, grad, decrement):
+        return decrement
+
     def precondition(self, residual, columns):
         return residual
 

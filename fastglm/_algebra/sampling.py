@@ -70,8 +70,9 @@ def draw(products, n_sample, leverage=None):
             index, share = _draw_part(part, n, leverage)
             parts.append((index + first, share, part.rows(index, np.float32)))
         del part  # frees the memory before the next part is read
-    index, share, rows = (np.concatenate(found) for found in zip(*parts, strict=True))
-    return Sample(index, share, rows, False)
+    if len(parts) > 1:  # the rows of one part are not copied
+        parts = [tuple(np.concatenate(found) for found in zip(*parts, strict=True))]
+    return Sample(*parts[0], False)
 
 
 def _draw_part(part, n_sample, leverage):

@@ -49,13 +49,12 @@ class HistorySweep:
         self.amplitudes_by_sender = block.amplitudes_by_sender.astype(dtype, copy=False)
 
     def set_coef(self, coef, tiles):
-        def project(piece):
-            tile, first, last = piece
+        def project(tile, first, last):
             own = coef[first * n_funcs : last * n_funcs], tile * self.lanes
             kernels.project_filters(self.block.kernel, *own, self.filters[tile, first:last])
 
         n_funcs = self.block.n_funcs
-        run_kernels(project, self._pieces(tiles), tiles.size * self.lanes * coef.shape[0] * 10)
+        self._share(project, tiles, tiles.size * self.lanes * coef.shape[0] * 10)
 
     def prepare(self, chunks):
         """Nothing: all chunks have the same events."""
@@ -74,19 +73,17 @@ class HistorySweep:
         kernel = kernels.history_backward if self.lanes > 1 else kernels.history_backward_narrow
         block = self.block
 
-        def add(piece):
-            tile, first, last = piece
+        def add(tile, first, last):
             starts, lag_sums = block.starts[first : last + 1], self.lag_sums[tile, first:last]
             own = block.bins_by_sender, starts, self.amplitudes_by_sender
             for chunk in chunks:
                 window = self.window_size, chunk.start, chunk.n_rows
                 kernel(*own, etas[chunk.slot][tile], *window, lag_sums)
 
-        run_kernels(add, self._pieces(tiles), work_of(chunks, tiles, self.lanes))
+        self._share(add, tiles, work_of(chunks, tiles, self.lanes))
 
     def collect(self, grad):
-        def gather(piece):
-            tile, first, last = piece
+        def gather(tile, first, last):
             lag_sums = self.lag_sums[tile, first:last]
             lag_sums = lag_sums.reshape(last - first, -1, self.lanes)
             own = grad[first * n_funcs : last * n_funcs]
@@ -94,17 +91,25 @@ class HistorySweep:
             lag_sums[:] = 0
 
         n_funcs = self.block.n_funcs
-        tiles = np.arange(len(self.lag_sums))
-        run_kernels(gather, self._pieces(tiles), grad.size * 10)
+        self._share(gather, np.arange(len(self.lag_sums)), grad.size * 10)
 
-    def _pieces(self, tiles):
-        """Tile, first sender and one past the last, of alike numbers of events."""
-        starts, n = self.block.starts, self.block.n_senders
-        per_tile = -(-n_pieces() // max(tiles.size, 1))
-        share = np.arange(n + 1) + starts  # a sender without events has some work too
-        edges = np.searchsorted(share, np.arange(1, per_tile) / per_tile * share[-1])
-        edges = np.unique([0, *edges, n]).tolist()
-        return [(tile, *ends) for tile in tiles.tolist() for ends in itertools.pairwise(edges)]
+    def _share(self, function, tiles, work):
+        """Call ``function(tile, first, last)`` for ranges of senders that cover all tiles.
+
+        Threads get alike numbers of events.
+        """
+        n, starts, tiles = self.block.n_senders, self.block.starts, tiles.tolist()
+        load = np.arange(n + 1) + starts  # a sender without events has some work too
+        whole = np.arange(len(tiles))[:, None] * load[-1] + load[:-1]
+        ends = np.arange(1, n_pieces()) / n_pieces() * (len(tiles) * load[-1])
+        edges = np.unique([0, *np.searchsorted(whole.ravel(), ends), len(tiles) * n]).tolist()
+
+        def call(piece):
+            first, last = piece  # senders, counted tile by tile
+            for k in range(first // n, -(-last // n)):
+                function(tiles[k], max(first - k * n, 0), min(last - k * n, n))
+
+        run_kernels(call, list(itertools.pairwise(edges)), work)
 
 
 def sender_groups(block):

@@ -11,7 +11,7 @@ from fastglm._products.pieces import Chunk, run_pieces
 from fastglm._products.rows import RowSweep, chunk_of_rows
 
 CHUNK = 8192  # bins of a chunk of a full tile: 512 KB of float32, half of a core's L2
-_AHEAD = 4  # tiles of a round for each thread, so that all have alike work
+_AHEAD = 16  # tiles of a round for each thread, so that all have alike work
 _MOST_AHEAD = 32  # tiles of a round that has more than one chunk: 34 MB in float64
 
 
@@ -52,9 +52,10 @@ class Sweep:
         The next round overwrites what stands in ``etas``.
         """
         n_bins, size = self.X.shape[0], self._chunks_of_a_round()
-        starts = iter(range(0, n_bins, self.n_rows))
+        starts = np.arange(0, n_bins, self.n_rows)
         if valid is not None:  # such as a fold that is held out
-            starts = (start for start in starts if valid[start : start + self.n_rows].any())
+            starts = starts[np.logical_or.reduceat(valid, starts)] if n_bins else starts
+        starts = iter(starts.tolist())
         while some := list(islice(starts, size)):
             yield [Chunk(k, at, min(self.n_rows, n_bins - at)) for k, at in enumerate(some)]
 
