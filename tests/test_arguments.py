@@ -111,7 +111,7 @@ def test_a_window_longer_than_all_epochs_is_refused_before_memory_is_taken(basis
     tracemalloc.start()
     for epochs in (None, [[0, 100], [150, 300]]):
         with pytest.raises(ValueError, match=r"longer than the longest epoch, \d+ bins; use a sho"):
-            basis.compute_features(COUNTS, epochs)
+            basis.compute_features(COUNTS, epochs=epochs)
     refuse()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -1,5 +1,6 @@
 """Temporal bases: their kernels, their features, the splitting of what is fitted, NeMoS as peer."""
 
+import copy
 import functools
 import inspect
 import operator
@@ -424,9 +425,8 @@ def test_a_sum_takes_one_input_for_each_basis(inputs):
 @pytest.mark.parametrize(
     ("counts", "match"),
     [
-        (np.zeros((0, 3)), r"Counts have shape \(0, 3\); expected \(n_bins, n_senders\)"),
-        (np.zeros((4, 0)), r"Counts have shape \(4, 0\)"),
-        (3.0, r"Counts have shape \(\)"),
+        (np.zeros((4, 0)), r"Counts have shape \(4, 0\); expected \(n_bins, n_senders\)"),
+        (np.zeros((0, 0)), r"Counts have shape \(0, 0\)"),
         ([[1, 2], [3]], "Counts could not be read as numbers; expected real numbers"),
         ([np.zeros((5, 2)), np.zeros((5, 3))], r"Trials have shapes \[\(5, 2\), \(5, 3\)\]"),
         (np.broadcast_to(np.uint8(0), (2**31, 1)), "Counts have 2147483648 bins; at most"),
@@ -435,6 +435,30 @@ def test_a_sum_takes_one_input_for_each_basis(inputs):
 def test_counts_that_cannot_be_read(counts, match):
     with pytest.raises(ValueError, match=match):
         HistoryConv(3).compute_features(counts)
+
+
+def test_a_second_input_is_a_type_error():
+    counts = poisson_counts(40, 2)
+    for call in (HistoryConv(3).compute_features, HistoryConv(3).evaluate):
+        with pytest.raises(TypeError, match="takes one input"):
+            call(counts, counts)
+    with pytest.raises(TypeError, match=r"Epochs are given by name: compute_features\(counts, ep"):
+        HistoryConv(3).compute_features(counts, [(0, 20)])
+
+
+@pytest.mark.parametrize(
+    "whole", [HistoryConv(3) + HistoryConv(2), HistoryConv(3) * HistoryConv(2)]
+)
+def test_a_part_computes_no_features_of_its_own(whole):
+    """They would change the shape of the whole's inputs, and the split of its features."""
+    counts = poisson_counts(40, 2)
+    whole.compute_features(counts, counts)
+    for part in (whole.basis1, whole["HistoryConv_1"], (whole + HistoryConv(4)).basis1):
+        with pytest.raises(ValueError, match=r"is a part of .*; call compute_features"):
+            part.compute_features(*[counts[:, 0]] * len(part.input_shape))
+    assert whole.input_shape == [(2,), (2,)]
+    assert copy.deepcopy(whole.basis1).compute_features(counts[:, 0]).shape == (40, 3)
+    assert whole.basis1.evaluate([0.0, 1.0]).shape == (2, 3)
 
 
 def test_trials_take_no_epochs():

@@ -248,7 +248,9 @@ def test_an_hour_at_a_tenth_of_a_millisecond_takes_memory_by_the_spikes():
     kept, peak = tracemalloc.get_traced_memory()
     assert kept < 24 * n_spikes
     assert peak < 200 * n_spikes
-    X = fastglm.basis.RaisedCosineLogConv(8, window_size=1000).compute_features(events, epochs)
+    X = fastglm.basis.RaisedCosineLogConv(8, window_size=1000).compute_features(
+        events, epochs=epochs
+    )
     kept, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     # One byte a bin says which rows are known; counts would take n_units bytes.

@@ -1,6 +1,7 @@
 """Bases of covariates, products, slow covariates and pipelines, on every path to the solver."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -345,8 +346,8 @@ def dense_product(b, inputs):
         if isinstance(b, AdditiveBasis):
             return np.concatenate([left, right], axis=2)
         return np.einsum("tij,tik->tijk", left, right).reshape(*left.shape[:2], -1)
-    features = np.asarray(b.compute_features(*inputs))
-    n_inputs = int(np.prod(b.input_shape[0], dtype=int))
+    features = np.asarray(clone(b).compute_features(*inputs))  # a part has none of its own
+    n_inputs = int(np.prod(b.input_shape[0], dtype=int))  # from compute_features of the whole
     return features.reshape(N, n_inputs, -1)
 
 
@@ -518,7 +519,7 @@ def test_bounds_are_numbers(value):
 @pytest.mark.parametrize(
     ("x", "error", "match"),
     [
-        (np.zeros((0, 2)), ValueError, r"Samples have shape \(0, 2\)"),
+        (np.zeros((2, 0)), ValueError, r"Samples have shape \(2, 0\)"),
         (["a", "b"], TypeError, "Samples could not be read as numbers"),
     ],
 )
@@ -528,14 +529,14 @@ def test_samples_that_cannot_be_read(x, error, match):
 
 
 def test_a_number_is_one_sample():
-    basis = BSplineEval(4, bounds=(0, 5))
-    one, many = (np.asarray(basis.compute_features(x)) for x in (3.0, np.array([3.0])))
-    np.testing.assert_array_equal(one, many)
+    for b in (BSplineEval(4, bounds=(0, 5)), RaisedCosineLogConv(2, window_size=2)):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "1 of 1 epochs are shorter")
+            one, many = (np.asarray(b.compute_features(x)) for x in (3.0, np.array([3.0])))
+        np.testing.assert_array_equal(one, many)
 
 
 def test_evaluate_says_what_it_wants():
-    with pytest.raises(ValueError, match=r"Samples have shape \(0,\); expected at least one"):
-        BSplineEval(4).evaluate([])
     total, x = BSplineEval(4) + MSplineEval(4), rng().random((9, 2))
     with pytest.raises(ValueError, match=r"shapes \[\(9,\), \(8,\)\]; expected the same shape"):
         total.evaluate(x[:, 0], x[1:, 0])
@@ -571,8 +572,6 @@ def test_other_frequencies_that_do_not_fit():
         FourierEval(3, frequency_mask=lambda f: 2 * f)
     with pytest.raises(ValueError, match="frequency_mask is 'some'; expected 'no-intercept'"):
         FourierEval(3, frequency_mask="some")
-    with pytest.raises(ValueError, match="frequency_mask gives an array of shape"):
-        FourierEval(3, frequency_mask=[0, 1, 1]).set_params(frequencies=4)
     with pytest.warns(UserWarning, match="frequencies are not ascending; they are sorted"):
         assert FourierEval(np.array([3, 1])).frequencies[0].tolist() == [1, 3]
 

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import operator
 import warnings
 
 import numpy as np
@@ -472,6 +473,69 @@ def test_a_factor_of_another_shape_is_refused(nemos, replace):
     assert product.n_basis_funcs == 20  # nothing was changed
     replace(product, basis.BSplineEval(6))
     assert product.n_output_features == 48
+
+
+@pytest.mark.parametrize("shape", [(9,), (9, 2)])
+def test_no_samples_have_values_and_features_without_rows(shape):
+    """As NeMoS 0.2.9; 0.2.8 refuses them."""
+    some = samples(*shape)
+    for b in (
+        *(getattr(basis, name)(**kwargs) for name, kwargs in CASES),
+        basis.Zero(),
+        basis.Category(3),
+        basis.CustomBasis([np.sin, np.cos], label="own"),
+        basis.FourierEval(3, ndim=2),
+        basis.HistoryConv(3),
+        basis.OrthExponentialConv(2, window_size=8, decay_rates=[1.0, 2.0]),
+        basis.BSplineEval(5) + basis.RaisedCosineLogConv(4, window_size=8),
+        basis.BSplineEval(5) * basis.RaisedCosineLogConv(4, window_size=8),
+    ):
+        for method in (b.evaluate, b.compute_features):
+            values, nothing = (np.asarray(method(*[x] * b._n_inputs)) for x in (some, some[:0]))
+            assert nothing.shape == (0, *values.shape[1:])
+
+
+def test_no_samples_keep_their_times():
+    nap = pytest.importorskip("pynapple")
+    empty = nap.Tsd(t=np.arange(9.0), d=np.ones(9)).restrict(nap.IntervalSet(2.2, 2.4))
+    for b in (basis.BSplineEval(5), basis.RaisedCosineLogConv(5, window_size=8)):
+        for values in (b.compute_features(empty), b.evaluate(empty)):
+            assert isinstance(values, nap.TsdFrame)
+            assert values.shape == (0, 5)
+
+
+@pytest.mark.parametrize("mask", [[1, 0, 1, 1], lambda f: f > 1])
+def test_other_frequencies_set_a_mask_back(nemos, mask):
+    for m in (basis, nemos):
+        same_ones, others, both = (m.FourierEval(4, frequency_mask=mask) for _ in range(3))
+        same_ones.frequencies = (0, 4)
+        same(same_ones.masked_frequencies, [[0, 2, 3] if isinstance(mask, list) else [2, 3]])
+        with pytest.warns(UserWarning, match="no-intercept"):
+            others.set_params(frequencies=(1, 5))
+        assert others.frequency_mask == "no-intercept"
+        assert others.n_basis_funcs == 8
+        both.set_params(frequency_mask=[0, 1, 1], frequencies=3)
+        same(both.masked_frequencies, [[1, 2]])
+
+
+@pytest.mark.parametrize("operation", [operator.add, operator.mul])
+def test_a_part_computes_no_features_of_its_own(nemos, operation):
+    x = samples(20, 2)
+    for m in (basis, nemos):
+        whole = operation(m.BSplineEval(5, label="x"), m.MSplineEval(4))
+        for part in (whole.basis1, whole.basis2, whole["x"]):
+            with pytest.raises(ValueError, match=r"is a part of|on a child basis"):
+                part.compute_features(x)
+        assert whole.input_shape == [None, None]
+
+
+def test_a_convolution_takes_one_input(nemos):
+    x = samples(20)
+    for m in (basis, nemos):
+        with pytest.raises(TypeError):
+            m.HistoryConv(3).compute_features(x, x)
+        with pytest.raises(TypeError):
+            m.HistoryConv(3).evaluate(x, x)
 
 
 def test_categories_have_a_grid_of_their_own():

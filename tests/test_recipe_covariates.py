@@ -79,16 +79,16 @@ FORMS = {
         (SPLINES * SPLINES, (TIMES, VALUES[:, 0]), ARRAY),
         lambda: (SPLINES * SPLINES).compute_features(held()[:, 0], ARRAY),
     ),
-    "convolved vector": ((KERNEL, ARRAY), lambda: KERNEL.compute_features(ARRAY, EPOCHS)),
+    "convolved vector": ((KERNEL, ARRAY), lambda: KERNEL.compute_features(ARRAY, epochs=EPOCHS)),
     "convolved samples": (
         (KERNEL, (TIMES, VALUES)),
-        lambda: KERNEL.compute_features(held(), EPOCHS),
+        lambda: KERNEL.compute_features(held(), epochs=EPOCHS),
     ),
-    "events": ((KERNEL, [EVENTS]), lambda: KERNEL.compute_features(counted(), EPOCHS)),
+    "events": ((KERNEL, [EVENTS]), lambda: KERNEL.compute_features(counted(), epochs=EPOCHS)),
     "kinds of events": (
         (KERNEL, {"left": EVENTS[::2], "right": EVENTS[1::2]}),
         lambda: KERNEL.compute_features(
-            np.column_stack([counted(EVENTS[::2]), counted(EVENTS[1::2])]), EPOCHS
+            np.column_stack([counted(EVENTS[::2]), counted(EVENTS[1::2])]), epochs=EPOCHS
         ),
     ),
 }
@@ -137,7 +137,7 @@ def test_objects_of_pynapple_are_their_times_and_values():
     expected[(middles() >= 5.1) & (middles() < first)] = np.nan  # no sample of this interval yet
     np.testing.assert_array_equal(np.asarray(read(frame)), expected)
     np.testing.assert_array_equal(np.asarray(read(frame[:, 0])), expected[:, :1])
-    events = np.asarray(KERNEL.compute_features(counted(), EPOCHS))
+    events = np.asarray(KERNEL.compute_features(counted(), epochs=EPOCHS))
     np.testing.assert_array_equal(np.asarray(read((KERNEL, nap.Ts(EVENTS)))), events)
     group = nap.TsGroup({3: nap.Ts(EVENTS), 5: nap.Ts(EVENTS[::2])})
     X = read((KERNEL, group))
@@ -224,13 +224,13 @@ def test_a_fit_with_covariates_is_that_of_the_matrix_made_by_hand():
     covariates = {"place": (SPLINES, (TIMES, VALUES)), "speed": ARRAY, "cue": (KERNEL, [EVENTS])}
     model = fastglm.fit_coupling(units, BIN, 0.1, epochs=SEGMENTS, covariates=covariates)
     counts = model.counts_.toarray()
-    history = RaisedCosineLogConv(8, window_size=10).compute_features(counts, EPOCHS)
+    history = RaisedCosineLogConv(8, window_size=10).compute_features(counts, epochs=EPOCHS)
     X = np.hstack(
         [
             np.asarray(history),
             np.asarray(SPLINES.compute_features(held())),
             ARRAY[:, None],
-            np.asarray(KERNEL.compute_features(counted(), EPOCHS)),
+            np.asarray(KERNEL.compute_features(counted(), epochs=EPOCHS)),
         ]
     )
     np.testing.assert_allclose(np.asarray(model.X_), X, rtol=0, atol=1e-8)

@@ -120,7 +120,10 @@ class Category(Eval):
         ValueError
             If a label is none of the categories and ``out_of_category`` is False.
         """
-        return super().compute_features(*(self._numbers(x) for x in xi), epochs=epochs)
+        return super().compute_features(*xi, epochs=epochs)
+
+    def _compute_features(self, *xi, epochs):
+        return super()._compute_features(*(self._numbers(x) for x in xi), epochs=epochs)
 
     def evaluate_on_grid(self, *n_samples: int) -> tuple[np.ndarray, ...]:
         """The categories and their columns, which are those of the identity.

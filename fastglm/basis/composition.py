@@ -248,6 +248,14 @@ class Basis(BaseEstimator):
         shapes = {sample_shape(x) for x in self._one_each(xi, ValueError)}
         self._input_shape = self._one_shape(shapes)
 
+    def _check_whole(self):
+        """Raise ValueError if the basis is a part, whose inputs are told to the whole."""
+        if self._parent is not None:
+            raise ValueError(
+                f"{self.label} is a part of {self._root().label}; call compute_features of the "
+                f"whole and split its features, or of a copy: copy.deepcopy(basis[{self.label!r}])."
+            )
+
     def setup_basis(self, *xi: object) -> Self:
         """As `set_input_shape`, with NeMoS's name: kernels are made when they are used."""
         return self.set_input_shape(*xi)
@@ -612,7 +620,11 @@ class AdditiveBasis(_Composite):
         See ``compute_features`` of the summands. A row is complete if it is complete for all
         summands.
         """
-        return hstack([b.compute_features(*x, epochs=epochs) for b, x in self._halves(xi)])
+        self._check_whole()
+        return self._compute_features(*xi, epochs=epochs)
+
+    def _compute_features(self, *xi, epochs):
+        return hstack([b._compute_features(*x, epochs=epochs) for b, x in self._halves(xi)])
 
     @keeps_times
     def evaluate(self, *sample_pts: ArrayLike) -> np.ndarray:
@@ -725,7 +737,11 @@ class MultiplicativeBasis(_Composite):
         ValueError
             If the inputs do not have the same shape.
         """
-        left, right = (b.compute_features(*x, epochs=epochs) for b, x in self._halves(xi))
+        self._check_whole()
+        return self._compute_features(*xi, epochs=epochs)
+
+    def _compute_features(self, *xi, epochs):
+        left, right = (b._compute_features(*x, epochs=epochs) for b, x in self._halves(xi))
         n_inputs = int(np.prod(self._input_shape, dtype=int))
         if n_inputs > 1 and any(getattr(b, "output_shape", ()) for b in self._leaves()):
             raise ValueError(

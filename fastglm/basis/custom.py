@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import numpy as np
 from fastglm._checks import positive_int
 from fastglm._pynapple import keeps_times
 from fastglm.basis.composition import sample_shape
-from fastglm.basis.leaf import Eval, read_points
+from fastglm.basis.leaf import Eval, as_columns, read_points
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -175,7 +176,7 @@ class CustomBasis(Eval):
 
     def _call(self, inputs, several):
         axes = inputs[0].shape[: self.ndim_input]
-        inputs = [x.reshape(*axes, -1) for x in inputs]
+        inputs = [x.reshape(*axes, math.prod(x.shape[self.ndim_input :])) for x in inputs]
         values = [
             [
                 np.asarray(f(*(x[..., i] for x in inputs), **self.basis_kwargs))
@@ -207,7 +208,7 @@ class CustomBasis(Eval):
     def _features(self, *inputs):
         values = self.evaluate(*inputs)
         if self.bounds is not None:
-            outside = [self._outside(x).reshape(x.shape[0], -1).any(axis=1) for x in inputs]
+            outside = [as_columns(self._outside(x)).any(axis=1) for x in inputs]
             values[np.any(outside, axis=0)] = self.fill_value
         return values
 

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.linalg
 
 from fastglm._checks import as_numbers
-from fastglm.basis.leaf import Conv, Eval, Family, read_points
+from fastglm.basis.leaf import Conv, Eval, Family, as_columns, read_points
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -152,8 +152,7 @@ class OrthExponentialEval(OrthExponential, Eval):
     def learn(self, *inputs: np.ndarray) -> None:
         """Keep the domain, and the combinations that are orthonormal over these samples."""
         super().learn(*inputs)
-        points = read_points(inputs[0])
-        points = points.reshape(points.shape[0], -1)
+        points = as_columns(read_points(inputs[0]))
         low, scale = self._range(points, self.bounds)
         mixing = []
         for x, begin, length in zip(points.T, low, scale, strict=True):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 import warnings
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from fastglm._checks import as_numbers, positive_int
-from fastglm.basis.leaf import Eval, read_bounds
+from fastglm.basis.leaf import Eval, as_columns, read_bounds
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -36,7 +36,8 @@ class FourierEval(Eval):
     frequency_mask : "no-intercept", "all", None, array or callable
         "no-intercept" leaves frequency 0 out; "all" and None keep it. An array of 0 and 1 has one
         axis for each dimension. A function takes the frequencies of a combination and returns
-        whether to keep it.
+        whether to keep it. Other frequencies that are set later make an array or a function
+        "no-intercept" again, with a warning.
     label : str
 
     Raises
@@ -95,7 +96,18 @@ class FourierEval(Eval):
                 f"frequencies is a list of {len(value)}; expected one entry for each of the "
                 f"{self.ndim} dimensions. Pass an array for the frequencies of one?"
             )
-        self._frequencies = [_read_frequencies(f) for f in value]
+        frequencies = [_read_frequencies(f) for f in value]
+        mask = getattr(self, "frequency_mask", None)
+        made_for = mask is not None and not isinstance(mask, str)
+        if made_for and not all(map(np.array_equal, frequencies, self._frequencies)):
+            warnings.warn(
+                "frequency_mask was made for other frequencies; it is now 'no-intercept', all "
+                "frequencies but 0. Set a mask after the frequencies, or both with set_params.",
+                UserWarning,
+                stacklevel=2,
+            )
+            self.frequency_mask = "no-intercept"
+        self._frequencies = frequencies
 
     @property
     def bounds(self) -> tuple | None:
@@ -113,6 +125,13 @@ class FourierEval(Eval):
             self._bounds = tuple(read_bounds(b) for b in value)
         else:
             self._bounds = None if value is None else read_bounds(value)
+
+    def set_params(self, **params: object) -> Self:
+        """Set parameters by name; a mask that is set together with frequencies is made for them."""
+        if {"frequencies", "frequency_mask"} <= params.keys():
+            self.frequency_mask = "no-intercept"
+            self.frequencies = params.pop("frequencies")
+        return super().set_params(**params)
 
     def _bounds_of_inputs(self):
         if self.bounds is None or np.ndim(self.bounds) == 1:
@@ -157,6 +176,8 @@ class FourierEval(Eval):
         return 2 * frequencies.shape[1] - int((~frequencies.any(axis=0)).sum())
 
     def _values(self, *points):
+        if points[0].shape[0] == 0:
+            return np.empty((*points[0].shape, self.n_basis_funcs))
         turns = []
         for k, (x, bounds) in enumerate(zip(points, self._bounds_of_inputs(), strict=True)):
             low, scale = self._range(x, bounds, k)
@@ -167,7 +188,7 @@ class FourierEval(Eval):
         return np.concatenate([np.cos(angles), np.sin(angles[..., waves])], axis=-1)
 
     def _features(self, *inputs):
-        return self._values(*(x.reshape(x.shape[0], -1) for x in inputs))
+        return self._values(*map(as_columns, inputs))
 
 
 def _read_frequencies(value):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Self
@@ -72,7 +73,7 @@ class Leaf(Basis):
         """
         self.forget()
         if self._rescales and self.bounds is None:
-            points = [x.reshape(x.shape[0], -1) for x in map(read_points, inputs)]
+            points = [as_columns(read_points(x)) for x in inputs]
             self._learned = [self._range_of(p) for p in points]
 
     def forget(self) -> None:
@@ -119,15 +120,18 @@ class Leaf(Basis):
         Raises
         ------
         ValueError
-            If there are neither bounds nor a finite sample: the domain is then not known.
+            If there are neither bounds nor a finite sample: the domain is then not known. No
+            samples have no values, and need no domain.
         """
         points = [read_points(x) for x in self._one_each(sample_pts)]
         shape = self._one_shape({p.shape for p in points})
-        values = self._values(*(p.reshape(p.shape[0], -1) for p in points))
+        values = self._values(*map(as_columns, points))
         return values.reshape(*shape, values.shape[-1])
 
     def _values(self, points):
         """The functions at points of shape (n_samples, n_inputs), along one more axis."""
+        if points.shape[0] == 0:
+            return np.empty((*points.shape, self.n_basis_funcs))
         finite = np.isfinite(points)
         low, scale = self._range(points, self.bounds)
         with np.errstate(invalid="ignore"):
@@ -268,7 +272,9 @@ class Conv(Leaf):
 
     # --- features ---
 
-    def compute_features(self, xi: object, epochs: object | None = None) -> FeatureMatrix:
+    def compute_features(
+        self, xi: object, *more: object, epochs: object | None = None
+    ) -> FeatureMatrix:
         """Features of the counts, as a matrix that is never stored.
 
         ``X[t, i * B + b] = sum_l kernel_[l, b] * counts[t - 1 - l, i]``. The first
@@ -297,29 +303,41 @@ class Conv(Leaf):
         Raises
         ------
         ValueError
-            If the counts are not numbers or empty, or the epochs do not fit them.
+            If the counts are not numbers, the epochs do not fit them, or the basis is a part of a
+            sum or a product. No bins have features without rows.
+        TypeError
+            If there is a second input.
         """
+        self._check_whole()
+        if more:
+            raise TypeError(
+                f"{self.label} takes one input; {1 + len(more)} were given. Epochs are given by "
+                "name: compute_features(counts, epochs=epochs)."
+            )
+        return self._compute_features(xi, epochs=epochs)
+
+    def _compute_features(self, xi, *, epochs):
         counts, epochs, timeline = _read_samples(xi, epochs, "Counts")
         if timeline is not None:
             timeline.check_regular("Counts")
         self._input_shape = counts.shape[1:]
         n_bins = counts.shape[0]
         if isinstance(counts, np.ndarray):
-            counts = counts.reshape(n_bins, -1)
-        self._check_size(int((epochs[:, 1] - epochs[:, 0]).max()))
+            counts = as_columns(counts)
+        self._check_size(int((epochs[:, 1] - epochs[:, 0]).max(initial=0)))
         kernel, shift = self.kernel_, self._shift()
         window_size = kernel.shape[0]
         complete = np.zeros(n_bins, bool)
         for begin, end in epochs:
             first = begin + max(0, window_size - shift)
             complete[first : max(first, min(end, end - shift + 1))] = True
-        n_short = int(np.sum(epochs[:, 1] - epochs[:, 0] < window_size))
+        n_short = int(np.sum(epochs[:, 1] - epochs[:, 0] < window_size)) if n_bins else 0
         if n_short:
             warnings.warn(
                 f"{n_short} of {len(epochs)} epochs are shorter than the window of "
                 f"{window_size} bins; all their rows are NaN.",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         rest = kernel, shift, self.label, complete
         if isinstance(counts, np.ndarray) and is_dense(counts):
@@ -413,9 +431,14 @@ class Eval(Leaf):
         Raises
         ------
         ValueError
-            If the samples are empty or not numbers, several inputs differ in shape, there are
-            neither bounds nor a finite sample, or the epochs do not fit.
+            If the samples are not numbers, several inputs differ in shape, there are neither bounds
+            nor a finite sample, the epochs do not fit, or the basis is a part of a sum or a
+            product. No samples have features without rows.
         """
+        self._check_whole()
+        return self._compute_features(*xi, epochs=epochs)
+
+    def _compute_features(self, *xi, epochs):
         held = [_held(x) for x in self._one_each(xi)]
         slow, timelines = held[0], [getattr(x, "timeline", None) for x in xi]
         if slow is not None and all(_same_runs(slow, h) for h in held):
@@ -440,7 +463,7 @@ class Eval(Leaf):
             for begin, end in epochs:
                 complete[begin:end] = True
         n_funcs = values.shape[-1]
-        values = values.reshape(values.shape[0], -1)
+        values = as_columns(values)
         timeline = common_timeline(timelines, [f"input {k}" for k in range(len(timelines))])
         if slow is not None:
             block = slow.with_values(values, self.label, n_funcs, complete)
@@ -451,7 +474,7 @@ class Eval(Leaf):
 
     def _features(self, *inputs):
         """Values of shape (n_samples, ..., n_columns); the last axis is that of the functions."""
-        inputs = [x.reshape(x.shape[0], -1) for x in inputs]
+        inputs = [as_columns(x) for x in inputs]
         values = self._values(*inputs)
         outside = np.any([self._outside(x).any(axis=1) for x in inputs], axis=0)
         values[outside] = self.fill_value
@@ -483,12 +506,13 @@ def read_bounds(value: ArrayLike, finite: bool = True) -> tuple[float, float]:
 
 
 def read_points(points: ArrayLike) -> np.ndarray:
-    """Samples as an array of floats; raises if there is no sample."""
-    points = as_numbers(points, "Samples")
-    points = np.atleast_1d(_as_floats(points))
-    if points.shape[0] == 0:
-        raise ValueError(f"Samples have shape {points.shape}; expected at least one.")
-    return points
+    """Samples as an array of floats with at least one axis."""
+    return np.atleast_1d(_as_floats(as_numbers(points, "Samples")))
+
+
+def as_columns(array: np.ndarray) -> np.ndarray:
+    """An array with all axes but the first as one; the array may have no rows."""
+    return array.reshape(array.shape[0], math.prod(array.shape[1:]))
 
 
 def _as_floats(array):
@@ -536,11 +560,11 @@ def _read_samples(counts, epochs, name):
         epochs = np.column_stack([np.concatenate([[0], stops[:-1]]), stops])
         counts = join(trials)
     counts = as_numbers(counts, name)
-    if name == "Samples" and counts.ndim == 0:  # a single sample
+    if counts.ndim == 0:  # a single sample
         counts = counts[None]
-    if counts.ndim == 0 or 0 in counts.shape:
+    if 0 in counts.shape[1:]:
         raise ValueError(
-            f"{name} have shape {counts.shape}; expected (n_bins, n_senders), at least 1 by 1."
+            f"{name} have shape {counts.shape}; expected (n_bins, n_senders), at least one sender."
         )
     if counts.shape[0] >= 2**31 - 2**20:
         raise ValueError(

@@ -126,7 +126,7 @@ def population_activity(
     """
     check_bin_size(bin_size)
     window = max(round(_WINDOW / bin_size), 1)
-    (block,) = HistoryConv(window).compute_features(counts, epochs).blocks
+    (block,) = HistoryConv(window).compute_features(counts, epochs=epochs).blocks
     block = block.by_events()
     parts, masks, n = [], [], block.n_senders
     for timescale in timescales:

@@ -58,10 +58,10 @@ def fit_coupling(
     """Fit all-to-all coupling to spike times, given what else drives the cells.
 
     Without covariates the result is the same as from
-    ``PopulationGLM(...).fit(basis.compute_features(counts, epochs), counts)``, but the counts are
-    never a table. Spikes of one bin and unit become one event. Memory: 16 bytes for each event, 48
-    with the features, and one byte for each bin, so that bins of 0.1 ms are possible. The fit
-    itself takes up to ``memory_budget``.
+    ``PopulationGLM(...).fit(basis.compute_features(counts, epochs=epochs), counts)``, but the
+    counts are never a table. Spikes of one bin and unit become one event. Memory: 16 bytes for each
+    event, 48 with the features, and one byte for each bin, so that bins of 0.1 ms are possible. The
+    fit itself takes up to ``memory_budget``.
 
     Parameters
     ----------

@@ -40,10 +40,10 @@ class Design:
     @classmethod
     def of(cls, counts: object, epochs: object, basis: object, own_basis: object | None) -> Design:
         """The histories of counts."""
-        X = basis.compute_features(counts, epochs)
+        X = basis.compute_features(counts, epochs=epochs)
         (population,), own = X.blocks, None
         if own_basis is not None:
-            itself = own_basis.compute_features(counts, epochs)
+            itself = own_basis.compute_features(counts, epochs=epochs)
             (own,) = itself.blocks
             own.label = OWN
             X = hstack([X, itself])
