@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from sklearn.base import clone
 
+import fastglm
 from fastglm import basis
 
 RATES = np.array([1.0, 3.0, 8.0])
@@ -475,24 +476,39 @@ def test_a_factor_of_another_shape_is_refused(nemos, replace):
     assert product.n_output_features == 48
 
 
-@pytest.mark.parametrize("shape", [(9,), (9, 2)])
-def test_no_samples_have_values_and_features_without_rows(shape):
+@pytest.mark.parametrize("shape", [(0,), (0, 2), (12, 0), (0, 0), (12, 0, 2)])
+def test_no_samples_have_values_and_features_without_numbers(shape):
     """As NeMoS 0.2.9; 0.2.8 refuses them."""
-    some = samples(*shape)
+    nothing, one = np.zeros(shape), samples(12)
     for b in (
         *(getattr(basis, name)(**kwargs) for name, kwargs in CASES),
         basis.Zero(),
         basis.Category(3),
-        basis.CustomBasis([np.sin, np.cos], label="own"),
         basis.FourierEval(3, ndim=2),
         basis.HistoryConv(3),
         basis.OrthExponentialConv(2, window_size=8, decay_rates=[1.0, 2.0]),
         basis.BSplineEval(5) + basis.RaisedCosineLogConv(4, window_size=8),
         basis.BSplineEval(5) * basis.RaisedCosineLogConv(4, window_size=8),
     ):
-        for method in (b.evaluate, b.compute_features):
-            values, nothing = (np.asarray(method(*[x] * b._n_inputs)) for x in (some, some[:0]))
-            assert nothing.shape == (0, *values.shape[1:])
+        values, X = (
+            np.asarray(method(*[nothing] * b._n_inputs))
+            for method in (b.evaluate, b.compute_features)
+        )
+        n_funcs = b.evaluate(*[one] * b._n_inputs).shape[-1]
+        assert values.shape == (*shape, n_funcs)
+        assert X.shape == (shape[0], n_funcs * int(np.prod(shape[1:])))
+        assert b.n_output_features == X.shape[1]
+    own = basis.CustomBasis([np.sin, np.cos])
+    X = own.compute_features(nothing)
+    assert X.shape == (shape[0], own.n_output_features) == (shape[0], 2 * int(np.prod(shape[1:])))
+
+
+def test_nothing_is_not_fitted():
+    for X in (basis.HistoryConv(3).compute_features(np.zeros((9, 0))), np.zeros((9, 0))):
+        with pytest.raises(
+            ValueError, match=r"X has shape \(9, 0\); expected at least one feature"
+        ):
+            fastglm.GLM().fit(X, np.ones(9))
 
 
 def test_no_samples_keep_their_times():

@@ -755,6 +755,8 @@ class MultiplicativeBasis(_Composite):
                 f"The factors of {self.label} have {left.shape[0]} and {right.shape[0]} samples; "
                 "expected the same number in each."
             )
+        if n_inputs == 0:  # there is nothing to multiply
+            return FeatureMatrix([left.blocks[0]], timeline=timeline)
         block = ProductColumns(left.blocks, right.blocks, n_inputs, self.label)
         block.inputs = left.blocks[0].inputs if n_inputs > 1 else None
         return FeatureMatrix([block], timeline=timeline)

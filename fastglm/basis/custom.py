@@ -177,6 +177,8 @@ class CustomBasis(Eval):
     def _call(self, inputs, several):
         axes = inputs[0].shape[: self.ndim_input]
         inputs = [x.reshape(*axes, math.prod(x.shape[self.ndim_input :])) for x in inputs]
+        if inputs[0].shape[-1] == 0:
+            return np.empty((axes[0], *self.output_shape, 0, self.n_basis_funcs))
         values = [
             [
                 np.asarray(f(*(x[..., i] for x in inputs), **self.basis_kwargs))

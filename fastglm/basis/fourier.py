@@ -176,7 +176,7 @@ class FourierEval(Eval):
         return 2 * frequencies.shape[1] - int((~frequencies.any(axis=0)).sum())
 
     def _values(self, *points):
-        if points[0].shape[0] == 0:
+        if points[0].size == 0:
             return np.empty((*points[0].shape, self.n_basis_funcs))
         turns = []
         for k, (x, bounds) in enumerate(zip(points, self._bounds_of_inputs(), strict=True)):

@@ -130,7 +130,7 @@ class Leaf(Basis):
 
     def _values(self, points):
         """The functions at points of shape (n_samples, n_inputs), along one more axis."""
-        if points.shape[0] == 0:
+        if points.size == 0:
             return np.empty((*points.shape, self.n_basis_funcs))
         finite = np.isfinite(points)
         low, scale = self._range(points, self.bounds)
@@ -304,7 +304,8 @@ class Conv(Leaf):
         ------
         ValueError
             If the counts are not numbers, the epochs do not fit them, or the basis is a part of a
-            sum or a product. No bins have features without rows.
+            sum or a product. No bins have features without rows, and no senders features without
+            columns.
         TypeError
             If there is a second input.
         """
@@ -562,10 +563,6 @@ def _read_samples(counts, epochs, name):
     counts = as_numbers(counts, name)
     if counts.ndim == 0:  # a single sample
         counts = counts[None]
-    if 0 in counts.shape[1:]:
-        raise ValueError(
-            f"{name} have shape {counts.shape}; expected (n_bins, n_senders), at least one sender."
-        )
     if counts.shape[0] >= 2**31 - 2**20:
         raise ValueError(
             f"{name} have {counts.shape[0]} bins; at most 2**31 - 2**20 are supported."
