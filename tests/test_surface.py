@@ -323,6 +323,8 @@ def test_categories():
         strict.compute_features(labels)
     with pytest.raises(ValueError, match=r"hold \['c'\]; expected one of \[0, 1\]"):
         fastglm.basis.Category(2, out_of_category=False).evaluate(np.array(["1", "c"])[1:])
+    with pytest.raises(AttributeError, match="bounds"):
+        basis.bounds = (0, 1)
     numbers = fastglm.basis.Category(3).compute_features(np.array([2, 0, np.nan]))
     np.testing.assert_array_equal(numbers, [[0, 0, 1], [1, 0, 0], [np.nan] * 3])
     product = basis * fastglm.basis.IdentityEval()

@@ -91,6 +91,10 @@ class Category(Eval):
         """Number of categories."""
         return len(self.categories)
 
+    @property
+    def bounds(self) -> None:
+        """Always None: labels have no range."""
+
     @keeps_times
     def evaluate(self, *sample_pts: ArrayLike) -> np.ndarray:
         """The columns at samples; see `compute_features`.
