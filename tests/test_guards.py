@@ -474,7 +474,8 @@ def test_large_offsets_do_not_overflow_in_the_start():
     offset = np.array([[-2000.0], [1500.0], [1500.0]])
     loss = PoissonObservations().loss()
     with np.errstate(all="raise", under="ignore"):
-        start = Observed(events, offset=offset).start(loss, np.array([4 / 3]), np.ones(3, bool))
+        whole = types.SimpleNamespace(valid=np.ones(3, bool))
+        start = Observed(events, offset=offset).start(loss, np.array([4 / 3]), whole)
     np.testing.assert_allclose(start, np.log(2) - 1500)
 
 
