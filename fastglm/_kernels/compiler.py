@@ -95,7 +95,7 @@ def _tell(error):
         _told = True
         warnings.warn(
             f"Numba's cache of compiled kernels cannot be used ({error}): every process compiles "
-            "them anew, which takes about a minute. Set NUMBA_CACHE_DIR to a folder that can be "
+            "them anew, which takes half a minute. Set NUMBA_CACHE_DIR to a folder that can be "
             "written?",
             UserWarning,
             stacklevel=3,
