@@ -118,7 +118,9 @@ def draw(rows, path):
             ax.barh(k, value, left=left, color=colours[name], label=label)
             left += value
         ax.text(left, k, f"  {row['seconds']:.1f} s", va="center", fontsize=9)
-    ax.set_yticks(range(len(rows)), [f"{row['threads']} threads" for row in rows])
+    names = ["1 thread" if row["threads"] == 1 else f"{row['threads']} threads" for row in rows]
+    ax.set_yticks(range(len(rows)), names)
+    ax.invert_yaxis()
     ax.set_xlabel("threads x seconds")
     ax.set_xlim(0, 1.12 * max(row["threads"] * row["seconds"] for row in rows))
     ax.legend(frameon=False, fontsize=8, ncol=2, loc="upper center", bbox_to_anchor=(0.5, -0.35))
