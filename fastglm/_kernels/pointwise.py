@@ -27,7 +27,7 @@ from fastglm._kernels.elementary import (
     surprise_of,
 )
 from fastglm._kernels.tiles import FASTMATH, LANES, NARROW_BLOCK, PAD, SEGMENT, first_at
-from fastglm._kernels.weigh import CELLS, repeat, weigh, weigh_in_order, weigh_wide
+from fastglm._kernels.weigh import CELLS, repeat, segment_sums, weigh, weigh_in_order, weigh_wide
 
 
 @njit(cache=True, fastmath=FASTMATH)
@@ -109,31 +109,28 @@ def poisson_softplus(eta, counts, intercept, scale, weight, start, begin, end, s
     below = np.empty(NARROW_BLOCK * lanes, eta.dtype)
     offsets = np.empty(NARROW_BLOCK * lanes, eta.dtype)
     repeat(intercept, lanes, offsets)
-    for first in range(begin, end, SEGMENT):
-        total = sums[first // SEGMENT]
-        total[:] = 0
-        last = min(end, first + SEGMENT)
-        for row in range(first, last, NARROW_BLOCK):
-            n = min(NARROW_BLOCK, last - row)
-            block = eta[(PAD + row) * lanes : (PAD + row + n) * lanes]
-            y = counts[(PAD + row) * lanes : (PAD + row + n) * lanes]
-            for k in range(block.shape[0]):
-                x = block[k] + offsets[k]
-                below[k] = min(max(lowest - x, zero), far)
-                block[k] = max(x, lowest)
-                decays[k] = decay(block[k])
-            for k in range(block.shape[0]):
-                loss[k] = softplus(block[k], decays[k], zero, one)
-            for k in range(block.shape[0]):
-                block[k] = softplus_slope(block[k], decays[k], zero, one)
-                block[k] -= y[k] * (block[k] / loss[k])
-            for k in range(block.shape[0]):
-                loss[k] -= y[k] * (log_of(loss[k]) - below[k])
-            args = loss, block, weight[start + row : start + row + n], total[0], total[1]
-            if lanes == 1:
-                weigh_in_order(*args)
-            else:
-                weigh_wide(*args)
+    for row in range(begin, end, NARROW_BLOCK):
+        n = min(NARROW_BLOCK, end - row)
+        block = eta[(PAD + row) * lanes : (PAD + row + n) * lanes]
+        y = counts[(PAD + row) * lanes : (PAD + row + n) * lanes]
+        for k in range(block.shape[0]):
+            x = block[k] + offsets[k]
+            below[k] = min(max(lowest - x, zero), far)
+            block[k] = max(x, lowest)
+            decays[k] = decay(block[k])
+        for k in range(block.shape[0]):
+            loss[k] = softplus(block[k], decays[k], zero, one)
+        for k in range(block.shape[0]):
+            block[k] = softplus_slope(block[k], decays[k], zero, one)
+            block[k] -= y[k] * (block[k] / loss[k])
+        for k in range(block.shape[0]):
+            loss[k] -= y[k] * (log_of(loss[k]) - below[k])
+        total = segment_sums(sums, row)
+        args = loss, block, weight[start + row : start + row + n], total[0], total[1]
+        if lanes == 1:
+            weigh_in_order(*args)
+        else:
+            weigh_wide(*args)
 
 
 @njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
@@ -149,21 +146,17 @@ def bernoulli_logistic(eta, counts, intercept, scale, weight, start, begin, end,
     loss, decays = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
     offsets = np.empty(CELLS, eta.dtype)
     repeat(intercept, lanes, offsets)
-    for first in range(begin, end, SEGMENT):
-        total = sums[first // SEGMENT]
-        total[:] = 0
-        last = min(end, first + SEGMENT)
-        for row in range(first, last, block_rows):
-            n = min(block_rows, last - row)
-            block = eta[(PAD + row) * lanes : (PAD + row + n) * lanes]
-            for k in range(block.shape[0]):
-                block[k] += offsets[k]
-                decays[k] = decay(block[k])
-            for k in range(block.shape[0]):
-                loss[k] = cumulant(block[k], decays[k], zero)
-            for k in range(block.shape[0]):
-                block[k] = softplus_slope(block[k], decays[k], zero, one)
-            weigh(loss, block, weight[start + row : start + row + n], lanes, total)
+    for row in range(begin, end, block_rows):
+        n = min(block_rows, end - row)
+        block = eta[(PAD + row) * lanes : (PAD + row + n) * lanes]
+        for k in range(block.shape[0]):
+            block[k] += offsets[k]
+            decays[k] = decay(block[k])
+        for k in range(block.shape[0]):
+            loss[k] = cumulant(block[k], decays[k], zero)
+        for k in range(block.shape[0]):
+            block[k] = softplus_slope(block[k], decays[k], zero, one)
+        weigh(loss, block, weight[start + row : start + row + n], lanes, segment_sums(sums, row))
 
 
 @njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
@@ -184,31 +177,27 @@ def bernoulli_cloglog(eta, counts, intercept, scale, weight, start, begin, end, 
     decays, below = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
     offsets = np.empty(CELLS, eta.dtype)
     repeat(intercept, lanes, offsets)
-    for first in range(begin, end, SEGMENT):
-        total = sums[first // SEGMENT]
-        total[:] = 0
-        last = min(end, first + SEGMENT)
-        for row in range(first, last, block_rows):
-            n = min(block_rows, last - row)
-            block = eta[(PAD + row) * lanes : (PAD + row + n) * lanes]
-            y = counts[(PAD + row) * lanes : (PAD + row + n) * lanes]
-            for k in range(block.shape[0]):
-                x = block[k] + offsets[k]
-                below[k] = min(lowest - x, far) if x < lowest else zero  # where log(mu) is eta
-                block[k] = exp_of(lowest if x < lowest else x)
-            for k in range(block.shape[0]):
-                decays[k] = exp_of(-block[k])
-            for k in range(block.shape[0]):
-                chance[k] = event_chance_of(block[k], decays[k])
-            for k in range(block.shape[0]):
-                loss[k] = y[k] * (surprise_of(chance[k], decays[k]) + below[k])
-            for k in range(block.shape[0]):
-                m = block[k]
-                silent = (one - y[k]) * m if y[k] < one else zero
-                loss[k] += silent
-                bounded = m if m < most else most
-                block[k] = silent - y[k] * (bounded * decays[k] / chance[k])
-            weigh(loss, block, weight[start + row : start + row + n], lanes, total)
+    for row in range(begin, end, block_rows):
+        n = min(block_rows, end - row)
+        block = eta[(PAD + row) * lanes : (PAD + row + n) * lanes]
+        y = counts[(PAD + row) * lanes : (PAD + row + n) * lanes]
+        for k in range(block.shape[0]):
+            x = block[k] + offsets[k]
+            below[k] = min(lowest - x, far) if x < lowest else zero  # where log(mu) is eta
+            block[k] = exp_of(lowest if x < lowest else x)
+        for k in range(block.shape[0]):
+            decays[k] = exp_of(-block[k])
+        for k in range(block.shape[0]):
+            chance[k] = event_chance_of(block[k], decays[k])
+        for k in range(block.shape[0]):
+            loss[k] = y[k] * (surprise_of(chance[k], decays[k]) + below[k])
+        for k in range(block.shape[0]):
+            m = block[k]
+            silent = (one - y[k]) * m if y[k] < one else zero
+            loss[k] += silent
+            bounded = m if m < most else most
+            block[k] = silent - y[k] * (bounded * decays[k] / chance[k])
+        weigh(loss, block, weight[start + row : start + row + n], lanes, segment_sums(sums, row))
 
 
 @njit(cache=True, fastmath=FASTMATH)

@@ -9,8 +9,8 @@ import numpy as np
 
 from fastglm._kernels.compiler import njit
 from fastglm._kernels.elementary import decay, exp_of, log_of, softplus, softplus_slope
-from fastglm._kernels.tiles import FASTMATH, PAD, SEGMENT
-from fastglm._kernels.weigh import CELLS, repeat, weigh
+from fastglm._kernels.tiles import FASTMATH, PAD
+from fastglm._kernels.weigh import CELLS, repeat, segment_sums, weigh
 
 
 @njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
@@ -26,22 +26,18 @@ def gamma_one_over_x(eta, counts, intercept, scale, weight, start, begin, end, s
     block_rows = CELLS // lanes
     loss, offsets = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
     repeat(intercept, lanes, offsets)
-    for first in range(begin, end, SEGMENT):
-        total = sums[first // SEGMENT]
-        total[:] = 0
-        last = min(end, first + SEGMENT)
-        for row in range(first, last, block_rows):
-            n = min(block_rows, last - row)
-            block = eta[(PAD + row) * lanes : (PAD + row + n) * lanes]
-            y = counts[(PAD + row) * lanes : (PAD + row + n) * lanes]
-            for k in range(block.shape[0]):
-                x = block[k] + offsets[k]
-                block[k] = x
-                value = y[k] * x - log_of(x)
-                loss[k] = most if x <= zero else value
-            for k in range(block.shape[0]):
-                block[k] = y[k] - one / (zero if block[k] <= zero else block[k])
-            weigh(loss, block, weight[start + row : start + row + n], lanes, total)
+    for row in range(begin, end, block_rows):
+        n = min(block_rows, end - row)
+        block = eta[(PAD + row) * lanes : (PAD + row + n) * lanes]
+        y = counts[(PAD + row) * lanes : (PAD + row + n) * lanes]
+        for k in range(block.shape[0]):
+            x = block[k] + offsets[k]
+            block[k] = x
+            value = y[k] * x - log_of(x)
+            loss[k] = most if x <= zero else value
+        for k in range(block.shape[0]):
+            block[k] = y[k] - one / (zero if block[k] <= zero else block[k])
+        weigh(loss, block, weight[start + row : start + row + n], lanes, segment_sums(sums, row))
 
 
 @njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
@@ -55,22 +51,18 @@ def gamma_exp(eta, counts, intercept, scale, weight, start, begin, end, sums):
     block_rows = CELLS // lanes
     loss, offsets = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
     repeat(intercept, lanes, offsets)
-    for first in range(begin, end, SEGMENT):
-        total = sums[first // SEGMENT]
-        total[:] = 0
-        last = min(end, first + SEGMENT)
-        for row in range(first, last, block_rows):
-            n = min(block_rows, last - row)
-            block = eta[(PAD + row) * lanes : (PAD + row + n) * lanes]
-            y = counts[(PAD + row) * lanes : (PAD + row + n) * lanes]
-            for k in range(block.shape[0]):
-                block[k] += offsets[k]
-                loss[k] = exp_of(-block[k])
-            for k in range(block.shape[0]):
-                ratio = y[k] * loss[k]
-                loss[k] = ratio + block[k]
-                block[k] = one - ratio
-            weigh(loss, block, weight[start + row : start + row + n], lanes, total)
+    for row in range(begin, end, block_rows):
+        n = min(block_rows, end - row)
+        block = eta[(PAD + row) * lanes : (PAD + row + n) * lanes]
+        y = counts[(PAD + row) * lanes : (PAD + row + n) * lanes]
+        for k in range(block.shape[0]):
+            block[k] += offsets[k]
+            loss[k] = exp_of(-block[k])
+        for k in range(block.shape[0]):
+            ratio = y[k] * loss[k]
+            loss[k] = ratio + block[k]
+            block[k] = one - ratio
+        weigh(loss, block, weight[start + row : start + row + n], lanes, segment_sums(sums, row))
 
 
 @njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
@@ -86,28 +78,24 @@ def gamma_softplus(eta, counts, intercept, scale, weight, start, begin, end, sum
     loss, decays = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
     offsets = np.empty(CELLS, eta.dtype)
     repeat(intercept, lanes, offsets)
-    for first in range(begin, end, SEGMENT):
-        total = sums[first // SEGMENT]
-        total[:] = 0
-        last = min(end, first + SEGMENT)
-        for row in range(first, last, block_rows):
-            n = min(block_rows, last - row)
-            block = eta[(PAD + row) * lanes : (PAD + row + n) * lanes]
-            y = counts[(PAD + row) * lanes : (PAD + row + n) * lanes]
-            for k in range(block.shape[0]):
-                x = block[k] + offsets[k]
-                block[k] = lowest if x < lowest else x
-                decays[k] = decay(block[k])
-            for k in range(block.shape[0]):
-                loss[k] = softplus(block[k], decays[k], zero, one)
-            for k in range(block.shape[0]):
-                ratio = y[k] / loss[k]
-                block[k] = softplus_slope(block[k], decays[k], zero, one) / loss[k]
-                block[k] *= one - ratio
-                decays[k] = ratio
-            for k in range(block.shape[0]):
-                loss[k] = decays[k] + log_of(loss[k])
-            weigh(loss, block, weight[start + row : start + row + n], lanes, total)
+    for row in range(begin, end, block_rows):
+        n = min(block_rows, end - row)
+        block = eta[(PAD + row) * lanes : (PAD + row + n) * lanes]
+        y = counts[(PAD + row) * lanes : (PAD + row + n) * lanes]
+        for k in range(block.shape[0]):
+            x = block[k] + offsets[k]
+            block[k] = lowest if x < lowest else x
+            decays[k] = decay(block[k])
+        for k in range(block.shape[0]):
+            loss[k] = softplus(block[k], decays[k], zero, one)
+        for k in range(block.shape[0]):
+            ratio = y[k] / loss[k]
+            block[k] = softplus_slope(block[k], decays[k], zero, one) / loss[k]
+            block[k] *= one - ratio
+            decays[k] = ratio
+        for k in range(block.shape[0]):
+            loss[k] = decays[k] + log_of(loss[k])
+        weigh(loss, block, weight[start + row : start + row + n], lanes, segment_sums(sums, row))
 
 
 @njit(cache=True, fastmath=FASTMATH)
@@ -147,25 +135,21 @@ def negative_binomial_exp(eta, counts, intercept, scale, weight, start, begin, e
     below, offsets = np.empty(CELLS, eta.dtype), np.empty(CELLS, eta.dtype)
     repeat(intercept, lanes, offsets)
     _read_scales(scale, lanes, scales, log_scales)
-    for first in range(begin, end, SEGMENT):
-        total = sums[first // SEGMENT]
-        total[:] = 0
-        last = min(end, first + SEGMENT)
-        for row in range(first, last, block_rows):
-            n = min(block_rows, last - row)
-            block = eta[(PAD + row) * lanes : (PAD + row + n) * lanes]
-            y = counts[(PAD + row) * lanes : (PAD + row + n) * lanes]
-            for k in range(block.shape[0]):
-                x = block[k] + offsets[k]
-                below[k] = min(lowest - x, far) if x < lowest else zero  # where log(mu) is eta
-                block[k] = lowest if x < lowest else x
-                means[k] = exp_of(block[k])
-            for k in range(block.shape[0]):
-                loss[k] = _log1p_over(scales[k], means[k], one)
-            for k in range(block.shape[0]):
-                loss[k] -= y[k] * (log_scales[k] + block[k] - below[k] - scales[k] * loss[k])
-                block[k] = (means[k] - y[k]) / (one + scales[k] * means[k])
-            weigh(loss, block, weight[start + row : start + row + n], lanes, total)
+    for row in range(begin, end, block_rows):
+        n = min(block_rows, end - row)
+        block = eta[(PAD + row) * lanes : (PAD + row + n) * lanes]
+        y = counts[(PAD + row) * lanes : (PAD + row + n) * lanes]
+        for k in range(block.shape[0]):
+            x = block[k] + offsets[k]
+            below[k] = min(lowest - x, far) if x < lowest else zero  # where log(mu) is eta
+            block[k] = lowest if x < lowest else x
+            means[k] = exp_of(block[k])
+        for k in range(block.shape[0]):
+            loss[k] = _log1p_over(scales[k], means[k], one)
+        for k in range(block.shape[0]):
+            loss[k] -= y[k] * (log_scales[k] + block[k] - below[k] - scales[k] * loss[k])
+            block[k] = (means[k] - y[k]) / (one + scales[k] * means[k])
+        weigh(loss, block, weight[start + row : start + row + n], lanes, segment_sums(sums, row))
 
 
 @njit(cache=True, nogil=True, fastmath=FASTMATH, error_model="numpy")
@@ -185,28 +169,24 @@ def negative_binomial_softplus(eta, counts, intercept, scale, weight, start, beg
     below = np.empty(CELLS, eta.dtype)
     repeat(intercept, lanes, offsets)
     _read_scales(scale, lanes, scales, log_scales)
-    for first in range(begin, end, SEGMENT):
-        total = sums[first // SEGMENT]
-        total[:] = 0
-        last = min(end, first + SEGMENT)
-        for row in range(first, last, block_rows):
-            n = min(block_rows, last - row)
-            block = eta[(PAD + row) * lanes : (PAD + row + n) * lanes]
-            y = counts[(PAD + row) * lanes : (PAD + row + n) * lanes]
-            for k in range(block.shape[0]):
-                x = block[k] + offsets[k]
-                below[k] = min(lowest - x, far) if x < lowest else zero
-                block[k] = lowest if x < lowest else x
-                decays[k] = decay(block[k])
-            for k in range(block.shape[0]):
-                means[k] = softplus(block[k], decays[k], zero, one)
-            for k in range(block.shape[0]):
-                block[k] = softplus_slope(block[k], decays[k], zero, one)
-                block[k] -= y[k] * (block[k] / means[k])
-                block[k] /= one + scales[k] * means[k]
-            for k in range(block.shape[0]):
-                loss[k] = _log1p_over(scales[k], means[k], one)
-            for k in range(block.shape[0]):
-                log_mean = log_of(means[k]) - below[k]
-                loss[k] -= y[k] * (log_scales[k] + log_mean - scales[k] * loss[k])
-            weigh(loss, block, weight[start + row : start + row + n], lanes, total)
+    for row in range(begin, end, block_rows):
+        n = min(block_rows, end - row)
+        block = eta[(PAD + row) * lanes : (PAD + row + n) * lanes]
+        y = counts[(PAD + row) * lanes : (PAD + row + n) * lanes]
+        for k in range(block.shape[0]):
+            x = block[k] + offsets[k]
+            below[k] = min(lowest - x, far) if x < lowest else zero
+            block[k] = lowest if x < lowest else x
+            decays[k] = decay(block[k])
+        for k in range(block.shape[0]):
+            means[k] = softplus(block[k], decays[k], zero, one)
+        for k in range(block.shape[0]):
+            block[k] = softplus_slope(block[k], decays[k], zero, one)
+            block[k] -= y[k] * (block[k] / means[k])
+            block[k] /= one + scales[k] * means[k]
+        for k in range(block.shape[0]):
+            loss[k] = _log1p_over(scales[k], means[k], one)
+        for k in range(block.shape[0]):
+            log_mean = log_of(means[k]) - below[k]
+            loss[k] -= y[k] * (log_scales[k] + log_mean - scales[k] * loss[k])
+        weigh(loss, block, weight[start + row : start + row + n], lanes, segment_sums(sums, row))

@@ -1,7 +1,7 @@
 """Blocks of a pointwise kernel: intercepts in every row, weights of bins, and sums."""
 
 from fastglm._kernels.compiler import njit
-from fastglm._kernels.tiles import FASTMATH, LANES, NARROW_BLOCK
+from fastglm._kernels.tiles import FASTMATH, LANES, NARROW_BLOCK, SEGMENT
 
 CELLS = NARROW_BLOCK * LANES  # numbers in a block: 4 KB of float32, so that four stay in L1
 
@@ -15,6 +15,15 @@ def repeat(intercept, lanes, out):
         for row in range(NARROW_BLOCK):
             for k in range(LANES):
                 out[row * LANES + k] = intercept[k]
+
+
+@njit(cache=True)
+def segment_sums(sums, row):
+    """The sums of the segment of a row; those of its first row begin at 0."""
+    total = sums[row // SEGMENT]
+    if row % SEGMENT == 0:
+        total[:] = 0
+    return total
 
 
 @njit(cache=True, fastmath=FASTMATH)
