@@ -100,9 +100,10 @@ class HistorySweep:
         """
         n, starts, tiles = self.block.n_senders, self.block.starts, tiles.tolist()
         load = np.arange(n + 1) + starts  # a sender without events has some work too
-        whole = np.arange(len(tiles))[:, None] * load[-1] + load[:-1]
         ends = np.arange(1, n_pieces()) / n_pieces() * (len(tiles) * load[-1])
-        edges = np.unique([0, *np.searchsorted(whole.ravel(), ends), len(tiles) * n]).tolist()
+        k, rest = np.divmod(ends, load[-1])
+        edges = k.astype(int) * n + np.searchsorted(load[:-1], rest)
+        edges = np.unique([0, *edges, len(tiles) * n]).tolist()
 
         def call(piece):
             first, last = piece  # senders, counted tile by tile

@@ -8,6 +8,7 @@ import numpy as np
 from fastglm import _kernels as kernels
 from fastglm._products import sums
 from fastglm._products.kinds import Work, kind_of
+from fastglm._products.pieces import interior
 from fastglm._products.protocol import Chunk, Sums
 from fastglm._products.sweep import Sweep
 
@@ -177,8 +178,7 @@ class LocalPasses:
         totals = np.zeros((2, tiles.size * lanes))
         for chunks in sweep.rounds(valid):
             for chunk in chunks:
-                bins = slice(chunk.start, chunk.start + chunk.n_rows)
-                shifts[chunk.slot] = observed.shift(bins, loss.exponential, receivers)
+                shifts[chunk.slot] = observed.shift(chunk.bins, loss.exponential, receivers)
                 n_segments = -(-chunk.n_rows // kernels.SEGMENT)
                 found[chunk.slot] = np.zeros((tiles.size, n_segments, 2, lanes))
             sweep.forward(chunks, finish)
@@ -223,14 +223,14 @@ class LocalPasses:
         for chunks in sweep.rounds():
             sweep.forward(chunks)
             for chunk in chunks:
-                bins = slice(chunk.start, chunk.start + chunk.n_rows)
+                bins = chunk.bins
                 activity = self.products.activity[bins] if seen else None
                 yield Chunk(bins, sweep.get(chunk, n), valid[bins], activity)
 
 
 def _add_rows(values, piece, lanes, eta):
     """Add the rows of a piece, from values of shape (n_rows, 1 or n_receivers)."""
-    rows = _rows(eta, piece, lanes)
+    rows = interior(eta, piece.begin, piece.end, lanes)
     some = values[piece.begin : piece.end]
     if values.shape[1] > 1:
         some = some[:, piece.tile * lanes : (piece.tile + 1) * lanes]
@@ -245,12 +245,7 @@ def _copy_rows(values, receivers, piece, lanes, out):
     """
     first = piece.chunk.start
     own = values[first + piece.begin : first + piece.end, receivers]
-    _rows(out, piece, lanes)[:, : len(receivers)] = own
-
-
-def _rows(eta, piece, lanes):
-    rows = slice((kernels.PAD + piece.begin) * lanes, (kernels.PAD + piece.end) * lanes)
-    return eta[rows].reshape(-1, lanes)
+    interior(out, piece.begin, piece.end, lanes)[:, : len(receivers)] = own
 
 
 def _numpy_kernel(loss):
@@ -260,8 +255,7 @@ def _numpy_kernel(loss):
         lanes, own = intercept.size, loss.at(scale)
         for first in range(begin, end, kernels.SEGMENT):
             last = min(end, first + kernels.SEGMENT)
-            rows = slice((kernels.PAD + first) * lanes, (kernels.PAD + last) * lanes)
-            values, y = eta[rows].reshape(-1, lanes), counts[rows].reshape(-1, lanes)
+            values, y = (interior(array, first, last, lanes) for array in (eta, counts))
             of_bin = weight[start + first : start + last, None]
             x = values.astype(np.float64) + intercept
             with np.errstate(all="ignore"):

@@ -21,6 +21,10 @@ class Chunk(NamedTuple):
     start: int
     n_rows: int
 
+    @property
+    def bins(self) -> slice:
+        return slice(self.start, self.start + self.n_rows)
+
 
 class Piece(NamedTuple):
     """Rows of one chunk and one tile; ``begin`` is a multiple of the segment."""
@@ -29,6 +33,12 @@ class Piece(NamedTuple):
     tile: int
     begin: int
     end: int
+
+
+def interior(eta: np.ndarray, begin: int, end: int, lanes: int) -> np.ndarray:
+    """A view of some rows of eta, of one tile or of several: its last axes are rows and lanes."""
+    rows = eta.reshape(*eta.shape[:-1], -1, lanes)
+    return rows[..., kernels.PAD + begin : kernels.PAD + end, :]
 
 
 def run_pieces(function: Callable, chunks: list[Chunk], tiles: np.ndarray, lanes: int) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 from fastglm import _kernels as kernels
 from fastglm._kernels.dots import tiled_dot
 from fastglm._kernels.threads import run_threads
-from fastglm._products.pieces import run_pieces
+from fastglm._products.pieces import interior, run_pieces
 
 _ROWS = 512  # rows that one thread multiplies at a time
 _AT_ONCE = 16  # blocks of rows whose sums are held at a time
@@ -44,10 +44,6 @@ class RowSweep:
             self._at = start, n_rows
         return self._buffer[:n_rows]
 
-    def _interior(self, eta, n_rows):
-        eta = eta.reshape(eta.shape[0], -1, self.lanes)
-        return eta[:, kernels.PAD : kernels.PAD + n_rows]
-
     def forward(self, chunks, tiles, etas):
         for chunk in chunks:
             self._forward(chunk.start, chunk.n_rows, tiles, etas[chunk.slot])
@@ -57,7 +53,7 @@ class RowSweep:
             self._backward(chunk.start, chunk.n_rows, tiles, etas[chunk.slot])
 
     def _forward(self, start, n_rows, tiles, eta):
-        values, out = self._values(start, n_rows), self._interior(eta, n_rows)
+        values, out = self._values(start, n_rows), interior(eta, 0, n_rows, self.lanes)
 
         def block(first):
             part = slice(first, first + _ROWS)
@@ -69,7 +65,8 @@ class RowSweep:
         run_threads(block, range(0, n_rows, _ROWS), values.size)
 
     def _backward(self, start, n_rows, tiles, residual):
-        values, residual = self._values(start, n_rows), self._interior(residual, n_rows)
+        values = self._values(start, n_rows)
+        residual = interior(residual, 0, n_rows, self.lanes)
 
         def block(first):
             part = slice(first, first + _ROWS)
@@ -130,12 +127,11 @@ class RunSweep:
         n_segments = -(-max(c.n_rows for c in chunks) // kernels.SEGMENT)
         shape = len(chunks), len(self.coef), n_segments, self.coef.shape[1]
         sums = np.zeros(shape, self.dtype)  # of a segment
-        order = {chunk.start: k for k, chunk in enumerate(chunks)}
 
         def add(piece):
-            runs, residual = self._runs[piece.chunk.start], etas[piece.chunk.slot][piece.tile]
-            out = sums[order[piece.chunk.start], piece.tile]
-            self._sum(*runs, residual, piece.begin, piece.end, out)
+            slot, tile = piece.chunk.slot, piece.tile
+            own = etas[slot][tile], piece.begin, piece.end, sums[slot, tile]
+            self._sum(*self._runs[piece.chunk.start], *own)
 
         run_pieces(add, chunks, tiles, self.lanes)
         for part in sums:

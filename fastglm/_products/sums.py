@@ -120,9 +120,8 @@ def _history_cross(block, other, valid):
     sweep = Sweep(FeatureMatrix([block]), other.n_columns)
     for chunks in sweep.rounds():
         for chunk in chunks:
-            bins = np.arange(chunk.start, chunk.start + chunk.n_rows)
-            rows = finite_rows(other, bins)
-            rows[~valid[bins]] = 0
+            rows = finite_rows(other, np.arange(chunk.bins.start, chunk.bins.stop))
+            rows[~valid[chunk.bins]] = 0
             sweep.put(chunk, rows)
         sweep.backward(chunks)
     return sweep.collect()[:, : other.n_columns]
@@ -153,7 +152,7 @@ def project(X, valid, values, weight=None, lanes=LANES):
     by_rows = isinstance(values, Events)
     for chunks in sweep.rounds():
         for chunk in chunks:
-            bins = slice(chunk.start, chunk.start + chunk.n_rows)
+            bins = chunk.bins
             some = values.rows(np.arange(bins.start, bins.stop)) if by_rows else values[bins]
             own = np.where(valid[bins, None], some, 0.0)
             if weight is not None:

@@ -7,7 +7,7 @@ import numpy as np
 from fastglm import _kernels as kernels
 from fastglm._kernels.threads import n_threads_now
 from fastglm._products.kinds import kind_of
-from fastglm._products.pieces import Chunk, run_pieces
+from fastglm._products.pieces import Chunk, interior, run_pieces
 from fastglm._products.rows import RowSweep, chunk_of_rows
 
 CHUNK = 8192  # bins of a chunk of a full tile: 512 KB of float32, half of a core's L2
@@ -101,7 +101,7 @@ class Sweep:
         self._make_room([chunk])
         eta = self.etas[chunk.slot]
         eta[:] = 0
-        out, n = self._rows(eta, chunk.n_rows), values.shape[1]
+        out, n = interior(eta, 0, chunk.n_rows, self.lanes), values.shape[1]
         for tile in range(self.n_tiles):
             width = min(self.lanes, n - tile * self.lanes)
             if width > 0:
@@ -109,11 +109,8 @@ class Sweep:
 
     def get(self, chunk, n):
         """The first ``n`` receivers of the chunk as an array of shape (n_rows, n)."""
-        eta = self._rows(self.etas[chunk.slot], chunk.n_rows)
+        eta = interior(self.etas[chunk.slot], 0, chunk.n_rows, self.lanes)
         return eta.transpose(1, 0, 2).reshape(chunk.n_rows, -1)[:, :n]
-
-    def _rows(self, eta, n_rows):
-        return eta.reshape(self.n_tiles, -1, self.lanes)[:, kernels.PAD : kernels.PAD + n_rows]
 
     def backward(self, chunks):
         """Add ``X[chunk].T @ residual``, where the residual stands in ``etas``."""
@@ -130,7 +127,7 @@ class Sweep:
 
 def _clear(lanes):
     def clear(piece, eta):
-        eta[(kernels.PAD + piece.begin) * lanes : (kernels.PAD + piece.end) * lanes] = 0
+        interior(eta, piece.begin, piece.end, lanes)[:] = 0
 
     return clear
 
