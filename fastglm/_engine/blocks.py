@@ -23,7 +23,7 @@ from fastglm._algebra.linear import centre
 from fastglm._engine.events import PRECISE, EventProblem
 from fastglm._engine.lbfgs import Steps
 from fastglm._engine.observed import Observed
-from fastglm._engine.shared import Spectrum
+from fastglm._engine.shared import Spectrum, scale_to
 from fastglm._kernels.dots import column_dot, tiled_dot
 from fastglm._kernels.threads import run_threads
 from fastglm._kernels.tiles import LANES
@@ -205,14 +205,11 @@ class BlockModel:
 
     def solve(self, residual, level, receivers):
         """The inverse of the model of some receivers times a residual of each."""
-        spectrum, diagonal = self.shared.spectrum, self.shared.diagonal[:, None]
         level = np.maximum(level, 1e-30)
         ridge, pull = self.penalty.level[receivers], self.penalty.diagonal(receivers)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            model = level * diagonal + ridge * spectrum.unit[:, None] ** 2
-            scale = np.sqrt((level * diagonal + pull) / model)
-        scale = np.where(np.isfinite(scale) & (scale > 0), scale, 1.0)
-        return spectrum.solve(level, ridge, residual / scale) / scale
+        diagonal = level * self.shared.diagonal[:, None] + pull
+        scale = scale_to(self.shared, level, ridge, diagonal)
+        return self.shared.spectrum.solve(level, ridge, residual / scale) / scale
 
 
 class BlockProblem(EventProblem):

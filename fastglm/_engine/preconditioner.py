@@ -7,6 +7,7 @@ from fastglm._algebra.linear import NEAR, ROUNDING, cho_solve, cholesky
 from fastglm._algebra.sampling import BLEND
 from fastglm._engine.lbfgs import Steps
 from fastglm._engine.observed import columns
+from fastglm._engine.shared import scale_to
 from fastglm._kernels.dots import column_dot
 from fastglm._kernels.threads import run_threads
 from fastglm.observation_models import LOG_ZERO
@@ -79,11 +80,9 @@ class SampleProblem:
         spectrum, scale = self.shared.spectrum, 1.0
         odd = spectrum.unit != 1
         if odd.any():
-            curved = level * self.shared.diagonal[:, None]
             pull = self._pad(self.penalty.diagonal(slice(None)))
-            with np.errstate(divide="ignore", invalid="ignore"):
-                scale = np.sqrt((curved + pull) / (curved + ridge * spectrum.unit[:, None] ** 2))
-            scale = np.where(odd[:, None] & np.isfinite(scale) & (scale > 0), scale, 1.0)
+            diagonal = level * self.shared.diagonal[:, None] + pull
+            scale = np.where(odd[:, None], scale_to(self.shared, level, ridge, diagonal), 1.0)
         return (spectrum.solve(level, ridge, self._pad(g) / scale) / scale)[:, : g.shape[1]]
 
     def is_floored(self):
@@ -148,10 +147,7 @@ class SampleProblem:
         shape = self.shared.diagonal[:, None]
         diagonal = np.maximum(diagonal, 0) + self.blend * level * shape
         self._level = (1 + self.blend) * np.maximum(self.total, 1e-30)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            model = self._level * shape + ridge * self.shared.spectrum.unit[:, None] ** 2
-            scale = np.sqrt((diagonal + pull) / model)
-        self.scale = np.where(np.isfinite(scale) & (scale > 0), scale, 1.0)
+        self.scale = scale_to(self.shared, self._level, ridge, diagonal + pull)
         self._mask = self._lane(self.free, False)
 
     def _active_shift(self):

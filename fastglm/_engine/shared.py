@@ -124,6 +124,18 @@ class Spectrum:
         return self.vectors.weighted(weights.astype(np.float32), v / unit)[0] / unit
 
 
+def scale_to(shared, level, ridge, diagonal):
+    """A scale for each feature and receiver that gives the shared model a diagonal.
+
+    The model is ``level * covariance + ridge * unit**2``, and d times it times d with the scale d.
+    Where the model has no diagonal, d is 1.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        model = level * shared.diagonal[:, None] + ridge * shared.spectrum.unit[:, None] ** 2
+        scale = np.sqrt(diagonal / model)
+    return np.where(np.isfinite(scale) & (scale > 0), scale, 1.0)
+
+
 def units(variance):
     """A scale for each feature: 1 within a factor of `_APART` of the middle standard deviation.
 
