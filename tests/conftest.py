@@ -48,6 +48,19 @@ def page():
     return np.random.RandomState(42).poisson(size=(100, 4))
 
 
+@pytest.fixture(scope="module")
+def dask():
+    """A client with two workers, processes of one thread."""
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _settled_modules():
     """At its first draw hypothesis reads ``__file__`` of every module in memory.

@@ -107,19 +107,6 @@ class FirstAlone(Inline):
 
 
 @pytest.fixture(scope="module")
-def dask():
-    """A client with two workers, processes of one thread."""
-    distributed = pytest.importorskip("distributed")
-    with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        yield client
-
-
-@pytest.fixture(scope="module")
 def threads():
     with ThreadPoolExecutor(2) as pool:
         yield pool

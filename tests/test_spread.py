@@ -45,19 +45,6 @@ def threads():
         yield pool
 
 
-@pytest.fixture(scope="module")
-def dask():
-    """A client with two workers, processes of one thread."""
-    distributed = pytest.importorskip("distributed")
-    with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        yield client
-
-
 def inline(n_workers=2):
     return fastglm.Workers(Inline(), n_workers=n_workers)
 
