@@ -60,11 +60,11 @@ def run_threads(function, items, work=1 << 20):
 
 
 def run_kernels(function, items, work=1 << 20):
-    """`run_threads` for kernels: overflow is silent, in pure Python as in compiled code.
+    """`run_threads` for kernels: they are silent in pure Python as they are in compiled code.
 
-    Callers test for it.
+    Callers test for what overflows or is divided by zero.
     """
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         return run_threads(function, items, work)
 
 
