@@ -366,6 +366,20 @@ def test_threads_share_a_round_of_chunks(n_threads, monkeypatch):
     np.testing.assert_allclose(backward(sweep.X, residual), X.T @ residual, atol=1e-11)
 
 
+@compiled_only
+def test_a_last_chunk_that_is_short_has_the_same_bits_beside_others(monkeypatch):
+    """It has fewer segments, whose sums NumPy adds in another order than with zeros behind them."""
+    monkeypatch.setattr(sweeps, "CHUNK", SEGMENT)  # 16 segments of a tile of one receiver
+    rng, n_bins = np.random.default_rng(0), 43 * SEGMENT + 5
+    X = FeatureMatrix([DenseColumns(rng.normal(size=(n_bins, 1)))])
+    values, found = rng.normal(size=(n_bins, 8)), []
+    for n_threads in (1, 2, 16):
+        monkeypatch.setattr(threads.numba, "get_num_threads", lambda n=n_threads: n)
+        found.append(statistics.project(X, X.valid, values, lanes=1))
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_array_equal(found[2], found[0])
+
+
 def test_chunks_without_a_valid_bin_are_left_out(monkeypatch):
     monkeypatch.setattr(sweeps, "CHUNK", 128)
     counts, kernel, _, _ = make_problem((1000, 2, 9, 1))

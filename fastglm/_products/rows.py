@@ -134,8 +134,9 @@ class RunSweep:
             self._sum(*self._runs[piece.chunk.start], *own)
 
         run_pieces(add, chunks, tiles, self.lanes)
-        for part in sums:
-            self.grad[tiles] += part[tiles].sum(axis=1, dtype=np.float64)
+        for chunk in chunks:  # its own segments: zeros behind them would change NumPy's order
+            own = sums[chunk.slot, tiles, : -(-chunk.n_rows // kernels.SEGMENT)]
+            self.grad[tiles] += own.sum(axis=1, dtype=np.float64)
 
     def collect(self, grad):
         n = len(grad)
