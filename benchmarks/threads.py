@@ -44,9 +44,14 @@ class Account:
         self.waiting += len(busy) * wall - sum(busy)
 
     def sample(self, thread, stop):
-        """Count the functions of fastglm that a thread is in while it shares no work."""
-        own = str(Path(fastglm.__file__).parent)
+        """Time in the functions of fastglm that a thread is in while it shares no work.
+
+        A call that holds the interpreter's lock ends before it is seen: all the time since the last
+        look counts.
+        """
+        own, now = str(Path(fastglm.__file__).parent), time.perf_counter()
         while not stop.wait(0.002):
+            before, now = now, time.perf_counter()
             frame, place, shares = sys._current_frames().get(thread), None, False
             while frame is not None:
                 code = frame.f_code
@@ -56,7 +61,7 @@ class Account:
                     place = f"{Path(code.co_filename).stem}.{code.co_qualname}"
                 frame = frame.f_back
             if place is not None and not shares:
-                self.places[place] += 1
+                self.places[place] += now - before
 
 
 def account(fit, n_threads):

@@ -213,8 +213,8 @@ class Tasks:
                 self.observed.prepare()
             elif not batch.selected:
                 self._of_all_features(batch)
-        if self.shared is not None and not self.shared.direct:
-            self.shared.spectrum  # noqa: B018
+        if self.shared is not None:
+            self.shared.prepare()
 
     def of(self, batch) -> Task:
         """The task of a batch."""

@@ -143,6 +143,9 @@ class SharedBlocks:
         if lanes > 1 and len(blocks) > 1:  # a single receiver does not pay for the passes
             self.spectrum.find_shared(_covariance(products, mean, multiply))
 
+    def prepare(self):
+        """Nothing: all is made at once."""
+
     @property
     def unit(self):
         """The scale of each feature in the spectrum."""

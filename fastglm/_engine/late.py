@@ -9,9 +9,8 @@ curvatures and to the activity of the senders before each bin.
 import itertools
 
 import numpy as np
-import scipy.linalg
-from scipy.linalg import LinAlgError
 
+from fastglm import _kernels as kernels
 from fastglm._algebra.sampling import BLEND, EVEN, own_size
 from fastglm._engine.shared import BLOCK_BYTES
 from fastglm._kernels.dots import column_dot
@@ -112,7 +111,8 @@ class LateReceivers:
         """The inverse of receiver j's Schur complement times a vector."""
         free, factor = self.factors[j]
         z, right = np.zeros_like(residual), residual[free].astype(np.float32)
-        z[free] = scipy.linalg.cho_solve((factor, True), right, check_finite=False)
+        kernels.solve_triangles(factor, right)
+        z[free] = right
         return z
 
     def _draw(self, receivers, point, total):
@@ -194,9 +194,7 @@ class LateReceivers:
         hess += objective.penalty.hessian(j, free)
         hess[np.diag_indices_from(hess)] *= 1 + 1e-7
         try:
-            factor, _ = scipy.linalg.cho_factor(
-                hess, lower=True, overwrite_a=True, check_finite=False
-            )
-        except LinAlgError:
+            # NumPy's releases the interpreter's lock throughout, SciPy's does not.
+            return free, np.linalg.cholesky(hess).astype(np.float32)
+        except np.linalg.LinAlgError:
             return None
-        return free, factor.astype(np.float32)

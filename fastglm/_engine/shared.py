@@ -1,6 +1,6 @@
 """Parts that all receivers of a feature matrix share: covariance, spectrum, sampled rows."""
 
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import scipy.linalg
@@ -8,7 +8,7 @@ import scipy.linalg
 from fastglm._algebra.linear import centre
 from fastglm._algebra.sampling import Sample, draw, sample_size
 from fastglm._kernels.dots import tiled_dot
-from fastglm._kernels.threads import run_threads
+from fastglm._kernels.threads import ahead, run_threads
 from fastglm._kernels.tiles import LANES
 
 BLOCK_BYTES = 1 << 22  # rows that one thread works on at a time
@@ -79,8 +79,7 @@ class Spectrum:
         self.unit = units(np.diag(covariance))
         if (self.unit != 1).any():
             covariance = covariance / self.unit / self.unit[:, None]
-        driver = "evd" if len(covariance) > 1 else None  # SciPy 1.11 fails at a single number
-        values, vectors = scipy.linalg.eigh(covariance, check_finite=False, driver=driver)
+        values, vectors = np.linalg.eigh(covariance)  # SciPy's holds the interpreter's lock
         self.values = np.maximum(values, 0).astype(np.float32)[:, None]
         self.vectors = Rows(np.ascontiguousarray(vectors.T, np.float32), lanes)
 
@@ -155,7 +154,8 @@ class Shared:
     """Parts that all receivers of a feature matrix share: covariance and sampled rows.
 
     ``gram`` becomes the covariance in place. ``sample`` is a `Sample`, or a number of bins, which
-    are then drawn by leverage.
+    are then drawn by leverage when they are first asked for. The spectrum, which leverage needs, is
+    made on a thread of its own until then: one thread takes for it what others take for ``X'Y``.
     """
 
     gram = True  # whether ``X'X`` was formed
@@ -175,27 +175,68 @@ class Shared:
             covariance = covariance.astype(np.float32)
         del gram
         self.diagonal = np.diag(covariance).astype(np.float64)
-        self._covariance, self._spectrum = covariance, None
-        if not isinstance(sample, Sample):
-            sample = draw(
-                products, sample, lambda part, index: self.spectrum.leverage(part, index, mean)
-            )
-        self.index, self.share, self.whole = sample.index, sample.share, sample.whole
-        self.rows = Rows(sample.rows, lanes)
+        self._covariance, self._ahead = covariance, None
+        if not self.direct:
+            self._ahead = ahead(partial(Spectrum, covariance, lanes))
+        if isinstance(sample, Sample):
+            self.sample = sample
+        else:
+            self._to_draw = products, sample, mean
+
+    def __getstate__(self):
+        """What is made later is made before it travels."""
+        self.prepare()
+        return {name: value for name, value in vars(self).items() if name != "_to_draw"}
+
+    def prepare(self):
+        """Make what is only made at its first use."""
+        self.sample  # noqa: B018
+        if not self.direct:
+            self.spectrum  # noqa: B018
+
+    @cached_property
+    def sample(self):
+        """The sampled bins and their rows."""
+        products, n_sample, mean = self._to_draw
+        found = draw(
+            products, n_sample, lambda part, index: self.spectrum.leverage(part, index, mean)
+        )
+        del self._to_draw
+        return found
+
+    @cached_property
+    def rows(self):
+        """The sampled rows, in blocks."""
+        return Rows(self.sample.rows, self.lanes)
+
+    @property
+    def index(self):
+        """The sampled bins."""
+        return self.sample.index
+
+    @property
+    def share(self):
+        """Number of bins that each sampled one stands for, scaled to mean 1."""
+        return self.sample.share
+
+    @property
+    def whole(self):
+        """Whether the sample holds all bins."""
+        return self.sample.whole
 
     @property
     def covariance(self):
         """Covariance in float64; None if there are many features, or if it is not finite."""
         return self._covariance if self._keeps else None
 
-    @property
+    @cached_property
     def spectrum(self):
-        """The diagonalised covariance, made at its first use."""
-        if self._spectrum is None:
-            self._spectrum = Spectrum(self._covariance, self.lanes)
-            if not self._keeps:
-                self._covariance = None
-        return self._spectrum
+        """The diagonalised covariance."""
+        made, self._ahead = self._ahead, None
+        found = Spectrum(self._covariance, self.lanes) if made is None else made()
+        if not self._keeps:
+            self._covariance = None
+        return found
 
     @cached_property
     def eigenvalues(self):
@@ -226,15 +267,14 @@ class Shared:
         keep = valid[self.index]
         if keep.all() and self.n_bins == valid.sum():
             return self
-        if not self.direct:
-            self.spectrum  # noqa: B018  made once for all parts
+        self.prepare()  # once for all parts
         part = object.__new__(Shared)
         part.__dict__.update(self.__dict__)
+        part.__dict__.pop("rows", None)
         part.n_bins, part.sums = int(valid.sum()), None
-        part.index = self.index[keep]
-        part.rows = Rows(self.rows.values[keep], self.rows.lanes)
         share = self.share[keep] if len(self.share) == keep.size else np.ones((keep.sum(), 1))
-        part.share = (share * (len(share) / share.sum())).astype(np.float32)
+        share = (share * (len(share) / share.sum())).astype(np.float32)
+        part.sample = Sample(self.index[keep], share, self.sample.rows[keep], self.whole)
         return part
 
     def add_covariance(self, matrix, level, features):

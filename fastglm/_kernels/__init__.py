@@ -23,6 +23,7 @@ from fastglm._kernels.groups import (
     reduce_model,
     screen_groups,
     solve_groups,
+    solve_triangles,
 )
 from fastglm._kernels.mixture import add_filters, filter_likelihoods
 from fastglm._kernels.pairs import (
@@ -150,4 +151,5 @@ __all__ = [
     "simulate_poisson_exp",
     "simulate_poisson_softplus",
     "solve_groups",
+    "solve_triangles",
 ]

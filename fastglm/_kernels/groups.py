@@ -291,7 +291,7 @@ def _step_groups(S, g, c, z, r, starts, weights, support, step):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
-def _solve_triangles(lower, v):
+def solve_triangles(lower, v):
     """``v = (L L')^-1 v`` in place.
 
     Both loops read slices of rows of L. An index that may be negative to Numba would keep LLVM from
@@ -328,7 +328,7 @@ def _solve_nearby(hess, rhs, at, lower):
         for a in range(m):
             if at[a] >= 0:
                 v[at[a]] = r[a]
-        _solve_triangles(lower, v)
+        solve_triangles(lower, v)
         rho = 0.0
         for a in range(m):
             z[a] = v[at[a]] if at[a] >= 0 else r[a] / hess[a, a]
@@ -415,7 +415,7 @@ def solve_groups(S, g, c, starts, weights, goal, features, held, lower):
             if solved:
                 held, lower = features[support], own
                 _locate(held, place)
-                _solve_triangles(lower, step)
+                solve_triangles(lower, step)
         if solved and np.isfinite(step).all():
             _step_groups(S, g, c, z, r, starts, weights, support, step)
     return z, r, held, lower

@@ -1,6 +1,7 @@
 """Threads: how many fastglm has, pieces of work on them, and BLAS on one of them."""
 
 import contextlib
+import functools
 import itertools
 import os
 import threading
@@ -72,6 +73,30 @@ def map_ahead(function, items, work=1 << 20):
     """Results of a function over an iterator, of which a few items at a time are in memory."""
     while some := list(itertools.islice(items, n_pieces())):
         yield from run_threads(function, some, work)
+
+
+def ahead(function):
+    """A function that waits for what another one gives, which a thread of its own begins now.
+
+    It is made for one long call of LAPACK that cannot be shared. With one thread it runs when it is
+    asked for. The thread does not belong to those of `run_threads`, which would wait for it.
+    """
+    if n_threads_now() < 2:
+        return functools.cache(function)
+    state = np.geterr()
+
+    def work():
+        _team.inside, begin = True, time.thread_time()
+        with np.errstate(**state):
+            found = function()
+        if observer is not None:
+            observer(function, 0.0, [time.thread_time() - begin])
+        return found
+
+    own = ThreadPoolExecutor(1, "fastglm-ahead")
+    result = own.submit(work).result
+    own.shutdown(wait=False)
+    return result
 
 
 def cut(n, unit=1, most=None):
