@@ -64,8 +64,9 @@ def table(head, rows):
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
-def machine():
-    packages = ["numpy", "scipy", "numba", "scikit-learn", "glum", "nemos", "jax"]
+def machine(*more):
+    """The processor, and the versions of what is measured."""
+    packages = ["numpy", "scipy", "numba", "scikit-learn", "glum", "nemos", "jax", *more]
     versions = {}
     for package in packages:
         try:

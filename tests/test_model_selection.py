@@ -14,6 +14,7 @@ from sklearn.pipeline import Pipeline
 import fastglm
 from fastglm import regularizer as reg
 from fastglm.model_selection import cross_validate, regularization_path, split
+from fastglm.simulation import random_network
 
 PATHS = ("newton-cholesky", "newton-cg")
 NAMES = ("Ridge", "Lasso", "ElasticNet", "GroupLasso", "Quadratic")
@@ -53,6 +54,28 @@ def model_of(name, path=None, **more):
 
 
 # --- paths ---
+
+
+def test_rounding_of_a_gradient_is_no_curvature():
+    """The first optimum has no coefficients: its last step is as short as rounding.
+
+    Where such a step went from float32 to float64 sums, the change of the gradient made curvatures
+    1e5 times as large. The fits of the next strengths ended at 1e-4 from their optima, and claimed
+    1e-9.
+    """
+    basis = fastglm.basis.RaisedCosineLogConv(4, 100)
+    counts = random_network(4, basis, mean_rate_hz=20.0, strength=0.3).simulate(5000, 1)
+    X = basis.compute_features(counts)
+    rows, y = np.asarray(X)[X.valid], counts[X.valid]
+    slope = np.abs(rows.T @ (y - y.mean(axis=0)) / len(y)).max()
+    strengths = slope * np.geomspace(1, 1e-2, 10)[:4]
+    model = fastglm.PopulationGLM(regularizer="Lasso", solver_name="newton-cg")
+    exact = regularization_path(model, X, counts, strengths)
+    model.set_params(solver_kwargs={"tol": 1e-8})
+    loose = regularization_path(model, X, counts, strengths)
+    gap = loose.objective - exact.objective
+    assert (loose.status == "converged").all()
+    assert (gap <= loose.newton_decrement + 1e-13).all()
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -14,12 +14,14 @@ from fastglm._algebra.linear import ROUNDING, has_slope, null_spaces, rounding_f
 from fastglm._engine.late import LateReceivers
 from fastglm._engine.lbfgs import Steps
 from fastglm._engine.protocols import Uncentred
+from fastglm._kernels.dots import column_dot
 from fastglm._kernels.threads import run_threads
 
 _FAR = 3e-3  # standard deviation, as a part of the mean, that float32 does not hold
 _LEAST = 1e-30  # square of a feature that float32 holds
 _NO_SLOPE = 1e-20  # decrement along one feature that is rounding
 _MISSED = 1e3  # of a decrement: the curvature of one feature is known to within such a factor
+_SPURIOUS = 1e-2  # most of a curvature that rounding of a gradient may add
 PRECISE = 1e-11  # gradients of receivers with a smaller decrement are summed in float64
 
 
@@ -57,6 +59,7 @@ class EventProblem(Uncentred):
             squares = objective.constant / objective.n_bins
             self.floor = rounding_floor(shared.diagonal, mean, squares)
         self.rounding, self._was_rounded = np.zeros(n), np.zeros(n)
+        self._learned = np.zeros(n)  # rounding of the gradients at the last accepted points
         self.steps = Steps(self, n, lanes)
         self.late = LateReceivers(objective, sample, n_own)
         self.forget()
@@ -91,6 +94,7 @@ class EventProblem(Uncentred):
         self.late.forget(receivers)
         self.certain[receivers] = False
         self._was_rounded[receivers] = 0
+        self._learned[receivers] = ROUNDING[np.float32]
 
     def anchor(self):
         """The last accepted points, and the gradients of the mean loss there."""
@@ -173,8 +177,16 @@ class EventProblem(Uncentred):
         return schur, mean, total
 
     def learn(self, receivers, step, step_intercept, change, change_intercept):
-        """Correct the kept Hessians by the changes of the gradients over steps (BFGS)."""
+        """Correct the kept Hessians by the changes of the gradients over steps (BFGS).
+
+        A change y over a step s adds ``y y' / s'y``. Rounding of y is ``r`` times the sums of a
+        pass at most, so it adds up to ``r^2 w / s'y`` of every curvature, with the mean curvature w
+        of the bins. Steps that are too short for that are left out.
+        """
         change = change - self.penalty.times(step, receivers)
+        inner = column_dot(step, change) + step_intercept * change_intercept
+        rounded = np.maximum(self._was_rounded[receivers], self._learned[receivers])
+        self._learned[receivers] = self._was_rounded[receivers]
 
         def one(k):
             model = self.sample.models.get(receivers[k])
@@ -183,7 +195,8 @@ class EventProblem(Uncentred):
             known, place, _, data = model
             moved = np.flatnonzero(step[:, k])
             at = place[moved]
-            if (at < 0).any():
+            hidden = rounded[k] ** 2 * data[-1, -1]
+            if (at < 0).any() or not inner[k] * _SPURIOUS > hidden:
                 return
             # Only the ratio of step and change matters. Scaling keeps small squares in float32.
             scale = 1 / max(np.abs(step[moved, k]).max(initial=0), abs(step_intercept[k]), 1e-300)
