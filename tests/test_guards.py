@@ -211,7 +211,7 @@ def test_a_residual_of_zero_does_not_end_the_loop_over_receivers():
     hess = {0: np.diag([2.0, 4.0]), 1: np.diag([8.0, 16.0])}
     sample = types.SimpleNamespace(
         active=np.arange(2), weights=np.ones((5, 2)), free=np.ones((2, 2), bool), _factors={},
-        _kept_hessian=lambda j, features, weights: (hess[j], None),
+        blend=0.0, _kept_hessian=lambda j, *args: (hess[j], None),
         _reduce=lambda data, chosen, dtype: (data.copy(), None, None),
         penalty=ridge(np.zeros(2)),
     )  # fmt: skip
@@ -496,12 +496,12 @@ def test_a_kept_hessian_is_made_anew_where_curvatures_or_features_change():
     class Sample:
         models, free = {}, np.ones((3, 1), bool)
         _worth_keeping = staticmethod(lambda j, features: features)
-        _sampled_hessian = staticmethod(lambda j, features, weights: weights.copy())
+        _sampled_hessian = staticmethod(lambda j, features, weights, blend: weights + blend)
 
     def kept(features, level):
         weights = np.full(64, level)
         return SampleProblem._kept_hessian(
-            Sample, 0, np.array(features), lambda part: weights[part]
+            Sample, 0, np.array(features), lambda part: weights[part], 0.0
         )
 
     first, place = kept([0, 2], 1.0)
@@ -520,7 +520,8 @@ def test_a_kept_hessian_gives_the_change_of_the_gradient_over_the_last_step(move
     problem = types.SimpleNamespace(
         penalty=ridge(np.array([0.25])),
         sample=types.SimpleNamespace(models={0: (known, place, None, data)}),
-    )
+        _was_rounded=np.full(1, 1e-6), _learned=np.zeros(1),
+    )  # fmt: skip
     step, true = np.zeros((4, 1)), np.array([[4.0, 1, 0.5], [1, 5, 0.2], [0.5, 0.2, 2]])
     step[known[moved], 0] = 0.5
     loss = true @ np.append(step[known, 0], 0.1)
@@ -532,6 +533,16 @@ def test_a_kept_hessian_gives_the_change_of_the_gradient_over_the_last_step(move
     learned, step[2] = data.copy(), 1.0  # a feature that is not known
     EventProblem.learn(problem, *args, 2 * change, loss[2:])
     np.testing.assert_array_equal(data, learned)
+    step[2], problem._was_rounded[:] = (
+        0.0,
+        1.0,
+    )  # as large as the sums; it is known at the next step
+    for _ in range(2):
+        EventProblem.learn(problem, *args, 2 * change, loss[2:])
+        np.testing.assert_array_equal(data, learned)
+        problem._was_rounded[:] = 1e-6
+    EventProblem.learn(problem, *args, 2 * change, loss[2:])
+    assert (data != learned).any()
 
 
 @pytest.mark.parametrize("kept", [1 << 28, 0])  # bytes of rows
@@ -1129,7 +1140,7 @@ def test_the_factor_of_a_single_receiver_has_the_present_ridge():
     sample = object.__new__(SingleProblem)
     sample.active, sample.free = np.arange(1), np.ones((2, 1), bool)
     sample.weights, sample._even, sample._factors = np.ones((5, 1)), {}, {}
-    sample._kept_hessian = lambda j, features, weights: (data, None)
+    sample.blend, sample._kept_hessian = 0.0, lambda *args: (data, None)
     sample._reduce = lambda data, chosen, dtype: (data.copy(), None, None)
     for strength in (0.0, 6.0):
         sample.set_penalty(ridge(np.full(1, strength)))

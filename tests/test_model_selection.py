@@ -78,6 +78,24 @@ def test_rounding_of_a_gradient_is_no_curvature():
     assert (gap <= loose.newton_decrement + 1e-13).all()
 
 
+@pytest.mark.parametrize("seed", [1, 8])
+def test_claims_are_made_with_the_curvature_of_their_point(seed):
+    """Senders of few events whose coefficients fall leave no curvature in the bins after them.
+
+    The model of an earlier point, or one with a part of the shared curvature, claims too little.
+    """
+    rng = np.random.default_rng(seed)
+    counts = (rng.random((2000, 5)) < rng.uniform(0.003, 0.1, 5)).astype(float)
+    X = fastglm.basis.RaisedCosineLogConv(6, 40).compute_features(counts)
+    model = fastglm.PopulationGLM(regularizer="GroupLasso", solver_name="newton-cg")
+    exact = regularization_path(model, X, counts, 6)
+    model.set_params(solver_kwargs={"tol": 1e-8})
+    loose = regularization_path(model, X, counts, 6)
+    gap = loose.objective - exact.objective
+    assert (loose.status == "converged").all()
+    assert (gap <= 1.1 * loose.newton_decrement + 1e-13).all()
+
+
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_path_is_single_fits(name, path):

@@ -225,6 +225,10 @@ class EventProblem(Uncentred):
         """Lower bound of the true curvature, as a part of the model's."""
         return Steps.THETA
 
+    def outdated(self, j, coef, intercept, features):
+        """Whether a kept Hessian has far more curvature than this point; see `SampleProblem`."""
+        return self.sample.outdated(j, coef, intercept, features)
+
     def announce(self, receivers, decrement):
         """Take the decrements at the points before the next pass."""
         self.expect(receivers, 0.15 * decrement)

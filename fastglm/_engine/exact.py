@@ -369,6 +369,10 @@ class DenseProblem:
         """Lower bound of the true curvature, as a part of the model's."""
         return 1.0
 
+    def outdated(self, j, coef, intercept, features):
+        """No: see `_REFRESH`."""
+        return False
+
     def expect(self, receivers, decrement):
         """Nothing: sums are always in float64."""
 

@@ -1,5 +1,7 @@
 """The objective and its curvature on sampled bins: start and preconditioner of a fit."""
 
+from functools import partial
+
 import numpy as np
 
 from fastglm import _kernels as kernels
@@ -20,6 +22,10 @@ _START_BLEND = 0.3
 _LIFT = 4.0  # most that a closed form may raise the log rate of a sampled bin
 _STALE = 0.6  # rms change of log curvatures at which a kept Hessian is made anew
 _EVERY = 16  # that change is measured at one sampled bin in 16
+_LOST = 0.5  # of a kept curvature: less than that is left at a point that ends a fit
+# Part of the shared curvature in models of sparse fits, where the sample does not hold all bins.
+# A sender that silences a receiver leaves a hundredth of the shared curvature, or less.
+_SPARSE_BLEND = 1e-3
 _KEEP = 600  # most free features at which a kept Hessian covers all of them
 
 
@@ -233,8 +239,30 @@ class SampleProblem:
         than `_STALE`. Steps correct it (`EventProblem.learn`).
         """
         at = j, coef.astype(np.float32), np.float32(intercept)
-        data, chosen = self._kept_hessian(j, features, lambda part: self._curvatures(*at, part))
+        curvatures = partial(self._curvatures, *at)
+        data, chosen = self._kept_hessian(j, features, curvatures, self._sparse_blend)
         return self._reduce(data, chosen, np.float32)
+
+    @property
+    def _sparse_blend(self):
+        return 0.0 if self.shared.whole else _SPARSE_BLEND
+
+    def outdated(self, j, coef, intercept, features):
+        """Whether a feature has lost most of the curvature that the kept Hessian gives it.
+
+        It is forgotten then. The curvature of a sender that silences a receiver falls in the few
+        bins after its events, and the mean change of all bins does not show that.
+        """
+        _, place, _, data = self.models[j]
+        at = place[features]
+        weights = self._curvatures(j, coef.astype(np.float32), np.float32(intercept), slice(None))
+        rows = self.shared.rows.values[:, features]
+        now = np.einsum("tf,tf,t->f", rows, rows, weights) / weights.size
+        now += self._sparse_blend * self.level[j] * self.shared.diagonal[features]
+        lost = (now < _LOST * data[at, at]).any()
+        if lost:
+            del self.models[j]
+        return lost
 
     def _reduce(self, data, chosen, dtype):
         """The intercept, which is the last of some places in a Hessian, is eliminated."""
@@ -243,8 +271,11 @@ class SampleProblem:
         total = kernels.reduce_model(data, chosen, mean, schur)
         return schur, mean, total
 
-    def _kept_hessian(self, j, features, curvatures):
-        """The same; ``curvatures(part)`` gives those of receiver j at some of the sampled bins."""
+    def _kept_hessian(self, j, features, curvatures, blend):
+        """The same; ``curvatures(part)`` gives those of receiver j at some of the sampled bins.
+
+        A part ``blend`` of the shared curvature is added.
+        """
         root = np.sqrt(curvatures(slice(None, None, _EVERY)))
         model = self.models.get(j)
         if model is not None:
@@ -255,7 +286,7 @@ class SampleProblem:
                 model = None
         if model is None:
             known = self._worth_keeping(j, features)
-            data = self._sampled_hessian(j, known, curvatures(slice(None)))
+            data = self._sampled_hessian(j, known, curvatures(slice(None)), blend)
             place = np.full(self.free.shape[0], -1)
             place[known] = np.arange(known.size)
             self.models[j] = known, place, root, data
@@ -270,7 +301,7 @@ class SampleProblem:
             weights = self.loss.select(j).expected_curvature(eta)
             return weights * self._share[part, 0]
 
-    def _sampled_hessian(self, j, features, weights):
+    def _sampled_hessian(self, j, features, weights, blend):
         """Hessian of the mean loss of receiver j over some features; the intercept is last."""
         n, root = self.shared.index.size, np.sqrt(weights)
         rows = self.shared.rows.values
@@ -280,7 +311,7 @@ class SampleProblem:
         out[-1, :-1] = out[:-1, -1] = rows.T @ root
         out[-1, -1] = weights.sum(dtype=np.float64)
         out /= n
-        self.shared.add_covariance(out[:-1, :-1], self.blend * self.level[j], features)
+        self.shared.add_covariance(out[:-1, :-1], blend * self.level[j], features)
         return out
 
     def _worth_keeping(self, j, features):
@@ -421,7 +452,7 @@ class SingleProblem(SampleProblem):
                 continue
             j, weights = self.active[column], self.weights[:, column]
             free = np.flatnonzero(self.free[:, j])
-            data, chosen = self._kept_hessian(j, free, weights.__getitem__)
+            data, chosen = self._kept_hessian(j, free, weights.__getitem__, self.blend)
             if self._factors.get(j, (None,))[0] is not data:
                 schur, _, _ = self._reduce(data, chosen, np.float64)
                 schur += self.penalty.hessian(j, free)

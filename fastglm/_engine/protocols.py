@@ -88,6 +88,10 @@ class Uncentred:
         """No bound of the mean loss from below; see `Curvature`."""
         return -np.inf
 
+    def outdated(self, j, coef, intercept, features):
+        """No model is that of an earlier point; see `Curvature`."""
+        return False
+
 
 class Curvature(Protocol):
     """A model of the Hessian over a few features, for `proximal.minimize`.
@@ -119,6 +123,12 @@ class Curvature(Protocol):
 
     def trust(self, j) -> float:
         """Lower bound of the true curvature, as a part of the model's."""
+
+    def outdated(self, j, coef, intercept, features) -> bool:
+        """Whether a model of an earlier point has far more curvature than this point.
+
+        It is forgotten then. A claim that ends a fit is not made from it.
+        """
 
     def fill(self, active) -> np.ndarray:
         """Receivers of the next pass."""

@@ -226,8 +226,11 @@ class _Fit:
         result.status[index[~np.isfinite(decrement)]] = "stalled"
         result.status[index[(result.n_iter[index] >= self.maxiter) & ~done]] = "max_iter"
 
-    def _find_step(self, j):
-        """The step of a receiver, and the decrease that its model predicts."""
+    def _find_step(self, j, renewed=False):
+        """The step of a receiver, and the decrease that its model predicts.
+
+        A claim that ends the fit is made with a model of this point: it is ``renewed``.
+        """
         problem, penalty, result = self.problem, self.penalty, self.result
         coef, grad, free, weights = (
             np.ascontiguousarray(values[:, j])
@@ -279,6 +282,10 @@ class _Fit:
             claim = min(claim + gap, excess)
             if claim <= small or not self._may_solve(features):
                 break
+        at = j, coef, result.intercept[j], features
+        if claim <= self.tol * trust and not renewed and problem.outdated(*at):
+            self._find_step(j, renewed=True)
+            return
         d = z / unit - c
         self.step[:, j] = 0
         self.step[features, j] = d
