@@ -78,6 +78,7 @@ SANDWICHES = ("robust", "blocks")
 KINDS = ("observed", "expected", *SANDWICHES)
 _ROWS = 2048  # rows of the sample that are built at a time
 _PAIRS = 512  # products of two features at a time
+_COLUMNS = 128  # of a factor, that are read at a time
 _NULL = 1e-10  # eigenvalue of the scaled information below which a direction is not determined
 # Part of a penalty's information that the scores vary by at least. A ridge settles directions in
 # which features cancel but for rounding, and a sandwich there would be rounding.
@@ -638,21 +639,23 @@ def _factors(bread, meat, floor):
     The first one's transpose times the second is the inverse of the information, or the sandwich.
     Without a sandwich they are the same, the inverse of the Cholesky factor: the blocks of single
     filters are all that is needed of the inverse, which would take half as long again. ``floor`` is
-    what a coefficient's own information must exceed.
+    what a coefficient's own information must exceed. The matrix without a sandwich takes the place
+    of ``bread``.
     """
     scale = np.sqrt(np.diag(bread).clip(min=0))  # beside a lasso a Hessian may bend down
     empty = ~(scale**2 > floor)
     inverse = np.where(empty, 0, 1 / np.where(empty, 1, scale))
     marked = empty.copy()
-    try:
-        root = _inverse_root(_scaled(bread, inverse, empty))
-        sound = np.einsum("ab,ab->a", root.T, root.T).max(initial=0) < 1 / _NULL  # and finite
-    except np.linalg.LinAlgError:
-        sound = False
-    if not sound:
-        unit = _scaled(bread, inverse, empty)
-        unit[~np.isfinite(unit)] = 0
-        values, vectors = np.linalg.eigh(unit)
+    # The information in units of each coefficient, with 1 for those that it does not see.
+    bread *= inverse[:, None]
+    bread *= inverse
+    bread[empty, empty] = 1.0
+    diagonal = np.diag(bread).copy()
+    root = _inverse_root(bread)
+    if root is None:
+        np.fill_diagonal(bread, diagonal)
+        bread[~np.isfinite(bread)] = 0
+        values, vectors = np.linalg.eigh(bread)  # reads the lower triangle
         null = values <= _NULL * max(values[-1], 1e-300)
         marked |= (np.abs(vectors[:, null]) > 1e-6).any(axis=1)
         root = (vectors[:, ~null] / np.sqrt(values[~null])).T
@@ -663,22 +666,24 @@ def _factors(bread, meat, floor):
     return inv, meat @ inv, marked
 
 
-def _scaled(bread, inverse, empty):
-    """The information in units of each coefficient, with 1 for those that it does not see."""
-    unit = bread * inverse[:, None]
-    unit *= inverse
-    unit[empty, empty] = 1.0
-    return unit
-
-
 def _inverse_root(matrix):
-    """The inverse of the Cholesky factor of a positive definite matrix, in its place.
+    """The inverse of the Cholesky factor of a matrix, in its place; None if a direction is lost.
 
-    LAPACK reads the transpose, which is the same matrix, without a copy.
+    LAPACK reads the transpose, which is the same matrix, without a copy. It leaves the lower
+    triangle of ``matrix`` as it was, but for the diagonal, and so does this function where it
+    returns None.
     """
-    factor, info = scipy.linalg.lapack.dpotrf(matrix.T, lower=True, clean=True, overwrite_a=True)
+    root, info = scipy.linalg.lapack.dpotrf(matrix.T, lower=True, clean=False, overwrite_a=True)
     if info == 0:
-        root, info = scipy.linalg.lapack.dtrtri(factor, lower=True, overwrite_c=True)
+        root, info = scipy.linalg.lapack.dtrtri(root, lower=True, overwrite_c=True)
     if info:
-        raise np.linalg.LinAlgError(f"pivot {info} is not positive")
+        return None
+    parts = [slice(first, first + _COLUMNS) for first in range(0, len(root), _COLUMNS)]
+    columns = (np.triu(root.T[part, part.start :]) for part in parts)
+    norms = np.concatenate([np.einsum("ab,ab->a", part, part) for part in columns])
+    if not norms.max() < 1 / _NULL:  # nor finite
+        return None
+    for part in parts:
+        root[part, part] = np.tril(root[part, part])
+        root[part, part.stop :] = 0
     return root
