@@ -61,10 +61,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-import scipy.linalg
 from scipy import stats
 
 from fastglm import _html
+from fastglm._algebra.inverse import inverse_root
 from fastglm._batches.fit import fit_penalties
 from fastglm._checks import check_choice, positive_int
 from fastglm._effective import ENOUGH, effective_events
@@ -78,7 +78,6 @@ SANDWICHES = ("robust", "blocks")
 KINDS = ("observed", "expected", *SANDWICHES)
 _ROWS = 2048  # rows of the sample that are built at a time
 _PAIRS = 512  # products of two features at a time
-_COLUMNS = 128  # of a factor, that are read at a time
 _NULL = 1e-10  # eigenvalue of the scaled information below which a direction is not determined
 # Part of a penalty's information that the scores vary by at least. A ridge settles directions in
 # which features cancel but for rounding, and a sandwich there would be rounding.
@@ -650,10 +649,8 @@ def _factors(bread, meat, floor):
     bread *= inverse[:, None]
     bread *= inverse
     bread[empty, empty] = 1.0
-    diagonal = np.diag(bread).copy()
-    root = _inverse_root(bread)
+    root = inverse_root(bread, 1 / _NULL)
     if root is None:
-        np.fill_diagonal(bread, diagonal)
         bread[~np.isfinite(bread)] = 0
         values, vectors = np.linalg.eigh(bread)  # reads the lower triangle
         null = values <= _NULL * max(values[-1], 1e-300)
@@ -664,26 +661,3 @@ def _factors(bread, meat, floor):
         return root, root, marked
     inv = root.T @ root
     return inv, meat @ inv, marked
-
-
-def _inverse_root(matrix):
-    """The inverse of the Cholesky factor of a matrix, in its place; None if a direction is lost.
-
-    LAPACK reads the transpose, which is the same matrix, without a copy. It leaves the lower
-    triangle of ``matrix`` as it was, but for the diagonal, and so does this function where it
-    returns None.
-    """
-    root, info = scipy.linalg.lapack.dpotrf(matrix.T, lower=True, clean=False, overwrite_a=True)
-    if info == 0:
-        root, info = scipy.linalg.lapack.dtrtri(root, lower=True, overwrite_c=True)
-    if info:
-        return None
-    parts = [slice(first, first + _COLUMNS) for first in range(0, len(root), _COLUMNS)]
-    columns = (np.triu(root.T[part, part.start :]) for part in parts)
-    norms = np.concatenate([np.einsum("ab,ab->a", part, part) for part in columns])
-    if not norms.max() < 1 / _NULL:  # nor finite
-        return None
-    for part in parts:
-        root[part, part] = np.tril(root[part, part])
-        root[part, part.stop :] = 0
-    return root
