@@ -49,7 +49,7 @@ def information(
     receivers = np.flatnonzero(fit.usable)
     p = fit.X.shape[1] + 1
     if kind != "blocks" and by_events(fit, receivers):
-        lanes = lanes_of(fit.X.shape[1])
+        lanes = lanes_of(fit.X.shape[1], _n_sets(kind))
         tiles = MATRIX_BYTES // (_n_sets(kind) * triangle_bytes(fit.X.shape[1], lanes))
         step, make = min(max(tiles, 1), _TILES) * lanes, _from_events
     else:
@@ -94,7 +94,7 @@ def _from_events(fit, receivers, kind, block_size, reached):
     """The matrices of some tiles of receivers; ``reached`` is told the part of the bins."""
     used = _used(fit, receivers)
     X, index = fit.X.select(used.any(axis=1))
-    lanes = lanes_of(fit.X.shape[1])
+    lanes = lanes_of(fit.X.shape[1], _n_sets(kind))
     grams = [EventGram(X, receivers.size, used[index], lanes=lanes) for _ in range(_n_sets(kind))]
     coef = np.ascontiguousarray(fit.coef[np.ix_(index, receivers)])
     counts = _needed_counts(fit, receivers, kind)

@@ -318,17 +318,21 @@ def uncertainty(
 
     Notes
     -----
-    Time: the smaller of two counts, and ``p_j^3`` for the inverse of a receiver with p_j free
+    Time: the smaller of two counts, and ``p_j^3 / 3`` for the inverse of a receiver with p_j free
     features. From rows it is ``n_bins * p_j^2 / 2`` multiply-adds a receiver, as much as one exact
     Hessian. From pairs of events it is ``window_size / 2`` additions for a pair of events whose
     windows meet, and ``window_size^2 * n_basis_funcs`` multiply-adds for a pair of senders, both
     for each receiver. "robust" takes twice as long and two more passes, and "blocks" always takes
     rows.
 
-    Memory: the matrices of as many receivers as fit into 512 MB, at least those of 8 (of one from
-    rows), ``32 * n_features^2`` bytes; two matrices for each thread; 64 MB of weights for every 8
-    of these receivers, or up to 512 MB for all of them where two senders have few events together;
-    and ``8 * n_features * n_basis_funcs * n_receivers`` bytes for the filters' covariance.
+    Memory: ``4 * n_features^2`` bytes for each receiver that is held and ``8 * n_features^2`` while
+    it is inverted, in as many threads as there are. From pairs of events as many receivers are held
+    as fit into 512 MB, at least 8, of more than 5,791 features 4, of more than 8,190 features 2 and
+    of more than 11,583 features 1: 3.2 GB at most up to 16,382 features, and then
+    ``12 * n_features^2``. "robust" takes ``8 * n_features^2`` and ``32 * n_features^2``. From rows
+    a matrix takes ``8 * n_features^2`` from the start. Beside them are 64 MB of weights for every 8
+    receivers, or up to 512 MB for all of them where two senders have few events together; and
+    ``8 * n_features * n_basis_funcs * n_receivers`` bytes for the filters' covariance.
     """
     check_choice("kind", kind, KINDS)
     fit = Fitted.of(model, X, y, sample_weight=sample_weight, offset=offset)

@@ -8,6 +8,7 @@ from oracle import LINKS
 
 import fastglm
 from fastglm import _information, inference
+from fastglm._algebra import inverse
 from fastglm._kernels import pairs
 from fastglm._products import event_gram
 from fastglm._products.event_gram import LANES, EventGram, lanes_of, triangle_bytes
@@ -82,6 +83,7 @@ def test_tiles_have_fewer_lanes_where_their_triangles_are_above_a_gigabyte():
     assert [lanes_of(n) for n in (1, *edges)] == [8, 8, 4, 2]
     assert [lanes_of(n + 1) for n in edges] == [4, 2, 1]
     assert lanes_of(16_000) == lanes_of(10**6) == 1
+    assert [lanes_of(n, 2) for n in (4094, 4095)] == [8, 4]
     for n in (5791, 5792, 8190, 8191, 11583, 16_000):
         assert triangle_bytes(n, lanes_of(n)) <= 1 << 30
 
@@ -313,13 +315,18 @@ def by_hand(X, n):
     return model
 
 
-@pytest.mark.parametrize(("kind", "matrices"), [("observed", 1.5), ("robust", 5.0)])
-def test_memory_of_large_maps_is_a_triangle_and_a_matrix(kind, matrices, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "whole", "matrices"),
+    [("observed", 4096, 1.5), ("observed", 0, 1.5), ("robust", 4096, 5.0)],
+)
+def test_memory_of_large_maps_is_a_triangle_and_a_matrix(kind, whole, matrices, monkeypatch):
     """Peak beside X and the counts, in units of a square matrix of all features, 8 bytes each."""
     monkeypatch.setattr(_information, "_SMALL", 0.0)
     monkeypatch.setattr(_information, "by_events", lambda *args: True)
     monkeypatch.setattr(_information, "MATRIX_BYTES", 1)
     monkeypatch.setattr(event_gram, "_MOST_BYTES", 1)
+    monkeypatch.setattr(inverse, "_BLOCK", 32)
+    monkeypatch.setattr(inverse, "_WHOLE", whole)
     counts = sparse_counts(400, 120, rate=0.01)
     X = LOG(8, window_size=20).compute_features(counts)
     model, y = by_hand(X, 3), counts[:, :3]

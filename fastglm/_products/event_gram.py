@@ -157,10 +157,10 @@ def triangle_bytes(n_features, lanes=LANES):
     return 4 * lanes * (n_features + 1) * (n_features + 2)
 
 
-def lanes_of(n_features):
-    """Lanes of a tile: `LANES`, and half as many wherever the triangles would be above 1 GB."""
+def lanes_of(n_features, n_sets=1):
+    """Lanes of a tile: `LANES`, and half as many while some sets of triangles are above 1 GB."""
     lanes = LANES
-    while lanes > 1 and triangle_bytes(n_features, lanes) > _MOST_BYTES:
+    while lanes > 1 and n_sets * triangle_bytes(n_features, lanes) > _MOST_BYTES:
         lanes //= 2
     return lanes
 
