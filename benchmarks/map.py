@@ -177,7 +177,7 @@ def compare(found, path):
         print(f"{name}: {'same bits' if same else f'{apart.max():.1e} apart at most'}")
 
 
-def errors_formula(n_features, receivers, n_threads):
+def errors_formula(n_features, n_events, receivers, n_threads):
     """Bytes of standard errors at a time; see ``docs/engine.md``."""
     from fastglm import _information
     from fastglm._products.event_gram import lanes_of, triangle_bytes
@@ -186,7 +186,8 @@ def errors_formula(n_features, receivers, n_threads):
     tile = triangle_bytes(n_features, lanes)
     tiles = min(max(_information.MATRIX_BYTES // tile, 1), 4, -(-receivers // lanes))
     at_once = min(n_threads, receivers, lanes * tiles)
-    return tile * tiles + 8 * (n_features + 1) ** 2 * at_once + FIXED
+    rest = (4096 + 2048 * n_threads) * n_features + 44 * n_events + FIXED
+    return tile * tiles + 8 * (n_features + 1) ** 2 * at_once + rest
 
 
 def fired(n, n_bins, rng):
@@ -246,7 +247,7 @@ def measure_receivers(n, receivers, seconds, budget):
         "inverse_processor_a_receiver": inverses[1] * per,
         "bytes_before": before,
         "bytes_of_the_map": peak,
-        "bytes_by_the_formula": errors_formula(X.shape[1], receivers, n_threads),
+        "bytes_by_the_formula": errors_formula(X.shape[1], events.n_events, receivers, n_threads),
         "finite": bool(np.isfinite(found.standard_error[:, 0]).any()),
     }
     print(json.dumps(result, indent=1))

@@ -282,10 +282,9 @@ def test_receivers_are_eight_at_a_time_where_memory_is_short(monkeypatch):
     np.testing.assert_allclose(events.standard_errors, rows.standard_errors, rtol=1e-9)
 
 
-@pytest.mark.parametrize("kind", ["observed", "robust"])
-def test_receivers_are_one_at_a_time_where_a_triangle_fills_the_memory(kind, monkeypatch):
+def test_receivers_are_one_at_a_time_where_a_triangle_fills_the_memory(monkeypatch):
     model, X, y, _ = fitted("exp", False)
-    rows = inference.uncertainty(model, X, y, kind)
+    rows = inference.uncertainty(model, X, y)
     sizes = []
 
     def from_events(fit, some, *args):
@@ -298,7 +297,7 @@ def test_receivers_are_one_at_a_time_where_a_triangle_fills_the_memory(kind, mon
     monkeypatch.setattr(_information, "by_events", lambda *args: True)
     monkeypatch.setattr(_information, "MATRIX_BYTES", 1)
     monkeypatch.setattr(event_gram, "_MOST_BYTES", 1)
-    events = inference.uncertainty(model, X, y, kind)
+    events = inference.uncertainty(model, X, y)
     assert sizes == [1] * 18
     np.testing.assert_allclose(events.standard_errors, rows.standard_errors, rtol=1e-9)
 
@@ -315,6 +314,7 @@ def by_hand(X, n):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "whole", "matrices"),
     [("observed", 4096, 1.5), ("observed", 0, 1.5), ("robust", 4096, 5.0)],
