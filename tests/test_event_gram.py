@@ -129,8 +129,9 @@ def test_chunks_are_longer_where_two_senders_have_few_pairs_of_events(
         met = (np.abs(bins[:, None] - bins) < n_lags).sum() * 3 / 4
         expected = 4 * 3 * (2 * n_lags - 1) / met * n_bins
     assert gram.n_rows == int(expected)
+    assert EventGram(X, 1, lanes=1).n_rows == int(expected)  # pairs in memory are as many
     monkeypatch.setattr(event_gram, "_CHUNK_BYTES", 8 * 500 * (LANES + 1))
-    assert EventGram(X, LANES).n_rows == 500
+    assert EventGram(X, LANES).n_rows == EventGram(X, LANES, lanes=1).n_rows == 500
 
 
 @pytest.mark.parametrize("n_bins", [1, 2, 5, 6, 7, 30])
@@ -349,6 +350,22 @@ def choice(rate, n_bins=200_000, n_cells=30, extra=0):
         X = fastglm.features.hstack([X, rng.normal(size=(n_bins, extra))])
     fit = inference.Fitted.of(by_hand(X, n_cells), X, counts)
     return _information.by_events(fit, np.arange(n_cells))
+
+
+def test_tiles_of_fewer_lanes_take_more_time_for_each_receiver(monkeypatch):
+    X, wanted = several(), np.ones((19, 1), bool)
+    work = {lanes: event_gram.event_work(X, wanted, lanes) for lanes in (1, LANES)}
+    assert work[1] == pytest.approx(5 / 12 * work[LANES])
+    assert work[LANES] == event_gram.event_work(X, wanted)
+    fit = inference.Fitted.of(by_hand(X, 18), X, np.zeros((120, 18)))
+    sizes = []
+    monkeypatch.setattr(_information, "_SMALL", 0.0)
+    monkeypatch.setattr(event_gram, "_MOST_BYTES", triangle_bytes(19, 2))
+    monkeypatch.setattr(
+        _information, "event_work", lambda _, used, lanes: sizes.append((used.shape[1], lanes)) or 0
+    )
+    assert _information.by_events(fit, np.arange(17))
+    assert sizes == [(2, 2)] * 8 + [(1, 2)]
 
 
 @pytest.mark.slow

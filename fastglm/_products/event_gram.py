@@ -82,7 +82,7 @@ class EventGram:
                 distances += wanted.sum() * (block.lags + other.lags - 1)
             if met:
                 n_rows = max(n_rows, int(min(_MET * distances / met, 1.0) * self.X.shape[0]))
-        most = max(_ROWS, _CHUNK_BYTES // (8 * (n_tiles * LANES + self.columns.size)))
+        most = max(_ROWS, _CHUNK_BYTES // (8 * (n_tiles * self.lanes + self.columns.size)))
         return min(n_rows, most, self.X.shape[0])
 
     def add(self, start, weights):
