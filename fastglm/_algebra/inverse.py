@@ -53,6 +53,7 @@ def _invert(a, parts):
     if len(a) <= _WHOLE:
         root, info = lapack.dpotrf(a, lower=True, clean=False, overwrite_a=True)
         return info == 0 and lapack.dtrtri(root, lower=True, overwrite_c=True)[1] == 0
+    u = a.T  # rows one after another, so that products are added to them as they are
     for k, own in enumerate(parts):
         factor, info = lapack.dpotrf(a[own, own], lower=True, clean=False)
         inverse, failed = lapack.dtrtri(factor, lower=True)
@@ -60,22 +61,23 @@ def _invert(a, parts):
             return False
         a[own, own] = inverse = np.tril(inverse)
 
-        def solve(rows, own=own, inverse=inverse):
-            a[rows, own] = a[rows, own] @ inverse.T
+        def solve(columns, own=own, inverse=inverse):
+            u[own, columns] = inverse @ u[own, columns]
 
-        def subtract(rows, own=own):
-            columns = slice(own.stop, rows.stop)
-            a[rows, columns] -= a[rows, own] @ a[columns, own].T
+        def subtract(columns, own=own):
+            rows = slice(own.stop, columns.stop)
+            u[rows, columns] -= u[own, rows].T @ u[own, columns]
 
-        run_threads(solve, parts[:k:-1])  # the longest first
-        run_threads(subtract, parts[:k:-1])
-    # The factor's inverse Z below a block: minus the part of Z that is known, times the factor
-    # there, times the inverse of the block.
+        run_threads(solve, parts[:k:-1])
+        run_threads(subtract, parts[:k:-1])  # the longest first
+    # The factor's inverse Z beside a block: minus the inverse of the block, times the factor there,
+    # times the part of Z that is known.
     for k, own in reversed(list(enumerate(parts))):
-        below = -a[own.stop :, own] @ a[own, own]
+        beside = -u[own, own] @ u[own, own.stop :]
 
-        def fill(rows, own=own, below=below):
-            a[rows, own] = a[rows, own.stop : rows.stop] @ below[: rows.stop - own.stop]
+        def fill(columns, own=own, beside=beside):
+            known = slice(own.stop, columns.stop)
+            u[own, columns] = beside[:, : columns.stop - own.stop] @ u[known, columns]
 
         run_threads(fill, parts[:k:-1])
     return True
