@@ -1,7 +1,7 @@
 """The map of many cells on made-up filters: time and memory of a pair.
 
     python benchmarks/map.py 300 [--seed 0] [--check FILE] [--short]
-    python benchmarks/map.py 400 --receivers 16 [--seconds 100]
+    python benchmarks/map.py 2000 --receivers 24 [--seconds 100] [--budget 2GB] [--write]
 
 The filters, their covariances and a small share of synapses are drawn; no recording is fitted. A
 receiver has a template of the information of a filter, scaled by the rates of sender and receiver,
@@ -13,12 +13,13 @@ them with the file if there is one. ``--short`` ends the search for the bulk aft
 memory is that of the whole search, and its time and its null are not.
 
 With ``--receivers`` nothing is made up: so many receivers are fitted to a recording of all senders,
-and the time of their standard errors is printed, apart for sums over pairs of events and for
-inverses, and what it would be for 2,000 cells. Sums grow with the square of the senders, inverses
-with the cube.
+and their map is made. Printed are the seconds of a receiver, on the clock and of the processor, the
+part of them that inverses take, and the peak of the process beyond what it held after the fit,
+beside the formula. ``--write`` keeps them in ``map.json``.
 """
 
 import argparse
+import json
 import resource
 import time
 from pathlib import Path
@@ -176,22 +177,47 @@ def compare(found, path):
         print(f"{name}: {'same bits' if same else f'{apart.max():.1e} apart at most'}")
 
 
-def measure_receivers(n, receivers, seconds):
-    """Time of the standard errors of some receivers of a recording of n senders."""
+def errors_formula(n_features, n_events, receivers, n_threads):
+    """Bytes of standard errors at a time; see ``docs/engine.md``."""
+    from fastglm import _information
+    from fastglm._products.event_gram import lanes_of, triangle_bytes
+
+    lanes = lanes_of(n_features)
+    tile = triangle_bytes(n_features, lanes)
+    tiles = min(max(_information.MATRIX_BYTES // tile, 1), 4, -(-receivers // lanes))
+    at_once = min(n_threads, receivers, lanes * tiles)
+    rest = (4096 + 2048 * n_threads) * n_features + 44 * n_events + FIXED
+    return tile * tiles + 8 * (n_features + 1) ** 2 * at_once + rest
+
+
+def fired(n, n_bins, rng):
+    """`Events` of cells that fire on their own, at 7 Hz on average, and their rates per bin."""
+    from fastglm.features import Events
+
+    rate = BIN * np.exp(rng.normal(np.log(5.0), 0.8, size=n))
+    bins = [np.unique(rng.integers(n_bins, size=rng.poisson(r * n_bins))) for r in rate]
+    units = np.repeat(np.arange(n), [len(own) for own in bins])
+    bins = np.concatenate(bins)
+    order = np.lexsort((units, bins))
+    bins, units = bins[order].astype(np.int32), units[order].astype(np.int32)
+    return Events(bins, units, np.ones(bins.size), (n_bins, n))
+
+
+def measure_receivers(n, receivers, seconds, budget):
+    """Time and memory of the map of some receivers of a recording of n senders."""
+    import numba
+
     import fastglm
     from fastglm import inference
 
-    rng = np.random.default_rng(0)
-    n_bins = int(seconds / BIN)
-    counts = np.zeros((n_bins, n), np.int8)
-    for i, rate in enumerate(np.exp(rng.normal(np.log(5.0), 0.8, size=n))):
-        counts[rng.integers(n_bins, size=rng.poisson(rate * seconds)), i] = 1
-    X = fastglm.basis.RaisedCosineLogConv(K, WINDOW).compute_features(counts)
+    events = fired(n, int(seconds / BIN), np.random.default_rng(0))
+    X = fastglm.basis.RaisedCosineLogConv(K, WINDOW).compute_features(events)
     model = fastglm.PopulationGLM(
-        regularizer="Ridge", regularizer_strength=1e-4, solver_kwargs={"tol": 1e-6}
-    )
+        regularizer="Ridge", regularizer_strength=1e-4, solver_kwargs={"tol": 1e-6},
+        memory_budget=budget,
+    )  # fmt: skip
     begin = time.perf_counter()
-    y = counts[:, :receivers]
+    y = events.select(np.arange(receivers))
     model.fit(X, y)
     fitted = time.perf_counter() - begin
     plain, inverses = inference._fill, [0.0, 0.0]
@@ -206,22 +232,26 @@ def measure_receivers(n, receivers, seconds):
     before = status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
     clocks = time.perf_counter(), time.process_time()
-    inference.uncertainty(model, X, y)
+    found = model.coupling_map(X, y, null="empirical", bin_size=BIN)
     wall, busy = time.perf_counter() - clocks[0], time.process_time() - clocks[1]
-    peak = status("VmHWM") - before
-    per = 1 / receivers
-    sums, cubes = (busy - inverses[1]) * per, inverses[1] * per
-    print(
-        f"{n} senders, {receivers} receivers, {seconds:g} s: fit {fitted:.0f} s, standard errors "
-        f"{wall:.1f} s, peak {peak / 2**20:.0f} MB; {wall * per:.2f} s a receiver; processor: "
-        f"{sums:.2f} s of sums and {cubes:.2f} s of inverses a receiver"
-    )
-    by = 2000 / n
-    sums, cubes = sums * by**2, cubes * by**3
-    print(
-        f"2,000 senders, by n^2 and n^3: {sums:.0f} s and {cubes:.0f} s of the processor a "
-        f"receiver, {2000 * (sums + cubes) / 3600:.0f} h for all"
-    )
+    peak, per, n_threads = status("VmHWM") - before, 1 / receivers, numba.get_num_threads()
+    result = {
+        "senders": n,
+        "receivers": receivers,
+        "bins": events.n_bins,
+        "features": X.shape[1],
+        "threads": n_threads,
+        "fit_seconds_a_receiver": fitted * per,
+        "seconds_a_receiver": wall * per,
+        "processor_a_receiver": busy * per,
+        "inverse_processor_a_receiver": inverses[1] * per,
+        "bytes_before": before,
+        "bytes_of_the_map": peak,
+        "bytes_by_the_formula": errors_formula(X.shape[1], events.n_events, receivers, n_threads),
+        "finite": bool(np.isfinite(found.standard_error[:, 0]).any()),
+    }
+    print(json.dumps(result, indent=1))
+    return result
 
 
 if __name__ == "__main__":
@@ -232,13 +262,23 @@ if __name__ == "__main__":
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--receivers", type=int)
     parser.add_argument("--seconds", type=float, default=100.0)
+    parser.add_argument("--budget", default="2GB", help="memory of the fit of receivers")
+    parser.add_argument(
+        "--write", action="store_true", help="keep the run of receivers in map.json"
+    )
     given = parser.parse_args()
     if given.short:
         from fastglm.connectivity import null as searched
 
         searched._ROUNDS, searched._STEPS, searched._UPDATES = 1, 3, 1
     if given.receivers:
-        measure_receivers(given.cells, given.receivers, given.seconds)
+        result = measure_receivers(given.cells, given.receivers, given.seconds, given.budget)
+        if given.write:
+            path = Path(__file__).with_name("map.json")
+            results = json.loads(path.read_text()) if path.exists() else []
+            kept = [r for r in results if r["senders"] != given.cells]
+            results = sorted([*kept, result], key=lambda r: r["senders"])
+            path.write_text(json.dumps(results, indent=1) + "\n")
     else:
         measure(20, 1, warm=True)
         result = measure(given.cells, given.seed)

@@ -63,6 +63,7 @@ NEAREST = {
     "_products/weighted_gram.py": "inference kernels",
     "_products/event_gram.py": "event_gram",
     "_inputs.py": "errors doors names glm weights guards sklearn covariates times rows",
+    "_algebra/inverse.py": "inference",
     "inference.py": "inference guards connectivity weights conditioning",
     "recordings": "io times seconds doors guards coupling errors",
     "recordings/covariates.py": "recipe_covariates recipe_choices",

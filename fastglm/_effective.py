@@ -68,19 +68,20 @@ class Effective:
         """
         rows = np.append(free, -1)
         weight = share(self.number[rows, k])
-        centred = _moved(fisher, -self.mean[free])
-        own = np.diag(centred)
+        part = fisher.copy()
+        _move(part, -self.mean[free])
+        own = np.diag(part)
         with np.errstate(divide="ignore", invalid="ignore"):
             scale = np.where(own > 0, np.sqrt(weight * self.variance[rows, k] / own), 0.0)
-        return _moved(centred * np.outer(scale, scale), self.mean[free])
+        part *= np.outer(scale, scale)
+        _move(part, self.mean[free])
+        return part
 
 
-def _moved(matrix, mean):
-    """A covariance of scores, the intercept's last, with ``mean`` added to the features."""
-    out = matrix.copy()
-    out[:-1] += np.outer(mean, out[-1])
-    out[:, :-1] += np.outer(out[:, -1], mean)
-    return out
+def _move(matrix, mean):
+    """Add ``mean`` to the features of a covariance of scores, the intercept's last, in place."""
+    matrix[:-1] += np.outer(mean, matrix[-1])
+    matrix[:, :-1] += np.outer(matrix[:, -1], mean)
 
 
 def share(number: np.ndarray) -> np.ndarray:

@@ -14,16 +14,16 @@ import numpy as np
 from fastglm._engine.observed import columns
 from fastglm._kernels.threads import run_threads
 from fastglm._products.event_gram import (
-    LANES,
     MOST_ROWS,
     EventGram,
     event_work,
+    lanes_of,
     n_rows_of,
     row_work,
     triangle_bytes,
 )
 from fastglm._products.local import Local
-from fastglm._products.weighted_gram import WeightedGram, symmetric
+from fastglm._products.weighted_gram import WeightedGram, mirror
 from fastglm._progress import Progress
 
 MATRIX_BYTES = 1 << 29  # information matrices that are held at a time
@@ -43,13 +43,15 @@ def information(
     receivers : ndarray of int
     matrices : function of k
         Information without the penalty, and meat or None, of ``receivers[k]``: new matrices over
-        its free features and, last, the intercept. Threads may call it side by side.
+        its free features and, last, the intercept. Threads may call it side by side, once for each
+        receiver.
     """
     receivers = np.flatnonzero(fit.usable)
     p = fit.X.shape[1] + 1
     if kind != "blocks" and by_events(fit, receivers):
-        tiles = MATRIX_BYTES // (_n_sets(kind) * triangle_bytes(fit.X.shape[1]))
-        step, make = min(max(tiles, 1), _TILES) * LANES, _from_events
+        lanes = lanes_of(fit.X.shape[1], _n_sets(kind))
+        tiles = MATRIX_BYTES // (_n_sets(kind) * triangle_bytes(fit.X.shape[1], lanes))
+        step, make = min(max(tiles, 1), _TILES) * lanes, _from_events
     else:
         step, make = max(1, int(MATRIX_BYTES // (16 * p**2))), _from_rows
     for first in range(0, receivers.size, step):
@@ -67,8 +69,9 @@ def by_events(fit, receivers) -> bool:
     rows = row_work(fit.X, sizes)
     if rows < _SMALL:
         return False
-    groups = [receivers[k : k + LANES] for k in range(0, receivers.size, LANES)]
-    return sum(event_work(fit.X, _used(fit, some)) for some in groups) < rows
+    lanes = lanes_of(fit.X.shape[1])
+    groups = [receivers[k : k + lanes] for k in range(0, receivers.size, lanes)]
+    return sum(event_work(fit.X, _used(fit, some), lanes) for some in groups) < rows
 
 
 def _used(fit, receivers):
@@ -91,7 +94,8 @@ def _from_events(fit, receivers, kind, block_size, reached):
     """The matrices of some tiles of receivers; ``reached`` is told the part of the bins."""
     used = _used(fit, receivers)
     X, index = fit.X.select(used.any(axis=1))
-    grams = [EventGram(X, receivers.size, used[index]) for _ in range(_n_sets(kind))]
+    lanes = lanes_of(fit.X.shape[1], _n_sets(kind))
+    grams = [EventGram(X, receivers.size, used[index], lanes=lanes) for _ in range(_n_sets(kind))]
     coef = np.ascontiguousarray(fit.coef[np.ix_(index, receivers)])
     counts = _needed_counts(fit, receivers, kind)
     for chunk in Local(X, fit.kept).passes(receivers.size).forward(coef):
@@ -172,9 +176,10 @@ def _from_rows(fit, receivers, kind, block_size, reached):
         reached((block[-1] + 1) / fit.kept.size)
 
     def matrices(k):
-        own = symmetric(bread[k])
+        own, bread[k] = mirror(bread[k]), None
         if kind == "robust":
-            return own, symmetric(meat[k])
+            other, meat[k] = mirror(meat[k]), None
+            return own, other
         return own, _of_scores(scores[k]) if kind == "blocks" else None
 
     return matrices
@@ -212,7 +217,7 @@ def squares(fit):
     small = row_work(fit.X, np.ones(1) * fit.X.shape[1]) < _SMALL
     if small or n_rows_of(fit.X) > MOST_ROWS:
         return sum((fit.weights(block) * rows**2).sum(axis=0) for block, rows in fit.rows())
-    gram = EventGram(fit.X, 1, diagonal=True)
+    gram = EventGram(fit.X, 1, diagonal=True, lanes=lanes_of(fit.X.shape[1]))
     weight = np.where(fit.kept, 1.0 if fit.weight is None else fit.weight, 0.0)
     gram.add(0, weight[:, None])
     gram.finish()

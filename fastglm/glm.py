@@ -299,9 +299,10 @@ class PopulationGLM(RegressorMixin, Parameters, OneCall):
         Notes
         -----
         Memory: one chunk and what a fit takes beside its data, as in `fit`; the next chunk
-        as well, if a generator makes it while it holds the last one. Quasi-Newton steps take up to
-        three bytes a bin beside these, exact Hessians ("newton-cholesky") eight. Counts that are
-        not known take 24 bytes each.
+        as well, if a generator makes it while it holds the last one. It does not grow with the
+        recording, but for three cases: exact Hessians ("newton-cholesky") take eight bytes a bin,
+        Gaussian counts whose mean is a hundred standard deviations from zero nine, and counts that
+        are not known 24 bytes each and up to three a bin.
 
         A chunk is read once a pass, and twice where the rows of a block lie in two chunks. A mask
         that leaves few senders to a receiver takes passes of its own, so `fit` is better for

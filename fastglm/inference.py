@@ -61,10 +61,10 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
-import scipy.linalg
 from scipy import stats
 
 from fastglm import _html
+from fastglm._algebra.inverse import inverse_root
 from fastglm._batches.fit import fit_penalties
 from fastglm._checks import check_choice, positive_int
 from fastglm._effective import ENOUGH, effective_events
@@ -318,17 +318,21 @@ def uncertainty(
 
     Notes
     -----
-    Time: the smaller of two counts, and ``p_j^3`` for the inverse of a receiver with p_j free
+    Time: the smaller of two counts, and ``p_j^3 / 3`` for the inverse of a receiver with p_j free
     features. From rows it is ``n_bins * p_j^2 / 2`` multiply-adds a receiver, as much as one exact
     Hessian. From pairs of events it is ``window_size / 2`` additions for a pair of events whose
     windows meet, and ``window_size^2 * n_basis_funcs`` multiply-adds for a pair of senders, both
     for each receiver. "robust" takes twice as long and two more passes, and "blocks" always takes
     rows.
 
-    Memory: the matrices of as many receivers as fit into 512 MB, at least those of 8 (of one from
-    rows), ``32 * n_features^2`` bytes; two matrices for each thread; 64 MB of weights for every 8
-    of these receivers, or up to 512 MB for all of them where two senders have few events together;
-    and ``8 * n_features * n_basis_funcs * n_receivers`` bytes for the filters' covariance.
+    Memory: ``4 * n_features^2`` bytes for each receiver that is held and ``8 * n_features^2`` while
+    it is inverted, in as many threads as there are. From pairs of events as many receivers are held
+    as fit into 512 MB, at least 8, of more than 5,791 features 4, of more than 8,190 features 2 and
+    of more than 11,583 features 1: 3.2 GB at most up to 16,382 features, and then
+    ``12 * n_features^2``. "robust" takes ``8 * n_features^2`` and ``32 * n_features^2``. From rows
+    a matrix takes ``8 * n_features^2`` from the start. Beside them are 64 MB of weights for every 8
+    receivers, or up to 512 MB for all of them where two senders have few events together; and
+    ``8 * n_features * n_basis_funcs * n_receivers`` bytes for the filters' covariance.
     """
     check_choice("kind", kind, KINDS)
     fit = Fitted.of(model, X, y, sample_weight=sample_weight, offset=offset)
@@ -638,21 +642,21 @@ def _factors(bread, meat, floor):
     The first one's transpose times the second is the inverse of the information, or the sandwich.
     Without a sandwich they are the same, the inverse of the Cholesky factor: the blocks of single
     filters are all that is needed of the inverse, which would take half as long again. ``floor`` is
-    what a coefficient's own information must exceed.
+    what a coefficient's own information must exceed. The matrix without a sandwich takes the place
+    of ``bread``.
     """
     scale = np.sqrt(np.diag(bread).clip(min=0))  # beside a lasso a Hessian may bend down
     empty = ~(scale**2 > floor)
     inverse = np.where(empty, 0, 1 / np.where(empty, 1, scale))
     marked = empty.copy()
-    try:
-        root = _inverse_root(_scaled(bread, inverse, empty))
-        sound = np.einsum("ab,ab->a", root.T, root.T).max(initial=0) < 1 / _NULL  # and finite
-    except np.linalg.LinAlgError:
-        sound = False
-    if not sound:
-        unit = _scaled(bread, inverse, empty)
-        unit[~np.isfinite(unit)] = 0
-        values, vectors = np.linalg.eigh(unit)
+    # The information in units of each coefficient, with 1 for those that it does not see.
+    bread *= inverse[:, None]
+    bread *= inverse
+    bread[empty, empty] = 1.0
+    root = inverse_root(bread, 1 / _NULL)
+    if root is None:
+        bread[~np.isfinite(bread)] = 0
+        values, vectors = np.linalg.eigh(bread)  # reads the lower triangle
         null = values <= _NULL * max(values[-1], 1e-300)
         marked |= (np.abs(vectors[:, null]) > 1e-6).any(axis=1)
         root = (vectors[:, ~null] / np.sqrt(values[~null])).T
@@ -661,24 +665,3 @@ def _factors(bread, meat, floor):
         return root, root, marked
     inv = root.T @ root
     return inv, meat @ inv, marked
-
-
-def _scaled(bread, inverse, empty):
-    """The information in units of each coefficient, with 1 for those that it does not see."""
-    unit = bread * inverse[:, None]
-    unit *= inverse
-    unit[empty, empty] = 1.0
-    return unit
-
-
-def _inverse_root(matrix):
-    """The inverse of the Cholesky factor of a positive definite matrix, in its place.
-
-    LAPACK reads the transpose, which is the same matrix, without a copy.
-    """
-    factor, info = scipy.linalg.lapack.dpotrf(matrix.T, lower=True, clean=True, overwrite_a=True)
-    if info == 0:
-        root, info = scipy.linalg.lapack.dtrtri(factor, lower=True, overwrite_c=True)
-    if info:
-        raise np.linalg.LinAlgError(f"pivot {info} is not positive")
-    return root

@@ -1,13 +1,17 @@
 """Weighted Gram matrices from pairs of events, against sums over rows, and what is made of them."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from oracle import LINKS
 
 import fastglm
 from fastglm import _information, inference
+from fastglm._algebra import inverse
+from fastglm._kernels import pairs
 from fastglm._products import event_gram
-from fastglm._products.event_gram import LANES, EventGram, triangle_bytes
+from fastglm._products.event_gram import LANES, EventGram, lanes_of, triangle_bytes
 from fastglm._products.weighted_gram import mirror
 from fastglm.features import HistoryColumns
 from fastglm.features.events import Events
@@ -65,6 +69,39 @@ def test_histories_and_rows():
     assert gram.columns.tolist() == [12, 13, 18, 19]
 
 
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_fewer_lanes(lanes):
+    gram = check(several(), lanes=lanes)
+    n_tiles = -(-(LANES + 3) // lanes)
+    assert gram.triangles.shape == (n_tiles, 20 * 21 // 2, lanes)
+    assert gram.triangles.nbytes == n_tiles * triangle_bytes(19, lanes)
+    assert gram.n_rows == 120
+
+
+def test_tiles_have_fewer_lanes_where_their_triangles_are_above_a_gigabyte():
+    edges = [5791, 8190, 11583]
+    assert [lanes_of(n) for n in (1, *edges)] == [8, 8, 4, 2]
+    assert [lanes_of(n + 1) for n in edges] == [4, 2, 1]
+    assert lanes_of(16_000) == lanes_of(10**6) == 1
+    assert [lanes_of(n, 2) for n in (4094, 4095)] == [8, 4]
+    for n in (5791, 5792, 8190, 8191, 11583, 16_000):
+        assert triangle_bytes(n, lanes_of(n)) <= 1 << 30
+
+
+def test_senders_in_groups_have_the_same_bits(monkeypatch):
+    X = several(300)
+    weight = np.random.default_rng(0).random((300, LANES)) * X.valid[:, None]
+    found = []
+    for keys in (1 << 14, 2 * (13 + 13 - 1), 1):  # all senders, two at a time, and one
+        monkeypatch.setattr(pairs, "_KEYS", keys)
+        gram = EventGram(X, LANES)
+        gram.add(0, weight)
+        gram.finish()
+        found.append(gram.triangles)
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_array_equal(found[2], found[0])
+
+
 @pytest.mark.parametrize("step", [1, 17])
 def test_pieces_and_chunks_leave_no_seam(step, monkeypatch):
     monkeypatch.setattr(event_gram, "_ROWS", 8)
@@ -92,8 +129,9 @@ def test_chunks_are_longer_where_two_senders_have_few_pairs_of_events(
         met = (np.abs(bins[:, None] - bins) < n_lags).sum() * 3 / 4
         expected = 4 * 3 * (2 * n_lags - 1) / met * n_bins
     assert gram.n_rows == int(expected)
+    assert EventGram(X, 1, lanes=1).n_rows == int(expected)  # pairs in memory are as many
     monkeypatch.setattr(event_gram, "_CHUNK_BYTES", 8 * 500 * (LANES + 1))
-    assert EventGram(X, LANES).n_rows == 500
+    assert EventGram(X, LANES).n_rows == EventGram(X, LANES, lanes=1).n_rows == 500
 
 
 @pytest.mark.parametrize("n_bins", [1, 2, 5, 6, 7, 30])
@@ -245,6 +283,64 @@ def test_receivers_are_eight_at_a_time_where_memory_is_short(monkeypatch):
     np.testing.assert_allclose(events.standard_errors, rows.standard_errors, rtol=1e-9)
 
 
+def test_receivers_are_one_at_a_time_where_a_triangle_fills_the_memory(monkeypatch):
+    model, X, y, _ = fitted("exp", False)
+    rows = inference.uncertainty(model, X, y)
+    sizes = []
+
+    def from_events(fit, some, *args):
+        sizes.append(some.size)
+        return by_events(fit, some, *args)
+
+    by_events = _information._from_events
+    monkeypatch.setattr(_information, "_from_events", from_events)
+    monkeypatch.setattr(_information, "_SMALL", 0.0)
+    monkeypatch.setattr(_information, "by_events", lambda *args: True)
+    monkeypatch.setattr(_information, "MATRIX_BYTES", 1)
+    monkeypatch.setattr(event_gram, "_MOST_BYTES", 1)
+    events = inference.uncertainty(model, X, y)
+    assert sizes == [1] * 18
+    np.testing.assert_allclose(events.standard_errors, rows.standard_errors, rtol=1e-9)
+
+
+def by_hand(X, n):
+    """A model of n receivers with some coefficients."""
+    model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-4)
+    model.coef_ = np.full((X.shape[1], n), 1e-3)
+    model.intercept_, model.scale_ = np.full(n, -3.0), np.ones(n)
+    model.status_ = np.full(n, "converged")
+    model.converged_ = np.ones(n, bool)
+    model.weighted_ = model.shifted_ = False
+    model.receivers_ = None
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "whole", "matrices"),
+    [("observed", 4096, 1.5), ("observed", 0, 1.5), ("robust", 4096, 5.0)],
+)
+def test_memory_of_large_maps_is_a_triangle_and_a_matrix(kind, whole, matrices, monkeypatch):
+    """Peak beside X and the counts, in units of a square matrix of all features, 8 bytes each."""
+    monkeypatch.setattr(_information, "_SMALL", 0.0)
+    monkeypatch.setattr(_information, "by_events", lambda *args: True)
+    monkeypatch.setattr(_information, "MATRIX_BYTES", 1)
+    monkeypatch.setattr(event_gram, "_MOST_BYTES", 1)
+    monkeypatch.setattr(inverse, "_BLOCK", 32)
+    monkeypatch.setattr(inverse, "_WHOLE", whole)
+    counts = sparse_counts(400, 120, rate=0.01)
+    X = LOG(8, window_size=20).compute_features(counts)
+    model, y = by_hand(X, 3), counts[:, :3]
+    inference.uncertainty(model, X[:50], y[:50], kind)  # kernels and libraries are loaded
+    tracemalloc.start()
+    try:
+        inference.uncertainty(model, X, y, kind)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.1 * matrices * 8 * 961**2 + 2e6
+
+
 def choice(rate, n_bins=200_000, n_cells=30, extra=0):
     """Whether the errors of all pairs come from events at some events a bin and cell."""
     rng = np.random.default_rng(0)
@@ -252,15 +348,24 @@ def choice(rate, n_bins=200_000, n_cells=30, extra=0):
     X = LOG(6, window_size=50).compute_features(counts)
     if extra:
         X = fastglm.features.hstack([X, rng.normal(size=(n_bins, extra))])
-    model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-4)
-    model.coef_ = np.full((X.shape[1], n_cells), 1e-3)
-    model.intercept_, model.scale_ = np.full(n_cells, -3.0), np.ones(n_cells)
-    model.status_ = np.full(n_cells, "converged")
-    model.converged_ = np.ones(n_cells, bool)
-    model.weighted_ = model.shifted_ = False
-    model.receivers_ = None
-    fit = inference.Fitted.of(model, X, counts)
+    fit = inference.Fitted.of(by_hand(X, n_cells), X, counts)
     return _information.by_events(fit, np.arange(n_cells))
+
+
+def test_tiles_of_fewer_lanes_take_more_time_for_each_receiver(monkeypatch):
+    X, wanted = several(), np.ones((19, 1), bool)
+    work = {lanes: event_gram.event_work(X, wanted, lanes) for lanes in (1, LANES)}
+    assert work[1] == pytest.approx(5 / 12 * work[LANES])
+    assert work[LANES] == event_gram.event_work(X, wanted)
+    fit = inference.Fitted.of(by_hand(X, 18), X, np.zeros((120, 18)))
+    sizes = []
+    monkeypatch.setattr(_information, "_SMALL", 0.0)
+    monkeypatch.setattr(event_gram, "_MOST_BYTES", triangle_bytes(19, 2))
+    monkeypatch.setattr(
+        _information, "event_work", lambda _, used, lanes: sizes.append((used.shape[1], lanes)) or 0
+    )
+    assert _information.by_events(fit, np.arange(17))
+    assert sizes == [(2, 2)] * 8 + [(1, 2)]
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from scipy import stats
 
 import fastglm
 from fastglm import _effective, inference
+from fastglm._algebra import inverse
 
 N_FUNCS, N_CELLS = 3, 3
 
@@ -362,3 +363,52 @@ def test_separated_features_of_either_side_have_no_errors():
     rest = np.setdiff1d(np.arange(400), [*on, *off])
     alone = fastglm.GLM("Bernoulli").fit(rows[rest, 2:], y[rest])
     assert errors[2] == pytest.approx(alone.standard_errors(rows[rest, 2:], y[rest])[0], rel=1e-5)
+
+
+# --- the inverse in place ---
+
+
+@pytest.mark.parametrize("whole", [4096, 0])
+@pytest.mark.parametrize("size", [1, 20, 53])
+def test_the_inverse_takes_the_place_of_the_information(size, whole, monkeypatch):
+    monkeypatch.setattr(inverse, "_BLOCK", 20)
+    monkeypatch.setattr(inverse, "_WHOLE", whole)
+    z = np.random.default_rng(0).normal(size=(2 * size, size))
+    matrix = z.T @ z
+    expected = np.linalg.inv(matrix)
+    root, other, marked = inference._factors(matrix, None, np.zeros(size))
+    assert root is other
+    assert np.shares_memory(root, matrix)
+    assert not marked.any()
+    np.testing.assert_allclose(root.T @ root, expected, rtol=1e-7, atol=1e-9)
+
+
+def test_blocks_have_the_same_bits_on_any_number_of_threads(monkeypatch):
+    numba = pytest.importorskip("numba")
+    monkeypatch.setattr(inverse, "_BLOCK", 20)
+    monkeypatch.setattr(inverse, "_WHOLE", 0)
+    z, before, found = np.random.default_rng(0).normal(size=(200, 150)), numba.get_num_threads(), []
+    try:
+        for n_threads in (1, before):
+            numba.set_num_threads(n_threads)
+            found.append(inverse.inverse_root(z.T @ z, 1e10))
+    finally:
+        numba.set_num_threads(before)
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.parametrize("apart", [0.0, 1e-7])  # of which Cholesky's factor sees the first
+@pytest.mark.parametrize("whole", [4096, 0])
+@pytest.mark.parametrize("size", [2, 53])
+def test_a_direction_that_is_lost_leaves_the_information_to_its_spectrum(
+    size, whole, apart, monkeypatch
+):
+    monkeypatch.setattr(inverse, "_BLOCK", 20)
+    monkeypatch.setattr(inverse, "_WHOLE", whole)
+    z = np.random.default_rng(0).normal(size=(2 * size, size))
+    z[:, -1] = z[:, 0] + apart * z[:, -1]
+    matrix = z.T @ z
+    expected = np.linalg.pinv(matrix, 1e-10, hermitian=True)[1:-1, 1:-1]
+    root, _, marked = inference._factors(matrix, None, np.zeros(size))
+    assert marked.tolist() == [True, *[False] * (size - 2), True]
+    np.testing.assert_allclose((root.T @ root)[1:-1, 1:-1], expected, rtol=1e-6, atol=1e-9)

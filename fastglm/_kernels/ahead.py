@@ -22,6 +22,7 @@ _PAIR = "UniTuple(int64, 2)"
 _SENDERS = "Tuple((int32[::1], float64[::1], int64[::1]))"
 _LATER = "Tuple((int32[::1], int32[::1], float64[::1]))"
 _ROWS = "int64, int64, int64"
+_LANES = "UniTuple(int64, 8)"  # as long as `pairs.PAIR_LANES`
 # Names and types; `tests/test_ahead.py` compares them with those of a fit.
 
 
@@ -43,11 +44,11 @@ def _pass_over_bins(dtype):
 
 _COARSE, _PRECISE = _pass_over_bins("float32"), _pass_over_bins("float64")
 _MAP = {
-    "multiply_rows": "(float64[:, ::1], float64[::1], int64, int64, float64[:, ::1])",
+    "multiply_rows": f"(float64[:, ::1], float64[::1], int64, int64, {_LANES}, float64[:, ::1])",
     "add_sender_pairs": f"(int64, {_SENDERS}, {_KERNEL}, {_LATER}, {_KERNEL}, boolean[:, ::1], "
-    f"float64[:, ::1], {_PAIR}, {_PAIR}, float64[:, :, ::1])",
+    f"float64[:, ::1], {_PAIR}, {_PAIR}, {_LANES}, float64[:, :, ::1])",
     "add_sender_crossed": f"(int64, int64, {_SENDERS}, {_KERNEL}, float64[:, ::1], int64[::1], "
-    f"float64[:, ::1], {_PAIR}, int64, float64[:, :, ::1])",
+    f"float64[:, ::1], {_PAIR}, int64, {_LANES}, float64[:, :, ::1])",
 }
 _NULL = {
     "add_filters": "(float64[:, ::1], float64[:, :, ::1], float64[::1], float64[:, ::1], "

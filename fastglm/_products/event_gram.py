@@ -14,6 +14,7 @@ from fastglm._products.kinds import kind_of
 from fastglm._products.weighted_gram import mirror
 
 LANES = kernels.PAIR_LANES
+_MOST_BYTES = 1 << 30  # triangles of a tile, which has fewer lanes beyond
 # Bytes of weights whose pairs of events are added up at a time: of a tile, and most of all tiles.
 # Kernels are applied once a chunk to the pairs of two senders at one distance, so chunks are longer
 # where such pairs are few.
@@ -23,11 +24,12 @@ _ROWS = 1 << 15  # bins whose rows are built at a time
 # Time of a multiply-add, relative to one of a product of rows by BLAS: of packed rows, of a pair of
 # events, of the kernels, and of an event with a row.
 _PACKED, _PAIR, _KERNEL, _ROW = 3.0, 4.0, 3.0, 4.0
+_SORTED = 4.0  # lanes that take as long as what a tile takes whatever their number
 MOST_ROWS = 64  # columns without events, beside which products of rows are as fast
 
 
 class EventGram:
-    """Gram matrices of X and the intercept for some vectors of weights, a tile of `LANES` each.
+    """Gram matrices of X and the intercept for some vectors of weights, a tile of `lanes` each.
 
     `add` the weights of consecutive ranges of bins, `finish`, and take each `matrix`.
 
@@ -40,16 +42,18 @@ class EventGram:
         Features of each receiver. Entries of two senders that no receiver wants stay 0.
     diagonal : bool
         Only the entries of a sender with itself, and of rows with each other.
+    lanes : int
+        Vectors of weights that are worked on together, side by side.
 
     Notes
     -----
     Memory: `triangle_bytes` for each tile; weights and rows of a chunk of bins, 64 MB for each tile
-    or up to 512 MB for all of them where two senders have few pairs of events; and 16 bytes for
-    each pair of events of one sender within such a chunk.
+    or up to 512 MB for all of them where two senders have few pairs of events; and, in each thread,
+    16 bytes for each pair of events of one sender and some 80 others within such a chunk.
     """
 
-    def __init__(self, X, n, wanted=None, diagonal=False):
-        self.X = X
+    def __init__(self, X, n, wanted=None, diagonal=False, lanes=LANES):
+        self.X, self.lanes = X, lanes
         self.size = X.shape[1] + 1
         if wanted is None:
             wanted = np.ones((X.shape[1], 1), bool)
@@ -61,15 +65,15 @@ class EventGram:
         self.columns = np.concatenate([*columns, [X.shape[1]]]).astype(np.int64)
         self.pairs = list(_pairs_of(self.histories, wanted, diagonal))
         self.crossed = [] if diagonal else self.histories
-        n_tiles = -(-n // LANES)
-        self.triangles = np.zeros((n_tiles, self.size * (self.size + 1) // 2, LANES))
+        n_tiles = -(-n // lanes)
+        self.triangles = np.zeros((n_tiles, self.size * (self.size + 1) // 2, lanes))
         self.n_rows = self._chunk(n_tiles)
-        self.weights = np.zeros((n_tiles, self.n_rows * LANES))
+        self.weights = np.zeros((n_tiles, self.n_rows * lanes))
         self.rows = np.ones((self.columns.size, self.n_rows))
         self.first = self.stop = 0
 
     def _chunk(self, n_tiles):
-        """Bins whose weights are added up at a time."""
+        """Bins whose weights are added up at a time, as many with fewer lanes."""
         n_rows = _TILE_BYTES // (8 * (LANES + self.columns.size))
         if n_rows < self.X.shape[0]:
             met = distances = 0.0
@@ -78,7 +82,7 @@ class EventGram:
                 distances += wanted.sum() * (block.lags + other.lags - 1)
             if met:
                 n_rows = max(n_rows, int(min(_MET * distances / met, 1.0) * self.X.shape[0]))
-        most = max(_ROWS, _CHUNK_BYTES // (8 * (n_tiles * LANES + self.columns.size)))
+        most = max(_ROWS, _CHUNK_BYTES // (8 * (n_tiles * self.lanes + self.columns.size)))
         return min(n_rows, most, self.X.shape[0])
 
     def add(self, start, weights):
@@ -91,12 +95,12 @@ class EventGram:
         """
         if self.stop == self.first:
             self.first = self.stop = start
-        tiles = self.weights.reshape(len(self.weights), self.n_rows, LANES)
+        tiles = self.weights.reshape(len(self.weights), self.n_rows, self.lanes)
         while len(weights):
             used = self.stop - self.first
             room = min(self.n_rows - used, len(weights))
             for k, tile in enumerate(tiles):
-                part = weights[:room, k * LANES : (k + 1) * LANES]
+                part = weights[:room, k * self.lanes : (k + 1) * self.lanes]
                 tile[used : used + room, : part.shape[1]] = part
             self.stop, weights = self.stop + room, weights[room:]
             if self.stop - self.first == self.n_rows:
@@ -110,11 +114,11 @@ class EventGram:
         kernels.add_rows(self.rows, self.columns, weights, bounds, out)
         for block, row, other, column, wanted in self.pairs:
             two = other.events.bins, other.events.units, other.events.amplitudes
-            rest = _of_lanes(other.kernel), wanted, weights, bounds, (row, column), out
-            own = _by_sender(block), _of_lanes(block.kernel)
+            rest = self._kernel(other), wanted, weights, bounds, (row, column), out
+            own = _by_sender(block), self._kernel(block)
             kernels.add_pairs(own[0], own[1], two, *rest)
         for block, column in self.crossed:
-            own = _by_sender(block), _of_lanes(block.kernel), self.rows, self.columns
+            own = _by_sender(block), self._kernel(block), self.rows, self.columns
             kernels.add_crossed(*own, weights, bounds, column, out)
         self.first = self.stop
 
@@ -129,19 +133,36 @@ class EventGram:
                 self.rows[first : first + block.n_columns, begin:end] = part.T
                 first += block.n_columns
 
+    def _kernel(self, block):
+        """The kernel repeated over the lanes, (n_funcs, window_size * lanes), and its support."""
+        functions = block.kernel.T
+        support = np.empty((len(functions), 2), np.int64)
+        for b, values in enumerate(functions):
+            inside = np.flatnonzero(values)
+            support[b] = (inside[0], inside[-1] + 1) if inside.size else (0, 0)
+        return np.repeat(functions, self.lanes, axis=1), support
+
     def matrix(self, k, chosen):
         """The matrix of vector k of weights over the chosen, ascending columns, symmetric."""
         out = np.empty((chosen.size, chosen.size))
-        values = self.triangles[k // LANES, :, k % LANES]
+        values = self.triangles[k // self.lanes, :, k % self.lanes]
         for a, row in enumerate(chosen):
             begin = row * (row + 1) // 2
             out[a, : a + 1] = values[begin + chosen[: a + 1]]
         return mirror(out)
 
 
-def triangle_bytes(n_features):
+def triangle_bytes(n_features, lanes=LANES):
     """Bytes of the triangles of one tile, with the intercept's row."""
-    return 4 * LANES * (n_features + 1) * (n_features + 2)
+    return 4 * lanes * (n_features + 1) * (n_features + 2)
+
+
+def lanes_of(n_features, n_sets=1):
+    """Lanes of a tile: `LANES`, and half as many while some sets of triangles are above 1 GB."""
+    lanes = LANES
+    while lanes > 1 and n_sets * triangle_bytes(n_features, lanes) > _MOST_BYTES:
+        lanes //= 2
+    return lanes
 
 
 def n_rows_of(X):
@@ -149,8 +170,8 @@ def n_rows_of(X):
     return 1 + sum(block.n_columns for block in X.blocks if not _is_sparse(block))
 
 
-def event_work(X, wanted):
-    """Time of the matrices of at most `LANES` receivers, in multiply-adds by BLAS."""
+def event_work(X, wanted, lanes=LANES):
+    """Time of the matrices of a tile, in multiply-adds by BLAS."""
     blocks = list(zip(X.blocks, X.column_ranges, strict=True))
     histories = [(block, begin) for block, (begin, _) in blocks if _is_sparse(block)]
     n_rows = n_rows_of(X)
@@ -165,7 +186,7 @@ def event_work(X, wanted):
         total += _PAIR * met * min(block.lags, other.lags) / 2
         runs = min(met, both.sum() * lags) * min(block.lags, other.lags) / 2
         total += _KERNEL * (runs + both.sum() * lags) * max(block.n_funcs, other.n_funcs)
-    return LANES * total
+    return (lanes + _SORTED) * LANES / (LANES + _SORTED) * total
 
 
 def row_work(X, sizes):
@@ -224,12 +245,3 @@ def _pairs_of(histories, wanted, diagonal):
 
 def _by_sender(block):
     return block.bins_by_sender, block.amplitudes_by_sender, block.starts
-
-
-def _of_lanes(kernel):
-    """A kernel repeated over the lanes, (n_funcs, window_size * LANES), and its support."""
-    support = np.empty((kernel.shape[1], 2), np.int64)
-    for b, values in enumerate(kernel.T):
-        inside = np.flatnonzero(values)
-        support[b] = (inside[0], inside[-1] + 1) if inside.size else (0, 0)
-    return np.repeat(kernel.T, LANES, axis=1), support

@@ -3,7 +3,7 @@
 A shard stands for the bins from ``first`` to ``stop``. Its source also gives the halo: the bins
 from ``begin`` to ``first``, which complete the windows and whose rows are not in the fit. Only the
 events of one shard are in memory at a time. A fit to a day therefore takes as much memory as a fit
-to an hour, beside `Shards.valid`: one byte a bin. A pass reads every shard once.
+to an hour. `Shards.valid` is one byte a bin; passes do not read it. A pass reads every shard once.
 
 A source has ``begin``, ``first``, ``stop``, ``load()`` (features and events from ``begin`` on) and
 ``silent(n_units)`` (the features of a bin or so). `recordings.stream.Source` makes the features of
