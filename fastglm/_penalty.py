@@ -90,6 +90,14 @@ class Penalty:
         if matrix is not None:
             out += factor * matrix
 
+    def add_hessians(self, receivers, free, out):
+        """Add the `hessian` of each of some receivers to a stack of matrices."""
+        ridge = self.ridge[:, receivers]
+        np.einsum("kaa->ka", out)[:] += (ridge if len(ridge) == 1 else ridge[free]).T
+        if self.matrix is not None:
+            matrix = self.matrix[free][:, free].toarray()
+            out += self.strength[receivers, None, None] * matrix
+
     def hessian_parts(self, j, free):
         """The diagonal of the ridge, and the quadratic matrix of receiver j, or None."""
         ridge = self.ridge[:, j] if self.ridge.shape[0] == 1 else self.ridge[free, j]

@@ -15,7 +15,8 @@ from fastglm._engine.newton import minimize, within
 from fastglm._engine.objective import Objective
 from fastglm._engine.preconditioner import SampleProblem, SingleProblem
 from fastglm._engine.quadratic import QuadraticProblem
-from fastglm._engine.result import Result
+from fastglm._engine.result import Result, is_one_of
+from fastglm._engine.rows import Rows
 from fastglm._engine.shared import share
 
 _SOFT = 1e-4  # without ridge, a smaller eigenvalue of the preconditioned S calls for exact Hessians
@@ -136,8 +137,13 @@ class _Fit:
         self.shared = task.shared
         if self.shared is None and self.by_events:
             self.shared = share_batch(self.products, self.batch, self.settings.memory_budget)
-        known = self.shared is not None and (self.observed.weight is None or not self.by_events)
-        self.sums = self.products.moments(self.observed, self.shared.sums if known else None)
+        self.rows = None
+        if self.batch.method == DenseProblem.method:
+            self.rows = Rows(self.products, self.observed)
+            self.sums = self.rows.moments
+        else:
+            known = self.shared is not None and (self.observed.weight is None or not self.by_events)
+            self.sums = self.products.moments(self.observed, self.shared.sums if known else None)
         self.mean = self.sums.sum_y / self.products.n_bins
         self.unmasked = task.free
         self.anchor = None  # point and gradient where the last fit ended
@@ -329,7 +335,7 @@ class _Fit:
             self.problem = QuadraticProblem(self.shared, *sums, free, penalty)
             return
         if not self.by_events:
-            self.problem = DenseProblem(products, observed, free, penalty, self.loss)
+            self.problem = DenseProblem(self.rows, free, penalty, self.loss)
             return
         passes = products.passes(free.shape[1], batch.lanes, batch.products)
         objective = Objective(products, passes, observed, self.loss, self.sums, free, penalty)
@@ -365,7 +371,7 @@ class _Fit:
             return results
         unresolved = np.zeros(intercept.size, bool)
         for result in results:
-            unresolved |= np.isin(result.status, ("max_iter", "stalled"))
+            unresolved |= is_one_of(result.status, "max_iter", "stalled")
         last = np.nan_to_num(results[-1].coef), np.nan_to_num(results[-1].intercept)
         # A sampled model that steps have corrected far from the optimum keeps that curvature.
         uncertain = self._saddles or not self.loss.predictable
@@ -431,7 +437,7 @@ class _Fit:
         tight = np.where(problem.plain, _LOOSE, tol)
         result = minimize(problem, coef, intercept, tight, maxiter, watch, retreat)
         ended = within(result.newton_decrement, tol, problem.floor, result.objective)
-        ended &= np.isin(result.status, ("max_iter", "stalled"))
+        ended &= is_one_of(result.status, "max_iter", "stalled")
         result.status[ended] = "converged"
         return result
 
@@ -490,7 +496,7 @@ class _Fit:
         """
         problem, cheap = self.problem, self._cheap(result)
         rest = problem.unresolved(result.coef, result.intercept, cheap)
-        rest |= np.isin(result.status, ("max_iter", "stalled")) | self._saddles
+        rest |= is_one_of(result.status, "max_iter", "stalled") | self._saddles
         if self.by_events:
             rest |= problem.plain & (problem.theta < _SOFT)
             rest |= limited & cheap
@@ -505,7 +511,7 @@ class _Fit:
         for some in self._at_once(rest, result):
             exact = self._exact(some, penalty)
             start = result.coef[:, some], result.intercept[some]
-            stuck = np.flatnonzero(np.isin(result.status[some], ("max_iter", "stalled")))
+            stuck = np.flatnonzero(is_one_of(result.status[some], "max_iter", "stalled"))
             if stuck.size:  # a search that got nowhere begins again at constant rates
                 flat = self.observed.start(self.loss, self.mean, self.products)[some[stuck]]
                 constant = np.where(self.free[:, some[stuck]], 0.0, start[0][:, stuck])
@@ -595,7 +601,8 @@ class _Fit:
         """The problem of some receivers with exact Hessians."""
         observed, penalty = self.observed.select(rest), penalty.select(receivers=rest)
         loss = self.loss.select(rest)
-        return DenseProblem(self.products, observed, self.free[:, rest], penalty, loss)
+        rows = Rows(self.products, observed)
+        return DenseProblem(rows, self.free[:, rest], penalty, loss)
 
 
 def share_batch(products, batch, memory_budget: float):

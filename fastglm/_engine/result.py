@@ -183,3 +183,11 @@ class Result:
                 target[np.ix_(np.arange(target.shape[0])[features], receivers)] = source
             else:
                 target[receivers] = source
+
+
+def is_one_of(status, *names):
+    """Whether each status is one of some; `numpy.isin` takes ten times as long."""
+    found = np.zeros(status.shape, bool)
+    for name in names:
+        found |= status == name
+    return found
