@@ -20,8 +20,9 @@ def convolution_bands(kernel, n_senders, dtype):
     window_size, n_funcs = kernel.shape
     n = min(_MOST_BINS, max(_WIDE // n_senders, 8), max(_WIDE // n_funcs, 1))
     bands = np.zeros((window_size + n - 1, n * n_funcs), dtype)
-    for s in range(n):
-        bands[s : s + window_size, s * n_funcs : (s + 1) * n_funcs] = kernel[::-1]
+    row, item = bands.strides
+    strides = row + n_funcs * item, row, item  # from the band of one bin to that of the next
+    np.ndarray((n, window_size, n_funcs), dtype, bands, strides=strides)[:] = kernel[::-1]
     return bands
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
@@ -311,7 +312,8 @@ def is_dense(counts: np.ndarray) -> bool:
 
 def _stretches(index, n_bins):
     """Slices of ascending bins that lie within some bins of each other."""
-    edges = np.searchsorted(index, np.arange(index[0], index[-1] + n_bins, n_bins))
-    edges = np.unique(np.append(edges, index.size))
-    for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        yield slice(low, high)
+    starts = range(index[0], index[-1] + 1, n_bins)
+    edges = [*np.searchsorted(index, starts).tolist(), index.size]
+    for low, high in pairwise(edges):
+        if low < high:
+            yield slice(low, high)
