@@ -164,12 +164,12 @@ class Factor(NamedTuple):
 
 def cholesky(matrix):
     """The `Factor` of a matrix that is positive definite but for rounding."""
-    (lower,), unit, jitter = factorise(matrix[None])
+    (lower,), unit, jitter = factorise(matrix.T[None])
     return Factor(lower, unit[0], jitter[0])
 
 
 def factorise(matrices):
-    """Factors of a stack of matrices, shape (k, n, n), each as `cholesky` has it.
+    """Factors of a stack of matrices, shape (k, n, n), from the upper triangle of each.
 
     Returns
     -------
@@ -177,34 +177,35 @@ def factorise(matrices):
     unit : ndarray of shape (k, n)
     jitter : ndarray of shape (k,)
     """
-    unit = np.sqrt(np.maximum(np.einsum("kaa->ka", matrices), 0))
+    unit = np.sqrt(np.maximum(matrices.diagonal(0, 1, 2), 0))
     unit[~(unit > 0)] = 1.0
-    # Transposed, so that each matrix is in the order of Fortran, which LAPACK factorises.
-    scaled = np.divide(matrices.swapaxes(1, 2), unit[:, :, None], order="C")
+    scaled = np.divide(matrices, unit[:, :, None], order="C")
     scaled /= unit[:, None, :]
-    lower, jitter = [], np.zeros(len(unit))
+    scaled, jitter = [matrix.T for matrix in scaled], np.zeros(len(unit))
+    if not unit.size:
+        return scaled, unit, jitter
+    lower = []
+    # `scipy.linalg.cholesky` takes longer to check a small matrix than to factorise it.
+    factor_of = _lapack("potrf", unit.dtype.char)
     for k, matrix in enumerate(scaled):
-        factor, jitter[k] = _lower(matrix.T)
+        factor, failed = factor_of(matrix, True)
+        if failed:
+            factor, jitter[k] = _damped(matrix, factor_of)
         lower.append(factor)
     return lower, unit, jitter
 
 
-def _lower(matrix):
-    """The Cholesky factor of a matrix with a unit diagonal, and what was added to the diagonal."""
-    if matrix.size == 0:
-        return matrix, 0.0
-    # `scipy.linalg.cholesky` takes longer to check a small matrix than to factorise it.
-    call = _lapack("potrf", matrix.dtype.char)
-    lower, failed = call(matrix, lower=True, clean=True)
-    jitter = 0.0
-    while failed:
-        jitter = max(_JITTER, 100 * jitter)
-        if jitter > 0.1:
-            return np.eye(len(matrix)), 1.0
+def _damped(matrix, factor_of):
+    """The factor of a matrix that has none, and what was added to its unit diagonal."""
+    jitter, failed = _JITTER, True
+    while jitter < 0.1:
         damped = matrix.copy("F")
         np.einsum("aa->a", damped)[:] += jitter
-        lower, failed = call(damped, lower=True, clean=True, overwrite_a=True)
-    return lower, jitter
+        factor, failed = factor_of(damped, True)
+        if not failed:
+            return factor, jitter
+        jitter *= 100
+    return np.eye(len(matrix)), 1.0
 
 
 def never_bends_down(matrix, reference):
@@ -237,7 +238,7 @@ def solve_each(lower, unit, g):
     scaled = g / unit
     solve = _lapack("potrs", scaled.dtype.char)
     for factor, right in zip(lower, scaled, strict=True):
-        right[:] = solve(factor, right, lower=True)[0]
+        right[:] = solve(factor, right, True)[0]
     return scaled / unit
 
 

@@ -225,11 +225,10 @@ class _Fit:
             low, high = self.loss.separated(sums.x, sums.xty, nonnegative)
             fixed = (low | high) & unpenalised
             free = free & ~(never[:, None] & unpenalised) & ~fixed
-            with np.errstate(divide="ignore"):
-                least = products.smallest_positive()[:, None]
-                limit = self.loss.low / least
-                if high.any():
-                    limit = np.where(high, -limit, limit)
+            if fixed.any():
+                with np.errstate(divide="ignore"):
+                    limit = self.loss.low / products.smallest_positive()[:, None]
+                limit = np.where(high, -limit, limit)
         return free, fixed, limit
 
     def _constant_rates(self, coef: np.ndarray, fixed: np.ndarray) -> tuple:
@@ -310,7 +309,9 @@ class _Fit:
             return
         converged = result.status == "converged"
         flat = self.flat & converged & ~penalty.sparse
-        suspect |= fixed.any(axis=0) & converged & self._cheap(result)
+        limited = fixed.any(axis=0) & converged
+        if limited.any():
+            suspect |= limited & self._cheap(result)
         for some in self._at_once(suspect | flat, result):
             exact = self._exact(some, penalty)
             point = result.coef[:, some], result.intercept[some]
@@ -419,7 +420,7 @@ class _Fit:
             n_steps = np.where(suspect, min(most, _PATIENCE), most)
         result = self._minimize(problem, coef, intercept, n_steps, self.watch, retreat)
         self.anchor = problem.anchor() if self.keep and self.by_events else None
-        self.flat = np.broadcast_to(problem.flat, suspect.shape).copy()
+        self.flat = np.zeros(suspect.size, bool) | problem.flat
         self._least_norm(problem, result)
         if self._may_fall_back:
             beside = np.where(fixed, 0.0, result.coef) if far else None
@@ -556,8 +557,8 @@ class _Fit:
         features are large, what is taken out moves eta.
         """
         everyone, before = np.arange(result.intercept.size), result.coef.copy()
-        problem.least_norm(everyone, result.coef, result.intercept)
-        if problem.method != DenseProblem.method:
+        turned = problem.least_norm(everyone, result.coef, result.intercept)
+        if problem.method != DenseProblem.method or not turned:
             return
         with np.errstate(invalid="ignore"):  # features may be too large for a sum
             change = np.abs(result.coef - before)
@@ -592,16 +593,19 @@ class _Fit:
 
     def _at_once(self, rest: np.ndarray, result: Result) -> list[np.ndarray]:
         """Some receivers, in groups whose Hessians and factors fit into a quarter of the memory."""
-        rest = np.flatnonzero(rest & (result.status != "interrupted"))
+        rest = (rest & (result.status != "interrupted")).nonzero()[0]
         size = 32.0 * (self.products.shape[1] + 1) ** 2
         n = int(max(self.settings.memory_budget / 4 / size, 1))
         return [rest[first : first + n] for first in range(0, rest.size, n)]
 
     def _exact(self, rest: np.ndarray, penalty) -> DenseProblem:
         """The problem of some receivers with exact Hessians."""
-        observed, penalty = self.observed.select(rest), penalty.select(receivers=rest)
+        penalty = penalty.select(receivers=rest)
         loss = self.loss.select(rest)
-        rows = Rows(self.products, observed)
+        if self.rows is None:
+            rows = Rows(self.products, self.observed.select(rest))
+        else:
+            rows = self.rows.select(rest)
         return DenseProblem(rows, self.free[:, rest], penalty, loss)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from fastglm._algebra.linear import CONSTANT, never_bends_down
 from fastglm._algebra.space import find_space
-from fastglm._engine.stack import Stack, dots, products, run_of, weighted_grams
+from fastglm._engine.stack import Stack, dots, pieces, products, run_of, weighted_grams
 from fastglm._kernels.dots import column_dot
 from fastglm._kernels.threads import run_threads
 from fastglm._products.weighted_gram import symmetric
@@ -75,48 +75,53 @@ class DenseProblem:
         self.place[receivers] = np.arange(receivers.size)
         rest = self.features[receivers[0]], len(self.free), self.loss.convex
         self.stacks.append(Stack(receivers, *rest, *coordinates))
+        self._asked = None
         return self.stacks[-1]
 
-    def _stacks_of(self, receivers):
-        """The stacks of some ascending receivers: numbers among them, and places in the stack."""
+    def _parts(self, receivers):
+        """Some ascending receivers, a `_Part` for each stack; kept until others are asked for."""
+        if receivers is self._asked:
+            return self._found
         if len(self.stacks) == 1:
-            return [(self.stacks[0], np.arange(receivers.size), receivers)]
-        of = self.stack_of[receivers]
-        order = np.argsort(of, kind="stable")
-        groups = np.split(order, np.flatnonzero(np.diff(of[order])) + 1)
-        return [(self.stacks[of[k[0]]], k, self.place[receivers[k]]) for k in groups if k.size]
+            found = [_part(self.stacks[0], np.arange(receivers.size), receivers)]
+        else:
+            of = self.stack_of[receivers]
+            order = np.argsort(of, kind="stable")
+            groups = np.split(order, np.flatnonzero(np.diff(of[order])) + 1)
+            places = self.place[receivers]
+            found = [_part(self.stacks[of[k[0]]], k, places[k]) for k in groups if k.size]
+        self._asked, self._found = receivers, found
+        return found
 
     @np.errstate(over="ignore", invalid="ignore")  # a trial point may be far off
     def evaluate(self, active, coef, intercept):
         """Objective, gradient and, where it is due, the Hessian at the given points."""
         self.active, self.point = active, (coef, intercept)
-        sums = _Sums(*(np.zeros(active.size) for _ in range(3)), np.zeros(coef.shape[::-1]))
+        sums = _Sums(*np.zeros((3, active.size)), np.zeros(coef.shape[::-1]))
         point = np.ascontiguousarray(coef.T)
         level = intercept + dots(point, self.shift) if self.shifted else intercept
         reach = dots(np.abs(point), self.size) + np.abs(level)  # eta is rounded in proportion to it
         # Features outside a receiver's fit whose fixed coefficients are not 0: they add to eta.
         fixed = None if self.whole else (coef != 0) & ~self.free[:, active]
         point = point, level, reach, fixed
-        n_rows, pieces = len(self.rows.block(0).rows), []
-        for stack, k, places in self._stacks_of(active):
-            stack.load[places] = stack.slope[places] = stack.left[places] = 0.0
-            for some in stack.pieces(np.arange(k.size), n_rows * stack.load.shape[1]):
-                pieces.append((stack, k[some], places[some]))
+        n_rows, cut = len(self.rows.block(0).rows), []
+        for part in self._parts(active):
+            part.stack.begin(part.run)
+            cut += part.cut(n_rows * part.stack.load.shape[1])
         for number, block in enumerate(self.rows):
 
-            def add(piece, block=block, first=number == 0):
-                self._add(*piece, block, point, sums, first)
+            def add(part, block=block, first=number == 0):
+                self._add(*part, block, point, sums, first)
 
-            run_threads(add, pieces, block.rows.size * active.size)
+            run_threads(add, cut, block.rows.size * active.size)
         objective, grad = self._penalise(active, coef, sums)
         own = _ROUNDING * reach * sums.terms / self.n_bins / (1 + np.abs(objective))
         self.rounding[active] = np.fmax(1e-13, own)
         return objective, grad, sums.intercept / self.n_bins
 
-    def _add(self, stack, k, places, block, point, sums, first):
-        """Add the bins of a block to the sums of receivers k of the pass, which share a stack."""
+    def _add(self, stack, k, places, at, run, j, block, point, sums, first):
+        """Add the bins of a block to the sums of a `_Part` of the pass."""
         coef, level, reach, fixed = point
-        at, run, j = run_of(k), run_of(places), run_of(stack.receivers[places])
         rows, weight = block.rows[:, stack.bordered], block.weight
         Z, own = rows[:, :-1], coef[at] if stack.whole else coef[at][:, stack.features]
         eta = products(Z, own) + level[at, None]
@@ -127,13 +132,14 @@ class DenseProblem:
                     eta[row] += block.rows[:, :-1][:, beside] @ coef[number, beside]
         if block.offset is not None:
             eta += block.offset[j if len(block.offset) > 1 else 0]
-        loss, y = self.loss.select(np.arange(self.place.size)[j, None]), block.counts[j]
+        loss, y = self.loss.select(stack.receivers[places, None]), block.counts[j]
         value, residual, curvature = loss.derivatives(eta, y)
         if weight is not None:
             value, residual, curvature = weight * value, weight * residual, weight * curvature
         sums.objective[at] += value.sum(axis=1)
         terms = np.abs(residual)
-        stack.left[run] += terms.sum(axis=1)
+        if stack.space is not None:
+            stack.left[run] += terms.sum(axis=1)
         if loss.high is None:  # else the residual has no rounding of the counts
             part = 2 * loss.count_part(eta, y)
             terms += part if weight is None else part * weight
@@ -152,9 +158,9 @@ class DenseProblem:
         stack.load[run, :-1] += products(np.abs(Z).T, terms)
         stack.load[run, -1] += terms.sum(axis=1)
         # No Hessian takes the place of the last one where the objective overflows.
-        due = np.flatnonzero(self.due[j] & np.isfinite(sums.objective[at]))
+        due = (self.due[j] & np.isfinite(sums.objective[at])).nonzero()[0]
         if due.size:
-            due, place = run_of(due), places[due]
+            due, place = run_of(due), run if due.size == places.size else run_of(places[due])
             stack.fresh[place] = True
             _put(stack.hess, place, weighted_grams(rows, curvature[due]), first)
             if not loss.convex:
@@ -164,45 +170,50 @@ class DenseProblem:
 
     def _penalise(self, active, coef, sums):
         """The objective and its gradient, from sums of losses over bins."""
-        inside = coef if self.whole else np.where(self.free[:, active], coef, 0.0)
-        pull, grad = self.penalty.times(inside, active), sums.grad.T
+        objective, grad = sums.objective / self.n_bins, sums.grad.T
         if self.shifted:
             grad += self.shift[:, None] * sums.intercept
         grad /= self.n_bins
-        grad += pull
+        if self.penalty.quadratic:
+            inside = coef if self.whole else np.where(self.free[:, active], coef, 0.0)
+            pull = self.penalty.times(inside, active)
+            objective += 0.5 * column_dot(inside, pull)
+            grad += pull
         if not self.whole:
             grad[~self.free[:, active]] = 0.0
-        return sums.objective / self.n_bins + 0.5 * column_dot(inside, pull), grad
+        return objective, grad
 
     @np.errstate(divide="ignore")  # curvatures that underflow
     def step(self, moved, grad, grad_intercept, tol, polishing):
         """Newton steps at the accepted points, their decrements, and passes spent (none)."""
         step, step_intercept = np.zeros(grad.shape[::-1]), np.zeros(moved.size)
-        decrement = np.full(moved.size, np.nan)  # of features whose squares overflow
-        active, index = self.active, self.active[moved]
-        coef, intercept = (values[..., moved] for values in self.point)
-        for stack, k, places in self._stacks_of(index):
-            new = np.flatnonzero(stack.fresh[places])
+        decrement, at = np.zeros(moved.size), run_of(moved)
+        active, (coef, intercept) = self.active, self.point
+        index = active if moved.size == active.size else active[moved]
+        coef, intercept = coef[:, at], intercept[at]
+        for stack, k, places, _, run, _ in self._parts(index):
+            new = stack.fresh[run].nonzero()[0]
             if new.size:
-                self._factorise(stack, places[new], coef[:, k[new]], intercept[k[new]])
+                self._factorise(stack, places[new], coef, intercept, k[new])
         self.active = active
-        for stack, k, places in self._stacks_of(index):
-            known = np.flatnonzero(stack.known[places])
-            k, places, j = run_of(k[known]), places[known], run_of(index[k[known]])
+        for part in self._parts(index):
+            known = part.stack.known[part.run]
+            if not known.all():  # features whose squares overflow
+                decrement[part.k[~known]] = np.nan
+                part = _part(part.stack, part.k[known], part.places[known])
+            stack, _, places, k, run, j = part
             point, slope, slope_intercept = coef.T[k], grad.T[k], grad_intercept[k]
             d, step_intercept[k], decrement[k] = self._newton(
                 stack, places, point, slope, slope_intercept
             )
-            self.floor[j] = self._floor(stack, places, point, intercept[k])
-            if stack.space is not None:
+            self.floor[j] = self._floor(stack, run, point, intercept[k])
+            if stack.space is not None:  # coordinates are centred
                 d = products(stack.space.basis, d)
+                step_intercept[k] -= dots(d, stack.space.mean + self.shift[stack.features])
             if stack.whole:
                 step[k] = d
             else:
                 step[np.arange(moved.size)[k, None], stack.features] = d
-            if stack.space is not None:  # coordinates are centred
-                step_intercept[k] -= dots(d, stack.space.mean + self.shift[stack.features])
-            run = run_of(places)
             self.flat[j] = (stack.jitter[run] > 0) | (stack.pivot[run] < _FLAT)
             self.drift[j] = step_intercept[k] + slope_intercept / stack.total[run]
             if self.shifted:
@@ -220,9 +231,8 @@ class DenseProblem:
             grad = grad[:, stack.features]
         return stack.newton(places, grad, grad_intercept)
 
-    def _floor(self, stack, places, coef, intercept):
+    def _floor(self, stack, run, coef, intercept):
         """The decrements that rounding of the gradients allows at the last points."""
-        run = run_of(places)
         load, unit = stack.load[run] / self.n_bins, stack.unit[run]
         if stack.space is not None:  # its rows are rounded in proportion to the features
             size = self.size[stack.features]
@@ -231,18 +241,15 @@ class DenseProblem:
         return self._hidden(load, unit, stack.total[run], coef, intercept)
 
     def _hidden(self, load, unit, total, coef, intercept):
-        """The decrements that rounding allows, for loads of some features and of the intercept.
+        """The decrements that rounding allows, for loads and units of features and intercepts.
 
         The intercept of the columns as they were given is rounded in proportion to its terms.
         """
         away = np.abs(intercept)
         if self.far:
             away = away + dots(np.abs(coef), self.rows.taken)
-        load[..., -1] += total * away
-        error = _ROUNDING * load
-        error[..., :-1] /= unit
-        error[..., -1] /= np.sqrt(total)
-        return 0.5 * (error**2).sum(axis=-1)
+        load[:, -1] += total * away
+        return 0.5 * ((_ROUNDING * load / unit) ** 2).sum(axis=-1)
 
     def _pull(self, j):
         """Hessian of the penalty of a receiver over its free features."""
@@ -277,6 +284,7 @@ class DenseProblem:
         curved = np.diag(schur)
         unit = np.where(curved > CONSTANT * total * mean**2, np.sqrt(curved.clip(min=0)), np.inf)
         load = stack.load[at, np.append(place, -1)] / self.n_bins
+        unit = np.append(unit, np.sqrt(total))
         self.floor[j] = self._hidden(load[None], unit, total, coef[None], intercept)[0]
         return schur, mean + self.shift[features], total
 
@@ -351,13 +359,16 @@ class DenseProblem:
         self.due[receivers] = (decrement > self._REFRESH) | slow
         self.last[receivers] = decrement
 
-    def _factorise(self, stack, places, coef, intercept):
-        """Factorise Schur complements at some points, in coordinates that are not collinear."""
+    def _factorise(self, stack, places, coef, intercept, numbers):
+        """Factorise Schur complements, in coordinates that are not collinear.
+
+        ``numbers`` are the receivers' columns among the points.
+        """
         self._reduce(stack, places)
         near = (stack.jitter[places] > 0) | (stack.pivot[places] <= _NEAR)
         near &= stack.known[places] & ~self.searched[stack.receivers[places]]
         found = {}
-        for k in np.flatnonzero(near):
+        for k in near.nonzero()[0]:
             j = stack.receivers[places[k]]
             self.searched[j], space = True, self._find_space(j)
             if space.null.size or space.smallest**2 < _NEAR:
@@ -366,6 +377,7 @@ class DenseProblem:
             receivers = stack.receivers[places[some]]
             own = self._stack(receivers, space, self._pull(receivers[0]))
             self.due[receivers] = True
+            some = numbers[some]
             self.evaluate(receivers, coef[:, some], intercept[some])
             self._reduce(own, np.arange(receivers.size))
 
@@ -376,7 +388,8 @@ class DenseProblem:
         gives the step, and nothing is certain.
         """
         stack.known[places] = stack.fresh[places] = False
-        for some in stack.pieces(places, stack.hess[0].size):
+        for some in pieces(places.size, stack.hess[0].size):
+            some = places[some]
             self._eliminate(stack, some, stack.hess)
             if not self.loss.convex:
                 certain = stack.known[some] & ~(stack.jitter[some] > 0)
@@ -397,15 +410,15 @@ class DenseProblem:
         moment, total = bordered[:, -1, :-1], bordered[:, -1, -1]
         mean = moment / total[:, None]
         schur = bordered[:, :-1, :-1] - moment[:, :, None] * mean[:, None]
-        schur = (schur + schur.swapaxes(1, 2)) / (2 * n)
+        schur = schur + schur.swapaxes(1, 2)
+        schur /= 2 * n
         if stack.space is not None:
-            schur += stack.space.basis.T @ stack.pull @ stack.space.basis
+            schur += (stack.space.basis.T @ stack.pull @ stack.space.basis).T
         else:
             self.penalty.add_hessians(stack.receivers[run], stack.features, schur)
             if self.shifted:
                 mean += self.shift[stack.features]
-        stack.mean[run], stack.total[run] = mean, total / n
-        stack.factorise(places, schur)
+        stack.take(places, mean, total / n, schur)
 
     def _find_space(self, j):
         """The `Space` of a receiver's free features; receivers with the same features share it."""
@@ -425,13 +438,19 @@ class DenseProblem:
         return find_space(blocks, self.given_size[features], pull)
 
     def least_norm(self, receivers, coef, intercept):
-        """Take the directions out that change neither eta nor the penalty, in place."""
-        for stack, numbers, _ in self._stacks_of(receivers):
+        """Take the directions out that change neither eta nor the penalty, in place.
+
+        Returns whether there are any.
+        """
+        turned = False
+        for stack, numbers, *_ in self._parts(receivers):
             space, free = stack.space, stack.features
             for k in () if space is None or not space.null.size else numbers:
                 along = space.null @ (space.null.T @ coef[free, k])
                 coef[free, k] -= along
                 intercept[k] += (space.mean + self.shift[free]) @ along
+                turned = True
+        return turned
 
     def largest_change(self, receivers, step, coef, intercept):
         """Largest change of eta in any bin by steps to some points, times `Loss.pace` there."""
@@ -451,6 +470,28 @@ class DenseProblem:
         return largest
 
 
+class _Part(NamedTuple):
+    """Some of the active receivers that share a stack; their numbers as slices where possible."""
+
+    stack: Stack
+    k: np.ndarray  # numbers among the active receivers
+    places: np.ndarray  # in the stack
+    at: slice | np.ndarray  # k
+    run: slice | np.ndarray  # places
+    j: slice | np.ndarray  # numbers in the batch
+
+    def cut(self, size):
+        """Parts whose arrays of ``size`` numbers a receiver fit into a core's cache."""
+        ranges = pieces(self.k.size, size)
+        if len(ranges) == 1:
+            return [self]
+        return [_part(self.stack, self.k[some], self.places[some]) for some in ranges]
+
+
+def _part(stack, k, places):
+    return _Part(stack, k, places, run_of(k), run_of(places), run_of(stack.receivers[places]))
+
+
 class _Sums(NamedTuple):
     """Sums of a pass over the bins, for each active receiver."""
 
@@ -462,8 +503,7 @@ class _Sums(NamedTuple):
 
 def _put(sums, places, parts, first):
     """Begin sums of some places with parts, or add these."""
-    run = run_of(places)
     if first:
-        sums[run] = parts
+        sums[places] = parts
     else:
-        sums[run] += parts
+        sums[places] += parts

@@ -130,15 +130,17 @@ class Search:
         objective, grad, grad_intercept = self._evaluated or self._evaluate()
         self._evaluated = None
         accepted, first = self._judge(objective, grad, grad_intercept)
-        moved = np.flatnonzero(accepted)
-        index = active[moved]
-        grad, grad_intercept = grad[:, moved], grad_intercept[moved]
+        moved, index = accepted.nonzero()[0], active
+        if moved.size < active.size:
+            index, grad, grad_intercept = active[moved], grad[:, moved], grad_intercept[moved]
         self._accept(moved, first, objective, grad, grad_intercept)
         if index.size:
             decrement, was = self._step(moved, grad, grad_intercept)
             self._stop(index, decrement, was)
             self._separate(index, decrement, was)
-        self.active = active[self.result.status[active] == ""]
+        ended = self.result.status[run_of(active)] != ""
+        if ended.any():
+            self.active = active[~ended]
 
     def settle(self) -> None:
         """Claims of at least the rounding, and sums in float64 where a search has not converged."""
@@ -245,18 +247,25 @@ class Search:
         self.slope[run] = column_dot(step, grad) + step_intercept * grad_intercept
         result.n_passes[run] += passes
         took = step.any(axis=0)
-        last = run_of(index[took])
+        last, took = (run, slice(None)) if took.all() else (index[took], took)
         self.last_step[:, last], self.last_decrement[last] = step[:, took], decrement[took]
         was = result.newton_decrement[run].copy()
-        falls = self.problem.exact & falls_without_end(decrement, was)
+        result.newton_decrement[run] = decrement
+        self._watch_falls(run, decrement, was)
+        return decrement, was
+
+    def _watch_falls(self, run: slice | np.ndarray, decrement: np.ndarray, was: np.ndarray) -> None:
+        """Which objectives hardly fall, and which without end: these take long steps."""
+        length = self.length[run]
+        fast = (decrement <= _HARDLY * was) & (length <= 1)
+        if fast.all() or not self.problem.exact:
+            self.falling[run], self.slow[run], self.length[run] = 0, False, 1.0
+            return
+        falls = falls_without_end(decrement, was)
         self.falling[run] = np.where(falls, self.falling[run] + 1, 0)
         self.fell[run] += falls
-        self.slow[run] = self.problem.exact & hardly_falls(
-            decrement, was, self.length[run], self.problem.floor[run]
-        )
+        self.slow[run] = hardly_falls(decrement, was, length, self.problem.floor[run])
         self.length[run] = np.where(self.falling[run] >= 2, FALL, 1.0)
-        result.newton_decrement[run] = decrement
-        return decrement, was
 
     def _stop(self, index: np.ndarray, decrement: np.ndarray, was: np.ndarray) -> None:
         """End receivers below the tolerance, after up to ``problem.polish`` further steps."""

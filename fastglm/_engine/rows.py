@@ -1,5 +1,6 @@
 """Rows of X with the counts, weights and offsets of their bins, in blocks."""
 
+from copy import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,13 @@ class Block(NamedTuple):
     counts: np.ndarray  # (n_receivers, n)
     offset: np.ndarray | None  # (1 or n_receivers, n)
     weight: np.ndarray | None  # (n,)
+
+    def select(self, receivers):
+        """The block with the counts of some receivers."""
+        offset = self.offset
+        if offset is not None and len(offset) > 1:
+            offset = offset[receivers]
+        return Block(self.rows, self.counts[receivers], offset, self.weight)
 
 
 class Rows:
@@ -50,7 +58,7 @@ class Rows:
         self.n_bins = index.size
         row_bytes = 8 * max(n_features, 1)
         self.n_blocks = -(-self.n_bins // max(256, _BLOCK_BYTES // row_bytes))
-        self._index = np.array_split(index, self.n_blocks)
+        self._index = np.array_split(index, self.n_blocks) if self.n_blocks > 1 else [index]
         self._kept = {} if self.n_bins * row_bytes <= _DENSE_BYTES else None
         self.shift = np.zeros(n_features)
         with np.errstate(over="ignore", invalid="ignore"):  # features whose squares overflow
@@ -82,6 +90,15 @@ class Rows:
         if self._kept is not None:
             self._kept[k] = block
         return block
+
+    def select(self, receivers):
+        """The rows with the counts of some receivers; rows that are kept are shared."""
+        other, (xty, x, sum_y) = copy(self), self.moments
+        other.observed = self.observed.select(receivers)
+        other.moments = Moments(xty[:, receivers], x, sum_y[receivers])
+        if self._kept is not None:
+            other._kept = {k: block.select(receivers) for k, block in self._kept.items()}
+        return other
 
     def _sum(self, sum_y):
         """Moments, and mean and mean square of every column without weights."""

@@ -35,7 +35,7 @@ class Stack:
         Whether the last pass has made a Hessian that nobody has read.
     known : ndarray of bool, shape (n,)
         Whether the Schur complement has a factor: ``lower``, ``unit`` and ``jitter`` as in
-        `Factor`, with its ``pivot``.
+        `Factor`, with its ``pivot``. The last of ``unit`` is that of the intercept.
     mean, total : ndarrays of shape (n, p), (n,)
         Row of the intercept in the mean Hessian over its diagonal entry, and this entry.
     """
@@ -57,22 +57,27 @@ class Stack:
         self.hess = np.empty((n, p + 1, p + 1))
         self.expected = None if convex else np.empty_like(self.hess)
         self.fresh, self.known = np.zeros((2, n), bool)
-        self.lower, self.unit, self.mean = [None] * n, np.ones((n, p)), np.zeros((n, p))
+        self.lower, self.unit, self.mean = [None] * n, np.ones((n, p + 1)), np.zeros((n, p))
         self.total, self.jitter, self.pivot = np.zeros((3, n))
 
-    def pieces(self, places: np.ndarray, size: int) -> list[np.ndarray]:
-        """Places in groups whose arrays of ``size`` numbers each fit into a core's cache."""
-        n = max(_NUMBERS // max(size, 1), 1)
-        return [places[first : first + n] for first in range(0, places.size, n)]
+    def begin(self, places: np.ndarray | slice) -> None:
+        """Begin the sums of some receivers, other than Hessians."""
+        self.load[places] = 0.0
+        if self.space is not None:
+            self.slope[places] = self.left[places] = 0.0
 
-    def factorise(self, places: np.ndarray, schur: np.ndarray) -> None:
-        """Take the Schur complements of some receivers."""
-        lower, self.unit[places], self.jitter[places] = factorise(schur)
-        self.known[places] = True
+    def take(
+        self, places: np.ndarray, mean: np.ndarray, total: np.ndarray, schur: np.ndarray
+    ) -> None:
+        """Take mean Hessians of some receivers: mean, total and Schur complements."""
+        run = run_of(places)
+        lower, unit, self.jitter[run] = factorise(schur)
+        self.mean[run], self.total[run], self.known[run] = mean, total, True
+        self.unit[run, :-1], self.unit[run, -1] = unit, np.sqrt(total)
         for place, factor in zip(places.tolist(), lower, strict=True):
             self.lower[place] = factor
         diagonal = np.array([factor.diagonal() for factor in lower])
-        self.pivot[places] = (diagonal**2).min(axis=1, initial=1.0)
+        self.pivot[run] = (diagonal**2).min(axis=1, initial=1.0)
 
     def newton(
         self, places: np.ndarray, grad: np.ndarray, grad_intercept: np.ndarray
@@ -82,43 +87,54 @@ class Stack:
         ``grad`` has shape (k, p). Steps of the intercepts are those beside centred coordinates.
         """
         run = run_of(places)
-        mean, unit, total = self.mean[run], self.unit[run], self.total[run]
+        mean, unit, total = self.mean[run], self.unit[run, :-1], self.total[run]
         g = grad - mean * grad_intercept[:, None]
         d = -solve_each([self.lower[k] for k in places.tolist()], unit, g)
-        # A jitter leaves a part of the gradient, which the step does not remove.
-        left = self.jitter[run, None] * unit * d
-        decrement = -0.5 * dots(g, d) + 0.5 * dots(left, left)
+        decrement = -0.5 * dots(g, d)
+        jitter = self.jitter[run]
+        if jitter.any():  # it leaves a part of the gradient, which the step does not remove
+            left = jitter[:, None] * unit * d
+            decrement += 0.5 * dots(left, left)
         decrement += 0.5 * grad_intercept**2 / total
         return d, -grad_intercept / total - dots(mean, d), decrement
 
 
+def pieces(n: int, size: int) -> list[slice]:
+    """Ranges of n receivers whose arrays of ``size`` numbers each fit into a core's cache."""
+    most = max(_NUMBERS // max(size, 1), 1)
+    return [slice(first, first + most) for first in range(0, n, most)]
+
+
 def run_of(index: np.ndarray) -> slice | np.ndarray:
     """The slice of some ascending numbers without a gap, or the numbers: a slice copies nothing."""
-    first, last = (index[0], index[-1]) if index.size else (0, -1)
-    return slice(first, last + 1) if last - first == index.size - 1 else index
+    n = index.size
+    if n == 0:
+        return slice(0)
+    first, last = index.item(0), index.item(-1)
+    return slice(first, last + 1) if last - first == n - 1 else index
 
 
 def dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Products of the rows of two arrays; ``a * b`` would be added up in another order."""
-    return (a[:, None] @ b[..., None])[:, 0, 0]
+    return np.matmul(a[:, None], b[..., None])[:, 0, 0]
 
 
 def products(matrix: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """``matrix @ row`` for each of some rows, bit by bit: ``rows @ matrix.T`` depends on all."""
-    return (matrix @ np.ascontiguousarray(rows)[..., None])[..., 0]
+    return np.matmul(matrix, np.ascontiguousarray(rows)[..., None])[..., 0]
 
 
 def weighted_grams(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """``rows' diag(w) rows`` for each row w of some weights, shape (k, n_rows)."""
-    negative = weights.min(axis=1, initial=0.0) < 0  # of a loss that is not convex
-    root = np.sqrt(np.where(negative[:, None], 1.0, weights) if negative.any() else weights)
+    bent = weights.min(initial=0.0) < 0  # of a loss that is not convex
+    root = np.sqrt(np.maximum(weights, 0.0) if bent else weights)
     # In the order of the rows: that of columns which are a choice is Fortran's.
     if rows.flags.f_contiguous:
         weighted = rows.T * root[:, None]
-        out = weighted @ weighted.swapaxes(1, 2)
+        out = np.matmul(weighted, weighted.swapaxes(1, 2))
     else:
         weighted = rows * root[..., None]
-        out = weighted.swapaxes(1, 2) @ weighted
-    for k in np.flatnonzero(negative):
+        out = np.matmul(weighted.swapaxes(1, 2), weighted)
+    for k in (weights.min(axis=1) < 0).nonzero()[0] if bent else ():
         out[k] = rows.T @ (rows * weights[k, :, None])
     return out

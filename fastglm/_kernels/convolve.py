@@ -37,8 +37,11 @@ def convolve(samples, bands, window_size, out):
     n = span - window_size + 1
     n_funcs, whole = bands.shape[1] // n, n_rows // n
     if whole:
-        stretches = np.lib.stride_tricks.sliding_window_view(samples, span, axis=0)[: whole * n : n]
-        found = (stretches @ bands).reshape(whole, n_senders, n, n_funcs)
+        samples = np.ascontiguousarray(samples)
+        row, item = samples.strides
+        shape, strides = (whole, n_senders, span), (n * row, item, row)
+        stretches = np.ndarray(shape, samples.dtype, samples, strides=strides)
+        found = np.matmul(stretches, bands).reshape(whole, n_senders, n, n_funcs)
         out[: whole * n].reshape(whole, n, n_senders, n_funcs)[:] = found.transpose(0, 2, 1, 3)
     left = n_rows - whole * n
     if left:
