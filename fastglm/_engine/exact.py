@@ -144,7 +144,7 @@ class DenseProblem:
             part = 2 * loss.count_part(eta, y)
             terms += part if weight is None else part * weight
         sums.terms[at] += terms.sum(axis=1)
-        terms += np.abs(curvature) * reach[at, None]
+        terms += (curvature if loss.convex else np.abs(curvature)) * reach[at, None]
         slope = products(Z.T, residual)
         if stack.whole:
             sums.grad[at] += slope
@@ -415,7 +415,8 @@ class DenseProblem:
         if stack.space is not None:
             schur += (stack.space.basis.T @ stack.pull @ stack.space.basis).T
         else:
-            self.penalty.add_hessians(stack.receivers[run], stack.features, schur)
+            if self.penalty.quadratic:
+                self.penalty.add_hessians(stack.receivers[run], stack.features, schur)
             if self.shifted:
                 mean += self.shift[stack.features]
         stack.take(places, mean, total / n, schur)

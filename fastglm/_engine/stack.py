@@ -76,7 +76,7 @@ class Stack:
         self.unit[run, :-1], self.unit[run, -1] = unit, np.sqrt(total)
         for place, factor in zip(places.tolist(), lower, strict=True):
             self.lower[place] = factor
-        diagonal = np.array([factor.diagonal() for factor in lower])
+        diagonal = np.array([factor.diagonal() for factor in lower])  # as of `Factor`
         self.pivot[run] = (diagonal**2).min(axis=1, initial=1.0)
 
     def newton(
@@ -128,7 +128,7 @@ def weighted_grams(rows: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """``rows' diag(w) rows`` for each row w of some weights, shape (k, n_rows)."""
     bent = weights.min(initial=0.0) < 0  # of a loss that is not convex
     root = np.sqrt(np.maximum(weights, 0.0) if bent else weights)
-    # In the order of the rows: that of columns which are a choice is Fortran's.
+    # In the order of the rows, which is Fortran's for a choice of columns.
     if rows.flags.f_contiguous:
         weighted = rows.T * root[:, None]
         out = np.matmul(weighted, weighted.swapaxes(1, 2))
