@@ -289,3 +289,50 @@ def test_a_matrix_that_bends_down_far_has_the_factor_of_its_diagonal():
     np.testing.assert_array_equal(factor.lower, np.eye(2))
     assert factor.jitter == 1
     np.testing.assert_array_equal(factor.unit, [1, 2])
+
+
+def test_the_floor_of_a_claim_is_what_rounding_of_the_gradient_allows():
+    """Each term is rounded in proportion to its size, and to the terms of eta in it."""
+    rng, x, y = data()
+    x[:, 2] += 1e6  # is centred: the intercept of x as it was given has large terms
+    strength, weight = 0.1, rng.random(len(x))
+    weight /= weight.mean()
+    found = Rows(Local(as_feature_matrix(x)), Observed(Events.of(y), weight))
+    free = np.ones((6, N), bool)
+    dense = DenseProblem(found, free, ridge(np.full(N, strength)), PoissonObservations().loss())
+    coef, everyone = 0.1 * rng.normal(size=(6, N)), np.arange(N)
+    z = x - found.shift
+    intercept = 0.3 - found.shift @ coef
+    _, grad, slope = dense.evaluate(everyone, coef, intercept)
+    dense.step(everyone, grad, slope, 1e-16, None)
+    eps, n = np.finfo(float).eps, len(x)
+    for j in everyone:
+        mu = np.exp(z @ coef[:, j] + 0.3)
+        reach = found.size @ np.abs(coef[:, j]) + 0.3
+        terms = weight * (np.abs(mu - y[:, j]) + 2 * y[:, j] + mu * reach)
+        total = np.mean(weight * mu)
+        mean = (weight * mu) @ z / n / total
+        unit = (weight * mu) @ (z - mean) ** 2 / n + strength
+        error = 4 * eps * np.abs(z).T @ terms / n
+        away = np.abs(intercept[j]) + np.abs(found.shift) @ np.abs(coef[:, j])
+        last = 4 * eps * (terms.mean() + total * away)
+        expected = 0.5 * ((error**2 / unit).sum() + last**2 / total)
+        assert dense.floor[j] == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_objective_and_the_gradient_have_the_penalty():
+    """Of the free features alone, whatever the others add to eta."""
+    rng, x, y = data()
+    mask = masks(rng)
+    found, strength = Rows(Local(as_feature_matrix(x)), Observed(Events.of(y))), rng.random((6, N))
+    dense = DenseProblem(found, mask, ridge(strength), PoissonObservations().loss())
+    coef, intercept, some = 0.2 * rng.normal(size=(6, N)), rng.normal(size=N), np.array([0, 2, 3])
+    objective, grad, slope = dense.evaluate(some, coef[:, some], intercept[some])
+    for k, j in enumerate(some):
+        eta = x @ coef[:, j] + intercept[j]
+        residual, own = np.exp(eta) - y[:, j], np.where(mask[:, j], coef[:, j], 0)
+        value = np.mean(np.exp(eta) - y[:, j] * eta) + 0.5 * strength[:, j] @ own**2
+        assert objective[k] == pytest.approx(value, rel=1e-12)
+        expected = np.where(mask[:, j], x.T @ residual / len(x) + strength[:, j] * own, 0)
+        np.testing.assert_allclose(grad[:, k], expected, rtol=1e-10, atol=1e-13)
+        assert slope[k] == pytest.approx(residual.mean(), rel=1e-10)
