@@ -52,8 +52,8 @@ ROOT = Path(__file__).resolve().parents[1]
 TARGETS = ("_engine", "_algebra", "_products", "recordings", "_inputs.py", "inference.py")
 # Tests of a file, or of the files in a folder. The longest name that fits counts.
 NEAREST = {
-    "_engine": "guards glm conditioning weights regularizer families statistics claims",
-    "_algebra": "guards glm conditioning claims regularizer",
+    "_engine": "stack guards glm conditioning weights regularizer families statistics claims",
+    "_algebra": "stack guards glm conditioning claims regularizer",
     "_engine/proximal.py": "regularizer guards weights model_selection claims",
     "_engine/quadratic.py": "traces families guards conditioning weights",
     "_engine/observed.py": "weights guards shards traces",

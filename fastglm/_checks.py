@@ -214,6 +214,7 @@ def rounding(*values: object) -> float:
     return 2 * float(np.spacing(largest))
 
 
+@cache
 def installed_memory(unknown: float) -> float:
     """Bytes of memory that the machine has; ``unknown`` if the system does not tell."""
     try:

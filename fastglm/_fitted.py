@@ -15,7 +15,7 @@ from sklearn.exceptions import NotFittedError
 
 from fastglm._engine.observed import columns
 from fastglm._engine.proximal import norms
-from fastglm._engine.result import SETTLED, USABLE, Result
+from fastglm._engine.result import SETTLED, USABLE, Result, is_one_of
 from fastglm._inputs import (
     check_names,
     check_receivers,
@@ -448,7 +448,7 @@ def store(
     model.scale_ = np.ones(result.intercept.size) if scale is None else scale
     model.dof_resid_ = np.full(result.intercept.size, np.nan) if dof is None else dof
     model.status_ = result.status
-    model.converged_ = np.isin(result.status, SETTLED)
+    model.converged_ = is_one_of(result.status, *SETTLED)
     model.objective_ = result.objective
     model.grad_norm_, model.newton_decrement_ = result.grad_norm, result.newton_decrement
     model.n_iter_, model.n_passes_ = result.n_iter, result.n_passes

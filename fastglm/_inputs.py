@@ -141,8 +141,8 @@ class Problem:
 
     def intercept_of(self, coef, receivers=slice(None)) -> np.ndarray:
         """What centring adds to the intercepts of some receivers, (n_receivers,)."""
-        center = np.broadcast_to(self.center, (self.n_receivers,))[receivers]
-        return center + self.shift @ np.nan_to_num(coef)
+        center = (np.zeros(self.n_receivers) + self.center)[receivers]
+        return center + self.shift @ np.nan_to_num(coef) if self.shift.any() else center
 
 
 def read_problem(model, X, y, sample_weight=None, offset=None) -> Problem:
@@ -218,7 +218,7 @@ def warn_unused(model) -> None:
     UserWarning
         If there is a strength without a regularizer, or `solver_kwargs` has settings of descents.
     """
-    unused = sorted(_DESCENT.intersection(_solver_kwargs(model) or {}))
+    unused = sorted(_DESCENT.intersection(_given(model, "solver_kwargs") or {}))
     if unused:
         warnings.warn(
             f"solver_kwargs {unused} are settings of descents and are not used: the steps are "
@@ -249,7 +249,8 @@ def cut(X: FeatureMatrix, y: Events | None, weight, offset) -> tuple:
 
 def read_loss(model) -> Loss:
     """The family of a model with its link."""
-    return as_observation_model(model.observation_model).loss(model.inverse_link_function)
+    link = _given(model, "inverse_link_function")
+    return as_observation_model(model.observation_model).loss(link)
 
 
 def read_settings(model) -> Settings:
@@ -261,7 +262,7 @@ def read_settings(model) -> Settings:
         If one of these parameters is not known, or not possible.
     """
     loss = read_loss(model)
-    tol, maxiter, products = _read_solver_kwargs(_solver_kwargs(model))
+    tol, maxiter, products = _read_solver_kwargs(_given(model, "solver_kwargs"))
     method = _read_solver(model.solver_name)
     return Settings(loss, tol, maxiter, method, products, read_budget(model.memory_budget))
 
@@ -275,9 +276,9 @@ def _read_solver(name):
     return str(name)
 
 
-def _solver_kwargs(model):
-    """As given: the attribute of a model makes an empty dict of None, and a fit changes nothing."""
-    return model.get_params(deep=False)["solver_kwargs"]
+def _given(model, name):
+    """A parameter as it was given: an attribute makes a function of a link, or a dict of None."""
+    return model.get_params(deep=False)[name]
 
 
 def _read_solver_kwargs(kwargs):

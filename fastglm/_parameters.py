@@ -8,6 +8,7 @@ objects in place of names, and the default in place of None.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Self
 
 from sklearn.base import BaseEstimator
@@ -92,6 +93,11 @@ class Parameters(BaseEstimator):
         self.solver_kwargs = solver_kwargs
         self.feature_mask = feature_mask
         self.memory_budget = memory_budget
+
+    @classmethod
+    @cache  # scikit-learn reads the signature at every call
+    def _get_param_names(cls):
+        return super()._get_param_names()
 
     def get_params(self, deep: bool = True) -> dict[str, object]:
         """Parameters as they were given.

@@ -57,6 +57,11 @@ class Penalty:
             return np.zeros(self.n_receivers, bool)
         return (self.weight > 0).any(axis=0)
 
+    @property
+    def quadratic(self):
+        """Whether any receiver has a quadratic part."""
+        return self.matrix is not None or bool(self.ridge.any())
+
     @cached_property
     def level(self):
         """Mean of each receiver's diagonal; a ridge, if it is the same for all features."""
@@ -90,6 +95,15 @@ class Penalty:
         if matrix is not None:
             out += factor * matrix
 
+    def add_hessians(self, receivers, free, out):
+        """Add the `hessian` of each of some receivers to a contiguous stack of matrices."""
+        ridge = self.ridge[:, receivers]
+        diagonal = out.reshape(len(out), -1)[:, :: free.size + 1]
+        diagonal += (ridge if len(ridge) == 1 else ridge[free]).T
+        if self.matrix is not None:
+            matrix = self.matrix[free][:, free].toarray()
+            out += self.strength[receivers, None, None] * matrix
+
     def hessian_parts(self, j, free):
         """The diagonal of the ridge, and the quadratic matrix of receiver j, or None."""
         ridge = self.ridge[:, j] if self.ridge.shape[0] == 1 else self.ridge[free, j]
@@ -100,9 +114,10 @@ class Penalty:
 
     def unpenalised(self, n_features):
         """Whether a coefficient has no penalty, (n_features, n_receivers)."""
-        free = np.broadcast_to(self.diagonal(slice(None)) == 0, (n_features, self.n_receivers))
+        free = np.empty((n_features, self.n_receivers), bool)
+        free[:] = self.diagonal(slice(None)) == 0
         if self.weight is not None:
-            free = free & (self.weight[self.group_of] == 0)
+            free &= self.weight[self.group_of] == 0
         return free
 
     def select(self, features=slice(None), receivers=slice(None)):

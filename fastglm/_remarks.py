@@ -44,8 +44,10 @@ def _long_way(problem):
     """
     X, y, valid, loss = problem.X, problem.y, problem.valid, problem.settings.loss
     products = Local(X, valid)
+    if loss.low is None or not is_large(products, y.n_units):
+        return ""
     open_ = problem.penalty.unpenalised(X.shape[1]) & problem.free
-    if loss.low is None or not open_.any() or not is_large(products, y.n_units):
+    if not open_.any():
         return ""
     moments = products.moments(problem.observed)
     low, high = loss.separated(moments.x, moments.xty, X.nonnegative)
@@ -74,8 +76,10 @@ def _no_effect(model, problem):
     """
     strength = model.regularizer_strength
     default = strength is None or (np.isscalar(strength) and strength == 1.0)
+    if not (default and isinstance(as_regularizer(model.regularizer), Ridge)):
+        return ""
     histories = [block for block, _ in problem.X.histories]
-    if not (default and histories and isinstance(as_regularizer(model.regularizer), Ridge)):
+    if not histories:
         return ""
     loss, n_bins = problem.settings.loss, int(problem.valid.sum())
     mean = problem.y.sums(problem.valid) / n_bins
@@ -102,6 +106,8 @@ def after(problem: object, result: object) -> None:
     ConvergenceWarning
     """
     status, columns, parts = result.status, problem.y.columns, []
+    if (status == "converged").all():
+        return
     for name, (sentence, *_) in STATUSES.items():
         found = status == name
         if name != "converged" and found.any():

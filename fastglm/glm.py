@@ -718,8 +718,9 @@ def _solve(problem, init_params, progress=None, checkpoint=None, workers=None):
                     (receivers[~begun[receivers]], start),
                 ):
                     some = some[result.status[some] == ""]
-                    tasks = problem.tasks(known, point)
-                    fit_tasks(tasks, receivers, [result], monitor, some, workers)
+                    if some.size:
+                        tasks = problem.tasks(known, point)
+                        fit_tasks(tasks, receivers, [result], monitor, some, workers)
     except KeyboardInterrupt:
         monitor.flush()
         left = result.status == ""

@@ -16,6 +16,7 @@ from fastglm._engine.events import EventProblem
 from fastglm._engine.exact import DenseProblem
 from fastglm._engine.lbfgs import Steps
 from fastglm._engine.limits import gap_at_infinity
+from fastglm._engine.rows import Rows
 from fastglm._inputs import read_problem
 from fastglm.features import hstack
 from fastglm.model_selection import regularization_path
@@ -46,8 +47,8 @@ def exact_of(model, X, y):
     """The problem of a single receiver with exact Hessians."""
     given = read_problem(model, X, y[:, None])
     some = given.X, given.observed, given.X.valid, given.free, [given.penalty], given.settings
-    rest = given.observed, given.free, given.penalty, given.settings.loss
-    return DenseProblem(tasks_of(*some).products, *rest)
+    rows = Rows(tasks_of(*some).products, given.observed)
+    return DenseProblem(rows, given.free, given.penalty, given.settings.loss)
 
 
 def silent_at_different_sizes(rng, n, part, rate):

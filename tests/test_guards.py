@@ -16,7 +16,7 @@ from fastglm._batches import cost, monitor
 from fastglm._batches import fit as batches
 from fastglm._batches.cost import Batch
 from fastglm._batches.plan import plan_fit
-from fastglm._engine import batch, exact, newton, proximal
+from fastglm._engine import batch, newton, proximal
 from fastglm._engine.batch import _Fit
 from fastglm._engine.events import EventProblem
 from fastglm._engine.exact import DenseProblem
@@ -26,6 +26,7 @@ from fastglm._engine.observed import Observed
 from fastglm._engine.preconditioner import SampleProblem, SingleProblem
 from fastglm._engine.quadratic import Normal, QuadraticProblem
 from fastglm._engine.result import SETTLED, USABLE
+from fastglm._engine.rows import Rows
 from fastglm._engine.shared import Spectrum
 from fastglm._inputs import read_mask, read_penalty, read_problem
 from fastglm._kernels import LANES
@@ -550,16 +551,15 @@ def test_every_block_of_rows_is_centred(monkeypatch, kept):
     rng = np.random.default_rng(2)
     h, t = rng.normal(size=700), 1e6 + rng.normal(size=700)
     y = rng.poisson(np.exp(0.3 * h - 1))
-    monkeypatch.setattr(exact, "_BLOCK_BYTES", 1)  # three blocks of rows
-    monkeypatch.setattr(exact, "_DENSE_BYTES", kept)
+    monkeypatch.setattr("fastglm._engine.rows._BLOCK_BYTES", 1)  # three blocks of rows
+    monkeypatch.setattr("fastglm._engine.rows._DENSE_BYTES", kept)
     products = Local(as_feature_matrix(np.column_stack([h, t])))
-    free, loss = np.ones((2, 1), bool), PoissonObservations().loss()
-    observed = Observed(Events.of(y[:, None]))
-    problem = DenseProblem(products, observed, free, ridge(np.zeros(1)), loss)
-    np.testing.assert_allclose(problem.shift, [0, t.mean()])
-    np.testing.assert_allclose(problem.size, [np.sqrt((h**2).mean()), t.std()], rtol=1e-9)
-    rows = [problem._block(k)[0].rows for k in range(3)]
-    np.testing.assert_allclose(np.vstack(rows)[:, 1], t - t.mean(), atol=1e-8)
+    found = Rows(products, Observed(Events.of(y[:, None])))
+    np.testing.assert_allclose(found.shift, [0, t.mean()])
+    np.testing.assert_allclose(found.size, [np.sqrt((h**2).mean()), t.std()], rtol=1e-9)
+    assert found.n_blocks == 3
+    centred = np.vstack([block.rows for block in found])
+    np.testing.assert_allclose(centred[:, 1], t - t.mean(), atol=1e-8)
 
 
 def test_directions_are_collinear_where_neither_rows_nor_a_ridge_see_them():

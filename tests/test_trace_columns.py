@@ -485,3 +485,12 @@ def test_the_activity_of_a_bin_is_that_of_the_values_that_it_sees(causality):
     found, sees = Local(X).activity, X.valid  # other bins are not in the fit
     ratio = found[sees] / expected[sees]
     np.testing.assert_allclose(ratio, ratio[0], rtol=1e-4)
+
+
+def test_a_sender_that_is_not_known_for_long_may_be_negative_later():
+    """The values are read in blocks, of which the first knows nothing of the sender."""
+    values = np.ones((9000, 2))
+    values[:5000, 1] = np.nan
+    values[8000, 1] = -1.0
+    block = TraceColumns(values, np.ones((3, 1)))
+    assert block.nonnegative.tolist() == [True, False]

@@ -1,5 +1,6 @@
 """Small dense systems: null spaces and Cholesky factors."""
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -163,19 +164,48 @@ class Factor(NamedTuple):
 
 def cholesky(matrix):
     """The `Factor` of a matrix that is positive definite but for rounding."""
-    unit = np.sqrt(np.maximum(matrix.diagonal(), 0))
+    (lower,), unit, jitter = factorise(matrix.T[None])
+    return Factor(lower, unit[0], jitter[0])
+
+
+def factorise(matrices):
+    """Factors of a stack of matrices, shape (k, n, n), from the upper triangle of each.
+
+    Returns
+    -------
+    lower : list of ndarray of shape (n, n)
+    unit : ndarray of shape (k, n)
+    jitter : ndarray of shape (k,)
+    """
+    unit = np.sqrt(np.maximum(matrices.diagonal(0, 1, 2), 0))
     unit[~(unit > 0)] = 1.0
-    scaled = matrix / unit / unit[:, None]
-    jitter = 0.0
-    for _ in range(8):
-        damped = np.array(scaled, order="F")  # LAPACK factorises this order in place
-        if jitter:
-            np.einsum("aa->a", damped)[:] += jitter
-        lower, failed = _lower(damped)
+    scaled = np.divide(matrices, unit[:, :, None], order="C")
+    scaled /= unit[:, None, :]
+    scaled, jitter = [matrix.T for matrix in scaled], np.zeros(len(unit))
+    if not unit.size:
+        return scaled, unit, jitter
+    lower = []
+    # `scipy.linalg.cholesky` takes longer to check a small matrix than to factorise it.
+    factor_of = _lapack("potrf", unit.dtype.char)
+    for k, matrix in enumerate(scaled):
+        factor, failed = factor_of(matrix, True)
+        if failed:
+            factor, jitter[k] = _damped(matrix, factor_of)
+        lower.append(factor)
+    return lower, unit, jitter
+
+
+def _damped(matrix, factor_of):
+    """The factor of a matrix that has none, and what was added to its unit diagonal."""
+    jitter, failed = _JITTER, True
+    while jitter < 0.1:
+        damped = matrix.copy("F")
+        np.einsum("aa->a", damped)[:] += jitter
+        factor, failed = factor_of(damped, True)
         if not failed:
-            return Factor(lower, unit, jitter)
-        jitter = max(_JITTER, 100 * jitter)
-    return Factor(np.eye(unit.size), unit, 1.0)
+            return factor, jitter
+        jitter *= 100
+    return np.eye(len(matrix)), 1.0
 
 
 def never_bends_down(matrix, reference):
@@ -192,23 +222,30 @@ def never_bends_down(matrix, reference):
     return kept.size == 0 or scipy.linalg.eigvalsh(scaled)[0] > -_BENT
 
 
-def _lower(matrix):
-    """The Cholesky factor in place of a matrix in Fortran's order, and whether there is none."""
-    if matrix.size == 0:
-        return matrix, False
-    # `scipy.linalg.cholesky` takes longer to check a small matrix than to factorise it.
-    (factorise,) = scipy.linalg.get_lapack_funcs(("potrf",), (matrix,))
-    lower, info = factorise(matrix, lower=True, clean=True, overwrite_a=True)
-    return lower, info != 0
-
-
 def cho_solve(factor, g):
     """The inverse of a factorised matrix, times the vector or the columns g."""
     if g.size == 0:
         return g
-    unit = factor.unit if g.ndim == 1 else factor.unit[:, None]
-    (solve,) = scipy.linalg.get_lapack_funcs(("potrs",), (factor.lower, g))
-    return solve(factor.lower, g / unit, lower=True)[0] / unit
+    lower, unit = factor.lower, factor.unit if g.ndim == 1 else factor.unit[:, None]
+    scaled = g / unit
+    return _lapack("potrs", np.result_type(lower, scaled).char)(lower, scaled, lower=True)[0] / unit
+
+
+def solve_each(lower, unit, g):
+    """The inverses of matrices of `factorise`, times the rows of g, shape (k, n)."""
+    if g.size == 0:
+        return g
+    scaled = g / unit
+    solve = _lapack("potrs", scaled.dtype.char)
+    for factor, right in zip(lower, scaled, strict=True):
+        right[:] = solve(factor, right, True)[0]
+    return scaled / unit
+
+
+@cache
+def _lapack(name, kind):
+    """A function of LAPACK for numbers of a kind."""
+    return scipy.linalg.get_lapack_funcs(name, dtype=kind)
 
 
 # Relative rounding of an objective: float64 sums of values of the given precision.

@@ -464,11 +464,11 @@ class Cost:
         n_free = int(free[:, receivers].sum(axis=0).max())
         n_features = n_free if selected else self.products.shape[1]
         budget = self.settings.memory_budget
-        way = self.multiply(self.work(free[:, receivers].any(axis=1)))
         if method == "newton-cholesky":
             making, fixed, each = self.dense_bytes(n_free)
             gram, lanes = True, 1
         else:
+            way = self.multiply(self.work(free[:, receivers].any(axis=1)))
             chunk = self.chunk_bytes(n_features, way)
             given = chunk, common if alone else None
             making, fixed, each = self.gram_bytes(n_features, receivers.size, *given)
@@ -494,7 +494,7 @@ class Cost:
             some = receivers[first : first + size]
             work = self.work(free[:, some].any(axis=1))
             if method == "newton-cholesky":
-                seconds = sum(self.hessian(int(free[:, j].sum())) for j in some)
+                seconds = sum(map(self.hessian, free[:, some].sum(axis=0).tolist()))
             else:
                 if alone and gram:
                     seconds = self.alone(work, n_features, some.size)

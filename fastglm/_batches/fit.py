@@ -133,7 +133,7 @@ def fit_tasks(
     interrupted. For ``workers`` there are more of them, and the workers fit them.
     """
     products, observed, settings = tasks.products, tasks.observed, tasks.settings
-    left = receivers if left is None else left
+    left, n_receivers = receivers if left is None else left, receivers.size
     if left.size == 0:
         return
     if products.n_bins == 0:
@@ -153,7 +153,8 @@ def fit_tasks(
     for plan in plans:
         if workers is not None:
             plan.divide(workers.n_tasks, workers.sharing)
-        plan.restrict(left)
+        if left.size < n_receivers:
+            plan.restrict(left)
     Execution(tasks, monitor, results, workers).run(plans)
 
 
@@ -170,7 +171,8 @@ def _set_ends(
     status, intercept = loss.ends(sums, tasks.products.n_bins)
     done = status != ""
     others = receivers[~done]
-    done &= np.isin(receivers, left)
+    if left.size < receivers.size:
+        done &= np.isin(receivers, left)
     ended, own = receivers[done], loss.select(done)
     intercept[done] = tasks.observed.beyond(intercept[done], ended, tasks.products)
     for result in results:
@@ -386,6 +388,8 @@ def _alike(penalties: list, receivers: np.ndarray) -> list[np.ndarray]:
     if receivers.size == 0:
         return []
     sparse = np.array([penalty.sparse[receivers] for penalty in penalties])
+    if (sparse == sparse[:, :1]).all():
+        return [receivers]
     _, group = np.unique(sparse, axis=1, return_inverse=True)
     return [receivers[group.ravel() == g] for g in range(group.max() + 1)]
 

@@ -176,28 +176,32 @@ def plan_fit(
         If the memory budget does not hold the smallest batch.
     """
     n_bins = products.n_bins
-    cost, typical = (Cost(products, some, settings, events) for some in (rates, TYPICAL))
+    cost = typical = Cost(products, rates, settings, events)
+    if rates is not TYPICAL:
+        typical = Cost(products, TYPICAL, settings, events)
     if settings.loss.constant_curvature and settings.method == "auto":
         batches = cost.quadratic(receivers, free, weighted, dense)
         if batches:
             budget, n_features = settings.memory_budget, products.shape[1]
             return Plan(batches, budget, n_bins, n_features, rates)
     dense, wide, narrow = [], [], {}
-    total = cost.work(None)
+    total, ways = cost.work(None), {}
     for j in receivers:
         column = free[:, j]
-        n_free = int(column.sum())
-        whole = n_free == column.size
-        work = total if whole else cost.work(column)
-        hessian, passes = typical.hessian(n_free), typical.passes(work, n_free, 1)
-        if settings.method == "newton-cholesky" or (
-            settings.method == "auto" and hessian <= passes and n_free <= 1000
-        ):
-            dense.append(j)
-        elif min(work) >= SHARED * min(total):
-            wide.append(j)
-        else:
-            narrow.setdefault(column.tobytes(), []).append(j)
+        mask = column.tobytes()
+        if mask not in ways:
+            n_free = int(column.sum())
+            work = total if n_free == column.size else cost.work(column)
+            hessian, passes = typical.hessian(n_free), typical.passes(work, n_free, 1)
+            if settings.method == "newton-cholesky" or (
+                settings.method == "auto" and hessian <= passes and n_free <= 1000
+            ):
+                ways[mask] = dense
+            elif min(work) >= SHARED * min(total):
+                ways[mask] = wide
+            else:
+                ways[mask] = narrow.setdefault(mask, [])
+        ways[mask].append(j)
     batches = cost.split(dense, "newton-cholesky", kernels.LANES, free)
     batches += cost.split(wide, "newton-cg", kernels.LANES, free, sparse=sparse)
     # Receivers of one mask share its senders: a tile of them costs as much as two single ones.

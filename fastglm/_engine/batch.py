@@ -15,7 +15,8 @@ from fastglm._engine.newton import minimize, within
 from fastglm._engine.objective import Objective
 from fastglm._engine.preconditioner import SampleProblem, SingleProblem
 from fastglm._engine.quadratic import QuadraticProblem
-from fastglm._engine.result import Result
+from fastglm._engine.result import Result, is_one_of
+from fastglm._engine.rows import Rows
 from fastglm._engine.shared import share
 
 _SOFT = 1e-4  # without ridge, a smaller eigenvalue of the preconditioned S calls for exact Hessians
@@ -136,8 +137,13 @@ class _Fit:
         self.shared = task.shared
         if self.shared is None and self.by_events:
             self.shared = share_batch(self.products, self.batch, self.settings.memory_budget)
-        known = self.shared is not None and (self.observed.weight is None or not self.by_events)
-        self.sums = self.products.moments(self.observed, self.shared.sums if known else None)
+        self.rows = None
+        if self.batch.method == DenseProblem.method:
+            self.rows = Rows(self.products, self.observed)
+            self.sums = self.rows.moments
+        else:
+            known = self.shared is not None and (self.observed.weight is None or not self.by_events)
+            self.sums = self.products.moments(self.observed, self.shared.sums if known else None)
         self.mean = self.sums.sum_y / self.products.n_bins
         self.unmasked = task.free
         self.anchor = None  # point and gradient where the last fit ended
@@ -219,11 +225,10 @@ class _Fit:
             low, high = self.loss.separated(sums.x, sums.xty, nonnegative)
             fixed = (low | high) & unpenalised
             free = free & ~(never[:, None] & unpenalised) & ~fixed
-            with np.errstate(divide="ignore"):
-                least = products.smallest_positive()[:, None]
-                limit = self.loss.low / least
-                if high.any():
-                    limit = np.where(high, -limit, limit)
+            if fixed.any():
+                with np.errstate(divide="ignore"):
+                    limit = self.loss.low / products.smallest_positive()[:, None]
+                limit = np.where(high, -limit, limit)
         return free, fixed, limit
 
     def _constant_rates(self, coef: np.ndarray, fixed: np.ndarray) -> tuple:
@@ -304,7 +309,9 @@ class _Fit:
             return
         converged = result.status == "converged"
         flat = self.flat & converged & ~penalty.sparse
-        suspect |= fixed.any(axis=0) & converged & self._cheap(result)
+        limited = fixed.any(axis=0) & converged
+        if limited.any():
+            suspect |= limited & self._cheap(result)
         for some in self._at_once(suspect | flat, result):
             exact = self._exact(some, penalty)
             point = result.coef[:, some], result.intercept[some]
@@ -329,7 +336,7 @@ class _Fit:
             self.problem = QuadraticProblem(self.shared, *sums, free, penalty)
             return
         if not self.by_events:
-            self.problem = DenseProblem(products, observed, free, penalty, self.loss)
+            self.problem = DenseProblem(self.rows, free, penalty, self.loss)
             return
         passes = products.passes(free.shape[1], batch.lanes, batch.products)
         objective = Objective(products, passes, observed, self.loss, self.sums, free, penalty)
@@ -365,7 +372,7 @@ class _Fit:
             return results
         unresolved = np.zeros(intercept.size, bool)
         for result in results:
-            unresolved |= np.isin(result.status, ("max_iter", "stalled"))
+            unresolved |= is_one_of(result.status, "max_iter", "stalled")
         last = np.nan_to_num(results[-1].coef), np.nan_to_num(results[-1].intercept)
         # A sampled model that steps have corrected far from the optimum keeps that curvature.
         uncertain = self._saddles or not self.loss.predictable
@@ -413,7 +420,7 @@ class _Fit:
             n_steps = np.where(suspect, min(most, _PATIENCE), most)
         result = self._minimize(problem, coef, intercept, n_steps, self.watch, retreat)
         self.anchor = problem.anchor() if self.keep and self.by_events else None
-        self.flat = np.broadcast_to(problem.flat, suspect.shape).copy()
+        self.flat = np.zeros(suspect.size, bool) | problem.flat
         self._least_norm(problem, result)
         if self._may_fall_back:
             beside = np.where(fixed, 0.0, result.coef) if far else None
@@ -431,7 +438,7 @@ class _Fit:
         tight = np.where(problem.plain, _LOOSE, tol)
         result = minimize(problem, coef, intercept, tight, maxiter, watch, retreat)
         ended = within(result.newton_decrement, tol, problem.floor, result.objective)
-        ended &= np.isin(result.status, ("max_iter", "stalled"))
+        ended &= is_one_of(result.status, "max_iter", "stalled")
         result.status[ended] = "converged"
         return result
 
@@ -490,7 +497,7 @@ class _Fit:
         """
         problem, cheap = self.problem, self._cheap(result)
         rest = problem.unresolved(result.coef, result.intercept, cheap)
-        rest |= np.isin(result.status, ("max_iter", "stalled")) | self._saddles
+        rest |= is_one_of(result.status, "max_iter", "stalled") | self._saddles
         if self.by_events:
             rest |= problem.plain & (problem.theta < _SOFT)
             rest |= limited & cheap
@@ -505,7 +512,7 @@ class _Fit:
         for some in self._at_once(rest, result):
             exact = self._exact(some, penalty)
             start = result.coef[:, some], result.intercept[some]
-            stuck = np.flatnonzero(np.isin(result.status[some], ("max_iter", "stalled")))
+            stuck = np.flatnonzero(is_one_of(result.status[some], "max_iter", "stalled"))
             if stuck.size:  # a search that got nowhere begins again at constant rates
                 flat = self.observed.start(self.loss, self.mean, self.products)[some[stuck]]
                 constant = np.where(self.free[:, some[stuck]], 0.0, start[0][:, stuck])
@@ -550,8 +557,8 @@ class _Fit:
         features are large, what is taken out moves eta.
         """
         everyone, before = np.arange(result.intercept.size), result.coef.copy()
-        problem.least_norm(everyone, result.coef, result.intercept)
-        if problem.method != DenseProblem.method:
+        turned = problem.least_norm(everyone, result.coef, result.intercept)
+        if problem.method != DenseProblem.method or not turned:
             return
         with np.errstate(invalid="ignore"):  # features may be too large for a sum
             change = np.abs(result.coef - before)
@@ -586,16 +593,20 @@ class _Fit:
 
     def _at_once(self, rest: np.ndarray, result: Result) -> list[np.ndarray]:
         """Some receivers, in groups whose Hessians and factors fit into a quarter of the memory."""
-        rest = np.flatnonzero(rest & (result.status != "interrupted"))
+        rest = (rest & (result.status != "interrupted")).nonzero()[0]
         size = 32.0 * (self.products.shape[1] + 1) ** 2
         n = int(max(self.settings.memory_budget / 4 / size, 1))
         return [rest[first : first + n] for first in range(0, rest.size, n)]
 
     def _exact(self, rest: np.ndarray, penalty) -> DenseProblem:
         """The problem of some receivers with exact Hessians."""
-        observed, penalty = self.observed.select(rest), penalty.select(receivers=rest)
+        penalty = penalty.select(receivers=rest)
         loss = self.loss.select(rest)
-        return DenseProblem(self.products, observed, self.free[:, rest], penalty, loss)
+        if self.rows is None:
+            rows = Rows(self.products, self.observed.select(rest))
+        else:
+            rows = self.rows.select(rest)
+        return DenseProblem(rows, self.free[:, rest], penalty, loss)
 
 
 def share_batch(products, batch, memory_budget: float):

@@ -1,36 +1,35 @@
 """Exact Hessians from rows of X."""
 
+from typing import NamedTuple
+
 import numpy as np
 
-from fastglm._algebra.linear import CONSTANT, cho_solve, cholesky, never_bends_down
-from fastglm._algebra.space import ROUNDED, find_space
+from fastglm._algebra.linear import CONSTANT, never_bends_down
+from fastglm._algebra.space import find_space
+from fastglm._engine.stack import Stack, dots, pieces, products, run_of, weighted_grams
 from fastglm._kernels.dots import column_dot
 from fastglm._kernels.threads import run_threads
-from fastglm._products.weighted_gram import WeightedGram, symmetric
+from fastglm._products.weighted_gram import symmetric
 
-_DENSE_BYTES = 1 << 28  # rows that are kept between passes
 _EPS = np.finfo(np.float64).eps
 _ROUNDING = 4 * _EPS  # of a number that is computed from a few others
 _FLAT = 1e-13  # a smaller pivot may be rounding altogether
 _WEIGHED = 100.0  # most by which curvatures make a square smaller
 _NEAR = 1e-8  # a pivot of the Hessian, scaled to a unit diagonal, that may be rounding
-_FAR = 1e-4  # a column with a smaller standard deviation, as a part of its mean, is centred
-_BLOCK_BYTES = 1 << 21  # rows that are worked on at a time: a core's L2 and part of L3 hold them
 
 
 class DenseProblem:
-    """Exact Hessians from rows of X in blocks: for few features or tight masks.
+    """Exact Hessians from `Rows`: for few features or tight masks.
 
     Cost of an iteration: n_bins * p_j^2 multiply-adds for a receiver with p_j free features.
-    Memory: at most `_DENSE_BYTES` of rows, and p_j^2 float64 a receiver. If all rows fit into
-    `_DENSE_BYTES`, they are built once; otherwise once a pass for all receivers.
+    Memory: the rows, and p_j^2 float64 a receiver.
 
-    Features that are collinear, or nearly so, get coordinates of their own (`space`), which cost a
-    QR factor of their rows. A receiver then moves in these coordinates.
+    Receivers with the same features are a `Stack`. Features that are collinear, or nearly so, get
+    coordinates of their own (`space`), which cost a QR factor of their rows. A receiver then moves
+    in these coordinates, with a stack of those that share them.
 
-    Columns that are far from zero, such as products of a time and a count, are read centred: the
-    mean would take the digits of eta and of the Hessian. Gradients and steps that this class takes
-    and returns are those of the columns as they are.
+    Gradients and steps that this class takes and returns are those of the columns as they are given
+    to `Rows`, which centres some.
 
     ``flat`` are receivers whose last Hessian has directions with the curvature of rounding, of
     which a decrement says nothing.
@@ -43,230 +42,214 @@ class DenseProblem:
     n_passes = 1  # of an evaluation
     _REFRESH = 1e-8  # a decrement above this is due for a new Hessian
 
-    def __init__(self, products, observed, free, penalty, loss):
-        self.products, self.observed, self.loss = products, observed, loss
-        self.own = [loss.select(j) for j in range(free.shape[1])]  # of every receiver
-        self.free, self.features = free, [np.flatnonzero(column) for column in free.T]
-        self.bordered = [_joined(own, products.shape[1]) for own in self.features]
-        index = np.flatnonzero(products.valid)
-        self.n_bins = index.size
-        row_bytes = 8 * max(products.shape[1], 1)
-        n_rows = max(256, _BLOCK_BYTES // row_bytes)
-        self.blocks = np.array_split(index, -(-self.n_bins // n_rows))
-        self._kept = {} if self.n_bins * row_bytes <= _DENSE_BYTES else None
+    def __init__(self, rows, free, penalty, loss):
+        self.rows, self.free, self.loss, self.whole = rows, free, loss, bool(free.all())
+        everything = np.arange(len(free))
+        self.features = [everything if self.whole else np.flatnonzero(column) for column in free.T]
+        self.n_bins, self.size, self.shift = rows.n_bins, rows.size, rows.shift
+        self.given_size = rows.given_size
+        self.shifted, self.far = bool(rows.shift.any()), bool(rows.taken.any())
         n = penalty.n_receivers
-        self.hess, self.last_hess = [None] * n, [None] * n
-        self.expected = [None] * n  # Hessians of the expected curvature, if the loss is not convex
         self.certain = np.ones(n, bool)  # False where the Hessian has no factor; see `_reduce`
         self.rounding, self.floor = np.full(n, 1e-13), np.zeros(n)
-        self.shift = np.zeros(products.shape[1])  # what is taken off the columns
-        self.size, self.shift = self._sizes()
-        self.taken = np.hypot(self.shift, products.taken)
-        self.given_size = np.hypot(self.size, self.taken)  # of the features as they were given
         self.set_penalty(penalty)
 
     def set_penalty(self, penalty):
-        """Another penalty for the same data; the Hessians of the last points stay."""
+        """Another penalty for the same data."""
         n = penalty.n_receivers
         self.penalty = penalty
-        self.plain = (penalty.unpenalised(self.products.shape[1]) & self.free).any(axis=0)
-        self.factor, self.mean, self.total = [None] * n, [None] * n, np.zeros(n)
-        self.space, self.slope, self.load = [None] * n, [None] * n, [None] * n
+        self.plain = (penalty.unpenalised(len(self.free)) & self.free).any(axis=0)
+        self.stacks, self.stack_of, self.place = [], np.zeros(n, np.int64), np.zeros(n, np.int64)
+        alike = {}
+        for j, features in enumerate(self.features):
+            alike.setdefault(b"" if self.whole else features.tobytes(), []).append(j)
+        for receivers in alike.values():
+            self._stack(np.array(receivers))
         self.searched, self._spaces = np.zeros(n, bool), {}
-        self.left = np.zeros(n)  # summed size of the residuals
         self.last, self.drift = np.full(n, np.inf), np.zeros(n)
         self.due, self.flat = np.ones(n, bool), np.zeros(n, bool)
 
-    def _sizes(self):
-        """Root mean square of every feature as the rows hold it, and what is taken off it."""
-        sums, squares = np.zeros((2, self.products.shape[1]))
-        with np.errstate(over="ignore", invalid="ignore"):  # features whose squares overflow
-            for k in range(len(self.blocks)):
-                rows = self._block(k)[0].rows[:, :-1]
-                sums += rows.sum(axis=0)
-                squares += (rows**2).sum(axis=0)
-            mean, square = sums / self.n_bins, squares / self.n_bins
-            far = np.flatnonzero(square - mean**2 < (_FAR * mean) ** 2)
-        size, shift = np.sqrt(square), np.zeros(mean.size)
-        if far.size:
-            shift[far], square = mean[far], np.zeros(far.size)
-            for k in range(len(self.blocks)):
-                rows = self._block(k)[0].rows
-                rows[:, far] -= mean[far]
-                square += (rows[:, far] ** 2).sum(axis=0)
-            size[far] = np.sqrt(square / self.n_bins)
-            flat = far[size[far] <= ROUNDED * np.abs(mean[far])]
-            size[flat] = 0
-            for gram, _ in (self._kept or {}).values():
-                gram.rows[:, flat] = 0
-        return size, shift
+    def _stack(self, receivers, *coordinates):
+        """Put receivers with the same features, in the same coordinates, into a `Stack`."""
+        self.stack_of[receivers] = len(self.stacks)
+        self.place[receivers] = np.arange(receivers.size)
+        rest = self.features[receivers[0]], len(self.free), self.loss.convex
+        self.stacks.append(Stack(receivers, *rest, *coordinates))
+        self._asked = None
+        return self.stacks[-1]
 
-    def _block(self, k):
-        """Rows and counts of block k, kept between passes where all blocks fit into memory."""
-        if self._kept is not None and k in self._kept:
-            return self._kept[k]
-        rows, counts = self.products.rows(self.blocks[k]), self.observed(self.blocks[k])
-        if self.shift.any():
-            rows = np.where(self.size > 0, rows - self.shift, 0.0)
-        # Not packed: packing would compile kernels during the first small fit.
-        gram = WeightedGram(np.column_stack([rows, np.ones(len(rows))]), pack=False)
-        if self._kept is not None:
-            self._kept[k] = gram, counts
-        return gram, counts
+    def _parts(self, receivers):
+        """Some ascending receivers, a `_Part` for each stack; kept until others are asked for."""
+        if receivers is self._asked:
+            return self._found
+        if len(self.stacks) == 1:
+            found = [_part(self.stacks[0], np.arange(receivers.size), receivers)]
+        else:
+            of = self.stack_of[receivers]
+            order = np.argsort(of, kind="stable")
+            groups = np.split(order, np.flatnonzero(np.diff(of[order])) + 1)
+            places = self.place[receivers]
+            found = [_part(self.stacks[of[k[0]]], k, places[k]) for k in groups if k.size]
+        self._asked, self._found = receivers, found
+        return found
 
+    @np.errstate(over="ignore", invalid="ignore")  # a trial point may be far off
     def evaluate(self, active, coef, intercept):
         """Objective, gradient and, where it is due, the Hessian at the given points."""
         self.active, self.point = active, (coef, intercept)
-        objective, grad_intercept = np.zeros(active.size), np.zeros(active.size)
-        level = intercept + self.shift @ coef  # eta beside the centred columns
-        grad, reach = np.zeros_like(coef), self._reach(coef, level)
-        for j in active:
-            self.hess[j] = self.expected[j] = None
-            self.slope[j], self.load[j], self.left[j] = 0.0, 0.0, 0.0
+        sums = _Sums(*np.zeros((3, active.size)), np.zeros(coef.shape[::-1]))
+        point = np.ascontiguousarray(coef.T)
+        level = intercept + dots(point, self.shift) if self.shifted else intercept
+        reach = dots(np.abs(point), self.size) + np.abs(level)  # eta is rounded in proportion to it
         # Features outside a receiver's fit whose fixed coefficients are not 0: they add to eta.
-        fixed = (coef != 0) & ~self.free[:, active]
-        any_fixed = fixed.any(axis=0).tolist()
-        terms_of_eta = np.zeros(active.size)
+        fixed = None if self.whole else (coef != 0) & ~self.free[:, active]
+        point = point, level, reach, fixed
+        n_rows, cut = len(self.rows.block(0).rows), []
+        for part in self._parts(active):
+            part.stack.begin(part.run)
+            cut += part.cut(n_rows * part.stack.load.shape[1])
+        for number, block in enumerate(self.rows):
 
-        def add(k):
-            j = active[k]
-            free = self.features[j]
-            Z = rows if free.size == rows.shape[1] else rows[:, free]
-            eta = Z @ coef[free, k] + level[k]
-            if any_fixed[k]:
-                eta += rows[:, fixed[:, k]] @ coef[fixed[:, k], k]
-            if shift is not None:
-                eta += shift[:, j if shift.shape[1] > 1 else 0]
-            loss, residual, curvature = self.own[j].derivatives(eta, counts[:, j])
-            if weight is not None:
-                loss, residual, curvature = weight * loss, weight * residual, weight * curvature
-            objective[k] += loss.sum()
-            if not np.isfinite(objective[k]):
-                return
-            terms = np.abs(residual)
-            self.left[j] += terms.sum()
-            if self.loss.high is None:  # else the residual has no rounding of the counts
-                part = 2 * self.own[j].count_part(eta, counts[:, j])
-                terms = terms + part * (1.0 if weight is None else weight)
-            own, terms = terms.sum(), terms + np.abs(curvature) * reach[k]
-            grad[free, k] += Z.T @ residual
-            grad_intercept[k] += residual.sum()
-            if self.space[j] is not None:
-                Z = self.space[j].of(Z)
-                self.slope[j] = self.slope[j] + Z.T @ residual
-            self.load[j] += _joined(np.abs(Z).T @ terms, terms.sum())
-            terms_of_eta[k] += own
-            if self.due[j]:
-                self._add_hessian(self.hess, j, gram, Z, curvature)
-                if not self.loss.convex:
-                    curvature = self.own[j].expected_curvature(eta)
-                    curvature = curvature if weight is None else weight * curvature
-                    self._add_hessian(self.expected, j, gram, Z, curvature)
+            def add(part, block=block, first=number == 0):
+                self._add(*part, block, point, sums, first)
 
-        for block in range(len(self.blocks)):
-            gram, counts = self._block(block)
-            rows = gram.rows[:, :-1]
-            shift, weight = (
-                None if values is None else values[self.blocks[block]]
-                for values in (self.observed.offset, self.observed.weight)
-            )
-            with np.errstate(over="ignore", invalid="ignore"):  # a trial point may be far off
-                run_threads(add, range(active.size), rows.size * active.size)
-        objective = self._penalise(active, coef, objective, grad, grad_intercept)
-        with np.errstate(over="ignore", invalid="ignore"):
-            own = _ROUNDING * reach * terms_of_eta / self.n_bins / (1 + np.abs(objective))
-        self.rounding[active] = np.maximum(1e-13, np.nan_to_num(own))
-        return objective, grad, grad_intercept / self.n_bins
+            run_threads(add, cut, block.rows.size * active.size)
+        objective, grad = self._penalise(active, coef, sums)
+        own = _ROUNDING * reach * sums.terms / self.n_bins / (1 + np.abs(objective))
+        self.rounding[active] = np.fmax(1e-13, own)
+        return objective, grad, sums.intercept / self.n_bins
 
-    def _penalise(self, active, coef, objective, grad, grad_intercept):
-        """The objective from the sum of losses; the gradient from sums over bins, in place."""
-        penalised = np.zeros_like(coef)
-        for k, j in enumerate(active):
-            penalised[self.features[j], k] = coef[self.features[j], k]
-        pull = self.penalty.times(penalised, active)
-        for k, j in enumerate(active):
-            free = self.features[j]
-            grad[free, k] += self.shift[free] * grad_intercept[k]
-            grad[free, k] = grad[free, k] / self.n_bins + pull[free, k]
-        return objective / self.n_bins + 0.5 * column_dot(penalised, pull)
-
-    def _reach(self, coef, level):
-        """Size of the terms of eta at some points; eta is rounded in proportion to it."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            return self.size @ np.abs(coef) + np.abs(level)
-
-    def _add_hessian(self, sums, j, gram, Z, curvature):
-        """Add the Hessian of the summed loss over some rows, the intercept last."""
-        space, n = self.space[j], Z.shape[1] + 1
-        if sums[j] is None:
-            sums[j] = np.zeros((n, n))
-        if space is None:
-            gram.add(curvature, self.bordered[j], sums[j])
+    def _add(self, stack, k, places, at, run, j, block, point, sums, first):
+        """Add the bins of a block to the sums of a `_Part` of the pass."""
+        coef, level, reach, fixed = point
+        rows, weight = block.rows[:, stack.bordered], block.weight
+        Z, own = rows[:, :-1], coef[at] if stack.whole else coef[at][:, stack.features]
+        eta = products(Z, own) + level[at, None]
+        if fixed is not None:
+            for row, number in enumerate(k.tolist()):
+                beside = fixed[:, number]
+                if beside.any():
+                    eta[row] += block.rows[:, :-1][:, beside] @ coef[number, beside]
+        if block.offset is not None:
+            eta += block.offset[j if len(block.offset) > 1 else 0]
+        loss, y = self.loss.select(stack.receivers[places, None]), block.counts[j]
+        value, residual, curvature = loss.derivatives(eta, y)
+        if weight is not None:
+            value, residual, curvature = weight * value, weight * residual, weight * curvature
+        sums.objective[at] += value.sum(axis=1)
+        terms = np.abs(residual)
+        if stack.space is not None:
+            stack.left[run] += terms.sum(axis=1)
+        if loss.high is None:  # else the residual has no rounding of the counts
+            part = 2 * loss.count_part(eta, y)
+            terms += part if weight is None else part * weight
+        sums.terms[at] += terms.sum(axis=1)
+        terms += (curvature if loss.convex else np.abs(curvature)) * reach[at, None]
+        slope = products(Z.T, residual)
+        if stack.whole:
+            sums.grad[at] += slope
         else:
-            own = WeightedGram(np.column_stack([Z, np.ones(len(Z))]), pack=False)
-            own.add(curvature, np.arange(n), sums[j])
+            sums.grad[k[:, None], stack.features] += slope
+        sums.intercept[at] += residual.sum(axis=1)
+        if stack.space is not None:
+            Z = stack.space.of(Z)
+            rows = np.column_stack([Z, np.ones(len(Z))])
+            stack.slope[run] += products(Z.T, residual)
+        stack.load[run, :-1] += products(np.abs(Z).T, terms)
+        stack.load[run, -1] += terms.sum(axis=1)
+        # No Hessian takes the place of the last one where the objective overflows.
+        due = (self.due[j] & np.isfinite(sums.objective[at])).nonzero()[0]
+        if due.size:
+            due, place = run_of(due), run if due.size == places.size else run_of(places[due])
+            stack.fresh[place] = True
+            _put(stack.hess, place, weighted_grams(rows, curvature[due]), first)
+            if not loss.convex:
+                curvature = loss.expected_curvature(eta)
+                curvature = curvature if weight is None else weight * curvature
+                _put(stack.expected, place, weighted_grams(rows, curvature[due]), first)
+
+    def _penalise(self, active, coef, sums):
+        """The objective and its gradient, from sums of losses over bins."""
+        objective, grad = sums.objective / self.n_bins, sums.grad.T
+        if self.shifted:
+            grad += self.shift[:, None] * sums.intercept
+        grad /= self.n_bins
+        if self.penalty.quadratic:
+            inside = coef if self.whole else np.where(self.free[:, active], coef, 0.0)
+            pull = self.penalty.times(inside, active)
+            objective += 0.5 * column_dot(inside, pull)
+            grad += pull
+        if not self.whole:
+            grad[~self.free[:, active]] = 0.0
+        return objective, grad
 
     @np.errstate(divide="ignore")  # curvatures that underflow
     def step(self, moved, grad, grad_intercept, tol, polishing):
         """Newton steps at the accepted points, their decrements, and passes spent (none)."""
-        step, step_intercept = np.zeros_like(grad), np.zeros(moved.size)
-        decrement = np.zeros(moved.size)
-        coef, intercept = (values[..., moved] for values in self.point)
-        active = self.active
-        for k, j in enumerate(active[moved]):
-            if self.hess[j] is not None:
-                self._factorise(j, coef[:, [k]], intercept[[k]])
-            if self.factor[j] is None:
-                decrement[k] = np.nan  # features whose squares overflow
-                continue
-            free, space = self.features[j], self.space[j]
-            self.flat[j] = self.factor[j].jitter > 0 or self.factor[j].pivot < _FLAT
-            found = self._newton(j, grad[free, k], grad_intercept[k], coef[free, k])
-            d, step_intercept[k], decrement[k] = found
-            self.floor[j] = self._floor(j, coef[:, k], intercept[k])
-            step[free, k] = d if space is None else space.basis @ d
-            if space is not None:  # coordinates are centred
-                step_intercept[k] -= (space.mean + self.shift[free]) @ step[free, k]
-            self.drift[j] = step_intercept[k] + grad_intercept[k] / self.total[j]
-            self.drift[j] += self.shift @ step[:, k]
-            # A step with the last factor (a chord step) suffices if it gains two digits.
-            slow = decrement[k] > max(0.01 * self.last[j], 1e-20)
-            self.due[j] = decrement[k] > self._REFRESH or slow
-            self.last[j] = decrement[k]
+        step, step_intercept = np.zeros(grad.shape[::-1]), np.zeros(moved.size)
+        decrement, at = np.zeros(moved.size), run_of(moved)
+        active, (coef, intercept) = self.active, self.point
+        index = active if moved.size == active.size else active[moved]
+        coef, intercept = coef[:, at], intercept[at]
+        for stack, k, places, _, run, _ in self._parts(index):
+            new = stack.fresh[run].nonzero()[0]
+            if new.size:
+                self._factorise(stack, places[new], coef, intercept, k[new])
         self.active = active
-        return step, step_intercept, decrement, 0
+        for part in self._parts(index):
+            known = part.stack.known[part.run]
+            if not known.all():  # features whose squares overflow
+                decrement[part.k[~known]] = np.nan
+                part = _part(part.stack, part.k[known], part.places[known])
+            stack, _, places, k, run, j = part
+            point, slope, slope_intercept = coef.T[k], grad.T[k], grad_intercept[k]
+            d, step_intercept[k], decrement[k] = self._newton(
+                stack, places, point, slope, slope_intercept
+            )
+            self.floor[j] = self._floor(stack, run, point, intercept[k])
+            if stack.space is not None:  # coordinates are centred
+                d = products(stack.space.basis, d)
+                step_intercept[k] -= dots(d, stack.space.mean + self.shift[stack.features])
+            if stack.whole:
+                step[k] = d
+            else:
+                step[np.arange(moved.size)[k, None], stack.features] = d
+            self.flat[j] = (stack.jitter[run] > 0) | (stack.pivot[run] < _FLAT)
+            self.drift[j] = step_intercept[k] + slope_intercept / stack.total[run]
+            if self.shifted:
+                self.drift[j] += dots(step[k], self.shift)
+            # A step with the last factor (a chord step) suffices if it gains two digits.
+            self.announce(j, decrement[k])
+        return step.T, step_intercept, decrement, 0
 
-    def _newton(self, j, grad, grad_intercept, coef):
-        """Newton's step of a receiver in its coordinates, and its decrement."""
-        space, mean, factor = self.space[j], self.mean[j], self.factor[j]
-        if space is not None:
-            pull = self._pull(j) @ coef
-            grad = self.slope[j] / self.n_bins + space.basis.T @ pull
-        g = grad - mean * grad_intercept
-        d = -cho_solve(factor, g)
-        # A jitter leaves a part of the gradient, which the step does not remove.
-        left = factor.jitter * factor.unit * d
-        decrement = -0.5 * (g @ d) + 0.5 * (left @ left)
-        decrement += 0.5 * grad_intercept**2 / self.total[j]
-        return d, -grad_intercept / self.total[j] - mean @ d, decrement
+    def _newton(self, stack, places, coef, grad, grad_intercept):
+        """Newton's steps of receivers of a stack in its coordinates, and their decrements."""
+        if stack.space is not None:
+            pull = products(stack.pull, coef[:, stack.features])
+            grad = stack.slope[places] / self.n_bins + products(stack.space.basis.T, pull)
+        elif not stack.whole:
+            grad = grad[:, stack.features]
+        return stack.newton(places, grad, grad_intercept)
 
-    def _floor(self, j, coef, intercept):
-        """The decrement that rounding of the gradient allows at the last point."""
-        space, factor, load = self.space[j], self.factor[j], self.load[j] / self.n_bins
-        if space is not None:  # its rows are rounded in proportion to the features
-            size = self.size[self.features[j]]
-            noise = np.linalg.norm(space.basis * size[:, None], axis=0)
-            load = load + _joined(noise, 0.0) * (self.left[j] / self.n_bins)
-        return self._hidden(load, factor.unit, self.total[j], coef, intercept)
+    def _floor(self, stack, run, coef, intercept):
+        """The decrements that rounding of the gradients allows at the last points."""
+        load, unit = stack.load[run] / self.n_bins, stack.unit[run]
+        if stack.space is not None:  # its rows are rounded in proportion to the features
+            size = self.size[stack.features]
+            noise = np.linalg.norm(stack.space.basis * size[:, None], axis=0)
+            load[:, :-1] += noise * (stack.left[run, None] / self.n_bins)
+        return self._hidden(load, unit, stack.total[run], coef, intercept)
 
     def _hidden(self, load, unit, total, coef, intercept):
-        """The decrement that rounding allows, for loads of some features and of the intercept.
+        """The decrements that rounding allows, for loads and units of features and intercepts.
 
         The intercept of the columns as they were given is rounded in proportion to its terms.
         """
-        away = np.abs(intercept) + self.taken @ np.abs(coef)
-        error = _ROUNDING * _joined(load[:-1], load[-1] + total * away)
-        return 0.5 * ((error / _joined(unit, np.sqrt(total))) ** 2).sum()
+        away = np.abs(intercept)
+        if self.far:
+            away = away + dots(np.abs(coef), self.rows.taken)
+        load[:, -1] += total * away
+        return 0.5 * ((_ROUNDING * load / unit) ** 2).sum(axis=-1)
 
     def _pull(self, j):
         """Hessian of the penalty of a receiver over its free features."""
@@ -284,22 +267,25 @@ class DenseProblem:
 
     def curvature(self, j, coef, intercept, features):
         """Schur complement of the Hessian of the last pass that made one; see `Curvature`."""
-        if self.hess[j] is not None:
-            known = [sums for sums in (self.hess[j], self.expected[j]) if sums is not None]
-            self.last_hess[j] = [symmetric(sums) / self.n_bins for sums in known]
-            self.hess[j] = None
-        place = np.searchsorted(self.features[j], features)
-        schur, mean, total = self._complement(self.last_hess[j][0], place)
+        stack, at = self.stacks[self.stack_of[j]], self.place[j]
+        if stack.fresh[at]:
+            for sums in (stack.hess, stack.expected):
+                if sums is not None:
+                    sums[at] = symmetric(sums[at]) / self.n_bins
+            stack.fresh[at] = False
+        place = np.searchsorted(stack.features, features)
+        schur, mean, total = self._complement(stack.hess[at], place)
         if not self.loss.convex:
-            expected = self._complement(self.last_hess[j][1], place)
+            expected = self._complement(stack.expected[at], place)
             pull = self.penalty.hessian(j, features)
             self.certain[j] = total > 0 and never_bends_down(schur + pull, expected[0] + pull)
             if not self.certain[j]:
                 schur, mean, total = expected
         curved = np.diag(schur)
         unit = np.where(curved > CONSTANT * total * mean**2, np.sqrt(curved.clip(min=0)), np.inf)
-        load = self.load[j][np.append(place, -1)] / self.n_bins
-        self.floor[j] = self._hidden(load, unit, total, coef, intercept)
+        load = stack.load[at, np.append(place, -1)] / self.n_bins
+        unit = np.append(unit, np.sqrt(total))
+        self.floor[j] = self._hidden(load[None], unit, total, coef[None], intercept)[0]
         return schur, mean + self.shift[features], total
 
     @staticmethod
@@ -310,8 +296,8 @@ class DenseProblem:
 
     def noise(self, j, features):
         """Rounding of the gradient of receiver j at the last point, for some features."""
-        place = np.searchsorted(self.features[j], features)
-        return _ROUNDING * self.load[j][place] / self.n_bins
+        stack, place = self.stacks[self.stack_of[j]], np.searchsorted(self.features[j], features)
+        return _ROUNDING * stack.load[self.place[j], place] / self.n_bins
 
     def sees(self, features, n, least):
         """Whether rows see one of n directions of some features that ``X'X`` does not hold.
@@ -325,38 +311,33 @@ class DenseProblem:
 
     def lowest(self, j):
         """A bound of the mean loss of receiver j from below: every bin at its own optimum."""
-        total = 0.0
-        for block, index in enumerate(self.blocks):
-            least = self.own[j].least_loss(self._block(block)[1][:, j])
-            weight = self.observed.weight
-            total += (least if weight is None else weight[index] * least).sum()
+        total, loss = 0.0, self.loss.select(j)
+        for block in self.rows:
+            least = loss.least_loss(block.counts[j])
+            total += (least if block.weight is None else block.weight * least).sum()
         return total / self.n_bins
 
     # --- for bins at infinity ---
 
-    def rows(self, block, j):
+    def rows_of(self, j, block):
         """Rows of receiver j's features in a block, centred, and a column of ones."""
-        rows = self._block(block)[0].rows
-        return rows[:, self.bordered[j]]
+        return self.rows.block(block).rows[:, self.stacks[self.stack_of[j]].bordered]
 
     def losses(self, j, coef, intercept):
         """Of the bins of each block: eta, share, loss above its least, residual and curvature.
 
         The last one is whether the bin is sent to infinity: none is.
         """
-        level = intercept + self.shift @ coef
-        for block, index in enumerate(self.blocks):
-            gram, counts = self._block(block)
-            y, weight = counts[:, j], self.observed.weight
-            eta = gram.rows[:, :-1] @ coef + level
-            if self.observed.offset is not None:
-                offset = self.observed.offset[index]
-                eta += offset[:, j if offset.shape[1] > 1 else 0]
-            loss, residual, curvature = self.own[j].derivatives(eta, y)
-            share = np.ones(index.size) if weight is None else weight[index]
-            away = np.zeros(index.size, bool)
-            excess = loss - self.own[j].least_loss(y)
-            yield eta, share / self.n_bins, excess, residual, curvature, away
+        level, loss = intercept + self.shift @ coef, self.loss.select(j)
+        for block in self.rows:
+            y, n = block.counts[j], len(block.rows)
+            eta = block.rows[:, :-1] @ coef + level
+            if block.offset is not None:
+                eta += block.offset[j if len(block.offset) > 1 else 0]
+            value, residual, curvature = loss.derivatives(eta, y)
+            share = np.ones(n) if block.weight is None else block.weight
+            away = np.zeros(n, bool)
+            yield eta, share / self.n_bins, value - loss.least_loss(y), residual, curvature, away
 
     def learn(self, receivers, step, step_intercept, change, change_intercept):
         """Nothing: Hessians are exact."""
@@ -382,50 +363,67 @@ class DenseProblem:
         self.due[receivers] = (decrement > self._REFRESH) | slow
         self.last[receivers] = decrement
 
-    def _factorise(self, j, coef, intercept):
-        """Factorise the Schur complement at a point, in coordinates that are not collinear."""
-        pivot = self._reduce(j)
-        if pivot is None or pivot > _NEAR or self.searched[j]:
-            return
-        self.searched[j] = True
-        space = self._find_space(j)
-        if space.null.size or space.smallest**2 < _NEAR:
-            self.space[j], self.due[j] = space, True
-            self.evaluate(np.array([j]), coef, intercept)
-            self._reduce(j)
+    def _factorise(self, stack, places, coef, intercept, numbers):
+        """Factorise Schur complements, in coordinates that are not collinear.
 
-    def _reduce(self, j):
-        """Eliminate the intercept from a Hessian and factorise it; returns the smallest pivot.
+        ``numbers`` are the receivers' columns among the points.
+        """
+        self._reduce(stack, places)
+        near = (stack.jitter[places] > 0) | (stack.pivot[places] <= _NEAR)
+        near &= stack.known[places] & ~self.searched[stack.receivers[places]]
+        found = {}
+        for k in near.nonzero()[0]:
+            j = stack.receivers[places[k]]
+            self.searched[j], space = True, self._find_space(j)
+            if space.null.size or space.smallest**2 < _NEAR:
+                found.setdefault(id(space), (space, []))[1].append(k)
+        for space, some in found.values():
+            receivers = stack.receivers[places[some]]
+            own = self._stack(receivers, space, self._pull(receivers[0]))
+            self.due[receivers] = True
+            some = numbers[some]
+            self.evaluate(receivers, coef[:, some], intercept[some])
+            self._reduce(own, np.arange(receivers.size))
+
+    def _reduce(self, stack, places):
+        """Eliminate the intercept from Hessians and factorise them.
 
         Where the Hessian of a loss that is not convex has no factor, that of the expected curvature
         gives the step, and nothing is certain.
         """
-        self.factor[j] = None
-        if self.loss.convex:
-            self._eliminate(j, self.hess[j])
-        else:
-            self.certain[j] = self._eliminate(j, self.hess[j])
-            if not self.certain[j]:
-                self._eliminate(j, self.expected[j])
-        factor = self.factor[j]
-        return None if factor is None else 0.0 if factor.jitter else factor.pivot
+        stack.known[places] = stack.fresh[places] = False
+        for some in pieces(places.size, stack.hess[0].size):
+            some = places[some]
+            self._eliminate(stack, some, stack.hess)
+            if not self.loss.convex:
+                certain = stack.known[some] & ~(stack.jitter[some] > 0)
+                self.certain[stack.receivers[some]] = certain
+                self._eliminate(stack, some[~certain], stack.expected)
 
-    def _eliminate(self, j, bordered):
-        """Factorise a Hessian; returns whether it is positive definite."""
-        hess, moment, total = bordered[:-1, :-1], bordered[-1, :-1], bordered[-1, -1]
-        if not np.isfinite(bordered).all() or not (self.loss.convex or total > 0):
-            return False
-        mean = moment / total
-        schur = hess - moment[:, None] * mean
-        schur = (schur + schur.T) / (2 * self.n_bins)
-        if self.space[j] is not None:
-            schur += self.space[j].basis.T @ self._pull(j) @ self.space[j].basis
+    def _eliminate(self, stack, places, hess):
+        """Factorise the Schur complements of some Hessians, as far as these are finite."""
+        bordered = hess[run_of(places)]
+        fine = np.isfinite(bordered).all(axis=(1, 2))
+        if not self.loss.convex:
+            fine &= bordered[:, -1, -1] > 0
+        if not fine.all():
+            places, bordered = places[fine], bordered[fine]
+        if not places.size:
+            return
+        run, n = run_of(places), self.n_bins
+        moment, total = bordered[:, -1, :-1], bordered[:, -1, -1]
+        mean = moment / total[:, None]
+        schur = bordered[:, :-1, :-1] - moment[:, :, None] * mean[:, None]
+        schur = schur + schur.swapaxes(1, 2)
+        schur /= 2 * n
+        if stack.space is not None:
+            schur += (stack.space.basis.T @ stack.pull @ stack.space.basis).T
         else:
-            self.penalty.add_hessian(j, self.features[j], schur)
-            mean = mean + self.shift[self.features[j]]
-        self.mean[j], self.total[j] = mean, total / self.n_bins
-        self.factor[j] = cholesky(schur)
-        return not self.factor[j].jitter
+            if self.penalty.quadratic:
+                self.penalty.add_hessians(stack.receivers[run], stack.features, schur)
+            if self.shifted:
+                mean += self.shift[stack.features]
+        stack.take(places, mean, total / n, schur)
 
     def _find_space(self, j):
         """The `Space` of a receiver's free features; receivers with the same features share it."""
@@ -439,41 +437,78 @@ class DenseProblem:
         """The `Space` of some features, with the Hessian of their penalty."""
 
         def blocks():
-            for block in range(len(self.blocks)):
-                yield self._block(block)[0].rows[:, features]
+            for block in self.rows:
+                yield block.rows[:, features]
 
         return find_space(blocks, self.given_size[features], pull)
 
     def least_norm(self, receivers, coef, intercept):
-        """Take the directions out that change neither eta nor the penalty, in place."""
-        for k, j in enumerate(receivers):
-            space, free = self.space[j], self.features[j]
-            if space is not None and space.null.size:
+        """Take the directions out that change neither eta nor the penalty, in place.
+
+        Returns whether there are any.
+        """
+        turned = False
+        for stack, numbers, *_ in self._parts(receivers):
+            space, free = stack.space, stack.features
+            for k in () if space is None or not space.null.size else numbers:
                 along = space.null @ (space.null.T @ coef[free, k])
                 coef[free, k] -= along
                 intercept[k] += (space.mean + self.shift[free]) @ along
+                turned = True
+        return turned
 
     def largest_change(self, receivers, step, coef, intercept):
         """Largest change of eta in any bin by steps to some points, times `Loss.pace` there."""
         largest = np.zeros(receivers.size)
-        for block, index in enumerate(self.blocks):
-            rows = self._block(block)[0].rows[:, :-1]
-            shift = self.observed.shift(index, False, receivers)
+        for block in self.rows:
+            rows = block.rows[:, :-1]
             for k, j in enumerate(receivers):
                 free = self.features[j]
                 d = step[free, k]
                 change = np.abs(rows[:, free] @ d + self.drift[j])
                 if self.loss.pace is not None:
                     eta = rows @ coef[:, k] + intercept[k] + self.shift @ coef[:, k]
-                    if shift is not None:
-                        eta += shift[:, k if shift.shape[1] > 1 else 0]
+                    if block.offset is not None:
+                        eta += block.offset[j if len(block.offset) > 1 else 0]
                     change *= self.loss.pace(eta)
                 largest[k] = max(largest[k], change.max(initial=0))
         return largest
 
 
-def _joined(values, last):
-    """An array with one number more; `numpy.append` takes three times as long."""
-    out = np.empty(values.size + 1, values.dtype)
-    out[:-1], out[-1] = values, last
-    return out
+class _Part(NamedTuple):
+    """Some of the active receivers that share a stack; their numbers as slices where possible."""
+
+    stack: Stack
+    k: np.ndarray  # numbers among the active receivers
+    places: np.ndarray  # in the stack
+    at: slice | np.ndarray  # k
+    run: slice | np.ndarray  # places
+    j: slice | np.ndarray  # numbers in the batch
+
+    def cut(self, size):
+        """Parts whose arrays of ``size`` numbers a receiver fit into a core's cache."""
+        ranges = pieces(self.k.size, size)
+        if len(ranges) == 1:
+            return [self]
+        return [_part(self.stack, self.k[some], self.places[some]) for some in ranges]
+
+
+def _part(stack, k, places):
+    return _Part(stack, k, places, run_of(k), run_of(places), run_of(stack.receivers[places]))
+
+
+class _Sums(NamedTuple):
+    """Sums of a pass over the bins, for each active receiver."""
+
+    objective: np.ndarray
+    intercept: np.ndarray  # gradient of the intercept
+    terms: np.ndarray  # size of the terms of the gradient without those of eta
+    grad: np.ndarray  # (n_active, n_features)
+
+
+def _put(sums, places, parts, first):
+    """Begin sums of some places with parts, or add these."""
+    if first:
+        sums[places] = parts
+    else:
+        sums[places] += parts

@@ -84,7 +84,7 @@ def _newton(problem, j, bins, coef):
     factor = np.column_stack([root, np.zeros(len(root)), root @ coef[free]])
     grad = np.append(root.T @ factor[:, -1], 0.0)
     for some in bins:
-        stay, rows = ~some.away & (some.share * some.curvature > 0), problem.rows(some.block, j)
+        stay, rows = ~some.away & (some.share * some.curvature > 0), problem.rows_of(j, some.block)
         weight = np.sqrt(some.share[stay] * some.curvature[stay])
         slope = some.share[stay] * some.residual[stay]
         weighted = np.column_stack([rows[stay] * weight[:, None], slope / weight])
@@ -125,7 +125,7 @@ def _send(problem, j, bins, step, unit, seen):
     left, moved, pace = 0.0, False, problem.loss.pace
     least = _VANISHED * max(some.curvature.max(initial=0) for some in bins)
     for some in bins:
-        rows = problem.rows(some.block, j)
+        rows = problem.rows_of(j, some.block)
         change = np.abs(rows @ step)
         if pace is not None:
             change = change * pace(some.eta)

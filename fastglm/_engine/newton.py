@@ -26,7 +26,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fastglm._engine.result import Result
+from fastglm._engine.result import Result, is_one_of
+from fastglm._engine.stack import run_of
 from fastglm._kernels.dots import column_dot
 
 _ARMIJO = 1e-4
@@ -102,7 +103,7 @@ class Search:
     ):
         n = intercept.size
         self.problem = problem
-        self.tol, self.maxiter = np.broadcast_to(tol, n), np.broadcast_to(maxiter, n)
+        self.tol, self.maxiter = np.full(n, tol), np.full(n, maxiter)
         self.result = result = Result.empty(coef.shape[0], n)
         result.coef[:], result.intercept[:] = coef, intercept
         result.objective[:] = np.inf
@@ -129,24 +130,26 @@ class Search:
         objective, grad, grad_intercept = self._evaluated or self._evaluate()
         self._evaluated = None
         accepted, first = self._judge(objective, grad, grad_intercept)
-        moved = np.flatnonzero(accepted)
-        index = active[moved]
-        grad, grad_intercept = grad[:, moved], grad_intercept[moved]
+        moved, index = accepted.nonzero()[0], active
+        if moved.size < active.size:
+            index, grad, grad_intercept = active[moved], grad[:, moved], grad_intercept[moved]
         self._accept(moved, first, objective, grad, grad_intercept)
         if index.size:
             decrement, was = self._step(moved, grad, grad_intercept)
             self._stop(index, decrement, was)
             self._separate(index, decrement, was)
-        self.active = active[self.result.status[active] == ""]
+        ended = self.result.status[run_of(active)] != ""
+        if ended.any():
+            self.active = active[~ended]
 
     def settle(self) -> None:
         """Claims of at least the rounding, and sums in float64 where a search has not converged."""
         problem, result = self.problem, self.result
-        ended = np.isin(result.status, ("max_iter", "stalled"))
+        ended = is_one_of(result.status, "max_iter", "stalled")
         rest = np.flatnonzero(ended & ~problem.certain)
         if rest.size:
             self._sum_again(rest)
-        claimed = ended | np.isin(result.status, ("converged", "separated"))
+        claimed = ended | is_one_of(result.status, "converged", "separated")
         claim = np.maximum(result.newton_decrement, problem.floor)
         result.newton_decrement = np.where(claimed, claim, result.newton_decrement)
 
@@ -173,12 +176,13 @@ class Search:
 
     def _evaluate(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Objective and gradient at the trial points: one pass for all active receivers."""
-        active, result, length = self.active, self.result, self.length[self.active]
-        coef = result.coef[:, active] + length * self.step[:, active]
-        intercept = result.intercept[active] + length * self.step_intercept[active]
+        active, result, run = self.active, self.result, run_of(self.active)
+        length = self.length[run]
+        coef = result.coef[:, run] + length * self.step[:, run]
+        intercept = result.intercept[run] + length * self.step_intercept[run]
         self.trial = coef, intercept
         found = self.problem.evaluate(active, coef, intercept)
-        self.result.n_passes[self.active] += self.problem.n_passes
+        result.n_passes[run] += self.problem.n_passes
         return found
 
     def _judge(
@@ -189,22 +193,30 @@ class Search:
         Returns, for each active receiver, whether the point is accepted, and whether it is the
         receiver's first point.
         """
-        active, problem, status = self.active, self.problem, self.result.status
-        before, length = self.result.objective[active], self.length[active]
+        active, problem, run = self.active, self.problem, run_of(self.active)
+        before = self.result.objective[run].copy()
         first = np.isinf(before)
-        promised = _ARMIJO * length * self.slope[active]
-        slack = problem.rounding[active] * (1 + np.abs(before))
+        promised = _ARMIJO * self.length[run] * self.slope[run]
+        slack = problem.rounding[run] * (1 + np.abs(before))
         accepted = first | (objective <= before + promised + slack)
         accepted |= problem.harmless(active, grad, grad_intercept)
         accepted &= np.isfinite(objective)
-        _shorten(self.length, self.slope, active, before, objective, ~accepted)
-        status[active[~accepted & (self.length[active] < 1e-10)]] = "stalled"
-        status[active[~accepted & first]] = "overflow"
-        ended = active[~accepted & (self.polishing[active] > 0)]
+        if not accepted.all():
+            self._reject(np.flatnonzero(~accepted), first, before, objective)
+        return accepted, first
+
+    def _reject(
+        self, rejected: np.ndarray, first: np.ndarray, before: np.ndarray, objective: np.ndarray
+    ) -> None:
+        """Shorten rejected steps; receivers that have none left end."""
+        index, status = self.active[rejected], self.result.status
+        _shorten(self.length, self.slope, index, before[rejected], objective[rejected])
+        status[index[self.length[index] < 1e-10]] = "stalled"
+        status[index[first[rejected]]] = "overflow"
+        ended = index[self.polishing[index] > 0]
         if ended.size:
             status[ended] = "converged"
             self._claim_left(ended)
-        return accepted, first
 
     def _accept(
         self,
@@ -215,63 +227,79 @@ class Search:
         grad_intercept: np.ndarray,
     ) -> None:
         """Store the accepted points."""
-        result, index = self.result, self.active[moved]
+        result, run, moved = self.result, run_of(self.active[moved]), run_of(moved)
         coef, intercept = self.trial
-        result.coef[:, index], result.intercept[index] = coef[:, moved], intercept[moved]
-        result.objective[index] = objective[moved]
-        result.n_iter[index] += ~first[moved]
-        result.grad_norm[index] = _largest(grad, grad_intercept)
+        result.coef[:, run], result.intercept[run] = coef[:, moved], intercept[moved]
+        result.objective[run] = objective[moved]
+        result.n_iter[run] += ~first[moved]
+        result.grad_norm[run] = _largest(grad, grad_intercept)
 
     def _step(
         self, moved: np.ndarray, grad: np.ndarray, grad_intercept: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Find the next steps from the accepted points; returns new and previous decrements."""
         result, index = self.result, self.active[moved]
-        new = self.problem.step(
-            moved, grad, grad_intercept, self.tol[index], self.polishing[index] > 0
+        run = run_of(index)
+        step, step_intercept, decrement, passes = self.problem.step(
+            moved, grad, grad_intercept, self.tol[run], self.polishing[run] > 0
         )
-        self.step[:, index], self.step_intercept[index], decrement, passes = new
-        self.slope[index] = column_dot(self.step[:, index], grad)
-        self.slope[index] += self.step_intercept[index] * grad_intercept
-        result.n_passes[index] += passes
-        took = self.step[:, index].any(axis=0)
-        self.last_step[:, index[took]] = self.step[:, index[took]]
-        self.last_decrement[index[took]] = decrement[took]
-        was = result.newton_decrement[index].copy()
-        falls = self.problem.exact & falls_without_end(decrement, was)
-        self.falling[index] = np.where(falls, self.falling[index] + 1, 0)
-        self.fell[index] += falls
-        self.slow[index] = self.problem.exact & hardly_falls(
-            decrement, was, self.length[index], self.problem.floor[index]
-        )
-        self.length[index] = np.where(self.falling[index] >= 2, FALL, 1.0)
-        result.newton_decrement[index] = decrement
+        self.step[:, run], self.step_intercept[run] = step, step_intercept
+        self.slope[run] = column_dot(step, grad) + step_intercept * grad_intercept
+        result.n_passes[run] += passes
+        took = step.any(axis=0)
+        last, took = (run, slice(None)) if took.all() else (index[took], took)
+        self.last_step[:, last], self.last_decrement[last] = step[:, took], decrement[took]
+        was = result.newton_decrement[run].copy()
+        result.newton_decrement[run] = decrement
+        self._watch_falls(run, decrement, was)
         return decrement, was
+
+    def _watch_falls(self, run: slice | np.ndarray, decrement: np.ndarray, was: np.ndarray) -> None:
+        """Which objectives hardly fall, and which without end: these take long steps."""
+        length = self.length[run]
+        fast = (decrement <= _HARDLY * was) & (length <= 1)
+        if fast.all() or not self.problem.exact:
+            self.falling[run], self.slow[run], self.length[run] = 0, False, 1.0
+            return
+        falls = falls_without_end(decrement, was)
+        self.falling[run] = np.where(falls, self.falling[run] + 1, 0)
+        self.fell[run] += falls
+        self.slow[run] = hardly_falls(decrement, was, length, self.problem.floor[run])
+        self.length[run] = np.where(self.falling[run] >= 2, FALL, 1.0)
 
     def _stop(self, index: np.ndarray, decrement: np.ndarray, was: np.ndarray) -> None:
         """End receivers below the tolerance, after up to ``problem.polish`` further steps."""
-        problem, result, polishing = self.problem, self.result, self.polishing
-        took = self.step[:, index].any(axis=0)
-        floor, objective = problem.floor[index], result.objective[index]
-        claim = np.where(self.slow[index], LEFT * decrement, decrement)
-        done = within(claim, self.tol[index], floor, objective)
-        done &= problem.certain[index]
+        problem, result, run = self.problem, self.result, run_of(index)
+        claim = np.where(self.slow[run], LEFT * decrement, decrement)
+        done = within(claim, self.tol[run], problem.floor[run], result.objective[run])
+        done &= problem.certain[run]
+        if done.any():
+            self._polish(index, done, decrement, was)
+        else:
+            self.polishing[run] = 0
+        broken = ~np.isfinite(decrement) | (self.slope[run] > 0)
+        spent = result.n_iter[run] >= self.maxiter[run]
+        if (broken | spent).any():
+            result.status[index[broken & ~done]] = "stalled"
+            result.status[index[spent & ~done]] = "max_iter"
+
+    def _polish(
+        self, index: np.ndarray, done: np.ndarray, decrement: np.ndarray, was: np.ndarray
+    ) -> None:
+        """End the receivers that are done, or let them take a further step."""
+        problem, result, polishing = self.problem, self.result, self.polishing[index]
         polished = done & (
-            (polishing[index] >= problem.polish)
+            (polishing >= problem.polish)
             | (decrement <= 1e-24)
-            | ((polishing[index] > 1) & (decrement > 0.1 * was))
-            | ~took  # certified without a step
+            | ((polishing > 1) & (decrement > 0.1 * was))
+            | ~self.step[:, index].any(axis=0)  # certified without a step
         )
-        polishing[index] = np.where(done, polishing[index] + 1, 0)
-        result.status[index[polished]] = "converged"
+        self.polishing[index] = np.where(done, polishing + 1, 0)
+        last = index[polished]
+        result.status[last] = "converged"
         if problem.rough:  # one further step, which no pass evaluates
-            last = index[polished]
             result.coef[:, last] += self.step[:, last]
             result.intercept[last] += self.step_intercept[last]
-        broken = ~np.isfinite(decrement) | (self.slope[index] > 0)
-        result.status[index[broken & ~done]] = "stalled"
-        spent = (result.n_iter[index] >= self.maxiter[index]) & ~done
-        result.status[index[spent]] = "max_iter"
 
     def _separate(self, index: np.ndarray, decrement: np.ndarray, was: np.ndarray) -> None:
         """Find separated receivers: the objective no longer falls, yet steps still move some eta.
@@ -308,8 +336,7 @@ def falls_without_end(decrement, was) -> np.ndarray:
     The decrement then shrinks by a factor of e with every step. A long step along the direction is
     as safe as a short one.
     """
-    with np.errstate(invalid="ignore"):
-        return (decrement > 0.2 * was) & (decrement < 0.5 * was)
+    return (decrement > 0.2 * was) & (decrement < 0.5 * was)
 
 
 def hardly_falls(decrement, was, length, floor) -> np.ndarray:
@@ -318,9 +345,8 @@ def hardly_falls(decrement, was, length, floor) -> np.ndarray:
     Newton's decrements fall by far more, but for rounding. Also after a long step along a direction
     in which the objective falls without end. A first decrement may fall as slowly as any.
     """
-    with np.errstate(invalid="ignore"):
-        slow = (decrement > _HARDLY * was) | (length > 1) | np.isnan(was)
-        return slow & (decrement > floor)
+    slow = (decrement > _HARDLY * was) | (length > 1) | np.isnan(was)
+    return slow & (decrement > floor)
 
 
 def within(decrement, tol, floor, objective) -> np.ndarray:
@@ -341,14 +367,12 @@ def _largest(grad: np.ndarray, grad_intercept: np.ndarray) -> np.ndarray:
 def _shorten(
     length: np.ndarray,
     slope: np.ndarray,
-    active: np.ndarray,
+    rejected: np.ndarray,
     before: np.ndarray,
     objective: np.ndarray,
-    rejected: np.ndarray,
 ) -> None:
     """Shorten rejected steps by the minimum of a parabola, a factor within [0.1, 0.5]."""
-    for k in np.flatnonzero(rejected):
-        j = active[k]
+    for k, j in enumerate(rejected):
         factor = 0.1
         if np.isfinite(objective[k]) and np.isfinite(before[k]):
             drop = slope[j] * length[j]

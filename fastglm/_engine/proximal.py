@@ -25,6 +25,7 @@ from fastglm import _kernels as kernels
 from fastglm._algebra.linear import CONSTANT
 from fastglm._algebra.sparse_model import ONE, Model
 from fastglm._engine.newton import FALL, LEFT, falls_without_end, hardly_falls, within
+from fastglm._engine.result import is_one_of
 from fastglm._kernels.dots import column_dot
 from fastglm._kernels.threads import run_threads
 
@@ -98,7 +99,7 @@ def minimize(problem, penalties, results, tol, maxiter, watch=None):
 
 def _settle(problem, penalty, result):
     """Sum the last points in float64 where a search has ended without a certificate."""
-    rest = np.flatnonzero(np.isin(result.status, ("max_iter", "stalled")))
+    rest = np.flatnonzero(is_one_of(result.status, "max_iter", "stalled"))
     if not rest.size or problem.certain[rest].all():
         return
     problem.penalty.put(rest, penalty)

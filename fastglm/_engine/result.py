@@ -177,9 +177,16 @@ class Result:
 
     def put(self, receivers, other, features=slice(None)):
         """Copy the result of a batch to its receivers and features."""
-        for field in fields(self):
-            target, source = getattr(self, field.name), getattr(other, field.name)
-            if field.name == "coef":
-                target[np.ix_(np.arange(target.shape[0])[features], receivers)] = source
-            else:
-                target[receivers] = source
+        if not isinstance(features, slice):
+            features = features[:, None]
+        self.coef[features, receivers] = other.coef
+        for field in fields(self)[1:]:
+            getattr(self, field.name)[receivers] = getattr(other, field.name)
+
+
+def is_one_of(status, *names):
+    """Whether each status is one of some; `numpy.isin` takes ten times as long."""
+    found = np.zeros(status.shape, bool)
+    for name in names:
+        found |= status == name
+    return found

@@ -21,7 +21,7 @@ from functools import partial
 import numpy as np
 
 from fastglm._engine.batch import Task, fit_task, share_batch
-from fastglm._engine.result import Result
+from fastglm._engine.result import Result, is_one_of
 
 _ROUNDS = 50  # fits of a receiver
 _STEP = 1e-8  # change of ``log s`` by a last step
@@ -146,7 +146,7 @@ class _Profile:
         self.last[:, live] = np.where(first, np.nan, [where, slope])
         self.low[live] = np.where(slope > 0, scale, self.low[live])
         self.high[live] = np.where(slope > 0, self.high[live], scale)
-        usable = np.isin(result.status[live], ("converged", "separated"))
+        usable = is_one_of(result.status[live], "converged", "separated")
         poisson = first & (slope <= _LEAST * size)
         tight = np.abs(step) <= max(_STEP, np.sqrt(self.task.settings.tol))
         done = ~first & (bend < 0) & (gap <= self.task.settings.tol) & tight

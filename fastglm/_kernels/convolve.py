@@ -20,8 +20,9 @@ def convolution_bands(kernel, n_senders, dtype):
     window_size, n_funcs = kernel.shape
     n = min(_MOST_BINS, max(_WIDE // n_senders, 8), max(_WIDE // n_funcs, 1))
     bands = np.zeros((window_size + n - 1, n * n_funcs), dtype)
-    for s in range(n):
-        bands[s : s + window_size, s * n_funcs : (s + 1) * n_funcs] = kernel[::-1]
+    row, item = bands.strides
+    strides = row + n_funcs * item, row, item  # from the band of one bin to that of the next
+    np.ndarray((n, window_size, n_funcs), dtype, bands, strides=strides)[:] = kernel[::-1]
     return bands
 
 
@@ -36,8 +37,11 @@ def convolve(samples, bands, window_size, out):
     n = span - window_size + 1
     n_funcs, whole = bands.shape[1] // n, n_rows // n
     if whole:
-        stretches = np.lib.stride_tricks.sliding_window_view(samples, span, axis=0)[: whole * n : n]
-        found = (stretches @ bands).reshape(whole, n_senders, n, n_funcs)
+        samples = np.ascontiguousarray(samples)
+        row, item = samples.strides
+        shape, strides = (whole, n_senders, span), (n * row, item, row)
+        stretches = np.ndarray(shape, samples.dtype, samples, strides=strides)
+        found = np.matmul(stretches, bands).reshape(whole, n_senders, n, n_funcs)
         out[: whole * n].reshape(whole, n, n_senders, n_funcs)[:] = found.transpose(0, 2, 1, 3)
     left = n_rows - whole * n
     if left:

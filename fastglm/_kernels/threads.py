@@ -27,8 +27,8 @@ def run_threads(function, items, work=1 << 20):
     ``work`` threads cost more than they save. A call from inside a piece of work runs there alone.
     After an exception no further item is begun, and it is raised when all threads are done.
     """
-    n_threads = min(n_threads_now(), len(items))
-    if n_threads < 2 or work < 100_000:
+    few = len(items) < 2 or work < 100_000  # Numba takes longer to say its number of threads
+    if few or (n_threads := min(n_threads_now(), len(items))) < 2:
         return [function(item) for item in items]
     state, order, failed = np.geterr(), itertools.count(), []
     results, busy = [None] * len(items), []

@@ -15,17 +15,10 @@ class WeightedGram:
     ----------
     rows : ndarray of shape (n, size)
         The last column may be the intercept's.
-    pack : bool
-        Whether rows may be packed. The kernels of packed rows are compiled at their first use.
     """
 
-    def __init__(self, rows, pack=True):
-        self.rows, self.packed = rows, False
-        if pack:
-            self._pack()
-
-    def _pack(self):
-        rows = self.rows
+    def __init__(self, rows):
+        self.rows = rows
         n, size = rows.shape
         n_blocks = -(-n // kernels.GRAM_BLOCK)
         self.sizes = np.zeros(n_blocks, np.int64)

@@ -270,7 +270,7 @@ def is_range(index: np.ndarray) -> bool:
     """True for bins that follow each other without a gap or a repetition."""
     if index.size == 0 or index[-1] - index[0] + 1 != index.size:
         return False
-    return bool((np.diff(index) == 1).all())
+    return bool((index[1:] - index[:-1] == 1).all())
 
 
 def mean_and_spread(blocks: Iterable[np.ndarray], n_columns: int) -> tuple[np.ndarray, np.ndarray]:
@@ -292,7 +292,7 @@ def mean_and_spread(blocks: Iterable[np.ndarray], n_columns: int) -> tuple[np.nd
             squares += (some**2).sum(axis=0)
         off = total / np.maximum(n, 1)
         spread = np.sqrt(np.maximum(squares / np.maximum(n, 1) - off**2, 0))
-        return np.nan_to_num(first) + off, spread
+        return np.where(np.isnan(first), 0.0, first) + off, spread
 
 
 def finite_rows(values: np.ndarray) -> np.ndarray:

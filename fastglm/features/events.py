@@ -167,6 +167,8 @@ class Events:
     def missing(self, weight: np.ndarray) -> np.ndarray:
         """Sum of the weights of the bins where a unit's count is not known, (n_units,)."""
         gone = np.isnan(self.amplitudes)
+        if not gone.any():
+            return np.zeros(self.n_units)
         return np.bincount(self.units[gone], weight[self.bins[gone]], self.n_units)
 
     def squares(self, weight: np.ndarray, center: np.ndarray) -> np.ndarray:

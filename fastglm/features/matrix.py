@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from functools import reduce
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -113,8 +114,9 @@ class FeatureMatrix(BlockwiseArray):
             valid = reduce(np.logical_and, (c.valid for c in self.blocks))
             valid = valid if bins is None else valid[bins]
         self.valid = valid
-        edges = np.cumsum([0] + [c.n_columns for c in self.blocks])
-        self.column_ranges = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
+        self.column_ranges = list(
+            pairwise(accumulate((c.n_columns for c in self.blocks), initial=0))
+        )
 
     def __reduce__(self):
         names = None if self.timeline is None else self.describe()
@@ -138,8 +140,8 @@ class FeatureMatrix(BlockwiseArray):
     @property
     def histories(self) -> list[tuple[object, int]]:
         """Blocks of histories of senders, each with the number of its first filter."""
-        first = np.cumsum([0] + [c.n_columns // max(c.n_funcs, 1) for c in self.blocks])
-        return [(c, int(f)) for c, f in zip(self.blocks, first, strict=False) if c.lags]
+        first = accumulate((c.n_columns // max(c.n_funcs, 1) for c in self.blocks), initial=0)
+        return [(c, f) for c, f in zip(self.blocks, first, strict=False) if c.lags]
 
     @property
     def filters(self) -> np.ndarray:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
+from itertools import pairwise
 
 import numpy as np
 
@@ -138,7 +140,7 @@ class TraceColumns(History):
     @property
     def nonnegative(self) -> np.ndarray:
         """For each column, whether it can never be negative."""
-        least = np.min([np.fmin.reduce(part, axis=0) for part in self._blocks()], axis=0)
+        least = reduce(np.fmin, (np.fmin.reduce(part, axis=0) for part in self._blocks()))
         return self._signs(~(least < 0) & (self.taken is None))
 
     def smallest_positive(self) -> np.ndarray:
@@ -183,11 +185,13 @@ class TraceColumns(History):
         else:
             size = max(64, min(_STRETCH, _STRETCH_BYTES // (8 * self.n_columns)))
             pieces, convolved = list(_stretches(index, size)), self._together
-        back = np.outer(self.pivot, self.kernel.sum(axis=0)).ravel()
+        back = None
+        if self.taken is None and self.pivot.any():
+            back = np.outer(self.pivot, self.kernel.sum(axis=0)).ravel()
 
         def work(piece):
             convolved(index[piece], bands, out[piece])
-            if self.taken is None and self.pivot.any():
+            if back is not None:
                 out[piece] += back
 
         with np.errstate(over="ignore", invalid="ignore"):
@@ -311,7 +315,8 @@ def is_dense(counts: np.ndarray) -> bool:
 
 def _stretches(index, n_bins):
     """Slices of ascending bins that lie within some bins of each other."""
-    edges = np.searchsorted(index, np.arange(index[0], index[-1] + n_bins, n_bins))
-    edges = np.unique(np.append(edges, index.size))
-    for low, high in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-        yield slice(low, high)
+    starts = range(index[0], index[-1] + 1, n_bins)
+    edges = [*np.searchsorted(index, starts).tolist(), index.size]
+    for low, high in pairwise(edges):
+        if low < high:
+            yield slice(low, high)

@@ -117,7 +117,7 @@ class Loss:
 
     def select(self, receivers: object) -> Loss:
         """The loss of some of its receivers, given by an index of an array of receivers."""
-        return self if np.ndim(self.scale) == 0 else self.at(self.scale[receivers])
+        return self.at(self.scale[receivers]) if getattr(self.scale, "ndim", 0) else self
 
     def mean(self, eta: ArrayLike) -> np.ndarray:
         """Mean mu of the counts; inf where eta is not above ``least``, which is its limit there."""
@@ -182,7 +182,8 @@ class Loss:
             `low` for silent and `high` for saturated receivers; for all others the optimal
             intercept without features, ``eta(sum_y / n)``.
         """
-        sum_y, n = np.broadcast_arrays(np.asarray(sum_y, float), np.asarray(n, float))
+        n = np.asarray(n, float)
+        sum_y = np.asarray(sum_y, float) + np.zeros(n.shape)
         status = np.full(sum_y.shape, "", "<U9")
         with np.errstate(divide="ignore", invalid="ignore"):
             eta = np.asarray(self.eta(sum_y / n), float).copy()
