@@ -3,10 +3,10 @@
     python benchmarks/small.py [--repeats 200] [--beside CHECKOUT] [--cases page twenty bootstrap]
 
 A case is fitted many times in this process, and the fastest fit counts, since other work on the
-machine only adds. What one fit asks of compiled kernels, BLAS and LAPACK is noted and then done
-again by itself: the rest of the time is ``outside``. A product of single numbers is taken off each
-product, so that the calls of NumPy count as outside. ``--beside`` times another checkout in turn
-with this one, and gives the time of its fit alone, since its parts are others.
+machine only adds. In one more fit every call of compiled kernels, BLAS and LAPACK is done again by
+itself, and the fastest counts: the rest of the time is ``outside``. A product of single numbers is
+taken off each product, so that the calls of NumPy count as outside. ``--beside`` times another
+checkout in turn with this one, and gives the time of its fit alone, since its parts are others.
 
 Processor time is that of all threads. Set ``NUMBA_NUM_THREADS``.
 """
@@ -27,8 +27,8 @@ import numpy as np
 
 import fastglm
 
-ROUNDS = 3  # turns of two checkouts
-REPLAYS = 30  # the fastest of so many counts, of each call
+ROUNDS, MOST = 3, 5.0  # turns of two checkouts, and seconds of a turn
+REPLAYS, ENOUGH = 30, 5e5  # most replays of a call, and nanoseconds that end them
 
 
 def page():
@@ -74,19 +74,21 @@ def calls_of(function):
     return pstats.Stats(profile).total_calls
 
 
-def compiled_calls(function):
-    """The calls of kernels, LAPACK and products of matrices in one call of a function."""
+def inside(function):
+    """Time of the kernels, LAPACK and products of matrices in one call of a function."""
     from fastglm import _kernels as kernels
     from fastglm._algebra import linear
     from fastglm._engine import stack
     from fastglm._kernels import convolve
 
-    noted, undo = [], []
+    times, undo, one = [], [], np.ones((1, 1))
+    _, empty = timed(np.matmul, one, one)
 
-    def note(call):
+    def note(call, again=True, less=0.0):
         def noting(*args, **kwargs):
-            noted.append((call, args, kwargs))
-            return call(*args, **kwargs)
+            found, best = timed(call, *args, again=again, **kwargs)
+            times.append(max(best - less, 0.0))
+            return found
 
         return noting
 
@@ -95,38 +97,34 @@ def compiled_calls(function):
         setattr(module, name, value)
 
     for module in (stack, convolve):
-        put(module, "np", types.SimpleNamespace(**{**vars(np), "matmul": note(np.matmul)}))
+        matmul = note(np.matmul, less=empty)
+        put(module, "np", types.SimpleNamespace(**{**vars(np), "matmul": matmul}))
     lapack = linear._lapack
     put(linear, "_lapack", lambda *kind: note(lapack(*kind)))
     for name, value in list(vars(kernels).items()):
-        if hasattr(value, "py_func"):
-            put(kernels, name, note(value))
+        if hasattr(value, "py_func"):  # some add to what they are given
+            put(kernels, name, note(value, again=False))
     try:
         function()
     finally:
         for module, name, value in undo:
             setattr(module, name, value)
-    return noted
+    return sum(times)
 
 
-def inside(noted):
-    """Time of some compiled calls alone."""
-    one, total = np.ones((1, 1)), 0.0
-    empty = fastest(lambda: np.matmul(one, one))
-    for call, args, kwargs in noted:
-        own = fastest(lambda call=call, args=args, kwargs=kwargs: call(*args, **kwargs))
-        total += max(own - empty, 0) if call is np.matmul else own
-    return total
-
-
-def fastest(function):
-    """Time of the fastest of some calls."""
-    best = np.inf
-    for _ in range(REPLAYS):
-        begin = time.perf_counter_ns()
-        function()
-        best = min(best, time.perf_counter_ns() - begin)
-    return 1e-9 * best
+def timed(call, *args, again=True, **kwargs):
+    """What a call gives, and the time of the fastest of some calls."""
+    begin = time.perf_counter_ns()
+    found = call(*args, **kwargs)
+    first = last = time.perf_counter_ns()
+    best = first - begin
+    for _ in range(REPLAYS if again else 0):
+        call(*args, **kwargs)
+        now = time.perf_counter_ns()
+        best, last = min(best, now - last), now
+        if now - first > ENOUGH:
+            break
+    return found, 1e-9 * best
 
 
 def measure(name, repeats, alone):
@@ -134,10 +132,10 @@ def measure(name, repeats, alone):
     fit = CASES[name]()
     for _ in range(2):
         fit()
-    repeats = max(3, int(min(repeats, 20 / seconds(fit, 1))))
+    repeats = max(2, int(min(repeats, MOST / seconds(fit, 1))))
     found = {"seconds": seconds(fit, repeats), "calls": calls_of(fit)}
     if not alone:
-        found["inside"] = inside(compiled_calls(fit))
+        found["inside"] = inside(fit)
     return found
 
 

@@ -164,10 +164,12 @@ def problem(x, y, mask=None, loss=None):
 
 def test_a_point_that_overflows_leaves_the_last_hessian():
     _, x, y = data()
+    x[:, 2] += 1e6
     dense, everyone, features = problem(x, y), np.arange(N), np.arange(6)
     point = np.zeros((6, N)), np.zeros(N)
     dense.evaluate(everyone, *point)
     before = dense.curvature(1, point[0][:, 1], 0.0, features)
+    np.testing.assert_allclose(before[1], x.mean(axis=0), rtol=1e-9)  # every mean is 1
     assert not np.isfinite(dense.evaluate(everyone, 1e4 + point[0], point[1])[0]).any()
     for ours, theirs in zip(dense.curvature(1, point[0][:, 1], 0.0, features), before, strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -336,3 +338,27 @@ def test_the_objective_and_the_gradient_have_the_penalty():
         expected = np.where(mask[:, j], x.T @ residual / len(x) + strength[:, j] * own, 0)
         np.testing.assert_allclose(grad[:, k], expected, rtol=1e-10, atol=1e-13)
         assert slope[k] == pytest.approx(residual.mean(), rel=1e-10)
+
+
+def test_a_direction_that_rows_do_not_see_is_taken_out():
+    """It changes no eta. Coordinates are rounded in proportion to the features."""
+    rng, x, y = data()
+    x[:, 3] = 2 * x[:, 0] + 5  # of a constant, which the intercept takes up
+    dense, everyone = problem(x, y), np.arange(N)
+    coef, intercept = rng.normal(size=(6, N)), rng.normal(size=N)
+    assert not dense.least_norm(everyone, coef.copy(), intercept.copy())  # nobody has looked yet
+    _, grad, slope = dense.evaluate(everyone, 0 * coef, 0 * intercept)
+    dense.step(everyone, grad, slope, 1e-16, None)
+    assert [found.space is None for found in dense.stacks] == [True, False]
+    eta = x @ coef + intercept
+    assert dense.least_norm(everyone, coef, intercept)
+    np.testing.assert_allclose(2 * coef[0] - coef[3], 0, atol=1e-12)
+    np.testing.assert_allclose(x @ coef + intercept, eta, atol=1e-12)
+    own, size = dense.stacks[1], dense.size
+    noise = np.linalg.norm(own.space.basis * size[:, None], axis=0)
+    error = 4 * np.finfo(float).eps * noise * np.abs(1 - y).mean(axis=0)[:, None]
+    least = 0.5 * ((error / own.unit[:, :-1]) ** 2).sum(axis=1)
+    assert (dense.floor > least).all()
+    own.left[:] = 0
+    without = dense._floor(own, slice(None), 0 * coef.T, 0 * intercept)
+    assert (dense.floor > without + least).all()
