@@ -23,6 +23,7 @@ import weakref
 import numpy as np
 
 from fastglm._kernels.dots import column_dot
+from fastglm._kernels.threads import cut, run_threads
 
 # Mean square changes of eta over a step. Below `_SMALL` the Hessian is nearly constant; below
 # `_TINY` the change of a float32 gradient is mostly rounding.
@@ -162,6 +163,12 @@ class Steps:
 
     def _smallest_ritz_value(self, receivers):
         """Smallest eigenvalue of ``M^-1 S`` on the span of each receiver's steps."""
+        parts = [receivers[slice(*ends)] for ends in cut(receivers.size)]
+        work = self._PAIRS * receivers.size * self.point.shape[1]
+        return np.concatenate(run_threads(self._ritz_values, parts, work))
+
+    def _ritz_values(self, receivers):
+        """The same for some receivers."""
         s, y, ms = self.pairs[:, :, receivers].transpose(0, 2, 1, 3)
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
             a, b = (m.astype(np.float64) for m in (y @ s.swapaxes(1, 2), ms @ s.swapaxes(1, 2)))

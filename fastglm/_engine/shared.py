@@ -101,10 +101,10 @@ class Spectrum:
         leverage = []
         for first in range(0, index.size, 8 * size):
             rows = products.rows(index[first : first + 8 * size], np.float32)
-            rows -= mean
 
             def block(start, rows=rows):
-                return np.sum((rows[start : start + size] @ whiten) ** 2, axis=1)
+                centred = rows[start : start + size] - mean
+                return np.sum((centred @ whiten) ** 2, axis=1)
 
             leverage += run_threads(block, range(0, rows.shape[0], size))
         return np.concatenate(leverage).astype(np.float64)
