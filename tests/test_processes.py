@@ -123,6 +123,36 @@ def test_some_items_of_an_iterator_are_in_memory_at_a_time(four_threads):
     assert list(found) == [k**2 for k in range(1, 40)]
 
 
+def test_a_long_call_goes_on_beside_the_thread_that_wants_it(four_threads, monkeypatch):
+    heard, goes_on = [], threading.Event()
+    monkeypatch.setattr(threads, "observer", lambda *what: heard.append(what))
+
+    def work():
+        goes_on.wait(10)
+        return threading.get_ident(), threads.n_threads_now(), np.float64(1) / np.float64(0)
+
+    with np.errstate(divide="ignore"):
+        found = threads.ahead(work)
+    assert threads.run_threads(abs, range(8)) == list(range(8))  # does not wait for it
+    goes_on.set()
+    thread, n_threads, infinite = found()
+    assert thread != threading.get_ident()
+    assert (n_threads, infinite) == (1, np.inf)
+    assert found() == (thread, 1, np.inf)
+    assert [(what[0], what[1]) for what in heard if what[0] is work] == [(work, 0.0)]
+    with pytest.raises(ZeroDivisionError):
+        threads.ahead(lambda: 1 / 0)()
+
+
+def test_with_one_thread_a_long_call_waits_until_it_is_asked_for(monkeypatch):
+    monkeypatch.setattr(threads.numba, "get_num_threads", lambda: 1)
+    called = []
+    found = threads.ahead(lambda: called.append(threading.get_ident()))
+    assert called == []
+    assert found() is found() is None
+    assert called == [threading.get_ident()]
+
+
 def test_an_observer_hears_of_work_on_several_threads(four_threads, monkeypatch):
     heard = []
     monkeypatch.setattr(threads, "observer", lambda *what: heard.append(what))

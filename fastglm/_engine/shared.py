@@ -183,13 +183,8 @@ class Shared:
         else:
             self._to_draw = products, sample, mean
 
-    def __getstate__(self):
-        """What is made later is made before it travels."""
-        self.prepare()
-        return {name: value for name, value in vars(self).items() if name != "_to_draw"}
-
     def prepare(self):
-        """Make what is only made at its first use."""
+        """Make what is only made at its first use, for parts of it and for workers."""
         self.sample  # noqa: B018
         if not self.direct:
             self.spectrum  # noqa: B018
