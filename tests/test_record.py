@@ -35,8 +35,7 @@ EARLY = {
     "loose_tolerance",
 }
 # With Numba 0.59 the mean of the passes of "lasso_path" is compared: a strength begins where the
-# one before it ended, and the code of that version takes 10 passes at one instead of 21, and 18 at
-# another instead of 12. The objectives agree to 1e-15, and all passes are 105 instead of 108.
+# one before it ended, and sums in another order may take ten passes more at one of them.
 OLD = tuple(map(int, numba.__version__.split(".")[:2])) < (0, 60)
 
 pytestmark = pytest.mark.slow

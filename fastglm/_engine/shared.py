@@ -183,6 +183,11 @@ class Shared:
         else:
             self._to_draw = products, sample, mean
 
+    def __getstate__(self):
+        """What is made later is made before it travels."""
+        self.prepare()
+        return vars(self)
+
     def prepare(self):
         """Make what is only made at its first use, for parts of it and for workers."""
         self.sample  # noqa: B018
