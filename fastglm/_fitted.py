@@ -107,7 +107,7 @@ class Fitted:
         self.loss = read_loss(model).at(self.scale)
         self.family: ObservationModel = self.loss.observation_model
         self.status, self.converged = model.status_, model.converged_
-        self.usable = np.isin(self.status, USABLE)
+        self.usable = is_one_of(self.status, *USABLE)
         self.single = model.single_receiver
         self.receivers: Columns | None = model.receivers_
         self.regularizer = str(as_regularizer(model.regularizer))

@@ -9,7 +9,7 @@ from fastglm._engine import rows, stack
 from fastglm._engine.exact import DenseProblem
 from fastglm._engine.observed import Observed
 from fastglm._engine.rows import Rows
-from fastglm._engine.stack import dots, pieces, products, run_of, weighted_grams
+from fastglm._engine.stack import dots, multiply_each, pieces, run_of, weighted_grams
 from fastglm._penalty import ridge
 from fastglm._products.local import Local
 from fastglm.features import Events
@@ -244,7 +244,7 @@ def test_products_of_rows():
     a, b, matrix = rng.normal(size=(3, 7)), rng.normal(size=(3, 7)), rng.normal(size=(5, 7))
     np.testing.assert_allclose(dots(a, b), (a * b).sum(axis=1), rtol=1e-14)
     np.testing.assert_allclose(dots(a, b[0]), a @ b[0], rtol=1e-14)
-    np.testing.assert_allclose(products(matrix, a), a @ matrix.T, rtol=1e-13)
+    np.testing.assert_allclose(multiply_each(matrix, a), a @ matrix.T, rtol=1e-13)
 
 
 @pytest.mark.parametrize(

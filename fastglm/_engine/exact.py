@@ -6,7 +6,7 @@ import numpy as np
 
 from fastglm._algebra.linear import CONSTANT, never_bends_down
 from fastglm._algebra.space import find_space
-from fastglm._engine.stack import Stack, dots, pieces, products, run_of, weighted_grams
+from fastglm._engine.stack import Stack, dots, multiply_each, pieces, run_of, weighted_grams
 from fastglm._kernels.dots import column_dot
 from fastglm._kernels.threads import run_threads
 from fastglm._products.weighted_gram import symmetric
@@ -124,7 +124,7 @@ class DenseProblem:
         coef, level, reach, fixed = point
         rows, weight = block.rows[:, stack.bordered], block.weight
         Z, own = rows[:, :-1], coef[at] if stack.whole else coef[at][:, stack.features]
-        eta = products(Z, own) + level[at, None]
+        eta = multiply_each(Z, own) + level[at, None]
         if fixed is not None:
             for row, number in enumerate(k.tolist()):
                 beside = fixed[:, number]
@@ -145,7 +145,7 @@ class DenseProblem:
             terms += part if weight is None else part * weight
         sums.terms[at] += terms.sum(axis=1)
         terms += (curvature if loss.convex else np.abs(curvature)) * reach[at, None]
-        slope = products(Z.T, residual)
+        slope = multiply_each(Z.T, residual)
         if stack.whole:
             sums.grad[at] += slope
         else:
@@ -154,8 +154,8 @@ class DenseProblem:
         if stack.space is not None:
             Z = stack.space.of(Z)
             rows = np.column_stack([Z, np.ones(len(Z))])
-            stack.slope[run] += products(Z.T, residual)
-        stack.load[run, :-1] += products(np.abs(Z).T, terms)
+            stack.slope[run] += multiply_each(Z.T, residual)
+        stack.load[run, :-1] += multiply_each(np.abs(Z).T, terms)
         stack.load[run, -1] += terms.sum(axis=1)
         # No Hessian takes the place of the last one where the objective overflows.
         due = (self.due[j] & np.isfinite(sums.objective[at])).nonzero()[0]
@@ -208,7 +208,7 @@ class DenseProblem:
             )
             self.floor[j] = self._floor(stack, run, point, intercept[k])
             if stack.space is not None:  # coordinates are centred
-                d = products(stack.space.basis, d)
+                d = multiply_each(stack.space.basis, d)
                 step_intercept[k] -= dots(d, stack.space.mean + self.shift[stack.features])
             if stack.whole:
                 step[k] = d
@@ -225,8 +225,8 @@ class DenseProblem:
     def _newton(self, stack, places, coef, grad, grad_intercept):
         """Newton's steps of receivers of a stack in its coordinates, and their decrements."""
         if stack.space is not None:
-            pull = products(stack.pull, coef[:, stack.features])
-            grad = stack.slope[places] / self.n_bins + products(stack.space.basis.T, pull)
+            pull = multiply_each(stack.pull, coef[:, stack.features])
+            grad = stack.slope[places] / self.n_bins + multiply_each(stack.space.basis.T, pull)
         elif not stack.whole:
             grad = grad[:, stack.features]
         return stack.newton(places, grad, grad_intercept)

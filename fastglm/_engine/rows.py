@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastglm._algebra.space import ROUNDED
-from fastglm._engine.stack import products as multiplied
+from fastglm._engine.stack import multiply_each
 from fastglm._products.sums import Moments
 
 _DENSE_BYTES = 1 << 28  # rows that are kept between passes
@@ -110,7 +110,7 @@ class Rows:
             sums += total
             squares += (rows**2).sum(axis=0)
             x += total if weight is None else weight @ rows
-            xty += multiplied(rows.T, y if weight is None else weight * y)
+            xty += multiply_each(rows.T, y if weight is None else weight * y)
         return Moments(xty.T, x, sum_y), sums / self.n_bins, squares / self.n_bins
 
     def _centre(self, far, mean):

@@ -18,7 +18,7 @@ _FAR = 1e12  # a standard deviation whose products with others float32 may not h
 SKETCH = 64  # random directions from which leverage is estimated
 
 
-class Rows:
+class RowBlocks:
     """A matrix cut into blocks of rows; a thread works on one block at a time.
 
     Sums over blocks run in a fixed order, and columns are multiplied in whole tiles of ``lanes``.
@@ -81,7 +81,7 @@ class Spectrum:
             covariance = covariance / self.unit / self.unit[:, None]
         values, vectors = np.linalg.eigh(covariance)  # SciPy's holds the interpreter's lock
         self.values = np.maximum(values, 0).astype(np.float32)[:, None]
-        self.vectors = Rows(np.ascontiguousarray(vectors.T, np.float32), lanes)
+        self.vectors = RowBlocks(np.ascontiguousarray(vectors.T, np.float32), lanes)
 
     def leverage(self, products, index, mean):
         """``(x - mean)' covariance^-1 (x - mean)`` of the rows at some bins.
@@ -207,7 +207,7 @@ class Shared:
     @cached_property
     def rows(self):
         """The sampled rows, in blocks."""
-        return Rows(self.sample.rows, self.lanes)
+        return RowBlocks(self.sample.rows, self.lanes)
 
     @property
     def index(self):

@@ -119,7 +119,7 @@ def dots(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.matmul(a[:, None], b[..., None])[:, 0, 0]
 
 
-def products(matrix: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def multiply_each(matrix: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """``matrix @ row`` for each of some rows, bit by bit: ``rows @ matrix.T`` depends on all."""
     return np.matmul(matrix, np.ascontiguousarray(rows)[..., None])[..., 0]
 
