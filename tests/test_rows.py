@@ -21,9 +21,13 @@ TIGHT = {"tol": 1e-21}
 N_BINS = 3000
 
 
-def make_model(**kwargs):
+def make_model(solver_name="newton-cg", **kwargs):
     return fastglm.PopulationGLM(
-        regularizer="Ridge", regularizer_strength=1e-3, solver_kwargs=TIGHT, **kwargs
+        regularizer="Ridge",
+        regularizer_strength=1e-3,
+        solver_name=solver_name,
+        solver_kwargs=TIGHT,
+        **kwargs,
     )
 
 

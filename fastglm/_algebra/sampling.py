@@ -1,6 +1,7 @@
 """Samples of bins: their size, and how they are drawn."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -45,7 +46,15 @@ class Sample:
         return Sample(self.index, self.share, self.rows.T[columns].T, self.whole)
 
 
-def draw(products, n_sample, leverage=None):
+class Pool(NamedTuple):
+    """Bins among which a sample is drawn by leverage."""
+
+    index: np.ndarray
+    likely: np.ndarray  # in proportion to the chance that a bin is among them
+    rng: np.random.Generator
+
+
+def draw(products, n_sample, leverage=None, pool=None):
     """A `Sample` of the valid bins, drawn by leverage if it is given, else by activity.
 
     A bin of high leverage (a burst, a rare sender) may be the only one with its direction. An even
@@ -58,6 +67,8 @@ def draw(products, n_sample, leverage=None):
     n_sample : int
     leverage : function of (products, index), optional
         The leverage of some bins of a part of the products.
+    pool : Pool, optional
+        From `gather`, of products that have one part.
     """
     if n_sample >= products.n_bins:
         index = np.flatnonzero(products.valid)
@@ -67,7 +78,10 @@ def draw(products, n_sample, leverage=None):
     for first, part in products.parts():
         n = int(np.ceil(n_sample * part.n_bins / products.n_bins))
         if part.n_bins:
-            index, share = _draw_part(part, n, leverage)
+            if leverage is None:
+                index, share = _draw_by_activity(part, n)
+            else:
+                index, share = _draw_by_leverage(part, n, leverage, pool or gather(part, n))
             parts.append((index + first, share, part.rows(index, np.float32)))
         del part  # frees the memory before the next part is read
     if len(parts) > 1:  # the rows of one part are not copied
@@ -75,24 +89,39 @@ def draw(products, n_sample, leverage=None):
     return Sample(*parts[0], False)
 
 
-def _draw_part(part, n_sample, leverage):
+def gather(part, n_sample):
+    """A `Pool` of a part of the products for a sample of so many bins, drawn by activity."""
+    index, likely, rng = _by_activity(part)
+    pool = _stratified(rng, likely, min(_POOL * n_sample, index.size))
+    return Pool(index[pool], likely[pool], rng)
+
+
+def _by_activity(part):
+    """The valid bins, the chance of each in proportion to its activity, and a generator."""
+    index = np.flatnonzero(part.valid)
+    return index, _UNIFORM + (1 - _UNIFORM) * part.seen(index), np.random.default_rng(0)
+
+
+def _draw_by_activity(part, n_sample):
     """Sampled bins of a part of the products, and the number of bins each stands for."""
-    index, rng = np.flatnonzero(part.valid), np.random.default_rng(0)
-    likely = _UNIFORM + (1 - _UNIFORM) * part.seen(index)
-    if leverage is None:
-        pool, chance = np.arange(index.size), likely
-        drawn = _stratified(rng, likely, n_sample)
-    else:
-        pool = _stratified(rng, likely, min(_POOL * n_sample, index.size))
-        likely = likely[pool]
-        chance = leverage(part, index[pool])
-        average = (chance / likely).sum() / (1 / likely).sum()
-        chance = _UNIFORM + (1 - _UNIFORM) * chance / max(average, 1e-30)
-        drawn = _stratified(rng, chance / likely, n_sample)
+    index, chance, rng = _by_activity(part)
+    return _distinct(index, chance, _stratified(rng, chance, n_sample))
+
+
+def _draw_by_leverage(part, n_sample, leverage, pool):
+    """The same among the bins of a pool."""
+    chance = leverage(part, pool.index)
+    average = (chance / pool.likely).sum() / (1 / pool.likely).sum()
+    chance = _UNIFORM + (1 - _UNIFORM) * chance / max(average, 1e-30)
+    return _distinct(pool.index, chance, _stratified(pool.rng, chance / pool.likely, n_sample))
+
+
+def _distinct(index, chance, drawn):
+    """The bins that are drawn, once each, and the number of bins each stands for."""
     drawn, times = np.unique(drawn, return_counts=True)
     share = times / chance[drawn]
     share *= drawn.size / share.sum()
-    return index[pool[drawn]], share[:, None].astype(np.float32)
+    return index[drawn], share[:, None].astype(np.float32)
 
 
 def _stratified(rng, chance, n):

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.linalg
 
 from fastglm._algebra.linear import centre
-from fastglm._algebra.sampling import Sample, draw, sample_size
+from fastglm._algebra.sampling import Sample, draw, gather, sample_size
 from fastglm._kernels.dots import tiled_dot
 from fastglm._kernels.threads import ahead, run_threads
 from fastglm._kernels.tiles import LANES
@@ -135,6 +135,12 @@ def scale_to(shared, level, ridge, diagonal):
     return np.where(np.isfinite(scale) & (scale > 0), scale, 1.0)
 
 
+def _begin(covariance, lanes, pool):
+    """The spectrum of a covariance, and what a function gives as the pool of a sample."""
+    found = None if pool is None else pool()
+    return Spectrum(covariance, lanes), found
+
+
 def units(variance):
     """A scale for each feature: 1 within a factor of `_APART` of the middle standard deviation.
 
@@ -154,8 +160,9 @@ class Shared:
     """Parts that all receivers of a feature matrix share: covariance and sampled rows.
 
     ``gram`` becomes the covariance in place. ``sample`` is a `Sample`, or a number of bins, which
-    are then drawn by leverage when they are first asked for. The spectrum, which leverage needs, is
-    made on a thread of its own until then: one thread takes for it what others take for ``X'Y``.
+    are then drawn by leverage when they are first asked for. The spectrum, which leverage needs, and
+    the bins among which is drawn are made on a thread of its own until then: one thread takes for
+    them what others take for ``X'Y``.
     """
 
     gram = True  # whether ``X'X`` was formed
@@ -175,10 +182,13 @@ class Shared:
             covariance = covariance.astype(np.float32)
         del gram
         self.diagonal = np.diag(covariance).astype(np.float64)
-        self._covariance, self._ahead = covariance, None
+        self._covariance, self._ahead, self._pool = covariance, None, None
+        drawn = isinstance(sample, Sample)
         if not self.direct:
-            self._ahead = ahead(partial(Spectrum, covariance, lanes))
-        if isinstance(sample, Sample):
+            pooled = not drawn and products.concurrent and sample < products.n_bins
+            pool = partial(gather, products, sample) if pooled else None
+            self._ahead = ahead(partial(_begin, covariance, lanes, pool))
+        if drawn:
             self.sample = sample
         else:
             self._to_draw = products, sample, mean
@@ -198,10 +208,14 @@ class Shared:
     def sample(self):
         """The sampled bins and their rows."""
         products, n_sample, mean = self._to_draw
-        found = draw(
-            products, n_sample, lambda part, index: self.spectrum.leverage(part, index, mean)
-        )
-        del self._to_draw
+
+        def leverage(part, index):
+            return self.spectrum.leverage(part, index, mean)
+
+        if self._ahead is not None:
+            self.spectrum  # noqa: B018  # the pool comes with it
+        found = draw(products, n_sample, leverage, self._pool)
+        del self._to_draw, self._pool
         return found
 
     @cached_property
@@ -233,7 +247,10 @@ class Shared:
     def spectrum(self):
         """The diagonalised covariance."""
         made, self._ahead = self._ahead, None
-        found = Spectrum(self._covariance, self.lanes) if made is None else made()
+        if made is None:
+            found = Spectrum(self._covariance, self.lanes)
+        else:
+            found, self._pool = made()
         if not self._keeps:
             self._covariance = None
         return found
