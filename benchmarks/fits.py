@@ -196,6 +196,7 @@ def group_lasso():
         counts,
         regularizer="GroupLasso",
         regularizer_strength=2e-3,
+        solver_name="newton-cg",
         tol=DEFAULT_TOL,
     )
 
@@ -242,6 +243,7 @@ def masks_with_lasso():
         feature_mask=np.repeat(far < 4, 4, axis=0),
         regularizer="Lasso",
         regularizer_strength=1e-3,
+        solver_name="newton-cg",
         tol=DEFAULT_TOL,
     )
 
@@ -346,7 +348,9 @@ def epochs():
     X = RaisedCosineLogConv(4, 20).compute_features(
         counts, epochs=[[0, 900], [1000, 2000], [2000, 2900]]
     )
-    return fit(X, counts, regularizer="Ridge", regularizer_strength=1e-3)
+    return fit(
+        X, counts, regularizer="Ridge", regularizer_strength=1e-3, solver_name="newton-cg"
+    )
 
 
 def products_from_rows():
