@@ -140,7 +140,7 @@ def measure(n, seed, null="empirical", warm=False):
     if warm:
         return None
     peak = status("VmHWM") - before
-    pairs, mb = n * (n - 1), 2**20
+    pairs, mb = n * (n - 1), 1e6
     held = n * n * 8 * K * (K + 2)
     significant = found.significant()
     false = int((significant & ~true).sum())
@@ -158,7 +158,7 @@ def measure(n, seed, null="empirical", warm=False):
         f"standard errors {held / mb:.0f} MB; map and null {peak / mb:.0f} MB beyond them "
         f"({peak / pairs:.0f} bytes a pair), by the formula {formula(n, K) / mb:.0f} MB"
     )
-    print(f"peak of the process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+    print(f"peak of the process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6:.0f} MB")
     return found
 
 

@@ -95,11 +95,7 @@ def measure(name, case):
             continue
         if (name, implementation) in _TOO_LONG:
             continue
-        if implementation == "fastglm":
-            run(case, implementation)  # compile
-        rows[implementation] = run(
-            case, implementation, repeats=4 if implementation == "fastglm" else 1
-        )
+        rows[implementation] = run(case, implementation)
         print(name, implementation, f"{rows[implementation]['seconds']:.3g} s", flush=True)
     for row in rows.values():
         n = row["receivers"]

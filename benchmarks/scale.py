@@ -461,6 +461,12 @@ def peers_table(cases):
     return table(head, rows)
 
 
+def made_on(machine):
+    """The line below a table."""
+    made = ", ".join(f"{name} {value}" for name, value in machine.items())
+    return f"\n\nMade by `scale.py` on {made}."
+
+
 TABLES = {"recordings": recordings_table, "masks": masks_table, "peers": peers_table}
 PARTS = {
     "kernels": kernels,
@@ -480,18 +486,18 @@ def main():
     args = parser.parse_args()
     path = HERE / "scale.json"
     results = json.loads(path.read_text()) if path.exists() else {}
-    results["machine"] = machine()
     for part in args.parts:
         if part == "peers" and args.cases:
             results[part] = results.get(part, {}) | peers(args.cases)
         else:
             results[part] = PARTS[part]()
+        results.setdefault("machines", {})[part] = machine()
         print(part, json.dumps(results[part], indent=1), flush=True)
         if args.write:
             path.write_text(json.dumps(results, indent=1) + "\n")
     for name, make in TABLES.items():
         if args.write and name in results:
-            replace_section(name, make(results[name]))
+            replace_section(name, make(results[name]) + made_on(results["machines"][name]))
     if args.write and "curves" in results:
         draw(results["curves"], HERE.parent / "docs" / "images" / "scaling.png")
 

@@ -162,6 +162,32 @@ def test_events_for_sparse_trains_and_rows_for_dense_ones():
     assert chosen == ["events", "rows"]
 
 
+@pytest.mark.parametrize(
+    ("n_bins", "n_cells", "method"),
+    [
+        (5000, 4, "newton-cholesky"),
+        (1000, 10, "newton-cholesky"),
+        (40_000, 4, "newton-cg"),
+        (10_000, 10, "newton-cg"),
+        (5000, 25, "newton-cg"),
+    ],
+)
+def test_the_method_is_the_faster_one_whatever_the_receivers(n_bins, n_cells, method):
+    """For all cells each of these takes at most two thirds of the time of the other."""
+    X, counts = network(n_bins, n_cells, rate=0.02)
+    for n in (1, n_cells):
+        plan = ridge_model().plan(X, counts[:, :n])
+        assert {batch.method for batch in plan.batches} == {method}
+
+
+def test_a_batch_of_passes_takes_some_calls(monkeypatch):
+    X, counts = network(n_bins=20_000)
+    model = ridge_model(solver_name="newton-cg")
+    seconds = model.plan(X, counts).seconds
+    monkeypatch.setattr(cost.Cost, "calls", lambda self, n_free: 10.0 * n_free)
+    assert model.plan(X, counts).seconds - seconds == pytest.approx(800, abs=1)
+
+
 def test_a_sparse_mask_costs_in_proportion():
     """Receivers that hear a tenth of the senders are planned on these alone."""
     X, counts = network(n_bins=20_000, n_cells=100)

@@ -227,7 +227,7 @@ class Cost:
         """Seconds of the calls of Python in a batch of passes, which its receivers share."""
         return 12e-3 + 2.5e-4 * n_free
 
-    def one_of(self, work: Sequence[float], n_free: int) -> float:
+    def passes_of_one(self, work: Sequence[float], n_free: int) -> float:
         """Seconds of a receiver by passes, with its share of `calls`.
 
         The method of a receiver must not depend on others. So it counts as one of as many as there

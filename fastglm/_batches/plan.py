@@ -192,7 +192,7 @@ def plan_fit(
         if mask not in ways:
             n_free = int(column.sum())
             work = total if n_free == column.size else cost.work(column)
-            hessian, passes = typical.hessian(n_free), typical.one_of(work, n_free)
+            hessian, passes = typical.hessian(n_free), typical.passes_of_one(work, n_free)
             if settings.method == "newton-cholesky" or (
                 settings.method == "auto" and hessian <= passes and n_free <= 1000
             ):
