@@ -54,7 +54,8 @@ def find_space(blocks: Callable, size: np.ndarray, pull: np.ndarray) -> Space:
     Parameters
     ----------
     blocks : function
-        Returns an iterator over blocks of rows, shape (n, n_features).
+        Returns an iterator over blocks of rows, shape (n, n_features), each with the numbers of
+        bins that its rows stand for, (n,), or None.
     size : ndarray of shape (n_features,)
         Root mean square of the features, to which the rounding of their values is relative.
     pull : ndarray of shape (n_features, n_features)
@@ -65,8 +66,10 @@ def find_space(blocks: Callable, size: np.ndarray, pull: np.ndarray) -> Space:
     varies = spread > ROUNDED * size
     unit, n_varied = spread[varies], int(varies.sum())
     factor = np.zeros((0, n_varied))
-    for rows in blocks():
+    for rows, times in blocks():
         scaled = (rows[:, varies] - mean[varies]) / unit
+        if times is not None:
+            scaled *= np.sqrt(times)[:, None]
         factor = np.linalg.qr(np.vstack([factor, scaled]), mode="r")
     # In units of their own rounding no column hides what another one tells.
     noise = np.maximum(_NOISE * _EPS * size[varies] / unit, _HELD)
@@ -154,14 +157,15 @@ def _svd(matrix):
 
 
 def _moments(blocks, n_features):
-    """Number of rows, and mean and standard deviation of the columns."""
+    """Number of bins, and mean and standard deviation of the columns."""
     n, first, total, squares = 0, None, np.zeros(n_features), np.zeros(n_features)
-    for rows in blocks():
+    for rows, times in blocks():
         first = rows[0] if first is None else first
-        n += len(rows)
+        times = np.ones(len(rows)) if times is None else times
+        n += times.sum()
         off = rows - first  # a mean that is large beside the deviation keeps its digits
-        total += off.sum(axis=0)
-        squares += (off**2).sum(axis=0)
+        total += times @ off
+        squares += times @ off**2
     off = total / n
     spread = np.sqrt(np.maximum(squares / n - off**2, 0))
     return n, first + off, spread

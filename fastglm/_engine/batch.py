@@ -139,7 +139,7 @@ class _Fit:
             self.shared = share_batch(self.products, self.batch, self.settings.memory_budget)
         self.rows = None
         if self.batch.method == DenseProblem.method:
-            self.rows = Rows(self.products, self.observed)
+            self.rows = Rows(self.products, self.observed, self.loss)
             self.sums = self.rows.moments
         else:
             known = self.shared is not None and (self.observed.weight is None or not self.by_events)
@@ -603,7 +603,7 @@ class _Fit:
         penalty = penalty.select(receivers=rest)
         loss = self.loss.select(rest)
         if self.rows is None:
-            rows = Rows(self.products, self.observed.select(rest))
+            rows = Rows(self.products, self.observed.select(rest), loss)
         else:
             rows = self.rows.select(rest)
         return DenseProblem(rows, self.free[:, rest], penalty, loss)

@@ -438,7 +438,7 @@ class DenseProblem:
 
         def blocks():
             for block in self.rows:
-                yield block.rows[:, features]
+                yield block.rows[:, features], block.times
 
         return find_space(blocks, self.given_size[features], pull)
 

@@ -38,6 +38,11 @@ class Observed:
         return self.weight is None and self.offset is None
 
     @property
+    def sparse(self):
+        """Whether the counts are events, all known, without weights and offsets."""
+        return self.plain and self.events.values is None
+
+    @property
     def weight_of_bins(self):
         """The weights, or 1."""
         return 1.0 if self.weight is None else self.weight
