@@ -510,6 +510,22 @@ def test_a_failed_session_stops_nobody(files, tmp_path, capsys):
     assert "3 sessions: 2 done, 1 failed, 1 of them by an earlier call" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_folder_without_files_stops_nobody(files, tmp_path, monkeypatch, listed):
+    """Also one that cannot be listed, such as a folder of a drive that is gone."""
+
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    shutil.copy(files[0], tmp_path)
+    (tmp_path / "empty").mkdir()
+    if not listed:
+        monkeypatch.setattr(Path, "rglob", fail)
+    with pytest.warns(UserWarning, match="1 of 2 sessions failed, the first is empty: There is no"):
+        sessions = fastglm.fit_sessions(f"{tmp_path}/*", tmp_path / "maps", **SETTINGS)
+    assert list(sessions) == ["s00"]
+
+
 def test_a_fault_of_a_function_of_the_user_says_whose_it_is(files, tmp_path, monkeypatch, capsys):
     def draw(*_):
         return {}["a"]
