@@ -668,14 +668,18 @@ def test_recordings_are_not_replaced(files, tmp_path, capsys):
     check_refused(capsys, [*two, "--out", str(folder)], r"--out is .*recordings that end in \.npz")
     (tmp_path / "a.csv").touch()
     tables = ["--out", str(tmp_path / "maps"), "--table", str(tmp_path)]
-    check_refused(capsys, [*two, str(tmp_path / "a.csv"), *tables], r"recordings that end in \.csv")
+    for file in (tmp_path / "a.csv", tmp_path / "maps" / ".." / "a.csv"):
+        check_refused(capsys, [*two, str(file), *tables], r"recordings that end in \.csv")
     assert contents(folder) == before
 
 
-def test_the_folder_of_the_results_is_no_recording(files, tmp_path):
-    shutil.copy(files[0], tmp_path)
-    for _ in range(2):
-        sessions = fastglm.fit_sessions(f"{tmp_path}/*", tmp_path / "maps", **SETTINGS)
+def test_the_folder_of_the_results_is_no_recording(files, tmp_path, monkeypatch):
+    for name in ("data", "here"):
+        (tmp_path / name).mkdir()
+    shutil.copy(files[0], tmp_path / "data")
+    monkeypatch.chdir(tmp_path / "here")
+    for folder in (tmp_path / "data", tmp_path / "data", "../data"):
+        sessions = fastglm.fit_sessions(f"{folder}/*", f"{folder}/maps", **SETTINGS)
         assert sessions.count() == "1 session: 1 done"
 
 
