@@ -380,16 +380,21 @@ def test_files_of_spikes_are_the_whole(counts, tmp_path, write):
     assert repr(shards).startswith("SpikeStream of 4 units, 4,000 bins, in ")
 
 
-def test_epochs_and_another_beginning_of_files(counts, tmp_path):
+@pytest.mark.parametrize(
+    "epochs",
+    [
+        [[0, 1500], [1600, 4000]],
+        [[1000, 2000], [3000, 4000]],  # shards lie outside all of them
+    ],
+)
+def test_epochs_and_another_beginning_of_files(counts, tmp_path, epochs):
     times, units = spikes_of(counts)
     paths = write_npy(tmp_path, times + 100, units)
-    epochs = [[100.0, 101.5], [101.6, 104.0]]
-    kwargs = {"basis": BASIS, "bin_size": BIN, "spikes": 200}
-    model = ridge().stochastic_fit(
-        stream_spikes(*paths, t_start=100, t_stop=104, epochs=epochs, **kwargs)
-    )
-    X = BASIS.compute_features(counts, epochs=[[0, 1500], [1600, 4000]])
-    assert_same(model, ridge().fit(X, counts))
+    seconds = 100 + BIN * np.array(epochs)
+    kwargs = {"basis": BASIS, "bin_size": BIN, "spikes": 50}
+    shards = stream_spikes(*paths, t_start=100, t_stop=104, epochs=seconds, **kwargs)
+    X = BASIS.compute_features(counts, epochs=epochs)
+    assert_same(ridge().stochastic_fit(shards), ridge().fit(X, counts))
 
 
 def test_ranges_of_a_file_by_unit_are_its_counts(counts, tmp_path, monkeypatch):

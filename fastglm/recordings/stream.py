@@ -62,8 +62,10 @@ class Source:
         """The features from the halo on, and the events of the receivers."""
         events = self.read(self.begin, self.stop)
         epochs = np.clip(self.epochs, self.begin, self.stop) - self.begin
-        X = self._features(events, epochs[epochs[:, 1] > epochs[:, 0]])
-        X.valid[: self.first - self.begin] = False
+        epochs = epochs[epochs[:, 1] > epochs[:, 0]]
+        # Features need an epoch. A shard outside all epochs is one, without a valid row.
+        X = self._features(events, epochs if len(epochs) else None)
+        X.valid[: self.first - self.begin if len(epochs) else None] = False
         return X, events
 
     def silent(self, n_units: int) -> FeatureMatrix:
