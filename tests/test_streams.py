@@ -356,12 +356,12 @@ def write_parquet(folder, times, units):
     return (folder / "s.parquet",)
 
 
-def write_nwb(folder, times, units):
+def write_nwb(folder, times, units, kind=np.int64):
     with pytest.importorskip("h5py").File(folder / "s.nwb", "w") as file:
         ids, sizes = np.unique(units, return_counts=True)
         table = file.create_group("units")
         table["spike_times"] = times[np.argsort(units, kind="stable")]
-        table["spike_times_index"], table["id"] = np.cumsum(sizes), ids
+        table["spike_times_index"], table["id"] = np.cumsum(sizes).astype(kind), ids
     return (folder / "s.nwb",)
 
 
@@ -397,15 +397,21 @@ def test_epochs_and_another_beginning_of_files(counts, tmp_path, epochs):
     assert_same(ridge().stochastic_fit(shards), ridge().fit(X, counts))
 
 
-def test_ranges_of_a_file_by_unit_are_its_counts(counts, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", [np.int64, np.uint64])  # of the index of the spikes
+def test_ranges_of_a_file_by_unit_are_its_counts(counts, tmp_path, monkeypatch, kind):
     monkeypatch.setattr("fastglm.recordings.stream._BLOCK", 7)
-    (path,) = write_nwb(tmp_path, *spikes_of(counts))
+    (path,) = write_nwb(tmp_path, *spikes_of(counts), kind)
     file = UnitFile.scan(path, BIN, lambda n: 3, 0.0)
     assert file.n_spikes == counts.sum()
     for first, stop in ((0, 4000), (0, 1), (17, 1300), (2999, 3000), (3500, 4200)):
         found = file.read(first, stop).toarray()
         np.testing.assert_array_equal(found[: 4000 - first], counts[first:stop])
         assert not found[4000 - first :].any()
+
+
+def test_a_file_without_spikes_has_one_bin(tmp_path):
+    (path,) = write_nwb(tmp_path, np.zeros(0), np.zeros(0, int))
+    assert UnitFile.scan(path, BIN, lambda n: 1, 2).n_bins == 1
 
 
 def test_files_that_are_not_spikes_are_refused(counts, tmp_path):
@@ -436,6 +442,10 @@ def test_files_that_are_not_spikes_are_refused(counts, tmp_path):
     (path,) = write_nwb(tmp_path, times[::-1], units)
     with pytest.raises(ValueError, match="the times of unit 3 are not sorted"):
         stream_spikes(path, **kwargs)
+    (path,) = write_nwb(tmp_path, times, units)
+    for late in (0.5, 2, 1000):  # bins after the last spike
+        with pytest.raises(ValueError, match=r"the times begin before .* s; pass t_start"):
+            stream_spikes(path, t_start=times[-1] + late * BIN, **kwargs)
     with pytest.importorskip("h5py").File(path, "a") as file:
         del file["units"]
     with pytest.raises(ValueError, match="no table of units"):

@@ -272,10 +272,13 @@ class UnitFile:
             table = file.get("units")
             if table is None or "spike_times" not in table or "spike_times_index" not in table:
                 raise ValueError(f"{path} has no table of units with spike_times.")
-            times, edges = table["spike_times"], np.append(0, table["spike_times_index"][:])
+            times = table["spike_times"]
+            # In uint64 they would become float64 beside the 0.
+            edges = np.append(0, table["spike_times_index"][:].astype(np.int64))
             ids = table["id"][:] if "id" in table else np.arange(edges.size - 1)
-            last = max((times[b - 1] for a, b in itertools.pairwise(edges) if b > a), default=start)
-            n_bins = int(_bins(last, bin_size, start)) + 1
+            ends = [times[b - 1] for a, b in itertools.pairwise(edges) if b > a]
+            last, what = np.array([max(ends, default=start)], float), f"{path}: the times"
+            n_bins = int(_bins_of_sorted(last, -np.inf, bin_size, start, what)[0]) + 1
             every = -(-n_bins // (_MARKS * n_shards(len(times))))
             index = np.empty((-(-n_bins // every) + 1, ids.size), np.int64)
             for i, (low, high) in enumerate(itertools.pairwise(edges)):
