@@ -424,6 +424,8 @@ def test_files_that_are_not_spikes_are_refused(counts, tmp_path):
         stream_spikes(t, u, basis=BASIS, bin_size=0)
     with pytest.raises(ValueError, match="spikes is 0"):
         stream_spikes(t, u, spikes=0, **kwargs)
+    with pytest.raises(ValueError, match=r"No bin of 0\.001 s fits into .* from 0\.0 to 0\.0004 s"):
+        stream_spikes(t, u, t_stop=0.0004, **kwargs)
     with pytest.raises(ValueError, match=r"times begin before 1 s; pass t_start"):
         stream_spikes(t, u, t_start=1, **kwargs)
     with pytest.raises(ValueError, match="The units are float64; expected the number"):

@@ -467,6 +467,10 @@ def stream_spikes(
         file = SpikeFile.scan(times, of, ids.size, bin_size, every, ids, t_start)
     if t_stop is not None:
         n_bins = round((t_stop - t_start) / bin_size)
+        if n_bins == 0:
+            raise ValueError(
+                f"No bin of {bin_size} s fits into the recording from {t_start} to {t_stop} s."
+            )
     if epochs is not None:
         epochs = np.rint((np.asarray(epochs, float) - t_start) / bin_size).astype(int)
         epochs = epochs.clip(0, n_bins)
