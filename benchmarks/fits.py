@@ -348,9 +348,7 @@ def epochs():
     X = RaisedCosineLogConv(4, 20).compute_features(
         counts, epochs=[[0, 900], [1000, 2000], [2000, 2900]]
     )
-    return fit(
-        X, counts, regularizer="Ridge", regularizer_strength=1e-3, solver_name="newton-cg"
-    )
+    return fit(X, counts, regularizer="Ridge", regularizer_strength=1e-3, solver_name="newton-cg")
 
 
 def products_from_rows():

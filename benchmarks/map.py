@@ -158,7 +158,8 @@ def measure(n, seed, null="empirical", warm=False):
         f"standard errors {held / mb:.0f} MB; map and null {peak / mb:.0f} MB beyond them "
         f"({peak / pairs:.0f} bytes a pair), by the formula {formula(n, K) / mb:.0f} MB"
     )
-    print(f"peak of the process {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6:.0f} MB")
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(f"peak of the process {most / mb:.0f} MB")
     return found
 
 

@@ -129,6 +129,37 @@ def test_a_batch_that_was_under_way_goes_on_from_its_last_point(monkeypatch, tmp
     assert len(calls) < n_batches * passes
 
 
+@pytest.mark.filterwarnings("ignore:separated")
+@pytest.mark.parametrize("penalty", ["UnRegularized", "Lasso"])
+def test_a_checkpoint_within_a_batch_has_no_last_word(monkeypatch, tmp_path, penalty):
+    """Other steps follow the search that is watched, and change statuses and coefficients."""
+    counts = (np.random.default_rng(3).random((2000, 4)) < [0.004, 0.01, 0.02, 0.2]).astype(float)
+    X = RaisedCosineLogConv(3, window_size=20).compute_features(counts)
+    strength = None if penalty == "UnRegularized" else 1e-6
+    kept, path = [], tmp_path / "fit.checkpoint"
+    save = monitor.Monitor._save
+
+    def saving(self):
+        save(self)
+        kept.append(path.read_bytes())
+
+    def fitted():
+        return fastglm.PopulationGLM(
+            regularizer=penalty, regularizer_strength=strength, solver_name="newton-cg"
+        ).fit(X, counts, checkpoint=path)
+
+    monkeypatch.setattr(monitor, "_SAVE_EVERY", 0.0)
+    monkeypatch.setattr(monitor, "_SAVE_PART", 0.0)
+    monkeypatch.setattr(monitor.Monitor, "_save", saving)
+    whole = fitted()
+    assert len(kept) > 5
+    for state in kept[2], kept[-1]:
+        path.write_bytes(state)
+        again = fitted()
+        np.testing.assert_array_equal(again.status_, whole.status_)
+        np.testing.assert_allclose(again.objective_, whole.objective_, rtol=1e-8)
+
+
 def own_senders(n_cells):
     """A mask with which every receiver is a batch of its own."""
     mask = np.random.default_rng(1).random((n_cells, n_cells)) < 0.3

@@ -17,6 +17,7 @@ import pytest
 from threadpoolctl import ThreadpoolController
 
 import fastglm
+from fastglm._batches.executors import Threads
 from fastglm._kernels import compiler, threads
 
 COUNTS = np.random.default_rng(0).poisson(0.2, (300, 2))
@@ -320,3 +321,36 @@ def test_concurrent_fits_leave_blas_as_they_found_it(blas):
     for thread in pool:
         thread.join()
     assert now() == before
+
+
+class BlasOfThreads:
+    """A BLAS of the OpenMP kind, whose number of threads each thread has for itself."""
+
+    def __init__(self):
+        self.local = threading.local()
+
+    @property
+    def num_threads(self):
+        return getattr(self.local, "number", 8)
+
+    def set_num_threads(self, number):
+        self.local.number = number
+
+
+def test_every_thread_of_a_fit_sets_a_blas_with_a_number_of_threads_for_each(monkeypatch):
+    library = BlasOfThreads()
+    monkeypatch.setattr(threads, "_libraries", lambda: ([], [library]))
+    monkeypatch.setattr(threads, "n_threads_now", lambda: 2)
+    barrier, seen = threading.Barrier(2, timeout=10), []
+
+    def number(_item):
+        barrier.wait()  # each thread takes one
+        return library.num_threads, threading.get_ident()
+
+    with threads.single_threaded_blas():
+        seen += threads.run_threads(number, range(2))
+        seen.append(threads.ahead(lambda: (library.num_threads, threading.get_ident()))())
+        Threads(2).run(range(2), number, lambda _item, found: seen.append(found), lambda: None)
+    assert [found for found, _ in seen] == [1] * 5
+    assert len({thread for _, thread in seen}) > 3
+    assert library.num_threads == 8

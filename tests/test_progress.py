@@ -11,8 +11,12 @@ import pytest
 
 import fastglm
 from fastglm import _progress, _remarks
+from fastglm._batches import fit
+from fastglm._inputs import read_problem
 from fastglm._kernels import compiler
+from fastglm._products.shards import Shards
 from fastglm._progress import Progress, somebody_waits
+from fastglm.recordings.stream import from_events
 
 
 class Terminal(io.StringIO):
@@ -136,6 +140,29 @@ def test_a_fit_and_its_standard_errors_show_a_bar(monkeypatch):
     screen.truncate(0)
     model.fit(X, counts, progress=False)
     assert screen.getvalue() == ""
+
+
+def test_a_fit_that_is_interrupted_ends_its_bar(monkeypatch):
+    """A bar that stays open keeps all later ones from the screen."""
+
+    def interrupt(*_, **rest):
+        raise KeyboardInterrupt
+
+    look(monkeypatch)
+    monkeypatch.setattr(fit, "fit_tasks", interrupt)
+    counts, basis = np.random.default_rng(0).poisson(0.1, (200, 2)), fastglm.basis.HistoryConv(3)
+    model = fastglm.PopulationGLM(regularizer="Ridge", regularizer_strength=1e-3)
+    problem = read_problem(model, basis.compute_features(counts), counts)
+    shards = Shards(from_events(problem.y, basis, [0, 200]))
+    rest = problem.free, [problem.penalty], problem.settings
+    for call in (
+        lambda: fit.fit_penalties(problem.X, problem.observed, problem.valid, *rest),
+        lambda: fit.fit_shards(shards, *rest),
+    ):
+        with pytest.raises(KeyboardInterrupt):
+            call()
+        with Progress("later") as later:
+            assert later.shown
 
 
 def test_compiling_is_said_in_the_bar_and_once_in_the_log(monkeypatch, caplog):

@@ -510,6 +510,22 @@ def test_a_failed_session_stops_nobody(files, tmp_path, capsys):
     assert "3 sessions: 2 done, 1 failed, 1 of them by an earlier call" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_folder_without_files_stops_nobody(files, tmp_path, monkeypatch, listed):
+    """Also one that cannot be listed, such as a folder of a drive that is gone."""
+
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    shutil.copy(files[0], tmp_path)
+    (tmp_path / "empty").mkdir()
+    if not listed:
+        monkeypatch.setattr(Path, "rglob", fail)
+    with pytest.warns(UserWarning, match="1 of 2 sessions failed, the first is empty: There is no"):
+        sessions = fastglm.fit_sessions(f"{tmp_path}/*", tmp_path / "maps", **SETTINGS)
+    assert list(sessions) == ["s00"]
+
+
 def test_a_fault_of_a_function_of_the_user_says_whose_it_is(files, tmp_path, monkeypatch, capsys):
     def draw(*_):
         return {}["a"]
@@ -652,14 +668,18 @@ def test_recordings_are_not_replaced(files, tmp_path, capsys):
     check_refused(capsys, [*two, "--out", str(folder)], r"--out is .*recordings that end in \.npz")
     (tmp_path / "a.csv").touch()
     tables = ["--out", str(tmp_path / "maps"), "--table", str(tmp_path)]
-    check_refused(capsys, [*two, str(tmp_path / "a.csv"), *tables], r"recordings that end in \.csv")
+    for file in (tmp_path / "a.csv", tmp_path / "maps" / ".." / "a.csv"):
+        check_refused(capsys, [*two, str(file), *tables], r"recordings that end in \.csv")
     assert contents(folder) == before
 
 
-def test_the_folder_of_the_results_is_no_recording(files, tmp_path):
-    shutil.copy(files[0], tmp_path)
-    for _ in range(2):
-        sessions = fastglm.fit_sessions(f"{tmp_path}/*", tmp_path / "maps", **SETTINGS)
+def test_the_folder_of_the_results_is_no_recording(files, tmp_path, monkeypatch):
+    for name in ("data", "here"):
+        (tmp_path / name).mkdir()
+    shutil.copy(files[0], tmp_path / "data")
+    monkeypatch.chdir(tmp_path / "here")
+    for folder in (tmp_path / "data", tmp_path / "data", "../data"):
+        sessions = fastglm.fit_sessions(f"{folder}/*", f"{folder}/maps", **SETTINGS)
         assert sessions.count() == "1 session: 1 done"
 
 

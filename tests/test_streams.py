@@ -356,12 +356,12 @@ def write_parquet(folder, times, units):
     return (folder / "s.parquet",)
 
 
-def write_nwb(folder, times, units):
+def write_nwb(folder, times, units, kind=np.int64):
     with pytest.importorskip("h5py").File(folder / "s.nwb", "w") as file:
         ids, sizes = np.unique(units, return_counts=True)
         table = file.create_group("units")
         table["spike_times"] = times[np.argsort(units, kind="stable")]
-        table["spike_times_index"], table["id"] = np.cumsum(sizes), ids
+        table["spike_times_index"], table["id"] = np.cumsum(sizes).astype(kind), ids
     return (folder / "s.nwb",)
 
 
@@ -380,27 +380,38 @@ def test_files_of_spikes_are_the_whole(counts, tmp_path, write):
     assert repr(shards).startswith("SpikeStream of 4 units, 4,000 bins, in ")
 
 
-def test_epochs_and_another_beginning_of_files(counts, tmp_path):
+@pytest.mark.parametrize(
+    "epochs",
+    [
+        [[0, 1500], [1600, 4000]],
+        [[1000, 2000], [3000, 4000]],  # shards lie outside all of them
+    ],
+)
+def test_epochs_and_another_beginning_of_files(counts, tmp_path, epochs):
     times, units = spikes_of(counts)
     paths = write_npy(tmp_path, times + 100, units)
-    epochs = [[100.0, 101.5], [101.6, 104.0]]
-    kwargs = {"basis": BASIS, "bin_size": BIN, "spikes": 200}
-    model = ridge().stochastic_fit(
-        stream_spikes(*paths, t_start=100, t_stop=104, epochs=epochs, **kwargs)
-    )
-    X = BASIS.compute_features(counts, epochs=[[0, 1500], [1600, 4000]])
-    assert_same(model, ridge().fit(X, counts))
+    seconds = 100 + BIN * np.array(epochs)
+    kwargs = {"basis": BASIS, "bin_size": BIN, "spikes": 50}
+    shards = stream_spikes(*paths, t_start=100, t_stop=104, epochs=seconds, **kwargs)
+    X = BASIS.compute_features(counts, epochs=epochs)
+    assert_same(ridge().stochastic_fit(shards), ridge().fit(X, counts))
 
 
-def test_ranges_of_a_file_by_unit_are_its_counts(counts, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", [np.int64, np.uint64])  # of the index of the spikes
+def test_ranges_of_a_file_by_unit_are_its_counts(counts, tmp_path, monkeypatch, kind):
     monkeypatch.setattr("fastglm.recordings.stream._BLOCK", 7)
-    (path,) = write_nwb(tmp_path, *spikes_of(counts))
+    (path,) = write_nwb(tmp_path, *spikes_of(counts), kind)
     file = UnitFile.scan(path, BIN, lambda n: 3, 0.0)
     assert file.n_spikes == counts.sum()
     for first, stop in ((0, 4000), (0, 1), (17, 1300), (2999, 3000), (3500, 4200)):
         found = file.read(first, stop).toarray()
         np.testing.assert_array_equal(found[: 4000 - first], counts[first:stop])
         assert not found[4000 - first :].any()
+
+
+def test_a_file_without_spikes_has_one_bin(tmp_path):
+    (path,) = write_nwb(tmp_path, np.zeros(0), np.zeros(0, int))
+    assert UnitFile.scan(path, BIN, lambda n: 1, 2).n_bins == 1
 
 
 def test_files_that_are_not_spikes_are_refused(counts, tmp_path):
@@ -413,6 +424,8 @@ def test_files_that_are_not_spikes_are_refused(counts, tmp_path):
         stream_spikes(t, u, basis=BASIS, bin_size=0)
     with pytest.raises(ValueError, match="spikes is 0"):
         stream_spikes(t, u, spikes=0, **kwargs)
+    with pytest.raises(ValueError, match=r"No bin of 0\.001 s fits into .* from 0\.0 to 0\.0004 s"):
+        stream_spikes(t, u, t_stop=0.0004, **kwargs)
     with pytest.raises(ValueError, match=r"times begin before 1 s; pass t_start"):
         stream_spikes(t, u, t_start=1, **kwargs)
     with pytest.raises(ValueError, match="The units are float64; expected the number"):
@@ -431,6 +444,10 @@ def test_files_that_are_not_spikes_are_refused(counts, tmp_path):
     (path,) = write_nwb(tmp_path, times[::-1], units)
     with pytest.raises(ValueError, match="the times of unit 3 are not sorted"):
         stream_spikes(path, **kwargs)
+    (path,) = write_nwb(tmp_path, times, units)
+    for late in (0.5, 2, 1000):  # bins after the last spike
+        with pytest.raises(ValueError, match=r"the times begin before .* s; pass t_start"):
+            stream_spikes(path, t_start=times[-1] + late * BIN, **kwargs)
     with pytest.importorskip("h5py").File(path, "a") as file:
         del file["units"]
     with pytest.raises(ValueError, match="no table of units"):

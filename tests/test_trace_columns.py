@@ -8,13 +8,23 @@ import numpy as np
 import pytest
 
 import fastglm
+from fastglm._batches.checkpoint import fingerprint
 from fastglm._batches.fit import key_of
 from fastglm._inputs import read_problem
 from fastglm._kernels.convolve import convolution_bands, convolve, convolve_apart
 from fastglm._products.local import Local
 from fastglm.basis import BSplineEval, HistoryConv, RaisedCosineLogConv
 from fastglm.connectivity import population_activity
-from fastglm.features import Events, FeatureMatrix, HistoryColumns, TraceColumns, Traces, hstack
+from fastglm.features import (
+    DenseColumns,
+    Events,
+    FeatureMatrix,
+    HistoryColumns,
+    ProductColumns,
+    TraceColumns,
+    Traces,
+    hstack,
+)
 from fastglm.inference import score_test
 from fastglm.report import write_report
 
@@ -215,6 +225,23 @@ def test_the_key_of_a_checkpoint_holds_the_values():
         rest = problem.free, problem.penalty, None, problem.settings
         keys.add(key_of(problem.X, problem.observed, *rest))
     assert len(keys) == 2
+
+
+def test_the_key_of_a_checkpoint_holds_the_senders():
+    """Parts of a matrix share the values of all senders."""
+    X, keys = BASIS.compute_features(traces(300)), set()
+    y = responses(X, "Gaussian")
+    for part in (X[:, :6], X[:, 6:], X[:, :3], X[:, 3:6], X[:, 9:]):
+        problem = read_problem(ridge("Gaussian"), part, y)
+        rest = problem.free, problem.penalty, None, problem.settings
+        keys.add(key_of(problem.X, problem.observed, *rest))
+    assert len(keys) == 5
+
+
+def test_the_key_of_a_checkpoint_holds_the_factors_of_a_product():
+    blocks = [DenseColumns(np.full((5, 2), float(k))) for k in range(3)]
+    ways = (blocks[:1], blocks[1:], 1), (blocks[:2], blocks[2:], 1), (blocks[:1], blocks[1:], 2)
+    assert len({fingerprint(*ProductColumns(*way).arrays()) for way in ways}) == 3
 
 
 # --- products ---

@@ -31,6 +31,7 @@ from fastglm._batches.jobs import Call, Failed, Unseen, added, same, work, work_
 from fastglm._batches.mapped import Reference, Store
 from fastglm._checks import positive_int, shown
 from fastglm._files import describe
+from fastglm._kernels.threads import alone
 
 # Tasks for each worker: with one, a slow worker would keep all others waiting for longer; more
 # tasks have more tiles that are not full.
@@ -63,7 +64,7 @@ class Threads:
         state = np.geterr()
 
         def call(item):
-            with np.errstate(**state):
+            with np.errstate(**state), alone():
                 return function(item)
 
         with ThreadPoolExecutor(self.n_threads, "fit", numba.set_num_threads, (1,)) as pool:

@@ -3,7 +3,7 @@
 import gc
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from copy import copy
 from dataclasses import dataclass, replace
 
@@ -66,14 +66,13 @@ def fit_penalties(
     """
     results = [Result.empty(X.shape[1], observed.events.n_units) for _ in penalties]
     monitor = Monitor(results[-1], settings.tol, log=log)
-    with single_threaded_blas():
+    with closing(monitor), single_threaded_blas():
         for some, receivers in by_missing(valid, observed.events):
             tasks = tasks_of(X, observed, some, free, penalties, settings)
             tasks.guide = guide
             if shared is not None:
                 tasks.shared = shared.restrict(some)
             fit_tasks(tasks, receivers, results, monitor, workers=workers)
-    monitor.close()
     return results
 
 
@@ -112,9 +111,8 @@ def fit_shards(shards, free: np.ndarray, penalties: list, settings) -> list[Resu
     tasks = Tasks(shards, observed, free, penalties, None, settings)
     results = [Result.empty(shards.shape[1], observed.events.n_units) for _ in penalties]
     monitor = Monitor(results[-1], settings.tol, log="shards")
-    with single_threaded_blas():
+    with closing(monitor), single_threaded_blas():
         fit_tasks(tasks, np.arange(observed.events.n_units), results, monitor)
-    monitor.close()
     return results
 
 

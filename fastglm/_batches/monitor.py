@@ -85,8 +85,8 @@ class Monitor:
         pause = max(_SAVE_EVERY, _SAVE_PART * self._cost)
         if self.checkpoint is not None and time.monotonic() - self._saved > pause:
             self.result.put(receivers, solved, columns)
+            self.result.status[receivers] = ""  # other steps may follow those that are watched
             self._save()
-            self.result.status[receivers] = ""
 
     def stop(self) -> None:
         """Make every watching function end its fit."""

@@ -160,9 +160,9 @@ class Shared:
     """Parts that all receivers of a feature matrix share: covariance and sampled rows.
 
     ``gram`` becomes the covariance in place. ``sample`` is a `Sample`, or a number of bins, which
-    are then drawn by leverage when they are first asked for. The spectrum, which leverage needs, and
-    the bins among which is drawn are made on a thread of its own until then: one thread takes for
-    them what others take for ``X'Y``.
+    are then drawn by leverage when they are first asked for. The spectrum, which leverage needs,
+    and the bins among which is drawn are made on a thread of its own until then: one thread takes
+    for them what others take for ``X'Y``.
     """
 
     gram = True  # whether ``X'X`` was formed

@@ -37,7 +37,7 @@ def run_threads(function, items, work=1 << 20):
     def take_part():
         _team.inside, used = True, time.thread_time()
         try:
-            with np.errstate(**state):
+            with np.errstate(**state), alone():
                 while not failed and (k := next(order)) < len(items):
                     results[k] = function(items[k])
         except BaseException as error:
@@ -87,7 +87,7 @@ def ahead(function):
 
     def work():
         _team.inside, begin = True, time.thread_time()
-        with np.errstate(**state):
+        with np.errstate(**state), alone():
             found = function()
         if observer is not None:
             observer(function, 0.0, [time.thread_time() - begin])
@@ -167,6 +167,11 @@ def single_threaded_blas():
     finally:
         own.change(apart, -1)
         process.change(shared, -1)
+
+
+def alone():
+    """Context of a thread of fastglm's own: one thread of a BLAS that has a number for each."""
+    return single_threaded_blas() if _libraries()[1] else contextlib.nullcontext()
 
 
 class _Limits:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -162,7 +163,8 @@ def _check_folders(paths, files):
     for name, path in paths.items():
         if path is None:
             continue
-        inside = [file for file in files if file.absolute().parent == path.absolute()]
+        folder = Path(os.path.abspath(path))
+        inside = [file for file in files if Path(os.path.abspath(file)).parent == folder]
         if any(file.suffix.lower() == _ENDINGS[name] for file in inside):
             raise ValueError(
                 f"--{name} is {path}, the folder of recordings that end in {_ENDINGS[name]} and "

@@ -52,7 +52,8 @@ class ProductColumns:
 
     def arrays(self) -> list[np.ndarray]:
         """The arrays that determine the columns."""
-        return [a for blocks in self.factors for c in blocks for a in c.arrays()]
+        shape = np.array([self.n_inputs, len(self.factors[0])])
+        return [shape, *(a for blocks in self.factors for c in blocks for a in c.arrays())]
 
     @property
     def valid(self) -> np.ndarray:

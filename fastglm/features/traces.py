@@ -88,7 +88,8 @@ class TraceColumns(History):
 
     def arrays(self) -> list[np.ndarray]:
         """The arrays that determine the columns."""
-        return [self.kernel, np.array(self.shift), self.values]
+        senders = np.arange(self.values.shape[1])[self.senders]
+        return [self.kernel, np.array([self.shift, self.ahead]), senders, self.values]
 
     def by_events(self) -> HistoryColumns:
         """The same columns with the values as events, 28 bytes each."""

@@ -62,8 +62,10 @@ class Source:
         """The features from the halo on, and the events of the receivers."""
         events = self.read(self.begin, self.stop)
         epochs = np.clip(self.epochs, self.begin, self.stop) - self.begin
-        X = self._features(events, epochs[epochs[:, 1] > epochs[:, 0]])
-        X.valid[: self.first - self.begin] = False
+        epochs = epochs[epochs[:, 1] > epochs[:, 0]]
+        # Features need an epoch. A shard outside all epochs is one, without a valid row.
+        X = self._features(events, epochs if len(epochs) else None)
+        X.valid[: self.first - self.begin if len(epochs) else None] = False
         return X, events
 
     def silent(self, n_units: int) -> FeatureMatrix:
@@ -270,10 +272,13 @@ class UnitFile:
             table = file.get("units")
             if table is None or "spike_times" not in table or "spike_times_index" not in table:
                 raise ValueError(f"{path} has no table of units with spike_times.")
-            times, edges = table["spike_times"], np.append(0, table["spike_times_index"][:])
+            times = table["spike_times"]
+            # In uint64 they would become float64 beside the 0.
+            edges = np.append(0, table["spike_times_index"][:].astype(np.int64))
             ids = table["id"][:] if "id" in table else np.arange(edges.size - 1)
-            last = max((times[b - 1] for a, b in itertools.pairwise(edges) if b > a), default=start)
-            n_bins = int(_bins(last, bin_size, start)) + 1
+            ends = [times[b - 1] for a, b in itertools.pairwise(edges) if b > a]
+            last, what = np.array([max(ends, default=start)], float), f"{path}: the times"
+            n_bins = int(_bins_of_sorted(last, -np.inf, bin_size, start, what)[0]) + 1
             every = -(-n_bins // (_MARKS * n_shards(len(times))))
             index = np.empty((-(-n_bins // every) + 1, ids.size), np.int64)
             for i, (low, high) in enumerate(itertools.pairwise(edges)):
@@ -462,6 +467,10 @@ def stream_spikes(
         file = SpikeFile.scan(times, of, ids.size, bin_size, every, ids, t_start)
     if t_stop is not None:
         n_bins = round((t_stop - t_start) / bin_size)
+        if n_bins == 0:
+            raise ValueError(
+                f"No bin of {bin_size} s fits into the recording from {t_start} to {t_stop} s."
+            )
     if epochs is not None:
         epochs = np.rint((np.asarray(epochs, float) - t_start) / bin_size).astype(int)
         epochs = epochs.clip(0, n_bins)

@@ -192,13 +192,14 @@ def name_sessions(files: list[Path]) -> dict[str, Path]:
 
 
 def stamp(path: Path) -> list[int]:
-    """Size and time of the last change of a file, or of all files of a folder; empty without."""
-    parts = sorted(path.rglob("*")) if path.is_dir() else [path]
+    """Size of a file, or of all in a folder, and time of the last change; empty if unreadable."""
     try:
+        parts = path.rglob("*") if path.is_dir() else [path]
         states = [part.stat() for part in parts]
     except OSError:
         return []
-    return [sum(one.st_size for one in states), max(one.st_mtime_ns for one in states)]
+    changed = max((one.st_mtime_ns for one in states), default=0)  # a folder may be empty
+    return [sum(one.st_size for one in states), changed]
 
 
 def identify(value: object) -> str:

@@ -329,7 +329,8 @@ def run_sessions(
     _check_executor(executor)
     share = (1, 1) if task is None else read_share(task)
     folder = Path(os.path.abspath(as_path(out)))  # workers may run in another folder
-    every = name_sessions([file for file in find_files(files) if file.absolute() != folder])
+    recordings = [file for file in find_files(files) if Path(os.path.abspath(file)) != folder]
+    every = name_sessions(recordings)
     identity = {"method": method, "where": where, "epochs": epochs, "covariates": covariates}
     identity = {name: identify(value) for name, value in (identity | settings).items()}
     work = Work(folder, method, where, epochs, covariates, also, n_threads, settings, identity)
