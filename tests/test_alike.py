@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import fastglm
+from fastglm._algebra.space import find_space
 from fastglm._engine.observed import Observed
 from fastglm._engine.rows import Rows
 from fastglm._inputs import as_feature_matrix
@@ -138,6 +139,19 @@ def test_separated_receivers_have_the_gap_of_all_bins(monkeypatch, collinear):
     np.testing.assert_allclose(
         short.solver_result_.objective, plain.solver_result_.objective, atol=3e-8
     )
+
+
+def test_a_space_of_rows_is_that_of_the_bins_they_stand_for():
+    rng = np.random.default_rng(4)
+    rows, times = rng.normal(size=(12, 4)) + 3, rng.integers(1, 400, 12)
+    rows[:, 3] = rows[:, 0] + 1e-6 * rows[:, 2]
+    size, pull = np.sqrt((rows**2).mean(axis=0)), np.zeros((4, 4))
+    short = find_space(lambda: [(rows, times.astype(float))], size, pull)
+    plain = find_space(lambda: [(np.repeat(rows, times, axis=0), None)], size, pull)
+    np.testing.assert_allclose(short.mean, plain.mean, rtol=1e-13)
+    assert short.smallest == pytest.approx(plain.smallest, rel=1e-6)
+    one, other = (np.abs(space.of(rows)) for space in (short, plain))
+    np.testing.assert_allclose(one, other, rtol=1e-6)
 
 
 def test_other_fits_take_every_bin():
