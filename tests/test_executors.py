@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 import numba
 import numpy as np
 import pytest
+from test_monitor import few_bytes
 
 import fastglm
 from fastglm._batches import fit as engine
@@ -253,6 +254,14 @@ def test_arrays_that_values_have_in_common_are_one_file(tmp_path):
     store.close()
     assert not first.wanted
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_was_cut_off_is_written_anew(tmp_path):
+    store, large = mapped.Store(tmp_path), np.arange(100_000.0)
+    with few_bytes(), pytest.raises(OSError, match="File too large"):
+        store.put(large)
+    np.testing.assert_array_equal(mapped.load(store.put(large)), large)
+    store.close()
 
 
 def test_values_are_forgotten(monkeypatch):

@@ -22,6 +22,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
 
+from fastglm._files import replacing
+
 _LARGE = 1 << 16  # bytes of an array that is a file of its own
 _MOST, _IDLE = 2, 60.0  # values that a worker keeps, and seconds for which it keeps them unused
 
@@ -69,7 +71,8 @@ class Store:
         name = blake2b(data, digest_size=16).hexdigest()
         path = self._path / name
         if not path.exists():
-            path.write_bytes(data)
+            with replacing(path, lasting=False) as file:
+                file.write(data)
             self.n_bytes += len(data)
         return name
 
