@@ -264,16 +264,45 @@ def test_a_file_that_was_cut_off_is_written_anew(tmp_path):
     store.close()
 
 
-def test_values_are_forgotten(monkeypatch):
+def test_a_process_keeps_two_values():
     store = mapped.Store()
     for k in range(3):
         mapped.load(store.put(k))
     assert len(mapped._kept) == 2
-    monkeypatch.setattr(mapped, "_IDLE", 0.0)
-    mapped.forget_later()
+    store.close()
+
+
+def test_values_are_kept_while_a_job_runs_and_forgotten_after_it(monkeypatch):
+    """Jobs that end meanwhile do not count."""
+    monkeypatch.setattr(mapped, "_IDLE", 0.01)
+    store = mapped.Store()
+    reference = store.put("value")
+
+    def work(function):
+        return jobs.work(jobs.Call(function, reference, 1, 1, {}), None, 0, None)
+
+    def long_job(*_):
+        work(lambda *_: None)
+        time.sleep(0.2)
+        return list(mapped._kept)
+
+    assert reference.key in work(long_job)
     deadline = time.monotonic() + 10
     while mapped._kept and time.monotonic() < deadline:
         time.sleep(1e-3)
+    assert not mapped._kept
+    store.close()
+
+
+def test_no_value_is_forgotten_while_another_is_read():
+    store = mapped.Store()
+    with mapped._lock:
+        mapped.load(store.put("value"))
+        thread = threading.Thread(target=mapped._forget)
+        thread.start()
+        thread.join(0.1)
+        assert mapped._kept
+    thread.join()
     assert not mapped._kept
     store.close()
 
