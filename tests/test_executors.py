@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from unittest.mock import Mock
 
 import numba
 import numpy as np
@@ -187,6 +188,37 @@ def test_an_interrupt_leaves_what_is_finished_and_a_checkpoint_goes_on(tmp_path,
     same_bits(model, plain())
     fitted = np.concatenate([batch.receivers for _, group, *_ in left.calls for batch in group])
     np.testing.assert_array_equal(np.sort(fitted), np.flatnonzero(~done))
+
+
+def test_an_interrupt_while_a_task_is_taken_loses_none_of_its_receivers(caplog):
+    """They are taken twice, and told once."""
+    pool, told, half = Inline(), [], fastglm.PopulationGLM(**KINDS["own senders"])
+
+    def progress(n):
+        told.append(n)
+        if len(told) == 2:
+            raise KeyboardInterrupt
+
+    workers = fastglm.Workers(pool, n_workers=2)
+    with caplog.at_level("INFO", logger="fastglm"), pytest.raises(KeyboardInterrupt):
+        half.fit(X, COUNTS, executor=workers, progress=progress)
+    assert (half.status_ == "converged").all()
+    assert told == [sum(b.receivers.size for b in group) for _, group, *_ in pool.calls]
+    assert told[1] > 1
+    assert re.findall(r"fit: (\d+) of 36", caplog.text)[-1] == "36"
+
+
+def test_an_interrupt_while_a_result_is_read_does_not_lose_it():
+    class Pressed(FirstAlone):
+        def submit(self, function, *arguments):
+            job = super().submit(function, *arguments)
+            job.result = Mock(side_effect=[KeyboardInterrupt, job.value])
+            return job
+
+    half = fastglm.PopulationGLM(**WIDE)
+    with pytest.raises(KeyboardInterrupt, match="of 36 receivers finished"):
+        half.fit(X, COUNTS, executor=fastglm.Workers(Pressed(), n_workers=2))
+    assert (half.status_ == "converged").any()
 
 
 @pytest.mark.parametrize("name", ["threads", "dask"])

@@ -2,8 +2,8 @@
 
 An executor has ``run(items, function, take, stop)``, which calls ``take(item, function(item))`` as
 items are done. ``take`` is called in the thread of the caller. An interrupt calls ``stop``. The
-items that have begun then return early, and ``take`` gets their results; the others do not begin.
-Another machine is another executor.
+items that have begun then return early, and ``take`` gets their results, and a second time one that
+it was taking; the other items do not begin. Another machine is another executor.
 
 `Workers` is what users hand over: an executor with ``submit``, such as that of a cluster, with what
 it does not tell of itself. `Submitted` runs items there. What all items share is written once
@@ -271,12 +271,12 @@ class Submitted:
                     time.sleep(pause)
                     pause = min(1.5 * pause, _PAUSES[1])
                     continue
-                running.remove(job)
                 pause, found = _PAUSES[0], self._result(job)
                 if found is None:
                     (waiting if job.n_lost < _TRIES else lost).append(job)
                 else:
                     take(job.item, found)
+                running.remove(job)  # last: after an interrupt, what is done is taken again
         except BaseException:
             stop()
             self._end(running, take)
