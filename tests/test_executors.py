@@ -144,6 +144,18 @@ def test_a_pool_that_takes_nothing_costs_a_warning_alone():
     same_bits(model, plain())
 
 
+def test_a_pool_that_is_broken_costs_one_warning_a_fit():
+    counts = COUNTS.astype(float)
+    counts[5, :18] = np.nan  # batches of other bins
+    pool = ThreadPoolExecutor(2)
+    pool.shutdown()
+    with fastglm.Workers(pool) as workers:
+        for _ in range(2):
+            with pytest.warns(UserWarning, match="The executor lost .* tasks") as told:
+                fastglm.PopulationGLM(**WIDE).fit(X, counts, executor=workers)
+            assert len(told) == 1
+
+
 def test_a_task_that_is_lost_is_submitted_once_more():
     class Losing(Inline):
         def submit(self, function, *arguments):

@@ -140,9 +140,11 @@ class Workers:
         if folder is not None and not os.path.isdir(folder):
             raise ValueError(f"folder is {str(folder)!r}, which is no folder; create it first.")
         self.folder, self._store, self._n_open = folder, None, 0
+        self.warned = False
 
     def __enter__(self) -> "Workers":
         self._n_open += 1
+        self.warned = False  # each fit opens the context
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -249,13 +251,13 @@ class Submitted:
     """Items go to the executor of `Workers`, and are taken as they are done.
 
     An item that is lost with its worker is submitted once more. If the executor takes no more, or
-    loses it again, the calling process does it; one warning says so.
+    loses it again, the calling process does it; one warning a fit says so.
     """
 
     def __init__(self, workers: Workers, call: Call | None):
         self.workers, self.call, self.reason = workers, call, None
         self._bytes, self._n_sent = None, 0
-        self._slots, self._warned = None, False
+        self._slots = None
 
     def run(self, items: Iterable, function: Callable, take: Callable, stop: Callable) -> None:
         """Call ``take(item, function(item))`` as items are done."""
@@ -341,10 +343,10 @@ class Submitted:
             raise
 
     def _warn(self, n_lost, n):
-        """Say once that this process does what is lost."""
-        if self._warned:
+        """Say that this process does what is lost, once a fit."""
+        if self.workers.warned:
             return
-        self._warned = True
+        self.workers.warned = True
         warnings.warn(
             f"The executor lost {n_lost} of {n} tasks ({describe(self.reason)}), and this "
             "process does them. Start its workers anew before the next fit. If they ran out "
