@@ -156,6 +156,42 @@ def test_a_pool_that_is_broken_costs_one_warning_a_fit():
             assert len(told) == 1
 
 
+class Leaving(Inline):
+    """An executor of Dask, and its client, whose scheduler goes after so many answers."""
+
+    def __init__(self, n_answers):
+        super().__init__()
+        self._client, self.n_answers = self, n_answers
+
+    def nthreads(self):
+        self.n_answers -= 1
+        if self.n_answers < 0:
+            raise OSError("the scheduler has gone")
+        return {"tcp://one:1": 2}
+
+    def submit(self, *_):
+        raise OSError("the scheduler has gone")
+
+    scatter = submit
+
+
+@pytest.mark.parametrize("n_answers", [0, 1])
+def test_a_scheduler_that_has_gone_costs_one_warning(n_answers):
+    with pytest.warns(UserWarning, match="lost 3 of 3 tasks .*scheduler has gone") as told:
+        model = fit(executor=Leaving(n_answers))
+    assert len(told) == 1
+    same_bits(model, plain())
+
+
+def test_dask_is_asked_once_a_fit_and_its_last_answer_stays():
+    pool = Leaving(2)
+    workers = fastglm.Workers(pool)
+    for n_left in (1, 0, -1):
+        with workers:
+            assert (workers.n_workers, workers.n_tasks, workers.sharing) == (2, 4, 2)
+        assert pool.n_answers == n_left
+
+
 def test_a_task_that_is_lost_is_submitted_once_more():
     class Losing(Inline):
         def submit(self, function, *arguments):

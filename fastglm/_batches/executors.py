@@ -140,11 +140,11 @@ class Workers:
         if folder is not None and not os.path.isdir(folder):
             raise ValueError(f"folder is {str(folder)!r}, which is no folder; create it first.")
         self.folder, self._store, self._n_open = folder, None, 0
-        self.warned = False
+        self._slots, self._asks, self.warned = [], True, False
 
     def __enter__(self) -> "Workers":
         self._n_open += 1
-        self.warned = False  # each fit opens the context
+        self._asks, self.warned = True, False  # each fit opens the context
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -169,7 +169,7 @@ class Workers:
         if self._n_workers is not None:
             return self._n_workers
         if self.client is not None:
-            return sum(self.client.nthreads().values()) or None
+            return len(self.slots) or None
         return getattr(self.executor, "_max_workers", None)
 
     @property
@@ -182,9 +182,7 @@ class Workers:
     def sharing(self) -> int:
         """Most tasks that run at once on one machine."""
         if self.client is not None:
-            machines = Counter()
-            for address, n_slots in self.client.nthreads().items():
-                machines[address.rpartition(":")[0]] += n_slots
+            machines = Counter(address.rpartition(":")[0] for address in self.slots)
             return max(machines.values(), default=1)
         local = self.here or isinstance(self.executor, ProcessPoolExecutor)
         local = local or "loky" in type(self.executor).__module__.split(".")
@@ -192,9 +190,16 @@ class Workers:
 
     @property
     def slots(self) -> list[str]:
-        """With Dask, the addresses of the workers, each as often as it runs tasks at once."""
-        found = sorted(self.client.nthreads().items())
-        return [address for address, n_slots in found for _ in range(n_slots)]
+        """With Dask, the addresses of the workers, each as often as it runs tasks at once.
+
+        Dask is asked once a fit. If it gives no answer, the last one stays.
+        """
+        if self._asks:
+            self._asks = False
+            with suppress(Exception):  # any: the scheduler may have gone
+                found = sorted(self.client.nthreads().items())
+                self._slots = [address for address, n_slots in found for _ in range(n_slots)]
+        return self._slots
 
     @property
     def client(self) -> object | None:
@@ -257,7 +262,6 @@ class Submitted:
     def __init__(self, workers: Workers, call: Call | None):
         self.workers, self.call, self.reason = workers, call, None
         self._bytes, self._n_sent = None, 0
-        self._slots = None
 
     def run(self, items: Iterable, function: Callable, take: Callable, stop: Callable) -> None:
         """Call ``take(item, function(item))`` as items are done."""
@@ -295,17 +299,16 @@ class Submitted:
         worker that had it before; the last sum alone comes here. With other executors this process
         adds them.
         """
-        n_lost = 0
+        n_lost, sends = 0, False
         while self.workers.client is not None and n_lost < _TRIES:
-            found = self._of_dask(items, common, add, n_lost)
+            found = self._of_dask(items, common, add, n_lost, sends)
             if isinstance(found, Failed):
                 raise found.error
             if found is not None and not isinstance(found, Unseen):
                 return found
-            if found is None or self._bytes is not None:
+            sends = found is not None and self._bytes is None
+            if not sends:
                 n_lost, self._bytes = n_lost + 1, None
-            else:
-                self._bytes = self.workers.send(self.call.reference)
         jobs, pairs = [(item, common, k) for k, item in enumerate(items)], Pairs(len(items), add)
         if not n_lost:
             self.run(jobs, function, lambda job, found: pairs.put(job[2], found), lambda: None)
@@ -315,7 +318,7 @@ class Submitted:
             pairs.put(job[2], function(job))
         return pairs.total
 
-    def _of_dask(self, items, common, add, n_lost):
+    def _of_dask(self, items, common, add, n_lost, sends):
         """The sum of the results of items from the workers of Dask; None if it is lost.
 
         Dask does again what a lost worker has had, as long as some worker has the rest.
@@ -323,14 +326,18 @@ class Submitted:
         given = getattr(self.workers.executor, "_kwargs", {})  # of Client.get_executor
         submit = partial(self.workers.client.submit, **{**given, "pure": False})
         try:
-            self._slots = self._slots or self.workers.slots
+            slots = self.workers.slots
+            if sends:
+                self._bytes = self.workers.send(self.call.reference)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Sending large graph")  # coefficients
                 known = submit(same, common)
             pairs = Pairs(len(items), lambda a, b: submit(added, add, a, b))
             for k, item in enumerate(items):
-                home = {"workers": [self._slots[k % len(self._slots)]], "allow_other_workers": True}
-                where = {} if "workers" in given else home
+                where = {}
+                if slots and "workers" not in given:
+                    home = slots[k % len(slots)]
+                    where = {"workers": [home], "allow_other_workers": True}
                 leaf = submit(work_of_dask, self.call, item, known, n_lost, self._bytes, **where)
                 pairs.put(k, leaf)
             del known, leaf  # the workers keep what the total needs
