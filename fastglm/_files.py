@@ -68,19 +68,21 @@ def npz_path(path: str | Path) -> Path:
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[IO[bytes]]:
+def replacing(path: str | Path, lasting: bool = True) -> Iterator[IO[bytes]]:
     """A file to write beside the path; it takes the place of the path when the block ends.
 
     Nothing is left beside the path, and the old file stays as it is, if the block raises. A process
-    that is killed leaves the old file, and the new one beside it.
+    that is killed leaves the old file, and the new one beside it. ``lasting`` has the new file on
+    the disk before it takes the place of the old one: a machine that stops has one of them.
     """
     path = Path(path).resolve()  # the file that a link stands for
     temporary = _beside(path)
     try:
         with open(temporary, "wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                file.flush()
+                os.fsync(file.fileno())
         if path.exists():
             shutil.copymode(path, temporary)
         os.replace(temporary, path)

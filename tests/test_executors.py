@@ -7,10 +7,12 @@ import signal
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from unittest.mock import Mock
 
 import numba
 import numpy as np
 import pytest
+from test_monitor import few_bytes
 
 import fastglm
 from fastglm._batches import fit as engine
@@ -142,6 +144,54 @@ def test_a_pool_that_takes_nothing_costs_a_warning_alone():
     same_bits(model, plain())
 
 
+def test_a_pool_that_is_broken_costs_one_warning_a_fit():
+    counts = COUNTS.astype(float)
+    counts[5, :18] = np.nan  # batches of other bins
+    pool = ThreadPoolExecutor(2)
+    pool.shutdown()
+    with fastglm.Workers(pool) as workers:
+        for _ in range(2):
+            with pytest.warns(UserWarning, match="The executor lost .* tasks") as told:
+                fastglm.PopulationGLM(**WIDE).fit(X, counts, executor=workers)
+            assert len(told) == 1
+
+
+class Leaving(Inline):
+    """An executor of Dask, and its client, whose scheduler goes after so many answers."""
+
+    def __init__(self, n_answers):
+        super().__init__()
+        self._client, self.n_answers = self, n_answers
+
+    def nthreads(self):
+        self.n_answers -= 1
+        if self.n_answers < 0:
+            raise OSError("the scheduler has gone")
+        return {"tcp://one:1": 2}
+
+    def submit(self, *_):
+        raise OSError("the scheduler has gone")
+
+    scatter = submit
+
+
+@pytest.mark.parametrize("n_answers", [0, 1])
+def test_a_scheduler_that_has_gone_costs_one_warning(n_answers):
+    with pytest.warns(UserWarning, match="lost 3 of 3 tasks .*scheduler has gone") as told:
+        model = fit(executor=Leaving(n_answers))
+    assert len(told) == 1
+    same_bits(model, plain())
+
+
+def test_dask_is_asked_once_a_fit_and_its_last_answer_stays():
+    pool = Leaving(2)
+    workers = fastglm.Workers(pool)
+    for n_left in (1, 0, -1):
+        with workers:
+            assert (workers.n_workers, workers.n_tasks, workers.sharing) == (2, 4, 2)
+        assert pool.n_answers == n_left
+
+
 def test_a_task_that_is_lost_is_submitted_once_more():
     class Losing(Inline):
         def submit(self, function, *arguments):
@@ -186,6 +236,37 @@ def test_an_interrupt_leaves_what_is_finished_and_a_checkpoint_goes_on(tmp_path,
     same_bits(model, plain())
     fitted = np.concatenate([batch.receivers for _, group, *_ in left.calls for batch in group])
     np.testing.assert_array_equal(np.sort(fitted), np.flatnonzero(~done))
+
+
+def test_an_interrupt_while_a_task_is_taken_loses_none_of_its_receivers(caplog):
+    """They are taken twice, and told once."""
+    pool, told, half = Inline(), [], fastglm.PopulationGLM(**KINDS["own senders"])
+
+    def progress(n):
+        told.append(n)
+        if len(told) == 2:
+            raise KeyboardInterrupt
+
+    workers = fastglm.Workers(pool, n_workers=2)
+    with caplog.at_level("INFO", logger="fastglm"), pytest.raises(KeyboardInterrupt):
+        half.fit(X, COUNTS, executor=workers, progress=progress)
+    assert (half.status_ == "converged").all()
+    assert told == [sum(b.receivers.size for b in group) for _, group, *_ in pool.calls]
+    assert told[1] > 1
+    assert re.findall(r"fit: (\d+) of 36", caplog.text)[-1] == "36"
+
+
+def test_an_interrupt_while_a_result_is_read_does_not_lose_it():
+    class Pressed(FirstAlone):
+        def submit(self, function, *arguments):
+            job = super().submit(function, *arguments)
+            job.result = Mock(side_effect=[KeyboardInterrupt, job.value])
+            return job
+
+    half = fastglm.PopulationGLM(**WIDE)
+    with pytest.raises(KeyboardInterrupt, match="of 36 receivers finished"):
+        half.fit(X, COUNTS, executor=fastglm.Workers(Pressed(), n_workers=2))
+    assert (half.status_ == "converged").any()
 
 
 @pytest.mark.parametrize("name", ["threads", "dask"])
@@ -255,16 +336,53 @@ def test_arrays_that_values_have_in_common_are_one_file(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_values_are_forgotten(monkeypatch):
+def test_a_file_that_was_cut_off_is_written_anew(tmp_path):
+    store, large = mapped.Store(tmp_path), np.arange(100_000.0)
+    with few_bytes(), pytest.raises(OSError, match="File too large"):
+        store.put(large)
+    np.testing.assert_array_equal(mapped.load(store.put(large)), large)
+    store.close()
+
+
+def test_a_process_keeps_two_values():
     store = mapped.Store()
     for k in range(3):
         mapped.load(store.put(k))
     assert len(mapped._kept) == 2
-    monkeypatch.setattr(mapped, "_IDLE", 0.0)
-    mapped.forget_later()
+    store.close()
+
+
+def test_values_are_kept_while_a_job_runs_and_forgotten_after_it(monkeypatch):
+    """Jobs that end meanwhile do not count."""
+    monkeypatch.setattr(mapped, "_IDLE", 0.01)
+    store = mapped.Store()
+    reference = store.put("value")
+
+    def work(function):
+        return jobs.work(jobs.Call(function, reference, 1, 1, {}), None, 0, None)
+
+    def long_job(*_):
+        work(lambda *_: None)
+        time.sleep(0.2)
+        return list(mapped._kept)
+
+    assert reference.key in work(long_job)
     deadline = time.monotonic() + 10
     while mapped._kept and time.monotonic() < deadline:
         time.sleep(1e-3)
+    assert not mapped._kept
+    store.close()
+
+
+def test_no_value_is_forgotten_while_another_is_read():
+    store = mapped.Store()
+    with mapped._lock:
+        mapped.load(store.put("value"))
+        thread = threading.Thread(target=mapped._forget)
+        thread.start()
+        thread.join(0.1)
+        assert mapped._kept
+    thread.join()
     assert not mapped._kept
     store.close()
 

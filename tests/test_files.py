@@ -31,6 +31,15 @@ def test_a_file_takes_the_place_of_another_only_when_it_is_whole(tmp_path):
     assert os.listdir(tmp_path) == ["a.txt"]
 
 
+def test_a_file_that_need_not_last_does_not_wait_for_the_disk(tmp_path, monkeypatch):
+    waits = []
+    monkeypatch.setattr(os, "fsync", waits.append)
+    for lasting in (False, True):
+        with replacing(tmp_path / "a", lasting) as file:
+            file.write(b"new")
+        assert len(waits) == lasting
+
+
 def test_links_and_modes_are_kept(tmp_path):
     path, link = tmp_path / "a.txt", tmp_path / "link.txt"
     path.write_bytes(b"old")

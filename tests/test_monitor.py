@@ -187,6 +187,25 @@ def test_a_batch_is_appended_to_a_checkpoint_that_is_written_once(monkeypatch, t
     assert again.solver_result_.method.tolist() == fitted.solver_result_.method.tolist()
 
 
+def test_an_interrupt_while_the_last_batch_is_saved_does_not_lose_it(monkeypatch, tmp_path):
+    X, counts = problem(12)
+    add, left, used = checkpoint.Checkpoint.add, np.ones(12, bool), []
+
+    def interrupted(self, receivers, result):
+        used.append(self)
+        left[receivers] = False
+        if not left.any():
+            self._appends = False  # a record has begun
+            raise KeyboardInterrupt
+        add(self, receivers, result)
+
+    monkeypatch.setattr(checkpoint.Checkpoint, "add", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="12 of 12 receivers finished"):
+        model(**own_senders(12)).fit(X, counts, checkpoint=tmp_path / "c")
+    assert len(used) > 6
+    assert (used[0].load(36, 12).status == "converged").all()
+
+
 def test_every_batch_is_in_the_checkpoint_before_it_is_told(tmp_path, monkeypatch, caplog):
     """A process that is killed now loses no batch that has ended."""
     X, counts = problem(12)

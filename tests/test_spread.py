@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from test_executors import Inline, hide, needs_kill, pids, same_bits, same_optimum
+from test_executors import Done, Inline, hide, needs_kill, pids, same_bits, same_optimum
 from test_streams import cut_at, spikes_of, write_npy
 
 import fastglm
 from fastglm._batches import executors, mapped
+from fastglm._batches.jobs import Unseen
 from fastglm._batches.spread import groups_of
 from fastglm._products.shards import Reader
 from fastglm.recordings import stream_spikes
@@ -285,18 +286,23 @@ def test_a_pool_that_takes_nothing_costs_one_warning(plain):
 class Closed:
     """A client of Dask that has lost its scheduler."""
 
-    def nthreads(self):
-        return {"tcp://one:1": 2}
-
-    def submit(self, *_, **__):
+    def nthreads(self, *_, **__):
         raise OSError("the scheduler has gone")
 
-    scatter = submit
+    submit = scatter = nthreads
 
 
-def test_a_cluster_that_has_gone_costs_one_warning():
+class Closing(Closed):
+    """A client that takes jobs, but has no workers that it tells of, and sends them no bytes."""
+
+    def submit(self, *_, **__):
+        return Done(Unseen())
+
+
+@pytest.mark.parametrize("client", [Closed, Closing])
+def test_a_cluster_that_has_gone_costs_one_warning(client):
     pool = Inline()
-    pool._client = Closed()
+    pool._client = client()
     with pytest.warns(UserWarning, match=r"The executor lost 2 of 2 .*scheduler has gone") as told:
         model = fit(executor=fastglm.Workers(pool, n_workers=2, n_threads=1))
     assert len(told) == 1

@@ -2,8 +2,8 @@
 
 An executor has ``run(items, function, take, stop)``, which calls ``take(item, function(item))`` as
 items are done. ``take`` is called in the thread of the caller. An interrupt calls ``stop``. The
-items that have begun then return early, and ``take`` gets their results; the others do not begin.
-Another machine is another executor.
+items that have begun then return early, and ``take`` gets their results, and a second time one that
+it was taking; the other items do not begin. Another machine is another executor.
 
 `Workers` is what users hand over: an executor with ``submit``, such as that of a cluster, with what
 it does not tell of itself. `Submitted` runs items there. What all items share is written once
@@ -141,9 +141,11 @@ class Workers:
         if folder is not None and not os.path.isdir(folder):
             raise ValueError(f"folder is {str(folder)!r}, which is no folder; create it first.")
         self.folder, self._store, self._n_open = folder, None, 0
+        self._slots, self._asks, self.warned = [], True, False
 
     def __enter__(self) -> "Workers":
         self._n_open += 1
+        self._asks, self.warned = True, False  # each fit opens the context
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -168,7 +170,7 @@ class Workers:
         if self._n_workers is not None:
             return self._n_workers
         if self.client is not None:
-            return sum(self.client.nthreads().values()) or None
+            return len(self.slots) or None
         return getattr(self.executor, "_max_workers", None)
 
     @property
@@ -181,9 +183,7 @@ class Workers:
     def sharing(self) -> int:
         """Most tasks that run at once on one machine."""
         if self.client is not None:
-            machines = Counter()
-            for address, n_slots in self.client.nthreads().items():
-                machines[address.rpartition(":")[0]] += n_slots
+            machines = Counter(address.rpartition(":")[0] for address in self.slots)
             return max(machines.values(), default=1)
         local = self.here or isinstance(self.executor, ProcessPoolExecutor)
         local = local or "loky" in type(self.executor).__module__.split(".")
@@ -191,9 +191,16 @@ class Workers:
 
     @property
     def slots(self) -> list[str]:
-        """With Dask, the addresses of the workers, each as often as it runs tasks at once."""
-        found = sorted(self.client.nthreads().items())
-        return [address for address, n_slots in found for _ in range(n_slots)]
+        """With Dask, the addresses of the workers, each as often as it runs tasks at once.
+
+        Dask is asked once a fit. If it gives no answer, the last one stays.
+        """
+        if self._asks:
+            self._asks = False
+            with suppress(Exception):  # any: the scheduler may have gone
+                found = sorted(self.client.nthreads().items())
+                self._slots = [address for address, n_slots in found for _ in range(n_slots)]
+        return self._slots
 
     @property
     def client(self) -> object | None:
@@ -250,13 +257,12 @@ class Submitted:
     """Items go to the executor of `Workers`, and are taken as they are done.
 
     An item that is lost with its worker is submitted once more. If the executor takes no more, or
-    loses it again, the calling process does it; one warning says so.
+    loses it again, the calling process does it; one warning a fit says so.
     """
 
     def __init__(self, workers: Workers, call: Call | None):
         self.workers, self.call, self.reason = workers, call, None
         self._bytes, self._n_sent = None, 0
-        self._slots, self._warned = None, False
 
     def run(self, items: Iterable, function: Callable, take: Callable, stop: Callable) -> None:
         """Call ``take(item, function(item))`` as items are done."""
@@ -272,12 +278,12 @@ class Submitted:
                     time.sleep(pause)
                     pause = min(1.5 * pause, _PAUSES[1])
                     continue
-                running.remove(job)
                 pause, found = _PAUSES[0], self._result(job)
                 if found is None:
                     (waiting if job.n_lost < _TRIES else lost).append(job)
                 else:
                     take(job.item, found)
+                running.remove(job)  # last: after an interrupt, what is done is taken again
         except BaseException:
             stop()
             self._end(running, take)
@@ -294,17 +300,16 @@ class Submitted:
         worker that had it before; the last sum alone comes here. With other executors this process
         adds them.
         """
-        n_lost = 0
+        n_lost, sends = 0, False
         while self.workers.client is not None and n_lost < _TRIES:
-            found = self._of_dask(items, common, add, n_lost)
+            found = self._of_dask(items, common, add, n_lost, sends)
             if isinstance(found, Failed):
                 raise found.error
             if found is not None and not isinstance(found, Unseen):
                 return found
-            if found is None or self._bytes is not None:
+            sends = found is not None and self._bytes is None
+            if not sends:
                 n_lost, self._bytes = n_lost + 1, None
-            else:
-                self._bytes = self.workers.send(self.call.reference)
         jobs, pairs = [(item, common, k) for k, item in enumerate(items)], Pairs(len(items), add)
         if not n_lost:
             self.run(jobs, function, lambda job, found: pairs.put(job[2], found), lambda: None)
@@ -314,7 +319,7 @@ class Submitted:
             pairs.put(job[2], function(job))
         return pairs.total
 
-    def _of_dask(self, items, common, add, n_lost):
+    def _of_dask(self, items, common, add, n_lost, sends):
         """The sum of the results of items from the workers of Dask; None if it is lost.
 
         Dask does again what a lost worker has had, as long as some worker has the rest.
@@ -322,14 +327,18 @@ class Submitted:
         given = getattr(self.workers.executor, "_kwargs", {})  # of Client.get_executor
         submit = partial(self.workers.client.submit, **{**given, "pure": False})
         try:
-            self._slots = self._slots or self.workers.slots
+            slots = self.workers.slots
+            if sends:
+                self._bytes = self.workers.send(self.call.reference)
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Sending large graph")  # coefficients
                 known = submit(same, common)
             pairs = Pairs(len(items), lambda a, b: submit(added, add, a, b))
             for k, item in enumerate(items):
-                home = {"workers": [self._slots[k % len(self._slots)]], "allow_other_workers": True}
-                where = {} if "workers" in given else home
+                where = {}
+                if slots and "workers" not in given:
+                    home = slots[k % len(slots)]
+                    where = {"workers": [home], "allow_other_workers": True}
                 leaf = submit(work_of_dask, self.call, item, known, n_lost, self._bytes, **where)
                 pairs.put(k, leaf)
             del known, leaf  # the workers keep what the total needs
@@ -342,10 +351,10 @@ class Submitted:
             raise
 
     def _warn(self, n_lost, n):
-        """Say once that this process does what is lost."""
-        if self._warned:
+        """Say that this process does what is lost, once a fit."""
+        if self.workers.warned:
             return
-        self._warned = True
+        self.workers.warned = True
         warnings.warn(
             f"The executor lost {n_lost} of {n} tasks ({describe(self.reason)}), and this "
             "process does them. Start its workers anew before the next fit. If they ran out "

@@ -321,19 +321,19 @@ class Execution:
         return [_fit_batch(self.tasks, batch, self.monitor.watch) for batch in batches]
 
     def _take(self, batches, found):
-        interrupted = False
-        for batch, (solved, features) in zip(batches, found, strict=True):
-            with self.monitor.lock:
+        with self.monitor.lock:
+            # All results are stored before any is told, where an interrupt may come.
+            for batch, (solved, features) in zip(batches, found, strict=True):
                 for result, one in zip(self.results, solved, strict=False):
                     result.put(batch.receivers, one, features)
-                self.monitor.end(batch.receivers)
-            interrupted |= (solved[-1].status == "interrupted").any()
-            # The first call of a compiled kernel leaves a cycle of frames, which holds the batch in
-            # memory. A collection takes 0.1 s, and 1 s where many libraries are loaded.
+            self.monitor.end(np.concatenate([batch.receivers for batch in batches]))
+        # The first call of a compiled kernel leaves a cycle of frames, which holds the batch in
+        # memory. A collection takes 0.1 s, and 1 s where many libraries are loaded.
+        for batch in batches:
             some = batch.receivers.size < self.results[0].intercept.size
             if some and not batch.alone and batch.bytes > _LARGE:
                 gc.collect()
-        if interrupted:
+        if any((solved[-1].status == "interrupted").any() for solved, _ in found):
             raise KeyboardInterrupt
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
-from fastglm._batches.mapped import Reference, forget_later, load
+from fastglm._batches.mapped import Reference, in_use, load
 from fastglm._files import describe
 from fastglm._kernels.threads import kernel_threads, single_threaded_blas
 
@@ -39,6 +39,7 @@ class Unseen:
     """In place of a result: the worker does not see the folder."""
 
 
+@in_use()
 def work(call: Call, item: object, n_lost: int, sent: Mapping | None) -> object:
     """The result of a job in a process of its own; ``n_lost`` tells its submissions apart."""
     begin = time.monotonic()
@@ -64,7 +65,6 @@ def work(call: Call, item: object, n_lost: int, sent: Mapping | None) -> object:
         del value
         if time.monotonic() - begin > _LONG:
             gc.collect()  # of the cycle that the first call of a compiled kernel leaves
-        forget_later()
 
 
 def work_of_dask(

@@ -17,10 +17,13 @@ import shutil
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
+
+from fastglm._files import replacing
 
 _LARGE = 1 << 16  # bytes of an array that is a file of its own
 _MOST, _IDLE = 2, 60.0  # values that a worker keeps, and seconds for which it keeps them unused
@@ -69,7 +72,8 @@ class Store:
         name = blake2b(data, digest_size=16).hexdigest()
         path = self._path / name
         if not path.exists():
-            path.write_bytes(data)
+            with replacing(path, lasting=False) as file:
+                file.write(data)
             self.n_bytes += len(data)
         return name
 
@@ -114,7 +118,8 @@ def _pickler(file, apart):
 
 # --- in a worker ---
 
-_kept, _lock, _timer = OrderedDict(), threading.RLock(), None
+_kept, _lock = OrderedDict(), threading.RLock()
+_n_jobs, _timer = 0, None  # jobs at work, and what forgets after them
 
 
 def load(reference: Reference, sent: Mapping[str, bytes] | None = None) -> object:
@@ -149,20 +154,30 @@ def _read(reference, name, sent):
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
 
-def forget_later() -> None:
-    """Forget all values when `_IDLE` seconds have passed without a call.
+@contextmanager
+def in_use() -> Iterator[None]:
+    """Values stay while a job of this process runs, and `_IDLE` seconds after the last one.
 
     Mapped files take room on the disk after their folder has been removed.
     """
-    global _timer
+    global _n_jobs, _timer
     with _lock:
-        if _timer is not None:
-            _timer.cancel()
-        _timer = threading.Timer(_IDLE, _forget)
-        _timer.daemon = True
-        _timer.start()
+        _n_jobs += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _n_jobs -= 1
+            if _timer is not None:
+                _timer.cancel()
+            _timer = threading.Timer(_IDLE, _forget)
+            _timer.daemon = True
+            _timer.start()
 
 
 def _forget():
-    _kept.clear()
+    with _lock:
+        if _n_jobs:  # the last of them begins the time anew
+            return
+        _kept.clear()
     gc.collect()  # cycles of short jobs, which hold values

@@ -36,7 +36,7 @@ class Monitor:
 
     def __init__(self, result, tol: float, progress=None, checkpoint=None, log: str = ""):
         self.result, self.tol, self.checkpoint = result, tol, checkpoint
-        self._log, self._n_done = log, 0
+        self._log, self._done = log, np.zeros(result.status.shape, bool)
         self.lock, self._stopped = threading.RLock(), False
         self._unsaved, self._cost = False, 0.0  # seconds of the last whole checkpoint
         self._told_loss = False
@@ -95,13 +95,14 @@ class Monitor:
     def end(self, receivers: np.ndarray) -> None:
         """Save and report receivers whose results have been stored."""
         if self.checkpoint is not None and len(receivers):
+            self._unsaved = True  # an interrupt leaves it so
             self._unsaved = not self._try(self.checkpoint.add, receivers, self.result)
-        self._n_done += len(receivers)
+        self._done[receivers] = True  # an interrupt may bring them twice
         if self._log and len(receivers) and logger.isEnabledFor(logging.INFO):
             now, some = time.monotonic(), self.result.status[receivers]
             logger.info(
                 "%s: %d of %d receivers, %d now in %.3g s: %s",
-                self._log, self._n_done, self.result.intercept.size, len(receivers),
+                self._log, self._done.sum(), self._done.size, len(receivers),
                 now - self._begun, _html.tally(some),
             )  # fmt: skip
             self._begun = now
@@ -133,12 +134,12 @@ class Monitor:
         return True
 
     def _show(self, n_more: int, part: float, passes: int) -> None:
-        n = self._n_done + n_more
+        n = int(self._done.sum()) + n_more
         if self._report is not None:
             new = n - self._told
             if new > 0:
+                self._told = n  # first: an interrupt may end the call
                 self._report(new)
-                self._told = n
         self._bar.to(n + part, f"{n} of {self._bar.total} receivers, pass {passes}")
 
     def flush(self) -> None:
