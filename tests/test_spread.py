@@ -197,15 +197,21 @@ class Repeated(Sequence):
 
 def test_memory_does_not_grow_with_chunks():
     """Twice as many chunks take no more memory; here with a worker's."""
-    peaks, kwargs = [], {"solver_kwargs": {"maxiter": 1}}
-    for n in (2, 4, 8):  # the first one brings what is made once
+    kwargs = {"solver_kwargs": {"maxiter": 1}}
+
+    def peak(n):
         gc.collect()
         tracemalloc.start()
         with pytest.warns(UserWarning, match="max_iter"):
             fit(Repeated(n), kwargs=kwargs, executor=inline())
-        peaks.append(tracemalloc.get_traced_memory()[1])
+        found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert peaks[2] < 1.05 * peaks[1]
+        return found
+
+    peak(2)  # brings what is made once
+    # Cycles that are not collected yet, and threads of other tests, only add.
+    four, eight = (min(peak(n) for _ in range(3)) for n in (4, 8))
+    assert eight < 1.05 * four
 
 
 def test_files_that_have_changed_between_two_fits_are_read_again(tmp_path):
