@@ -794,4 +794,6 @@ def test_events_and_held_features_give_different_keys(tmp_path):
 
 def test_the_arrays_of_a_product_are_those_of_its_factors():
     dense, history = DenseColumns(np.ones((4, 2))), HistoryColumns(np.ones((4, 1)), np.eye(2))
-    assert len(ProductColumns([dense], [history], 1).arrays()) == 5
+    shape, *arrays = ProductColumns([dense], [history], 1).arrays()
+    np.testing.assert_array_equal(shape, [1, 1])  # inputs, and blocks of the left factor
+    assert len(arrays) == 5

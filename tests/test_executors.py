@@ -497,20 +497,6 @@ def test_a_divided_plan_has_every_receiver_once_in_whole_tiles(kind, n_tasks):
         assert all(size % 16 == 0 for size in sizes[:-1])
 
 
-@pytest.mark.parametrize(("n_cells", "sizes"), [(200, 2), (400, 4), (1000, 4), (20, 2)])
-def test_each_worker_has_a_batch_and_two_only_if_these_are_large(n_cells, sizes):
-    counts = np.random.default_rng(0).poisson(0.02, (500, n_cells))
-    problem = read_problem(
-        fastglm.PopulationGLM("Poisson", regularizer="Ridge", solver_name="newton-cg"),
-        fastglm.basis.HistoryConv(2).compute_features(counts),
-        counts,
-    )
-    everyone = np.arange(n_cells)
-    plan = plan_fit(Local(problem.X, problem.valid), everyone, problem.free, problem.settings)
-    plan.divide(4, 1, 2)
-    assert len(plan.batches) == sizes
-
-
 def test_batches_that_share_a_machine_share_its_memory():
     problem = read_problem(fastglm.PopulationGLM(**SINGLE), X, COUNTS)
     plan = plan_fit(Local(X, problem.valid), np.arange(N_CELLS), problem.free, problem.settings)

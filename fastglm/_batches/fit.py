@@ -150,7 +150,7 @@ def fit_tasks(
     ]
     for plan in plans:
         if workers is not None:
-            plan.divide(workers.n_tasks, workers.sharing, workers.n_workers)
+            plan.divide(workers.n_tasks, workers.sharing)
         if left.size < n_receivers:
             plan.restrict(left)
     Execution(tasks, monitor, results, workers).run(plans)

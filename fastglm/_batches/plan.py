@@ -18,8 +18,6 @@ from fastglm import _kernels as kernels
 from fastglm._batches.cost import SHARED, TYPICAL, Cost, Rates
 from fastglm._checks import group_limit, installed_memory, is_number
 
-# Products of fewer tiles have fewer columns: at 200 cells, batches of 3 tiles take 7 % longer.
-_TILES = 6
 _PART = 0.4  # part of the machine's memory that is the default budget
 _UNITS = {"b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
 _UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -72,7 +70,7 @@ class Plan:
         """Estimated time of all batches."""
         return sum(batch.seconds for batch in self.batches)
 
-    def divide(self, n_tasks: int, sharing: int, n_workers: int | None = None) -> None:
+    def divide(self, n_tasks: int, sharing: int) -> None:
         """Cut batches until there are about so many, for workers that take one at a time.
 
         Batches of single receivers stay: several of them make a task.
@@ -83,8 +81,6 @@ class Plan:
             Number of batches with all features, and of those with some.
         sharing : int
             Number of batches that share the memory of a machine.
-        n_workers : int, optional
-            Each worker has a batch, and more only if these have `_TILES` tiles or more.
         """
         batches = []
         for selected in (False, True):
@@ -93,11 +89,7 @@ class Plan:
             for batch in some:
                 n = 1.0
                 if not batch.alone:
-                    part = batch.seconds / max(seconds, 1e-300)
-                    n = n_tasks * part
-                    if n_workers is not None:
-                        n_large = batch.receivers.size // (_TILES * batch.lanes)
-                        n = max(min(n, n_large), n_workers * part)
+                    n = n_tasks * batch.seconds / max(seconds, 1e-300)
                     n = max(n, sharing * batch.bytes / self.memory_budget, 1.0)
                 batches += batch.cut(math.ceil(n))
         self.batches = batches
