@@ -78,6 +78,23 @@ def test_an_interrupt_leaves_what_is_finished(monkeypatch, finished):
     assert np.isfinite(half.predict(X)[30:, done]).all()
 
 
+def test_an_interrupt_in_the_last_pass_of_a_batch_ends_the_fit():
+    """The search has nobody left that could be interrupted."""
+    X, counts = problem()
+    fitted, done = model(), []
+    first = fitted.plan(X, counts).batches[0].receivers
+
+    def press(n):
+        done.append(n)
+        if sum(done) >= first.size:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fitted.fit(X, counts, progress=press)
+    assert fitted.converged_[first].all()
+    assert (fitted.status_ == "interrupted").sum() == 40 - first.size
+
+
 def test_receivers_that_were_not_begun_are_nan(monkeypatch):
     X, counts = problem()
     interrupt_after(monkeypatch, 0)

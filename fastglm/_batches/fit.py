@@ -333,7 +333,8 @@ class Execution:
             some = batch.receivers.size < self.results[0].intercept.size
             if some and not batch.alone and batch.bytes > _LARGE:
                 gc.collect()
-        if any((solved[-1].status == "interrupted").any() for solved, _ in found):
+        interrupted = any((solved[-1].status == "interrupted").any() for solved, _ in found)
+        if interrupted or self.monitor.stopped:
             raise KeyboardInterrupt
 
 

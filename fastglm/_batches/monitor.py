@@ -37,7 +37,7 @@ class Monitor:
     def __init__(self, result, tol: float, progress=None, checkpoint=None, log: str = ""):
         self.result, self.tol, self.checkpoint = result, tol, checkpoint
         self._log, self._done = log, np.zeros(result.status.shape, bool)
-        self.lock, self._stopped = threading.RLock(), False
+        self.lock, self.stopped = threading.RLock(), False
         self._unsaved, self._cost = False, 0.0  # seconds of the last whole checkpoint
         self._told_loss = False
         self._saved = self._began = self._begun = time.monotonic()
@@ -54,7 +54,7 @@ class Monitor:
         """
 
         def watch(solved):
-            if self._stopped:
+            if self.stopped:
                 raise KeyboardInterrupt
             with self.lock:
                 self._tell(receivers, columns, solved)
@@ -90,7 +90,7 @@ class Monitor:
 
     def stop(self) -> None:
         """Make every watching function end its fit."""
-        self._stopped = True
+        self.stopped = True
 
     def end(self, receivers: np.ndarray) -> None:
         """Save and report receivers whose results have been stored."""
@@ -139,7 +139,11 @@ class Monitor:
             new = n - self._told
             if new > 0:
                 self._told = n  # first: an interrupt may end the call
-                self._report(new)
+                try:
+                    self._report(new)
+                except KeyboardInterrupt:  # a search whose last receiver is done does not see it
+                    self.stop()
+                    raise
         self._bar.to(n + part, f"{n} of {self._bar.total} receivers, pass {passes}")
 
     def flush(self) -> None:
