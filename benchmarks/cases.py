@@ -179,17 +179,18 @@ def run(case, name):
     function, most = IMPLEMENTATIONS[name]
     n = case.counts.shape[1]
     receivers = np.arange(n)[:most]
-    times = []
-    while len(times) < 4 and not (times and times[0] > LONG):
-        if not times:
-            tracemalloc.start()
+
+    def fit():
         begin = time.perf_counter()
         coef, intercept = function(case, receivers)
-        times.append(time.perf_counter() - begin)
-        if len(times) == 1:
-            peak = tracemalloc.get_traced_memory()[1]
-            tracemalloc.stop()
-    seconds = min(times[1:] or times)
+        return time.perf_counter() - begin, coef, intercept
+
+    tracemalloc.start()
+    seconds, coef, intercept = fit()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    if seconds <= LONG:
+        seconds, coef, intercept = min((fit() for _ in range(3)), key=lambda found: found[0])
     objective, gradient = judge(case, receivers, coef, intercept)
     return {
         "seconds": seconds * n / len(receivers),

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numba
 import numpy as np
 from cases import nemos_model, simulated
-from run import machine, replace_section, table
+from run import machine, made_by, replace_section, table
 from scale import RIDGE, TOL, best, fit, report
 
 HERE = Path(__file__).resolve().parent
@@ -115,8 +115,8 @@ def to_markdown(results):
             gap = "not computed" if row["gap"] is None else f"{row['gap']:.1e}"  # cut off
             rows.append([size, name, f"{row['seconds']:.3g}", gap])
             size = ""
-    made = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
-    return table(head, rows) + f"\n\nMade by `gpu.py` on {made}; fastglm to a decrement of {TOL:g}."
+    more = f"; fastglm to a decrement of {TOL:g}"
+    return table(head, rows) + made_by("gpu.py", results["machine"], more)
 
 
 if __name__ == "__main__":

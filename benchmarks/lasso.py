@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from cases import CASES
-from run import machine, replace_section, table
+from run import machine, made_by, replace_section, table
 
 import fastglm
 from fastglm.model_selection import regularization_path
@@ -154,8 +154,7 @@ def to_markdown(results):
             )  # fmt: skip
             title = ""
     head = ["case", "implementation", "seconds of a path", "largest gap", "times fastglm"]
-    made = ", ".join(f"{key} {value}" for key, value in results["machine"].items())
-    return table(head, lines) + f"\n\nMade by `lasso.py` on {made}."
+    return table(head, lines) + made_by("lasso.py", results["machine"])
 
 
 def main():

@@ -64,6 +64,12 @@ def table(head, rows):
     return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
+def made_by(script, machine, more=""):
+    """The line below a table: who made it, on what, and whatever else there is to say."""
+    made = ", ".join(f"{name} {value}" for name, value in machine.items())
+    return f"\n\nMade by `{script}` on {made}{more}."
+
+
 def machine(*more):
     """The processor, and the versions of what is measured."""
     packages = ["numpy", "scipy", "numba", "scikit-learn", "glum", "nemos", "jax", *more]
@@ -143,8 +149,7 @@ def to_markdown(results):
                  f"{row['gap']:.1e}", f"{row['gradient']:.1e}", f"{row['peak_mb']:.3g}"]
             )  # fmt: skip
             title = ""
-    made = ", ".join(f"{k} {v}" for k, v in results["machine"].items())
-    return table(head, rows) + f"\n\nMade by `run.py` on {made}."
+    return table(head, rows) + made_by("run.py", results["machine"])
 
 
 if __name__ == "__main__":

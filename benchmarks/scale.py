@@ -16,7 +16,7 @@ from pathlib import Path
 import numba
 import numpy as np
 from cases import DATA, fit_glum, fit_nemos, fit_sklearn, judge, simulated
-from run import machine, replace_section, table
+from run import machine, made_by, replace_section, table
 
 import fastglm
 from fastglm._kernels import FASTMATH, aligned_zeros
@@ -461,12 +461,6 @@ def peers_table(cases):
     return table(head, rows)
 
 
-def made_on(machine):
-    """The line below a table."""
-    made = ", ".join(f"{name} {value}" for name, value in machine.items())
-    return f"\n\nMade by `scale.py` on {made}."
-
-
 TABLES = {"recordings": recordings_table, "masks": masks_table, "peers": peers_table}
 PARTS = {
     "kernels": kernels,
@@ -497,7 +491,9 @@ def main():
             path.write_text(json.dumps(results, indent=1) + "\n")
     for name, make in TABLES.items():
         if args.write and name in results:
-            replace_section(name, make(results[name]) + made_on(results["machines"][name]))
+            replace_section(
+                name, make(results[name]) + made_by("scale.py", results["machines"][name])
+            )
     if args.write and "curves" in results:
         draw(results["curves"], HERE.parent / "docs" / "images" / "scaling.png")
 

@@ -92,6 +92,11 @@ def find_space(blocks: Callable, size: np.ndarray, pull: np.ndarray) -> Space:
     return Space(mean, np.column_stack([basis, pulled]), free, smallest)
 
 
+def sum_rows(rows: np.ndarray, times: np.ndarray | None) -> np.ndarray:
+    """The sum over the bins that some rows stand for, each for so many, or for one (None)."""
+    return rows.sum(axis=0) if times is None else times @ rows
+
+
 def _split(null, scale, pull):
     """Directions that a quadratic penalty does not see, and those that it sees.
 
@@ -161,11 +166,10 @@ def _moments(blocks, n_features):
     n, first, total, squares = 0, None, np.zeros(n_features), np.zeros(n_features)
     for rows, times in blocks():
         first = rows[0] if first is None else first
-        times = np.ones(len(rows)) if times is None else times
-        n += times.sum()
+        n += len(rows) if times is None else times.sum()
         off = rows - first  # a mean that is large beside the deviation keeps its digits
-        total += times @ off
-        squares += times @ off**2
+        total += sum_rows(off, times)
+        squares += sum_rows(off**2, times)
     off = total / n
     spread = np.sqrt(np.maximum(squares / n - off**2, 0))
     return n, first + off, spread

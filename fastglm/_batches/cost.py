@@ -513,9 +513,8 @@ class Cost:
                 if alone and gram:
                     seconds = self.alone(work, n_features, some.size)
                 else:
-                    seconds = self.passes(work, n_features, some.size, gram)
+                    seconds = self.passes(work, n_features, some.size, gram) + self.calls(n_free)
                 seconds = self.scarce(seconds, some, n_free, gram)
-                seconds += self.calls(n_free)
                 if not common and (selected or not first):
                     seconds += (
                         self.shared(n_features)

@@ -39,7 +39,7 @@ class Observed:
 
     @property
     def sparse(self):
-        """Whether the counts are events, all known, without weights and offsets."""
+        """Whether the counts are events, without weights and offsets."""
         return self.plain and self.events.values is None
 
     @property

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastglm._algebra.space import ROUNDED
+from fastglm._algebra.space import ROUNDED, sum_rows
 from fastglm._engine.stack import multiply_each
 from fastglm._products.alike import alike
 from fastglm._products.sums import Moments
@@ -140,9 +140,9 @@ class Rows:
         xty = np.zeros((sum_y.size, self.shift.size))
         for block in self:
             rows, y, weight = block.rows[:, :-1], block.counts, block.weight
-            total = _total(rows, block.times)
+            total = sum_rows(rows, block.times)
             sums += total
-            squares += _total(rows**2, block.times)
+            squares += sum_rows(rows**2, block.times)
             x += total if weight is None else weight @ rows
             xty += multiply_each(rows.T, y if weight is None else weight * y)
         return Moments(xty.T, x, sum_y), sums / self.n_bins, squares / self.n_bins
@@ -154,14 +154,9 @@ class Rows:
         for block in self:
             if kept:
                 block.rows[:, far] -= mean
-            squares += _total(block.rows[:, far] ** 2, block.times)
+            squares += sum_rows(block.rows[:, far] ** 2, block.times)
         self.size[far] = np.sqrt(squares / self.n_bins)
         flat = far[self.size[far] <= ROUNDED * np.abs(mean)]
         self.size[flat] = 0
         for block in self if kept else ():
             block.rows[:, flat] = 0
-
-
-def _total(rows, times):
-    """The sum over the bins that some rows stand for."""
-    return rows.sum(axis=0) if times is None else times @ rows

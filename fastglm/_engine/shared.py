@@ -135,12 +135,6 @@ def scale_to(shared, level, ridge, diagonal):
     return np.where(np.isfinite(scale) & (scale > 0), scale, 1.0)
 
 
-def _begin(covariance, lanes, pool):
-    """The spectrum of a covariance, and what a function gives as the pool of a sample."""
-    found = None if pool is None else pool()
-    return Spectrum(covariance, lanes), found
-
-
 def units(variance):
     """A scale for each feature: 1 within a factor of `_APART` of the middle standard deviation.
 
@@ -161,8 +155,8 @@ class Shared:
 
     ``gram`` becomes the covariance in place. ``sample`` is a `Sample`, or a number of bins, which
     are then drawn by leverage when they are first asked for. The spectrum, which leverage needs,
-    and the bins among which is drawn are made on a thread of its own until then: one thread takes
-    for them what others take for ``X'Y``.
+    and the bins among which is drawn are made on threads of their own until then: one thread takes
+    for the spectrum what others take for ``X'Y``.
     """
 
     gram = True  # whether ``X'X`` was formed
@@ -182,16 +176,15 @@ class Shared:
             covariance = covariance.astype(np.float32)
         del gram
         self.diagonal = np.diag(covariance).astype(np.float64)
-        self._covariance, self._ahead, self._pool = covariance, None, None
-        drawn = isinstance(sample, Sample)
+        self._covariance, self._ahead = covariance, None
         if not self.direct:
-            pooled = not drawn and products.concurrent and sample < products.n_bins
-            pool = partial(gather, products, sample) if pooled else None
-            self._ahead = ahead(partial(_begin, covariance, lanes, pool))
-        if drawn:
+            self._ahead = ahead(partial(Spectrum, covariance, lanes))
+        if isinstance(sample, Sample):
             self.sample = sample
         else:
-            self._to_draw = products, sample, mean
+            one_part = products.concurrent and sample < products.n_bins
+            pool = ahead(partial(gather, products, sample)) if one_part else None
+            self._to_draw = products, sample, mean, pool
 
     def __getstate__(self):
         """What is made later is made before it travels."""
@@ -207,15 +200,13 @@ class Shared:
     @cached_property
     def sample(self):
         """The sampled bins and their rows."""
-        products, n_sample, mean = self._to_draw
+        products, n_sample, mean, pool = self._to_draw
 
         def leverage(part, index):
             return self.spectrum.leverage(part, index, mean)
 
-        if self._ahead is not None:
-            self.spectrum  # noqa: B018  # the pool comes with it
-        found = draw(products, n_sample, leverage, self._pool)
-        del self._to_draw, self._pool
+        found = draw(products, n_sample, leverage, pool and pool())
+        del self._to_draw
         return found
 
     @cached_property
@@ -247,10 +238,7 @@ class Shared:
     def spectrum(self):
         """The diagonalised covariance."""
         made, self._ahead = self._ahead, None
-        if made is None:
-            found = Spectrum(self._covariance, self.lanes)
-        else:
-            found, self._pool = made()
+        found = Spectrum(self._covariance, self.lanes) if made is None else made()
         if not self._keeps:
             self._covariance = None
         return found

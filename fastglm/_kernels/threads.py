@@ -78,8 +78,8 @@ def map_ahead(function, items, work=1 << 20):
 def ahead(function):
     """A function that waits for what another one gives, which a thread of its own begins now.
 
-    It is made for one long call of LAPACK that cannot be shared. With one thread it runs when it is
-    asked for. The thread does not belong to those of `run_threads`, which would wait for it.
+    It is made for a long call of NumPy or LAPACK that cannot be shared. With one thread it runs
+    when it is asked for. The thread is not one of those of `run_threads`, which would wait for it.
     """
     if n_threads_now() < 2:
         return functools.cache(function)

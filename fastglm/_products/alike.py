@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastglm._products.kinds import kind_of
+from fastglm._products.kinds import add_windows, kind_of
 
 _FEW = 5000  # bins whose rows are built in less time than it takes to compare them
 _WORTH = 0.5  # rows that are left, as a part of the bins, from which on they stay as they are
@@ -63,8 +63,6 @@ def alike(products, index):
 
 def _events_seen(block, n_bins):
     """Number of events within the window of each bin."""
-    total = np.zeros(n_bins + 1, np.int64)
-    first = block.events.bins.astype(np.int64) + 1
-    for at, sign in ((first, 1), (first + block.lags, -1)):
-        total += sign * np.bincount(at.clip(0, n_bins), minlength=n_bins + 1)
-    return np.cumsum(total)[:n_bins]
+    total, bins = np.zeros(n_bins), block.events.bins
+    add_windows(bins + 1, block.lags, np.ones(bins.size), total)
+    return np.cumsum(total)

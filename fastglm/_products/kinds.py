@@ -109,10 +109,10 @@ def _history_seen(block, total):
     events = block.events
     per_unit = np.bincount(events.units, np.abs(events.amplitudes), events.n_units)
     weight = np.abs(events.amplitudes) / per_unit[events.units]
-    _add_windows(events.bins + 1, block.lags, weight, total)
+    add_windows(events.bins + 1, block.lags, weight, total)
 
 
-def _add_windows(first, n_bins, weight, total):
+def add_windows(first, n_bins, weight, total):
     """Add weights to the bins of a window, as increments, from the first bin of each window on."""
     for at, sign in ((first, 1), (first + n_bins, -1)):
         inside = at < total.size
@@ -179,7 +179,7 @@ def _trace_bytes(block, n_features):
 
 def _trace_seen(block, total):
     bins = np.arange(block.n_bins) + (1 - block.shift)
-    _add_windows(bins, block.lags, block.activity() / max(block.n_bins, 1), total)
+    add_windows(bins, block.lags, block.activity() / max(block.n_bins, 1), total)
 
 
 _HISTORY = Kind(
